@@ -1,6 +1,10 @@
 # make demo   set up, then learn a profile from real texts and generate with it
 # make test   set up, then run the whole test suite
 # make sanitize  the tests of the native layer under AddressSanitizer and UBSan
+# make sanitize-threads  those that use threads under ThreadSanitizer
+# make device  the tests of device memory, over llama.cpp's RPC backend: no GPU is needed
+# make bench   what it costs, against llama.cpp itself; MODELS='a.gguf b.gguf' for other models
+# make bench-repeng  against repeng, which needs PyTorch: an environment of its own, 3 GB
 # make lint   ruff, mypy, clang-format
 # make format apply ruff's and clang-format's formatting
 
@@ -10,7 +14,10 @@ BIN := $(VENV)/bin
 DEMO := build/demo
 NATIVE := $(wildcard native/*.cpp native/*.hpp)
 NATIVE_TESTS := tests/native tests/test_analysis.py tests/test_architectures.py \
-	tests/test_interventions.py tests/test_run_many.py tests/test_threads.py
+	tests/test_interventions.py tests/test_lifetimes.py tests/test_run_many.py \
+	tests/test_threads.py
+THREADED_TESTS := tests/test_threads.py tests/native/test_token_scores.py \
+	tests/native/test_residual_hooks.py
 comma := ,
 BUILT_FROM := pyproject.toml CMakeLists.txt $(NATIVE)
 
@@ -19,12 +26,12 @@ BUILT_FROM := pyproject.toml CMakeLists.txt $(NATIVE)
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test sanitize lint format clean
+.PHONY: demo test sanitize sanitize-threads device bench bench-repeng lint format clean
 
 demo: $(VENV)/demo
 	@mkdir -p $(DEMO)
 	@echo
-	@echo '== Learning from 20 passages of The Warden (Anthony Trollope, 1855): one to three minutes'
+	@echo '== Learning from 20 passages of The Warden (Anthony Trollope, 1855): two to six minutes'
 	$(BIN)/steerx-edge learn docs/demo/history.jsonl -o $(DEMO)/me.json
 	@echo
 	@echo '== Three passages that it has not seen, without the profile and with it'
@@ -45,6 +52,33 @@ sanitize:
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
 		$(VENV)-sanitize/bin/python -m pytest $(NATIVE_TESTS)
 
+# A build of its own too, which must neither come from pip's cache nor go there: pip knows a build by
+# its source, not by CMAKE_ARGS.
+device:
+	$(MAKE) VENV=$(VENV)-device $(VENV)-device/dev \
+		CMAKE_ARGS='$(CMAKE_ARGS) -DGGML_RPC=on' PIP_NO_CACHE_DIR=1
+	$(VENV)-device/bin/python -c 'import llama_cpp; assert llama_cpp.llama_supports_rpc()'
+	$(VENV)-device/bin/python -m pytest -m device
+
+# Python and llama.cpp are not instrumented, so what they do is not judged: only native/ is. Without
+# address randomization, where that is allowed: older ThreadSanitizers do not start with much of it.
+sanitize-threads:
+	$(MAKE) VENV=$(VENV)-threads $(VENV)-threads/dev SKBUILD_CMAKE_DEFINE='STEERX_SANITIZE=thread'
+	LD_PRELOAD="$$($(CXX) -print-file-name=libtsan.so)" \
+		TSAN_OPTIONS=suppressions=tests/tsan.supp \
+		$$(setarch -R true 2>/dev/null && echo setarch -R) \
+		$(VENV)-threads/bin/python -m pytest --capture=sys $(THREADED_TESTS)
+
+bench: $(VENV)/dev
+	$(BIN)/python benchmarks/performance.py $(MODELS:%=-m %)
+	$(BIN)/python benchmarks/learn_cost.py docs/demo/history.jsonl $(MODELS:%=-m %)
+	$(BIN)/python benchmarks/start_up.py
+
+bench-repeng: $(VENV)/dev
+	test -d $(VENV)-repeng || $(PYTHON) -m venv $(VENV)-repeng
+	$(VENV)-repeng/bin/pip install --quiet 'repeng==0.4.0' 'gguf>=0.17,<0.20'
+	$(BIN)/python benchmarks/against_repeng.py --repeng-python $(VENV)-repeng/bin/python
+
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -57,7 +91,7 @@ format: $(VENV)/dev
 	$(BIN)/clang-format -i $(NATIVE)
 
 clean:
-	rm -rf build $(VENV) $(VENV)-sanitize
+	rm -rf build $(VENV) $(VENV)-sanitize $(VENV)-threads $(VENV)-device $(VENV)-repeng
 
 $(VENV)/llama: pyproject.toml
 	@echo '== Setting up $(VENV). Building llama.cpp takes 5 minutes on two cores, the first time only'

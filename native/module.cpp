@@ -114,8 +114,10 @@ struct BoundHooks {
 void score_tokens(const steerx::LlamaApi &api, uintptr_t context, int32_t n_vocab,
                   const Array<const int32_t, 1> &batch_index, const Array<const int32_t, 1> &target, int32_t n_threads,
                   const Array<float, 1> &log_prob, const std::optional<Array<float, 1>> &entropy,
-                  const std::optional<Array<int32_t, 2>> &top_token,
-                  const std::optional<Array<float, 2>> &top_log_prob) {
+                  const std::optional<Array<int32_t, 2>> &top_token, const std::optional<Array<float, 2>> &top_log_prob,
+                  const std::optional<Array<double, 1>> &expected,
+                  const std::optional<Array<const float, 2>> &tilt_factors,
+                  const std::optional<Array<float, 2>> &tilted) {
     const size_t n_rows = batch_index.size();
     require_same_length(n_rows, target.size(), "target");
     require_same_length(n_rows, log_prob.size(), "log_prob");
@@ -136,6 +138,16 @@ void score_tokens(const steerx::LlamaApi &api, uintptr_t context, int32_t n_voca
         out.top_token = span_of(*top_token);
         out.top_log_prob = span_of(*top_log_prob);
     }
+    if (expected) {
+        require_same_length(static_cast<size_t>(n_vocab), expected->size(), "expected");
+        out.expected = span_of(*expected);
+    }
+    if (tilt_factors && tilted) {
+        require_same_length(static_cast<size_t>(n_vocab), tilt_factors->shape(1), "tilt_factors, n_vocab axis");
+        require_same_length(tilt_factors->shape(0) * n_rows, tilted->size(), "tilted");
+        out.tilt_factors = span_of(*tilt_factors);
+        out.tilted = span_of(*tilted);
+    }
     const nb::gil_scoped_release no_gil;
     steerx::score_tokens(api, reinterpret_cast<llama_context *>(context), n_vocab, span_of(batch_index),
                          span_of(target), n_threads, out);
@@ -144,7 +156,10 @@ void score_tokens(const steerx::LlamaApi &api, uintptr_t context, int32_t n_voca
 } // namespace
 
 NB_MODULE(_native, m) {
-    m.doc() = "Reads the residual stream of llama.cpp contexts and scores tokens. Private to steerx_edge.engine.";
+    // At the end of the interpreter, what a daemon thread still holds is no leak.
+    nb::set_leak_warnings(false);
+    m.doc() = "Reads the residual stream of llama.cpp contexts and scores tokens. Private to the package; _native.pyi "
+              "tells shapes, units and lifetimes.";
 
     nb::class_<steerx::LlamaApi>(m, "LlamaApi", "The functions of llama.cpp that are called, found at run time.")
         .def(
@@ -205,7 +220,9 @@ NB_MODULE(_native, m) {
             },
             "intervention"_a, "layers"_a, "rows"_a);
 
-    nb::class_<BoundHooks>(m, "ResidualHooks", "An eval callback that reads rows of the residual stream.")
+    nb::class_<BoundHooks>(m, "ResidualHooks",
+                           "An eval callback that reads and changes rows of the residual stream.\n\n"
+                           "Keep it as long as the context evaluates batches; one pass at a time.")
         .def(nb::init<const steerx::LlamaApi &, int32_t, int32_t>(), "api"_a, "n_layer"_a, "n_embd"_a)
         .def_prop_ro_static(
             "callback", [](nb::handle) { return reinterpret_cast<uintptr_t>(&steerx::ResidualHooks::callback); },
@@ -216,15 +233,20 @@ NB_MODULE(_native, m) {
         .def("arm", &BoundHooks::arm, "tokens"_a, "output_row"_a, "writes"_a, "reads"_a, "stop_after_last_layer"_a,
              "Follow the next decode call, of at most one micro-batch.\n\n"
              "tokens: (n_tokens,) the batch; output_row: (n_tokens,) place among the outputs or -1;\n"
-             "writes are applied in order, then reads are made.")
+             "writes are applied in order, then reads are made. Arrays are kept until finish() or cancel().")
         .def("finish", &BoundHooks::finish,
-             "End the reading. Raises what went wrong in the callback, or RuntimeError for a layer never seen.")
-        .def("cancel", &BoundHooks::cancel, "End the reading without a complaint.");
+             "End the pass and let go of its arrays. Raises what went wrong in the callback, or RuntimeError for a\n"
+             "layer never seen.")
+        .def("cancel", &BoundHooks::cancel, "End the pass without a complaint.");
 
     m.def("score_tokens", &score_tokens, "api"_a, "context"_a, "n_vocab"_a, "batch_index"_a, "target"_a, "n_threads"_a,
           "log_prob"_a.noconvert(), "entropy"_a.noconvert() = nb::none(), "top_token"_a.noconvert() = nb::none(),
-          "top_log_prob"_a.noconvert() = nb::none(),
+          "top_log_prob"_a.noconvert() = nb::none(), "expected"_a.noconvert() = nb::none(),
+          "tilt_factors"_a.noconvert() = nb::none(), "tilted"_a.noconvert() = nb::none(),
           "Log-probabilities, in nats, of `target` (row,) at the outputs `batch_index` (row,) of the last decode.\n\n"
           "Fills log_prob (row,), and entropy (row,), top_token and top_log_prob (row, top_k) if given.\n"
+          "Adds the rows' distributions to expected (n_vocab,), and fills tilted (tilt, row) with the\n"
+          "log-probabilities under logits + log(tilt_factors) (tilt, n_vocab), if given.\n"
+          "Nothing else may use the context or the arrays meanwhile; the GIL is released.\n"
           "Raises IndexError for a row without logits or a token outside the vocabulary.");
 }

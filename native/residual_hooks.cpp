@@ -164,8 +164,8 @@ void ResidualHooks::cancel() noexcept {
 
 bool ResidualHooks::callback(ggml_tensor *tensor, bool ask, void *self) noexcept {
     auto &hooks = *static_cast<ResidualHooks *>(self);
-    if (!hooks.armed_) {
-        return !ask; // never asked for, so there is no second call; true would mean "go on"
+    if (!hooks.armed_ || hooks.exception_) {
+        return !ask; // nothing is wanted any more; in the second call, true means "go on"
     }
     if (hooks.stopped_) {
         // One graph may run as several splits, each of which starts anew: claim the first node of
@@ -189,8 +189,7 @@ bool ResidualHooks::callback(ggml_tensor *tensor, bool ask, void *self) noexcept
         }
     } catch (...) {
         hooks.exception_ = std::current_exception();
-        hooks.stopped_ = true;
-        return ask; // claim this node, and stop after it
+        return !ask; // go on idle: an early exit is not safe for every model
     }
     return !hooks.stopped_;
 }

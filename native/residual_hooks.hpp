@@ -48,7 +48,9 @@ struct PassPlan {
     std::vector<int32_t> output_row; // (n_tokens,) place among the batch's outputs, or -1
     std::vector<Writing> writings;   // applied in this order, before anything is read
     std::vector<Reading> readings;
-    bool stop_after_last_layer = false; // no logits are needed: end the pass after the last layer read
+    // No logits are needed: end the pass after the last layer read. Of each later part of a graph that
+    // runs on several backends the first node is computed nevertheless, from whatever its inputs hold.
+    bool stop_after_last_layer = false;
 };
 
 class ResidualHooks {

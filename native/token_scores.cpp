@@ -6,10 +6,20 @@
 #include <bit>
 #include <cmath>
 #include <future>
+#include <mutex>
 #include <numeric>
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+// Whole distributions are summed, so wider registers pay where the machine has them. The choice is made
+// when the library is loaded, which sanitizers cannot follow.
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) &&                           \
+    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define STEERX_WIDEST __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define STEERX_WIDEST
+#endif
 
 namespace steerx {
 namespace {
@@ -37,7 +47,7 @@ struct Moments {
 };
 
 // Float lanes are summed in short blocks, and the blocks in double, so the error stays near 1e-7.
-template <bool WithEntropy> Moments softmax_moments(const float *logits, size_t n, float max) {
+template <bool WithEntropy> STEERX_WIDEST Moments softmax_moments(const float *logits, size_t n, float max) {
     constexpr size_t lanes = 16;
     constexpr size_t block = 1024;
     Moments total;
@@ -83,8 +93,92 @@ void top_tokens(const float *logits, size_t n_vocab, double log_z, std::span<int
     }
 }
 
+STEERX_WIDEST float largest(const float *values, size_t n) {
+    constexpr size_t lanes = 16;
+    std::array<float, lanes> best;
+    best.fill(values[0]);
+    size_t i = 0;
+    for (; i + lanes <= n; i += lanes) {
+        for (size_t lane = 0; lane < lanes; ++lane) {
+            best[lane] = values[i + lane] > best[lane] ? values[i + lane] : best[lane];
+        }
+    }
+    for (; i < n; ++i) {
+        best[0] = std::max(best[0], values[i]);
+    }
+    return *std::max_element(best.begin(), best.end());
+}
+
+// p(v) up to a factor, for the outputs that need all of the distribution.
+STEERX_WIDEST double softmax_into(const float *logits, size_t n, float max, std::span<float> p) {
+    for (size_t i = 0; i < n; ++i) {
+        p[i] = exp_nonpositive(logits[i] - max);
+    }
+    constexpr size_t block = 1024;
+    double sum = 0.0;
+    for (size_t i = 0; i < n; i += block) {
+        float part = 0.0f;
+        for (size_t k = i; k < std::min(i + block, n); ++k) {
+            part += p[k];
+        }
+        sum += part;
+    }
+    return sum;
+}
+
+STEERX_WIDEST double dot(std::span<const float> a, const float *b) {
+    constexpr size_t lanes = 16;
+    constexpr size_t block = 1024;
+    double total = 0.0;
+    size_t i = 0;
+    while (i + lanes <= a.size()) {
+        const size_t end = std::min(i + block, a.size() - (a.size() - i) % lanes);
+        std::array<float, lanes> sum{};
+        for (; i < end; i += lanes) {
+            for (size_t lane = 0; lane < lanes; ++lane) {
+                sum[lane] += a[i + lane] * b[i + lane];
+            }
+        }
+        total += std::accumulate(sum.begin(), sum.end(), 0.0);
+    }
+    for (; i < a.size(); ++i) {
+        total += static_cast<double>(a[i]) * b[i];
+    }
+    return total;
+}
+
+// What one thread has of the outputs that are made of whole distributions.
+struct Distributions {
+    std::vector<float> p;         // (n_vocab,) scratch
+    std::vector<double> expected; // (n_vocab,) summed over this thread's rows
+
+    void add_row(const float *logits, size_t n_vocab, int32_t target, size_t row, const TokenScores &out) {
+        if (out.expected.empty() && out.tilted.empty()) {
+            return;
+        }
+        p.resize(n_vocab);
+        const float max = largest(logits, n_vocab);
+        const double sum = softmax_into(logits, n_vocab, max, p);
+        if (!out.expected.empty()) {
+            expected.resize(n_vocab);
+            const double scale = 1.0 / sum;
+            for (size_t i = 0; i < n_vocab; ++i) {
+                expected[i] += scale * p[i];
+            }
+        }
+        const auto v = static_cast<size_t>(target);
+        const size_t n_rows = out.log_prob.size();
+        for (size_t tilt = 0; tilt * n_rows < out.tilted.size(); ++tilt) {
+            const float *factors = out.tilt_factors.data() + tilt * n_vocab;
+            const double log_sum = std::log(dot(p, factors));
+            out.tilted[tilt * n_rows + row] = static_cast<float>(static_cast<double>(logits[v]) - max +
+                                                                 std::log(static_cast<double>(factors[v])) - log_sum);
+        }
+    }
+};
+
 void score_row(const float *logits, size_t n_vocab, int32_t target, size_t row, const TokenScores &out) {
-    const float max = *std::max_element(logits, logits + n_vocab);
+    const float max = largest(logits, n_vocab);
     const Moments moments = out.entropy.empty() ? softmax_moments<false>(logits, n_vocab, max)
                                                 : softmax_moments<true>(logits, n_vocab, max);
     const double log_sum = std::log(moments.sum);
@@ -118,9 +212,16 @@ void score_tokens(const LlamaApi &api, llama_context *ctx, int32_t n_vocab, std:
     }
 
     std::atomic<size_t> next{0};
+    std::mutex adding;
     const auto work = [&] {
+        Distributions distributions;
         for (size_t row = next++; row < n_rows; row = next++) {
             score_row(logits[row], static_cast<size_t>(n_vocab), target[row], row, out);
+            distributions.add_row(logits[row], static_cast<size_t>(n_vocab), target[row], row, out);
+        }
+        const std::lock_guard lock(adding);
+        for (size_t i = 0; i < distributions.expected.size(); ++i) {
+            out.expected[i] += distributions.expected[i];
         }
     };
     // The futures join and hand on what a helper threw.

@@ -1,4 +1,10 @@
-"""Reads the residual stream of llama.cpp contexts and scores tokens. Private to the package."""
+"""Reads the residual stream of llama.cpp contexts and scores tokens. Private to the package.
+
+Arrays are C-contiguous. Those that are filled belong to the caller, and hold no memory of
+llama.cpp's; those that are only read may be changed after `arm`, make_* and score_tokens. An
+address of a llama_context must be that of an open one. Rows of the residual stream are in its own
+units, probabilities and entropies in nats.
+"""
 
 from collections.abc import Sequence
 
@@ -6,7 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 class LlamaApi:
-    """The functions of llama.cpp that are called, found at run time."""
+    """The functions of llama.cpp that are called, found at run time.
+
+    Threads may share it. The libraries must stay loaded.
+    """
 
     def __init__(self, libraries: Sequence[int]) -> None:
         """Look them up in loaded libraries, given as handles of dlopen or LoadLibrary.
@@ -16,7 +25,10 @@ class LlamaApi:
         """
 
 class Intervention:
-    """A change to rows of the residual stream, made by one of the make_* functions."""
+    """A change to rows of the residual stream, made by one of the make_* functions.
+
+    Nothing changes it, so passes and threads may share it. What uses it keeps it alive.
+    """
 
     @property
     def width(self) -> int:
@@ -68,16 +80,30 @@ class Read:
     ) -> None: ...
 
 class Write:
-    """What to change during a decode call: rows of the batch, after some blocks."""
+    """What to change during a decode call.
+
+    Args:
+        intervention: the change; kept alive until the pass ends.
+        layers: 0-based blocks, strictly increasing.
+        rows: rows of the batch.
+    """
 
     def __init__(
         self, intervention: Intervention, layers: Sequence[int], rows: Sequence[int]
     ) -> None: ...
 
 class ResidualHooks:
-    """An eval callback that reads and changes rows. Keep it as long as the context.
+    """An eval callback that reads and changes rows.
 
-    Not for two threads at a time: a context evaluates one batch at a time anyway.
+    It must live as long as the context evaluates batches: llama.cpp knows nothing but its address.
+    A pass is `arm`, one decode call, and `finish` or `cancel`; nothing else may be called on it
+    from another thread meanwhile. The decode call may run without the GIL, which the callback never
+    takes.
+
+    Args:
+        api: the functions; copied.
+        n_layer: blocks of the model.
+        n_embd: length of a residual row.
     """
 
     callback: int
@@ -98,6 +124,8 @@ class ResidualHooks:
     ) -> None:
         """Follow the next decode call, of at most one micro-batch.
 
+        The arrays that `reads` fill are kept alive until `finish` or `cancel`.
+
         Args:
             tokens: (n_tokens,) the batch, to check the order in which llama.cpp computes it.
             output_row: (n_tokens,) place of each token among the batch's outputs, or -1.
@@ -111,7 +139,7 @@ class ResidualHooks:
         """
 
     def finish(self) -> None:
-        """End the pass.
+        """End the pass, and let go of its arrays, which then hold what was read.
 
         Raises:
             RuntimeError: what went wrong inside the callback, a layer that never came by, or an
@@ -119,7 +147,7 @@ class ResidualHooks:
         """
 
     def cancel(self) -> None:
-        """End the pass without a complaint."""
+        """End the pass without a complaint; what its arrays hold is undefined. Safe to repeat."""
 
 def score_tokens(
     api: LlamaApi,
@@ -132,10 +160,14 @@ def score_tokens(
     entropy: NDArray[np.float32] | None = None,
     top_token: NDArray[np.int32] | None = None,
     top_log_prob: NDArray[np.float32] | None = None,
+    expected: NDArray[np.float64] | None = None,
+    tilt_factors: NDArray[np.float32] | None = None,
+    tilted: NDArray[np.float32] | None = None,
 ) -> None:
     """Log-probabilities of `target` at the outputs `batch_index` of the last decode, in nats.
 
-    The GIL is released; no logits are copied.
+    The GIL is released, and no logits are copied: until it returns, nothing else may use the
+    context or the arrays.
 
     Args:
         api: the functions.
@@ -148,6 +180,9 @@ def score_tokens(
         entropy: (row,) filled, if given.
         top_token: (row, top_k) filled with the most probable tokens, best first, if given.
         top_log_prob: (row, top_k) filled, if given.
+        expected: (n_vocab,) added to: the sum over the rows of the predicted distributions.
+        tilt_factors: (tilt, n_vocab) above 0: exp of what a tilt adds to the logits.
+        tilted: (tilt, row) filled with log p(target) under each tilt, with `tilt_factors`.
 
     Raises:
         IndexError: a row has no logits, or a target is not in the vocabulary.

@@ -10,11 +10,11 @@ and lies *at* response token r - 1 (r > 0); row 0 is the last token of the conte
 from __future__ import annotations
 
 import re
-import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import llama_cpp
 import numpy as np
@@ -23,7 +23,10 @@ from numpy.typing import NDArray
 import steerx_edge._native as _native
 from steerx_edge.control_vector import ControlVector, set_control_vector
 from steerx_edge.errors import ModelError, SteerxError
-from steerx_edge.interventions import Intervention, selected_rows
+from steerx_edge.interventions import Add, Intervention, as_control_vector, selected_rows
+from steerx_edge.planning import Limits, Segment, Strand, plan
+from steerx_edge.process import Work
+from steerx_edge.sampling import Sampler
 
 if TYPE_CHECKING:
     from llama_cpp import Llama
@@ -42,6 +45,7 @@ MAX_SEQUENCES = 16
 INPUT_LAYER = -1
 """Stands for the input of block 0 among the layers that are read."""
 
+_Number = TypeVar("_Number", bound=np.generic)
 Site: TypeAlias = Literal["l_out", "attn_out", "ffn_out"]
 
 LOGITS_BYTES = 64 << 20
@@ -74,7 +78,10 @@ class Pass:
             None keeps each of the T + 1 rows.
         entropy: also the entropy of each predicted distribution.
         top_k: also the `top_k` most probable tokens of each row.
-        control: steer the rows from the last context token on, in the graph.
+        expected: also how often each token of the vocabulary was to be expected in the response.
+        tilts: (tilt, n_vocab) float32; also the log-probabilities with each of these added to the
+            logits.
+        logit_bias: added to the logits of tokens; `log_prob` is with it, nothing else is.
         interventions: change rows, in this order; what is read has been changed already.
     """
 
@@ -86,13 +93,15 @@ class Pass:
     weights: NDArray[np.float32] | None = None
     entropy: bool = False
     top_k: int = 0
-    control: ControlVector | None = None
+    expected: bool = False
+    tilts: NDArray[np.float32] | None = None
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
     interventions: tuple[Intervention, ...] = ()
 
 
 @dataclass(frozen=True)
 class PassResult:
-    """What a pass gave; None for what was not asked for.
+    """What a pass gave; None for what was not asked for. It outlives engine and model.
 
     Args:
         log_prob: (T,) log p(response token | everything before it), in nats.
@@ -100,6 +109,8 @@ class PassResult:
         entropy: (T,) nats.
         top_token: (T, top_k) token ids, best first.
         top_log_prob: (T, top_k) nats.
+        expected: (n_vocab,) the sum of the T predicted distributions.
+        tilted: (tilt, T) log p(response token) under each tilt, in nats.
     """
 
     log_prob: NDArray[np.float32] | None = None
@@ -107,16 +118,39 @@ class PassResult:
     entropy: NDArray[np.float32] | None = None
     top_token: NDArray[np.int32] | None = None
     top_log_prob: NDArray[np.float32] | None = None
+    expected: NDArray[np.float64] | None = None
+    tilted: NDArray[np.float32] | None = None
 
     @property
     def scored(self) -> NDArray[np.float32]:
         """`log_prob` of a pass that was asked to score."""
-        return _asked_for(self.log_prob)
+        return asked_for(self.log_prob)
 
     @property
     def captured(self) -> NDArray[np.float32]:
         """`residual` of a pass that was asked to read layers."""
-        return _asked_for(self.residual)
+        return asked_for(self.residual)
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """Tokens to be generated after a context.
+
+    Args:
+        context: at least one token.
+        max_tokens: at most so many; fewer where the analysis context is full.
+        interventions: as of Pass; their rows are "all" or "generated".
+        temperature: 0 takes the most probable token.
+        seed: of sampling.
+        logit_bias: added to the logits of tokens.
+    """
+
+    context: Sequence[int]
+    max_tokens: int = 128
+    interventions: tuple[Intervention, ...] = ()
+    temperature: float = 0.0
+    seed: int = 0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -124,28 +158,27 @@ class _Sequence:
     """One pass on its way, with where its results go."""
 
     job: Pass
-    tokens: NDArray[np.int32]  # (n,)
-    first: int  # the token whose residual row is row 0
+    strand: Strand  # its body begins with row 0
     weights: NDArray[np.floating]  # (slot, T + 1)
-    needs_outputs: bool
     changes: list[tuple[_native.Intervention, tuple[int, ...], NDArray[np.bool_]]]
+    control: ControlVector | None  # in place of changes, on all rows of the body
     out: PassResult
 
 
 class _Span(NamedTuple):
-    """Consecutive tokens of one sequence within one decode call."""
+    """A segment of a decode call, with its pass."""
 
-    number: int  # of the sequence
     sequence: _Sequence
-    begin: int
-    end: int
-    offset: int  # of `begin` in the batch
+    segment: Segment
 
-    @property
-    def outputs(self) -> NDArray[np.bool_]:
-        """Which of its tokens need logits, or the last block to be computed for them."""
-        rows = np.arange(self.begin, self.end)
-        return (rows >= self.sequence.first) & self.sequence.needs_outputs
+
+class _Writer:
+    """What a continuation has become so far."""
+
+    def __init__(self, n_vocab: int, job: Continuation, room: int) -> None:
+        self.sampler = Sampler(n_vocab, job.temperature, job.seed, job.logit_bias)
+        self.room = room
+        self.tokens: list[int] = []
 
 
 class _Context:
@@ -157,30 +190,42 @@ class _Context:
 
     def __init__(self, model: int, params: Any, hooks: _native.ResidualHooks) -> None:
         self._hooks = hooks
-        self.lock = threading.RLock()  # held while the context is at work
-        self.address: Any = llama_cpp.llama_init_from_model(model, params)
+        self.work = Work()
+        self.address: Any = None
+        with self.work.turn():
+            self.address = llama_cpp.llama_init_from_model(model, params)
         if not self.address:
             raise ModelError(
                 f"llama.cpp could not make an analysis context of {params.n_ctx} tokens for this "
                 "model: there may be too little memory. Try a smaller one (n_ctx)."
             )
-        self.batch = llama_cpp.llama_batch_init(params.n_batch, 0, 1)
+        self.batch = llama_cpp.llama_batch_init(params.n_batch, 0, params.n_seq_max)
 
     def close(self) -> None:
-        with self.lock:
-            if self.address:
-                llama_cpp.llama_free(self.address)
-                llama_cpp.llama_batch_free(self.batch)
-            self.address = None
+        self.work.free(self._free, self._hooks)
+
+    def _free(self) -> None:
+        address, self.address = self.address, None
+        if address:
+            llama_cpp.llama_free(address)
+            llama_cpp.llama_batch_free(self.batch)
 
 
 class AnalysisContext:
     """Runs passes on the weights of `llama`, and never touches its own context.
 
+    Keeps `llama` alive, and ends when that is closed: in whatever thread, after the pass under way.
+    Not to be used in a forked child, nor from a signal handler.
+
     Args:
         llama: the model; its context parameters (KV type, RoPE, threads) are taken over.
         n_ctx: tokens of the longest pass, and of all that run side by side.
         kv_unified: one KV cache for all sequences; split, a decode call takes one sequence only.
+
+    Attributes:
+        in_graph: whether plain additions to generated rows are made by the control vector, and not
+            by a hook. The results are the same; passes that differ in it do not run side by side.
+            By default, where layers are on a device.
 
     Raises:
         ModelError: llama.cpp lacks a function we need, the context cannot be made, or the model's
@@ -199,26 +244,42 @@ class AnalysisContext:
         self.n_vocab: int = llama.n_vocab()
         self._n_threads: int = llama.n_threads_batch
         self._steered = False
+        self._was_changed = True  # KV cells may hold what is not a number
         self._kv_unified = kv_unified
-        self._chunk = max(1, min(MICRO_BATCH, n_ctx))
-        self._scored_chunk = max(1, min(self._chunk, LOGITS_BYTES // (4 * self.n_vocab)))
-        # Recurrent models compute sequences of a batch in an order of their own.
+        chunk = max(1, min(MICRO_BATCH, n_ctx))
+        outputs = max(1, min(chunk, LOGITS_BYTES // (4 * self.n_vocab)))
+        # Recurrent models keep no cells to share, and compute sequences of a batch in an order of
+        # their own, as llama.cpp does with a cache for each sequence.
         recurrent = llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(
             model
         )
-        self._max_sequences = min(MAX_SEQUENCES, self._scored_chunk)
-        if recurrent or not kv_unified:
-            self._max_sequences = 1
+        self._shares = kv_unified and not recurrent and outputs > 1
+        self._limits = Limits(
+            sequences=min(MAX_SEQUENCES, outputs - 1) if self._shares else 1,
+            cells=n_ctx,
+            group=2 * chunk,
+            call=chunk,
+            outputs=outputs,
+        )
+        self.in_graph = True  # for the probe
+        # After an early exit the first node of each later part of a graph is computed all the same.
+        # Where that takes experts by a choice that was never made, llama.cpp crashes.
+        self._may_stop = not (_has_experts(llama) and llama_cpp.llama_supports_gpu_offload())
         self._api = _find_functions()
         self._hooks = _native.ResidualHooks(self._api, self.n_layer, self.n_embd)
         self._context = _Context(model, self._params(llama), self._hooks)
         # Closing the model must free this context first: it points into the model.
-        llama._stack.callback(self._context.close)
+        llama._model._exit_stack.callback(self._context.close)
         try:
             self._probe()
         except BaseException:
             self.close()
             raise
+        # A hook costs as little, and passes side by side can differ; but a device's rows would
+        # travel. See docs/performance.md.
+        self.in_graph = (
+            llama.model_params.n_gpu_layers != 0 and llama_cpp.llama_supports_gpu_offload()
+        )
 
     def run(self, job: Pass) -> PassResult:
         """Run one pass.
@@ -228,35 +289,147 @@ class AnalysisContext:
         """
         return self.run_many([job])[0]
 
-    def run_many(self, jobs: Sequence[Pass]) -> list[PassResult]:
-        """Run passes side by side, as many in one batch as fit: same results, less time.
+    def run_many(
+        self, jobs: Sequence[Pass], done: Callable[[int], None] | None = None
+    ) -> list[PassResult]:
+        """Run passes side by side: the results of `run`, in less time.
 
-        Each is a sequence of its own, with interventions of its own. A pass with a control vector
-        runs alone, since llama.cpp adds that to all sequences alike. Calls from several threads
-        wait for each other.
+        A context that several passes begin with is evaluated once. Each pass has interventions of
+        its own. Calls from several threads wait for each other.
+
+        Args:
+            jobs: in any order.
+            done: told now and then how many are done.
 
         Raises:
             ModelError: a pass does not fit, or llama.cpp fails.
         """
-        sequences = [self._sequence(job) for job in jobs]
-        with self._open.lock:
-            self._run_groups(sequences)
+        sequences = self._sequences(jobs)
+        n_done = 0
+        with self._open.work.turn(), closing(self._evaluated(sequences)) as evaluated:
+            for members in evaluated:
+                n_done += len(members)
+                if done is not None:
+                    done(n_done)
         for sequence in sequences:
             residual = sequence.out.residual
             if residual is not None and not np.isfinite(residual).all():
                 raise ModelError(_NOT_NUMBERS.format("residual rows"))
         return [sequence.out for sequence in sequences]
 
-    def _run_groups(self, sequences: Sequence[_Sequence]) -> None:
-        memory = llama_cpp.llama_get_memory(self._open.address)
-        for group in self._groups(sequences):
-            llama_cpp.llama_memory_clear(memory, True)
+    def generate_many(self, jobs: Sequence[Continuation]) -> list[list[int]]:
+        """Generate side by side, each with interventions of its own; the Llama is not touched.
+
+        Returns:
+            The tokens of each, without the one that ended it.
+
+        Raises:
+            ModelError: a context does not fit, or llama.cpp fails.
+        """
+        # The last row of each context has logits, and no response to score.
+        passes = [Pass(job.context, (), interventions=job.interventions) for job in jobs]
+        sequences = [
+            replace(sequence, strand=replace(sequence.strand, growth=self._room(job)))
+            for job, sequence in zip(jobs, self._sequences(passes), strict=True)
+        ]
+        for job in jobs:
+            rows = [each.rows for each in job.interventions]
+            if not all(isinstance(each, str) and each in ("all", "generated") for each in rows):
+                raise ModelError('Rows of what is generated are "all" or "generated".')
+        writers = {
+            id(sequence): _Writer(self.n_vocab, job, self._room(job))
+            for job, sequence in zip(jobs, sequences, strict=True)
+        }
+        with self._open.work.turn(), closing(self._evaluated(sequences)) as evaluated:
+            for members in evaluated:
+                self._continue(members, [writers[id(sequence)] for sequence in members])
+        return [writers[id(sequence)].tokens for sequence in sequences]
+
+    def _room(self, job: Continuation) -> int:
+        return max(0, min(job.max_tokens, self.n_ctx - len(job.context)))
+
+    def _continue(self, members: Sequence[_Sequence], writers: Sequence[_Writer]) -> None:
+        """Generate from the last batch on: one row of logits a member, in their order."""
+        vocab = llama_cpp.llama_model_get_vocab(self._llama.model)
+        numbers: Sequence[int] = range(len(members))  # of those that have a row in the last batch
+        while numbers:
+            going_on = []
+            for row, number in enumerate(numbers):
+                writer = writers[number]
+                if len(writer.tokens) == writer.room:
+                    continue
+                token = writer.sampler(self._open.address, row)
+                if not llama_cpp.llama_vocab_is_eog(vocab, token):
+                    writer.tokens.append(token)
+                    going_on.append(number)
+            numbers = [n for n in going_on if len(writers[n].tokens) < writers[n].room]
+            if numbers:
+                self._decode_step(members, writers, numbers)
+
+    def _decode_step(
+        self, members: Sequence[_Sequence], writers: Sequence[_Writer], numbers: Sequence[int]
+    ) -> None:
+        """Evaluate the newest token of each sequence."""
+        segments = []
+        for row, number in enumerate(numbers):
+            place = len(members[number].strand.tokens) + len(writers[number].tokens) - 1
+            segments.append(Segment(number, number, place, place + 1, row))
+        tokens = np.array([writers[number].tokens[-1] for number in numbers], dtype=np.int32)
+        self._fill_batch(segments, tokens, np.ones(len(numbers), dtype=np.bool_))
+        writes = [
+            _native.Write(change, layers, [row])
+            for row, number in enumerate(numbers)
+            for change, layers, _ in members[number].changes
+        ]
+        self._call_hooked(tokens, np.arange(len(numbers), dtype=np.int32), writes, [], early=False)
+
+    def _sequences(self, jobs: Sequence[Pass]) -> list[_Sequence]:
+        kinds: dict[int, int] = {}  # of interventions
+        return [
+            self._sequence(job, kinds.setdefault(id(job.interventions), len(kinds))) for job in jobs
+        ]
+
+    def _evaluated(self, sequences: Sequence[_Sequence]) -> Generator[list[_Sequence], None, None]:
+        """Evaluate sequences, and give those that stand side by side in the KV cache."""
+        self._end()  # of what was interrupted, even while it ended
+        # What masked cells hold does not count, unless they are no numbers.
+        llama_cpp.llama_memory_clear(self._memory, self._was_changed)
+        self._was_changed = True
+        n_before = 0
+        for group in plan([sequence.strand for sequence in sequences], self._limits):
+            members = [sequences[i] for i in group.members]
+            self._keep(group.kept, n_before)
+            n_before = len(members)
             try:
-                for spans, control in self._calls(group):
-                    self._set_control(control)
-                    self._decode(spans)
+                for number, call in enumerate(group.calls):
+                    if number == group.n_filling:
+                        self._set_control(members[0].control)
+                    self._decode([_Span(members[each.first], each) for each in call])
+                yield members
             finally:
-                self._set_control(None)
+                self._end()
+        self._was_changed = any(each.changes or each.control for each in sequences)
+
+    def _end(self) -> None:
+        self._hooks.cancel()
+        self._set_control(None)
+
+    @property
+    def _memory(self) -> Any:
+        return llama_cpp.llama_get_memory(self._open.address)
+
+    def _keep(self, kept: Sequence[int], n_before: int) -> None:
+        """Empty the KV cache but for what the next sequences take over from the last one."""
+        memory, spare = self._memory, self._limits.sequences
+        if not kept[0]:
+            llama_cpp.llama_memory_clear(memory, False)
+            return
+        llama_cpp.llama_memory_seq_cp(memory, n_before - 1, spare, 0, kept[0])
+        llama_cpp.llama_memory_seq_keep(memory, spare)
+        for number, n_tokens in enumerate(kept):
+            if n_tokens:
+                llama_cpp.llama_memory_seq_cp(memory, spare, number, 0, n_tokens)
+        llama_cpp.llama_memory_seq_rm(memory, spare, -1, -1)
 
     def __del__(self) -> None:
         self.close()
@@ -270,14 +443,16 @@ class AnalysisContext:
     def _open(self) -> _Context:
         if self._context is None or not self._context.address:
             raise ModelError(CLOSED)
+        self._context.work.check()
         return self._context
 
     def _params(self, llama: Llama) -> Any:
         params = type(llama.context_params).from_buffer_copy(llama.context_params)
         params.n_ctx = self.n_ctx
-        params.n_batch = params.n_ubatch = self._chunk
-        params.n_seq_max = self._max_sequences
-        params.n_outputs_max = params.n_outputs_max_per_seq = self._scored_chunk
+        params.n_batch = params.n_ubatch = self._limits.call
+        params.n_seq_max = self._limits.sequences + self._shares  # and one to keep a prefix in
+        params.n_outputs_max = params.n_outputs_max_per_seq = self._limits.outputs
+        params.swa_full = True  # a prefix is shared whole, not its last window only
         params.n_threads = params.n_threads_batch
         params.kv_unified = self._kv_unified
         params.embeddings = False
@@ -291,8 +466,19 @@ class AnalysisContext:
             raise ModelError("A pass needs at least one token before its response.")
         if not job.score and not job.layers:
             raise ModelError("A pass must score tokens or read layers.")
-        if (job.entropy or job.top_k) and not job.score:
-            raise ModelError("Entropy and top tokens come with scores: ask for `score` too.")
+        of_scores = (
+            job.entropy or job.top_k or job.expected or job.logit_bias or job.tilts is not None
+        )
+        if not all(0 <= token < self.n_vocab for token in job.logit_bias):
+            raise ModelError("A logit bias is for tokens that are not in the vocabulary.")
+        if of_scores and not job.score:
+            raise ModelError(
+                "Entropy, top and expected tokens, and tilts come with scores: ask for `score` too."
+            )
+        if job.tilts is not None and job.tilts.shape[1:] != (self.n_vocab,):
+            raise ModelError(
+                f"tilts have shape {job.tilts.shape}, expected (tilt, {self.n_vocab})."
+            )
         if job.top_k < 0 or job.top_k > self.n_vocab:
             raise ModelError(f"top_k is {job.top_k}, and the vocabulary has {self.n_vocab} tokens.")
         layers = list(job.layers)
@@ -318,27 +504,36 @@ class AnalysisContext:
                 f"weights have shape {job.weights.shape}, expected (slot, {len(job.response) + 1})."
             )
 
-    def _sequence(self, job: Pass) -> _Sequence:
+    def _sequence(self, job: Pass, kind: int) -> _Sequence:
         self._check(job)
         tokens = np.asarray([*job.context, *job.response], dtype=np.int32)
+        first = len(job.context) - 1
         n_rows = len(job.response) + 1
-        weights = np.eye(n_rows) if job.weights is None else job.weights
-        return _Sequence(
-            job=job,
-            tokens=tokens,
-            first=len(job.context) - 1,
-            weights=weights,
-            needs_outputs=job.score or job.layers[-1] == self.n_layer - 1,
-            changes=[
-                (
-                    self._compiled(each),
-                    each.layers,
-                    selected_rows(each.rows, len(job.context), len(tokens)),
-                )
-                for each in job.interventions
-            ],
-            out=_empty_result(job, n_slots=len(weights), n_embd=self.n_embd),
+        weights = job.weights
+        if weights is None:
+            weights = np.eye(n_rows if job.layers else 0, n_rows, dtype=np.float32)
+        # On a device, rows would have to travel for a change.
+        control = as_control_vector(job.interventions) if self.in_graph else None
+        changes = [
+            (
+                self._compiled(each),
+                each.layers,
+                selected_rows(each.rows, len(job.context), len(tokens)),
+            )
+            for each in ([] if control else job.interventions)
+        ]
+        changed = [int(np.argmax(mask)) for _, _, mask in changes if mask.any()]
+        depth = self.n_layer if job.score else max(0, job.layers[-1])
+        strand = Strand(
+            tokens,
+            body=first,
+            shareable=min([first, *changed]) if self._shares else 0,
+            outputs=depth >= self.n_layer - 1,
+            depth=depth,
+            change=kind if control else -1,
         )
+        out = _empty_result(job, n_slots=len(weights), n_embd=self.n_embd, n_vocab=self.n_vocab)
+        return _Sequence(job, strand, weights, changes, control, out)
 
     def _compiled(self, intervention: Intervention) -> _native.Intervention:
         compiled = intervention.native()
@@ -349,130 +544,98 @@ class AnalysisContext:
             )
         return compiled
 
-    def _groups(self, sequences: Sequence[_Sequence]) -> Iterator[list[_Sequence]]:
-        """What runs side by side: within the context, and alone where a control vector is set."""
-        group: list[_Sequence] = []
-        for sequence in sequences:
-            length = sum(len(each.tokens) for each in group) + len(sequence.tokens)
-            alone = sequence.job.control is not None or (group and group[0].job.control is not None)
-            if group and (alone or length > self.n_ctx or len(group) == self._max_sequences):
-                yield group
-                group = []
-            group.append(sequence)
-        if group:
-            yield group
-
-    def _calls(
-        self, group: Sequence[_Sequence]
-    ) -> Iterator[tuple[list[_Span], ControlVector | None]]:
-        """The decode calls of a group: each at most a micro-batch, and of bounded logits."""
-        control = group[0].job.control
-        spans: list[_Span] = []
-        size = n_outputs = 0
-        for number, sequence in enumerate(group):
-            begin = 0
-            while begin < len(sequence.tokens):
-                in_prefix = begin < sequence.first
-                room = self._chunk - size
-                if sequence.needs_outputs and not in_prefix:
-                    room = min(room, self._scored_chunk - n_outputs)
-                if room <= 0 or (spans and not self._kv_unified and spans[-1].number != number):
-                    yield spans, control if spans[0].begin >= spans[0].sequence.first else None
-                    spans, size, n_outputs = [], 0, 0
-                    continue
-                end = min(begin + room, sequence.first if in_prefix else len(sequence.tokens))
-                if len(group) == 1 and begin == sequence.first and spans:
-                    # A control vector begins here. Quantized models round a row differently beside
-                    # other rows, so passes without one are split in the same place.
-                    yield spans, None
-                    spans, size, n_outputs = [], 0, 0
-                    continue
-                spans.append(_Span(number, sequence, begin, end, size))
-                size += end - begin
-                if sequence.needs_outputs and not in_prefix:
-                    n_outputs += end - begin
-                begin = end
-        if spans:
-            yield spans, control
-
     def _decode(self, spans: Sequence[_Span]) -> None:
         """One decode call: change, read and score its rows."""
-        outputs = np.concatenate([span.outputs for span in spans])
-        tokens = np.concatenate([span.sequence.tokens[span.begin : span.end] for span in spans])
-        self._fill_batch(spans, tokens, outputs)
+        segments = [span.segment for span in spans]
+        tokens = np.concatenate(
+            [sequence.strand.tokens[part.begin : part.end] for sequence, part in spans]
+        )
+        outputs = np.concatenate(
+            [
+                (np.arange(part.begin, part.end) >= sequence.strand.body) & sequence.strand.outputs
+                for sequence, part in spans
+            ]
+        )
+        self._fill_batch(segments, tokens, outputs)
         reads = [read for span in spans for read in self._reads(span)]
         writes = [write for span in spans for write in self._writes(span)]
-        if reads or writes:
-            self._hooks.arm(
-                tokens=tokens,
-                output_row=np.where(outputs, np.cumsum(outputs) - 1, -1).astype(np.int32),
-                writes=writes,
-                reads=reads,
-                stop_after_last_layer=not any(span.sequence.job.score for span in spans),
-            )
-            self._call_hooked_decode()
-        else:
-            self._call_decode()
+        last_layer = spans[0].sequence.strand.depth  # the same for all
+        if last_layer < self.n_layer:
+            nothing = np.empty((1, 0, self.n_embd), dtype=np.float32)
+            reads.append(_native.Read("l_out", (last_layer,), _NONE, _NONE, _NO_WEIGHT, nothing))
+        output_row = np.where(outputs, np.cumsum(outputs) - 1, -1).astype(np.int32)
+        self._call_hooked(
+            tokens, output_row, writes, reads, early=self._may_stop and last_layer < self.n_layer
+        )
         for span in spans:
             if span.sequence.job.score:
                 self._score(span)
 
-    def _call_hooked_decode(self) -> None:
-        try:
+    def _call_hooked(
+        self,
+        tokens: NDArray[np.int32],
+        output_row: NDArray[np.int32],
+        writes: list[_native.Write],
+        reads: list[_native.Read],
+        *,
+        early: bool,
+    ) -> None:
+        """Evaluate the batch with the hook at work, if there is any for it."""
+        if not reads and not writes:
             self._call_decode()
-        except BaseException:
-            self._hooks.cancel()
-            raise
+            return
+        self._hooks.arm(
+            tokens=tokens,
+            output_row=output_row,
+            writes=writes,
+            reads=reads,
+            stop_after_last_layer=early,
+        )
+        self._call_decode()
         try:
             self._hooks.finish()
         except RuntimeError as error:
             raise ModelError(f"The residual stream could not be read: {error}.") from error
 
     def _reads(self, span: _Span) -> Iterator[_native.Read]:
-        job, out = span.sequence.job, span.sequence.out
-        if out.residual is None:
+        job, out, part = span.sequence.job, span.sequence.out, span.segment
+        body = span.sequence.strand.body
+        if out.residual is None or part.begin < body:
             return
-        # Rows of the pass that lie in this span; rows before them only fill the KV cache, and
-        # without scores only so far up as is read.
-        begin = max(span.begin, span.sequence.first)
-        weights = span.sequence.weights[
-            :, begin - span.sequence.first : span.end - span.sequence.first
-        ]
-        if begin >= span.end:
-            if not job.score:
-                nothing = np.empty((1, 0, self.n_embd), dtype=np.float32)
-                yield _native.Read(job.site, job.layers[-1:], _NONE, _NONE, _NO_WEIGHT, nothing)
-            return
+        weights = span.sequence.weights[:, part.begin - body : part.end - body]
         slots, rows = np.nonzero(weights)
         yield _native.Read(
             job.site,
             job.layers,
-            (rows + begin - span.begin + span.offset).astype(np.int32),
+            (rows + part.offset).astype(np.int32),
             slots.astype(np.int32),
             weights[slots, rows].astype(np.float32),
             out.residual,
         )
 
     def _writes(self, span: _Span) -> Iterator[_native.Write]:
+        part = span.segment
         for change, layers, mask in span.sequence.changes:
-            rows = np.flatnonzero(mask[span.begin : span.end]) + span.offset
+            rows = np.flatnonzero(mask[part.begin : part.end]) + part.offset
             if len(rows):
                 yield _native.Write(change, layers, rows.tolist())
 
     def _fill_batch(
-        self, spans: Sequence[_Span], tokens: NDArray[np.int32], outputs: NDArray[np.bool_]
+        self, segments: Sequence[Segment], tokens: NDArray[np.int32], outputs: NDArray[np.bool_]
     ) -> None:
         batch, n = self._open.batch, len(tokens)
         batch.n_tokens = n
         np.ctypeslib.as_array(batch.token, (n,))[:] = tokens
-        np.ctypeslib.as_array(batch.n_seq_id, (n,))[:] = 1
         np.ctypeslib.as_array(batch.logits, (n,))[:] = outputs
+        n_owners = np.ctypeslib.as_array(batch.n_seq_id, (n,))
         positions = np.ctypeslib.as_array(batch.pos, (n,))
-        for span in spans:
-            rows = range(span.offset, span.offset + span.end - span.begin)
-            positions[rows.start : rows.stop] = np.arange(span.begin, span.end)
+        for part in segments:
+            rows = range(part.offset, part.offset + part.end - part.begin)
+            positions[rows.start : rows.stop] = np.arange(part.begin, part.end)
+            n_owners[rows.start : rows.stop] = part.last - part.first + 1
             for row in rows:
-                batch.seq_id[row][0] = span.number
+                for place, number in enumerate(range(part.first, part.last + 1)):
+                    batch.seq_id[row][place] = number
 
     def _call_decode(self) -> None:
         status = llama_cpp.llama_decode(self._open.address, self._open.batch)
@@ -481,34 +644,54 @@ class AnalysisContext:
 
     def _score(self, span: _Span) -> None:
         """Score the rows of a span from the last decode; the very last row predicts nothing."""
-        sequence, out = span.sequence, span.sequence.out
-        begin = max(span.begin, sequence.first)
-        end = min(span.end, len(sequence.tokens) - 1)
-        if begin >= end:
+        strand, out, segment = span.sequence.strand, span.sequence.out, span.segment
+        begin, end = segment.begin, min(segment.end, len(strand.tokens) - 1)
+        if begin < strand.body or begin >= end:
             return
-        rows = slice(begin - sequence.first, end - sequence.first)
+        rows = slice(begin - strand.body, end - strand.body)
 
         def part(array: NDArray[Any] | None) -> NDArray[Any] | None:
             return None if array is None else array[rows]
 
-        first = begin - span.begin + span.offset
+        factors = self._tilt_factors(span.sequence.job)
+        tilted = None
+        if factors is not None:
+            tilted = np.empty((len(factors), end - begin), np.float32)
         _native.score_tokens(
             self._api,
             self._open.address,
             self.n_vocab,
-            np.arange(first, first + end - begin, dtype=np.int32),
-            sequence.tokens[begin + 1 : end + 1],
+            np.arange(segment.offset, segment.offset + end - begin, dtype=np.int32),
+            strand.tokens[begin + 1 : end + 1],
             self._n_threads,
             out.scored[rows],
             part(out.entropy),
             part(out.top_token),
             part(out.top_log_prob),
+            out.expected,
+            factors,
+            tilted,
         )
+        if tilted is not None:
+            if span.sequence.job.logit_bias:
+                out.scored[rows], tilted = tilted[-1], tilted[:-1]
+            if out.tilted is not None:
+                out.tilted[:, rows] = tilted
         if not np.isfinite(out.scored[rows]).all():
             raise ModelError(_NOT_NUMBERS.format("log-probabilities"))
 
+    def _tilt_factors(self, job: Pass) -> NDArray[np.float32] | None:
+        """Exp of everything that is added to the logits, the bias last: (tilt, n_vocab)."""
+        tilts = [] if job.tilts is None else list(job.tilts)
+        if job.logit_bias:
+            bias = np.zeros(self.n_vocab, np.float32)
+            bias[list(job.logit_bias)] = list(job.logit_bias.values())
+            tilts.append(bias)
+        return np.exp(np.stack(tilts), dtype=np.float32) if tilts else None
+
     def _set_control(self, control: ControlVector | None) -> None:
         if control is not None or self._steered:
+            self._steered = True  # should this be interrupted
             set_control_vector(self._open.address, self._llama.model, control)
         self._steered = control is not None
 
@@ -534,8 +717,8 @@ class AnalysisContext:
             )
         layer = self.n_layer // 2
         vector = np.linspace(-1, 1, self.n_embd, dtype=np.float32) * np.abs(plain[layer]).max()
-        control = ControlVector((layer,), vector[None])
-        steered = self.run(Pass(context, response, layers=layers, control=control)).captured
+        added = (Add((layer,), vector[None]),)
+        steered = self.run(Pass(context, response, layers=layers, interventions=added)).captured
         moved = steered[layer] - plain[layer]
         if not np.allclose(moved, vector, atol=1e-3 * np.abs(vector).max()) or not np.allclose(
             steered[:layer], plain[:layer], rtol=1e-3, atol=1e-3
@@ -546,13 +729,24 @@ class AnalysisContext:
             )
 
 
-def _asked_for(array: NDArray[np.float32] | None) -> NDArray[np.float32]:
+def _has_experts(llama: Llama) -> bool:
+    """Whether the model is a mixture of experts."""
+    architecture = llama.metadata.get("general.architecture", "")
+    return llama.metadata.get(f"{architecture}.expert_count", "0") != "0"
+
+
+def asked_for(array: NDArray[_Number] | None) -> NDArray[_Number]:
+    """What a pass gave, which is there where it was asked for.
+
+    Raises:
+        SteerxError: it was not.
+    """
     if array is None:
-        raise SteerxError("This pass was not asked for that: see `score` and `layers` of Pass.")
+        raise SteerxError("This pass was not asked for that: see the arguments of Pass.")
     return array
 
 
-def _empty_result(job: Pass, n_slots: int, n_embd: int) -> PassResult:
+def _empty_result(job: Pass, n_slots: int, n_embd: int, n_vocab: int) -> PassResult:
     n = len(job.response)
     return PassResult(
         log_prob=np.empty(n, np.float32) if job.score else None,
@@ -560,6 +754,8 @@ def _empty_result(job: Pass, n_slots: int, n_embd: int) -> PassResult:
         entropy=np.empty(n, np.float32) if job.entropy else None,
         top_token=np.empty((n, job.top_k), np.int32) if job.top_k else None,
         top_log_prob=np.empty((n, job.top_k), np.float32) if job.top_k else None,
+        expected=np.zeros(n_vocab) if job.expected else None,
+        tilted=np.empty((len(job.tilts), n), np.float32) if job.tilts is not None else None,
     )
 
 

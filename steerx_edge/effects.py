@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.analysis import Pass
+from steerx_edge.analysis import Pass, asked_for
 from steerx_edge.profile import Word
 from steerx_edge.prompts import messages_for
 
@@ -61,45 +61,57 @@ class Ablation:
         effects: of its tokens.
         treatment: (layer, T + 1, n_embd) residual rows with the user's other texts in the context.
         control: the same rows without.
+        expected: (n_vocab,) how often each token was to be expected in the control arm.
     """
 
     effects: Effects
     treatment: NDArray[np.float32]
     control: NDArray[np.float32]
+    expected: NDArray[np.float64]
 
 
 def ablate(
-    engine: Engine, item: HistoryItem, companions: Sequence[HistoryItem], layers: Sequence[int]
-) -> Ablation:
-    """Run both arms over one item.
+    engine: Engine,
+    items: Sequence[HistoryItem],
+    companions: Sequence[HistoryItem],
+    layers: Sequence[int],
+) -> list[Ablation]:
+    """Run both arms over items that share their companions, which are then read once.
 
     Args:
         engine: the model.
-        item: the text whose tokens are asked about, and its request.
-        companions: other texts of the same user, the most relevant last; never `item` itself.
+        items: the texts whose tokens are asked about, and their requests.
+        companions: other texts of the same user, the most relevant last; none of `items`.
         layers: blocks to read on the way.
 
     Raises:
         ModelError: the texts do not fit the analysis context.
     """
-    response = engine.tokenize(item.response)
-    arms = [
-        engine.run(
+    responses = [engine.tokenize(item.response) for item in items]
+    histories = (companions, ()) if companions else ((),)  # without, both arms are one
+    arms = engine.run_many(
+        [
             Pass(
                 context=engine.prompt(messages_for(item.request, history=history)),
                 response=response,
                 layers=tuple(layers),
+                expected=not history,
             )
-        )
-        for history in (companions, ())
-    ]
-    treatment, control = arms
-    nats = treatment.scored - control.scored
-    return Ablation(
-        effects=Effects(response, engine.pieces(response), nats),
-        treatment=treatment.captured,
-        control=control.captured,
+            for history in histories
+            for item, response in zip(items, responses, strict=True)
+        ]
     )
+    return [
+        Ablation(
+            effects=Effects(response, engine.pieces(response), treatment.scored - control.scored),
+            treatment=treatment.captured,
+            control=control.captured,
+            expected=asked_for(control.expected),
+        )
+        for response, treatment, control in zip(
+            responses, arms[: len(items)], arms[-len(items) :], strict=True
+        )
+    ]
 
 
 def anchors(

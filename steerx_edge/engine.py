@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +16,14 @@ from jinja2 import TemplateError
 from llama_cpp import Llama
 from numpy.typing import NDArray
 
-from steerx_edge.analysis import CLOSED, AnalysisContext, Pass, PassResult
+from steerx_edge.analysis import CLOSED, AnalysisContext, Continuation, Pass, PassResult
 from steerx_edge.errors import ModelError
 from steerx_edge.models import find_model, identify
+from steerx_edge.process import Work
 from steerx_edge.prompts import Message, PromptFormat
 
 if TYPE_CHECKING:
-    from steerx_edge.control_vector import ControlVector
+    from steerx_edge.interventions import Intervention
     from steerx_edge.profile import ModelId
 
 _NO_SEED = 0xFFFFFFFF
@@ -32,6 +34,10 @@ ANALYSIS_CONTEXT = 2048
 
 class Engine:
     """A model that can be read as well as run.
+
+    Threads may share an engine: passes wait for each other, and so do calls of `generate`.
+    Processes may not: a forked child makes an engine of its own. Do not close the model while it
+    generates.
 
     Args:
         model: path of a GGUF file, or a `llama_cpp.Llama`, whose weights are shared and whose
@@ -66,17 +72,21 @@ class Engine:
             )
         self.prompts = PromptFormat(self.llama)
         self._analysis: AnalysisContext | None = None
+        self._making = Work()  # of the analysis context
+        self._generating = Work()
+        self._latest: object = None  # stands for the stream that was begun last
         self._model_id: ModelId | None = None
 
     @property
     def analysis(self) -> AnalysisContext:
         """The second context, made and probed when it is first needed."""
-        if self._analysis is None:
-            if self.llama.model is None:
-                raise ModelError(CLOSED)
-            n_train = self.llama._model.n_ctx_train()
-            self._analysis = AnalysisContext(self.llama, min(ANALYSIS_CONTEXT, n_train))
-        return self._analysis
+        with self._making.turn():
+            if self._analysis is None:
+                if self.llama.model is None:
+                    raise ModelError(CLOSED)
+                n_train = self.llama._model.n_ctx_train()
+                self._analysis = AnalysisContext(self.llama, min(ANALYSIS_CONTEXT, n_train))
+            return self._analysis
 
     @property
     def model_id(self) -> ModelId:
@@ -84,6 +94,16 @@ class Engine:
         if self._model_id is None:
             self._model_id = identify(self.llama)
         return self._model_id
+
+    @cached_property
+    def end_tokens(self) -> list[int]:
+        """Tokens that end a text or a turn."""
+        vocab = llama_cpp.llama_model_get_vocab(self.llama.model)
+        return [
+            token
+            for token in range(self.llama.n_vocab())
+            if llama_cpp.llama_vocab_is_eog(vocab, token)
+        ]
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of plain text: nothing in it is taken for a control token.
@@ -126,23 +146,46 @@ class Engine:
         """One teacher-forced pass: scores and residual rows together."""
         return self.analysis.run(job)
 
-    def run_many(self, jobs: Sequence[Pass]) -> list[PassResult]:
-        """Passes side by side, as many in one batch as fit; the results are those of `run`."""
-        return self.analysis.run_many(jobs)
+    def run_many(
+        self, jobs: Sequence[Pass], done: Callable[[int], None] | None = None
+    ) -> list[PassResult]:
+        """Passes side by side, with what they begin with evaluated once; results as of `run`.
+
+        Args:
+            jobs: in any order.
+            done: told now and then how many are done.
+
+        Raises:
+            ModelError: a pass does not fit, or llama.cpp fails.
+        """
+        return self.analysis.run_many(jobs, done)
+
+    def generate_many(self, jobs: Sequence[Continuation]) -> list[str]:
+        """Generate texts side by side, each with interventions of its own.
+
+        In the analysis context: the Llama, and what steers it, are not touched.
+
+        Raises:
+            ModelError: a context does not fit, or llama.cpp fails.
+        """
+        return [
+            b"".join(self.pieces(tokens)).decode(errors="ignore")
+            for tokens in self.analysis.generate_many(jobs)
+        ]
 
     def score(
         self,
         context: Sequence[int],
         response: Sequence[int],
         *,
-        control: ControlVector | None = None,
+        interventions: tuple[Intervention, ...] = (),
     ) -> NDArray[np.float32]:
         """Log-probability of each response token after `context`: (T,) float32, in nats.
 
         Raises:
             ModelError: the texts do not fit the analysis context, or llama.cpp fails.
         """
-        return self.run(Pass(context, response, control=control)).scored
+        return self.run(Pass(context, response, interventions=interventions)).scored
 
     def capture(
         self,
@@ -171,6 +214,8 @@ class Engine:
     ) -> Iterator[str]:
         """Generate after the prompt's tokens, piece by piece, in the model's own context.
 
+        A stream that is begun, in whatever thread, ends one that was left half-way.
+
         Args:
             prompt: token ids.
             max_tokens: at most so many; -1 for as many as fit the context.
@@ -179,7 +224,8 @@ class Engine:
             sampling: further arguments of `Llama.create_completion`.
 
         Raises:
-            ModelError: the prompt is empty or does not fit the context, or llama.cpp fails.
+            ModelError: the prompt is empty or does not fit the context, llama.cpp fails, or
+                another stream was begun meanwhile.
         """
         # llama.cpp may round the context up, where llama-cpp-python's own buffer stays.
         n_ctx = min(self.llama.n_ctx(), len(self.llama.input_ids))
@@ -193,7 +239,7 @@ class Engine:
             )
         if max_tokens == 0:
             return
-        chunks = self.llama.create_completion(
+        chunks: Any = self.llama.create_completion(
             prompt=list(prompt),
             max_tokens=room if max_tokens < 0 else min(max_tokens, room),
             temperature=temperature,
@@ -201,23 +247,48 @@ class Engine:
             stream=True,
             **sampling,
         )
+        this = object()
+        with self._generating.turn():
+            self._latest = this
         try:
-            for chunk in chunks:
-                yield chunk["choices"][0]["text"]  # type: ignore[index]
+            while (chunk := self._next(this, chunks)) is not None:
+                yield chunk["choices"][0]["text"]
         except RuntimeError as error:
             # llama-cpp-python ends no text within a character, be the context full or not.
             if self.llama.n_tokens < n_ctx - 1:
                 raise ModelError(f"llama.cpp failed while generating: {error}.") from error
 
+    def _next(self, stream: object, chunks: Iterator[Any]) -> Any:
+        with self._generating.turn():
+            if self._latest is not stream:
+                raise ModelError(
+                    "Another text was begun on this engine, which writes one at a time. Use "
+                    "`generate`, which waits for its turn, or an engine for each."
+                )
+            return next(chunks, None)
+
     def generate(self, prompt: Sequence[int], **options: Any) -> str:
-        """The whole of `stream`."""
-        return "".join(self.stream(prompt, **options))
+        """The whole of `stream`. Calls from several threads wait for each other."""
+        with self._generating.turn():
+            return "".join(self.stream(prompt, **options))
 
     def close(self) -> None:
         """Free the analysis context; the Llama stays open."""
-        if self._analysis is not None:
-            self._analysis.close()
-            self._analysis = None
+        analysis, self._analysis = self._analysis, None
+        if analysis is not None:
+            analysis.close()
+
+
+class _OwnLlama(Llama):
+    """Loaded and freed only while llama.cpp may work: an interpreter that ends waits for both."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._work = Work()
+        with self._work.turn():
+            super().__init__(*args, **options)
+
+    def close(self) -> None:
+        self._work.free(super().close, vars(self))
 
 
 def load_llama(
@@ -236,7 +307,7 @@ def load_llama(
     cores = os.cpu_count() or 1
     threads = n_threads or (cores if cores <= 4 else cores // 2)
     try:
-        return Llama(
+        return _OwnLlama(
             str(path),
             n_ctx=n_ctx,
             n_threads=threads,

@@ -190,7 +190,7 @@ def as_control_vector(interventions: Sequence[Intervention]) -> ControlVector | 
             return None
         if not isinstance(each.rows, str) or each.rows != "generated":
             return None
-        for layer, vector in zip(each.layers, each.vectors, strict=True):
+        for layer, vector in zip(each.layers, _matrix(each.vectors, each.layers), strict=True):
             total[layer] = total[layer] + vector if layer in total else vector
     if not total:
         return None

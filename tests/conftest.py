@@ -9,6 +9,7 @@ import pytest
 from llama_cpp import Llama
 
 from models import TinyModel, make_tiny_llama
+from steerx_edge.checkpoint import USER_PATH_VARIABLE
 from steerx_edge.engine import Engine
 from steerx_edge.errors import ModelError
 from steerx_edge.models import DEFAULT_PACKAGE, MODEL_VARIABLE, find_model
@@ -36,6 +37,14 @@ def open_tiny(model: TinyModel | Path, *, n_ctx: int = 512) -> Llama:
         seed=1,
         verbose=False,
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_user_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing is written where a person's own data lies."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(USER_PATH_VARIABLE, str(tmp_path_factory.mktemp("user")))
+        yield
 
 
 @pytest.fixture(scope="session")

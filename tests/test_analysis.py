@@ -23,6 +23,7 @@ from steerx_edge.analysis import AnalysisContext, Pass, PassResult
 from steerx_edge.control_vector import ControlVector
 from steerx_edge.engine import Engine
 from steerx_edge.errors import ModelError, SteerxError
+from steerx_edge.interventions import Add
 
 N_LAYER, N_EMBD, N_VOCAB = 4, 64, 448
 ALL_LAYERS = (0, 1, 2, 3)
@@ -53,12 +54,12 @@ def log_prob_of(trace: Trace, n_context: int) -> NDArray[np.float64]:
     return log_p[np.arange(len(log_p)), TOKENS[n_context:]]
 
 
-def direction(*layers: int, seed: int = 2) -> ControlVector:
+def added(*layers: int, seed: int = 2) -> Add:
     rng = np.random.default_rng(seed)
-    return ControlVector(layers, rng.standard_normal((len(layers), N_EMBD)).astype(np.float32))
+    return Add(layers, rng.standard_normal((len(layers), N_EMBD)).astype(np.float32))
 
 
-TOO_STRONG = ControlVector((2,), np.full((1, N_EMBD), np.inf, np.float32))
+TOO_STRONG = 2 * (Add((2,), np.full((1, N_EMBD), 3e38, np.float32)),)
 
 
 def assert_close(actual: NDArray[Any], expected: NDArray[np.floating]) -> None:
@@ -132,21 +133,25 @@ def test_rows_without_scores(
 @pytest.mark.parametrize("chunks", CHUNKS)
 @pytest.mark.parametrize("layers", [(2,), (3,), (1, 3), (1, 2, 3)])
 @pytest.mark.parametrize("n_context", [1, 2, 20, N])
+@pytest.mark.parametrize("in_graph", [True, False])
 def test_steering_begins_at_the_last_context_token(
     chunked_engine: Callable[..., Engine],
+    in_graph: bool,
     tiny_f32: TinyModel,
     trace: Trace,
     n_context: int,
     layers: tuple[int, ...],
     chunks: tuple[int, int],
 ) -> None:
-    control = direction(*layers)
+    change = added(*layers)
     rows = np.zeros((len(layers), N, N_EMBD))
-    rows[:, n_context - 1 :] = control.vectors[:, None]
+    rows[:, n_context - 1 :] = change.vectors[:, None]
     steered = tiny_f32.forward(TOKENS, dict(zip(layers, rows, strict=True)))
     assert np.abs(steered.logits - trace.logits).max() > 1
 
-    got = chunked_engine(*chunks).run(split(n_context, layers=ALL_LAYERS, control=control))
+    engine = chunked_engine(*chunks)
+    engine.analysis.in_graph = in_graph
+    got = engine.run(split(n_context, layers=ALL_LAYERS, interventions=(change,)))
     assert_close(got.captured, steered.residual[:, n_context - 1 :])
     assert_close(got.scored, log_prob_of(steered, n_context))
 
@@ -247,43 +252,53 @@ def test_a_pass_does_not_depend_on_those_before_it(tiny_engine: Engine) -> None:
     wanted = split(20, layers=ALL_LAYERS)
     first = tiny_engine.run(wanted)
     tiny_engine.score(TOKENS[5:6], TOKENS[:30])
-    tiny_engine.run(split(3, layers=(1,), control=direction(1, 2)))
+    tiny_engine.run(split(3, layers=(1,), interventions=(added(1, 2),)))
     assert_same(tiny_engine.run(wanted), first)
 
 
+@pytest.mark.parametrize("in_graph", [True, False])
 @pytest.mark.parametrize("layers", [(1,), (2,), (1, 3)])
-def test_no_strength_is_no_steering(tiny_engine: Engine, layers: tuple[int, ...]) -> None:
-    control = direction(*layers)
+def test_no_strength_is_no_steering(
+    tiny_engine: Engine, layers: tuple[int, ...], in_graph: bool
+) -> None:
+    tiny_engine.analysis.in_graph = in_graph
+    vectors = added(*layers).vectors
     unsteered = tiny_engine.run(split(20, layers=ALL_LAYERS))
-    for vectors in (0 * control.vectors, control.vectors - control.vectors):
-        nothing = ControlVector(layers, vectors)
-        assert_same(tiny_engine.run(split(20, layers=ALL_LAYERS, control=nothing)), unsteered)
+    for none in (0 * vectors, vectors - vectors):
+        job = split(20, layers=ALL_LAYERS, interventions=(Add(layers, none),))
+        assert_same(tiny_engine.run(job), unsteered)
 
 
+@pytest.mark.parametrize("in_graph", [True, False])
 @pytest.mark.parametrize("layer", [1, 2, 3])
 def test_steering_adds_its_vector_and_leaves_lower_layers_alone(
-    tiny_engine: Engine, layer: int
+    tiny_engine: Engine, layer: int, in_graph: bool
 ) -> None:
-    control = direction(layer)
+    tiny_engine.analysis.in_graph = in_graph
+    change = added(layer)
     plain = tiny_engine.run(split(20, layers=ALL_LAYERS)).captured
-    steered = tiny_engine.run(split(20, layers=ALL_LAYERS, control=control)).captured
+    job = split(20, layers=ALL_LAYERS, interventions=(change,))
+    steered = tiny_engine.run(job).captured
     np.testing.assert_array_equal(steered[:layer], plain[:layer])
-    np.testing.assert_array_equal(steered[layer], plain[layer] + control.vectors[0])
+    np.testing.assert_array_equal(steered[layer], plain[layer] + change.vectors[0])
     for upper in range(layer + 1, N_LAYER):
         assert np.abs(steered[upper] - plain[upper]).max(axis=1).min() > 0.1
 
 
-def test_steered_reading_without_scores(tiny_engine: Engine) -> None:
-    control = direction(1, 3)
-    whole = tiny_engine.run(split(20, layers=ALL_LAYERS, control=control)).captured
-    early = tiny_engine.run(split(20, score=False, layers=(2,), control=control)).captured
+@pytest.mark.parametrize("in_graph", [True, False])
+def test_steered_reading_without_scores(tiny_engine: Engine, in_graph: bool) -> None:
+    tiny_engine.analysis.in_graph = in_graph
+    options: dict[str, Any] = {"interventions": (added(1, 3),)}
+    whole = tiny_engine.run(split(20, layers=ALL_LAYERS, **options)).captured
+    early = tiny_engine.run(split(20, score=False, layers=(2,), **options)).captured
     np.testing.assert_array_equal(early[0], whole[2])
 
 
 def test_the_next_control_vector_takes_the_place_of_the_last(tiny_engine: Engine) -> None:
-    second = split(20, layers=ALL_LAYERS, control=direction(2))
+    tiny_engine.analysis.in_graph = True
+    second = split(20, layers=ALL_LAYERS, interventions=(added(2),))
     fresh = tiny_engine.run(second)
-    tiny_engine.run(split(20, control=direction(1, 3)))
+    tiny_engine.run(split(20, interventions=(added(1, 3),)))
     assert_same(tiny_engine.run(second), fresh)
 
 
@@ -307,16 +322,15 @@ def test_the_next_control_vector_takes_the_place_of_the_last(tiny_engine: Engine
         (split(20, top_k=-1), "top_k is -1"),
         (split(20, score=False, layers=(1,), entropy=True), "come with scores"),
         (split(20, score=False, layers=(1,), top_k=2), "come with scores"),
-        (split(20, control=direction(0)), r"Layers \[0\] cannot be steered"),
-        (split(20, control=direction(4)), r"name increasing ones, 1 to 3"),
+        (split(20, interventions=(added(4),)), r"Layers \[4\] cannot be changed: .* 0 to 3"),
         (Pass([5, N_VOCAB], [6]), "failed to evaluate a batch"),
         (Pass([5, 6], [-1]), "failed to evaluate a batch"),
         (
-            split(20, control=TOO_STRONG),
+            split(20, interventions=TOO_STRONG),
             "log-probabilities that are not numbers: .* the control vector far too strong",
         ),
         (
-            split(20, score=False, layers=(3,), control=TOO_STRONG),
+            split(20, score=False, layers=(3,), interventions=TOO_STRONG),
             "residual rows that are not numbers",
         ),
     ],
@@ -353,7 +367,7 @@ def test_a_pass_that_fails_half_way_spoils_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(llama_cpp, "llama_decode", decode)
         with pytest.raises(ModelError, match="llama_decode gave 2"):
-            engine.run(split(9, layers=(1, 3), control=direction(1, 2)))
+            engine.run(split(9, layers=(1, 3), interventions=(added(1, 2),)))
     assert len(calls) == failing_call
     assert_same(engine.run(wanted), before)
 
@@ -593,7 +607,7 @@ def test_a_closed_engine_makes_a_new_analysis_when_needed(tiny_engine: Engine) -
 def test_two_engines_on_one_llama_do_not_disturb_each_other(tiny_llama: Llama) -> None:
     one, other = Engine(tiny_llama), Engine(tiny_llama)
     before = one.score(TOKENS[:20], TOKENS[20:])
-    other.run(split(3, layers=(1,), control=direction(1, 2)))
+    other.run(split(3, layers=(1,), interventions=(added(1, 2),)))
     np.testing.assert_array_equal(one.score(TOKENS[:20], TOKENS[20:]), before)
     other.close()
     np.testing.assert_array_equal(one.score(TOKENS[:20], TOKENS[20:]), before)
@@ -679,7 +693,7 @@ def test_the_llamas_own_context_is_not_touched(
     for begin in range(0, N, 10):
         for llama in (alone, analysed):
             llama.eval(TOKENS[begin : begin + 10])
-        engine.run(split(20, layers=ALL_LAYERS, control=direction(1, 3)))
+        engine.run(split(20, layers=ALL_LAYERS, interventions=(added(1, 3),)))
         engine.capture(TOKENS[::-1], TOKENS, (1,))
         np.testing.assert_array_equal(last_logits(analysed), last_logits(alone))
     assert analysed.n_tokens == alone.n_tokens == N

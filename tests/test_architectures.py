@@ -15,7 +15,6 @@ from models.gguf_file import Quantization
 from models.operations import Array
 from models.transformer import Transformer
 from steerx_edge.analysis import INPUT_LAYER, AnalysisContext, Pass, PassResult, Site
-from steerx_edge.control_vector import ControlVector
 from steerx_edge.errors import ModelError
 from steerx_edge.interventions import Add, Clamp, Intervention, Rotate, SetComponent, selected_rows
 from tests.conftest import open_tiny
@@ -229,10 +228,13 @@ def test_a_change_adds_to_its_layer_and_spares_those_below(tiny: Tiny, layer: in
 
 
 @pytest.mark.parametrize("layers", [(1,), (3,), (1, 2, 3)])
-def test_an_addition_is_the_control_vector(tiny: Tiny, layers: tuple[int, ...]) -> None:
+def test_an_addition_is_the_control_vector(
+    monkeypatch: pytest.MonkeyPatch, tiny: Tiny, layers: tuple[int, ...]
+) -> None:
     added = vectors(n_layers=len(layers))
     by_hook = tiny.run(Add(layers, added))
-    in_graph = tiny.run(control=ControlVector(layers, added))
+    monkeypatch.setattr(tiny.context, "in_graph", True)
+    in_graph = tiny.run(Add(layers, added))
     assert_agree(by_hook, in_graph, 1e-4 * float(np.abs(in_graph.captured).max()))
     assert np.abs(in_graph.scored - tiny.run().scored).max() > 0.1
 
@@ -253,7 +255,7 @@ def test_side_by_side_is_one_by_one(tiny: Tiny) -> None:
             layers=ALL_LAYERS,
             interventions=(Rotate((1,), directions(seed=8), 0.5),),
         ),
-        split(control=ControlVector((2,), vectors(seed=9))),
+        split(Add((2,), vectors(seed=9))),
         split(n_context=N, layers=(3,), score=False),
     ]
     alone = [tiny.context.run(job) for job in jobs]
@@ -262,7 +264,7 @@ def test_side_by_side_is_one_by_one(tiny: Tiny) -> None:
 
 
 def test_recurrent_models_run_one_pass_at_a_time(tiny: Tiny) -> None:
-    assert (tiny.context._max_sequences == 1) == (tiny.architecture in RECURRENT)
+    assert (tiny.context._limits.sequences == 1) == (tiny.architecture in RECURRENT)
 
 
 @pytest.mark.parametrize("micro_batch", [7, 1])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from models import TinyModel
+from models.operations import log_softmax
 from steerx_edge.effects import (
     Ablation,
     Effects,
@@ -28,6 +29,11 @@ COMPANIONS = [
     HistoryItem("A daisy-chain.", "What did she make?"),
 ]
 LAYERS = (0, 1, 3)
+
+
+def only(ablations: Sequence[Ablation]) -> Ablation:
+    (ablation,) = ablations
+    return ablation
 
 
 def effects_of(pieces: Sequence[bytes], nats: Sequence[float] | None = None) -> Effects:
@@ -64,7 +70,7 @@ class TestAblate:
     def test_both_arms_are_the_reference_passes(
         self, engine: Engine, tiny_f32: TinyModel, item: HistoryItem
     ) -> None:
-        ablation = ablate(engine, item, COMPANIONS, LAYERS)
+        ablation = only(ablate(engine, [item], COMPANIONS, LAYERS))
 
         response = engine.tokenize(item.response)
         with_others = engine.prompt(messages_for(item.request, history=COMPANIONS))
@@ -82,32 +88,55 @@ class TestAblate:
 
     def test_the_control_arm_does_not_know_the_companions(self, engine: Engine) -> None:
         one, other = (
-            ablate(engine, ITEM, companions, LAYERS) for companions in (COMPANIONS, COMPANIONS[:1])
+            only(ablate(engine, [ITEM], companions, LAYERS))
+            for companions in (COMPANIONS, COMPANIONS[:1])
         )
-        np.testing.assert_array_equal(one.control, other.control)
+        np.testing.assert_allclose(one.control, other.control, atol=1e-5)
         assert np.abs(one.treatment - other.treatment).max() > 0.1
         assert np.abs(one.effects.nats - other.effects.nats).max() > 0.1
 
     def test_without_companions_nothing_has_an_effect(self, engine: Engine) -> None:
-        ablation = ablate(engine, ITEM, [], LAYERS)
+        ablation = only(ablate(engine, [ITEM], [], LAYERS))
         assert len(ablation.effects.nats) > 5
         assert not ablation.effects.nats.any()
         np.testing.assert_array_equal(ablation.treatment, ablation.control)
 
+    def test_items_of_a_fold_are_as_alone(self, engine: Engine) -> None:
+        others = [HistoryItem("Off it went!", "Where?"), HistoryItem("It was dark. So dark.")]
+        together = ablate(engine, [ITEM, *others], COMPANIONS, LAYERS)
+        for item, ablation in zip([ITEM, *others], together, strict=True):
+            alone = only(ablate(engine, [item], COMPANIONS, LAYERS))
+            assert ablation.effects.tokens == alone.effects.tokens
+            np.testing.assert_allclose(ablation.effects.nats, alone.effects.nats, atol=1e-4)
+            np.testing.assert_allclose(ablation.treatment, alone.treatment, atol=1e-4)
+            np.testing.assert_allclose(ablation.control, alone.control, atol=1e-4)
+
     def test_the_pieces_are_the_text(self, tiny_engine: Engine) -> None:
         item = HistoryItem("Café ’tis — 🙂!")
-        effects = ablate(tiny_engine, item, [], [1]).effects
+        effects = only(ablate(tiny_engine, [item], [], [1])).effects
         assert len(effects.pieces) == len(effects.tokens) == len(effects.nats)
         assert b"".join(effects.pieces).decode().strip() == item.response
+
+    @pytest.mark.parametrize("companions", [COMPANIONS, []], ids=["others", "none"])
+    def test_what_was_to_be_expected_is_of_the_control_arm(
+        self, engine: Engine, tiny_f32: TinyModel, companions: list[HistoryItem]
+    ) -> None:
+        ablation = only(ablate(engine, [ITEM], companions, LAYERS))
+        response = engine.tokenize(ITEM.response)
+        context = engine.prompt(messages_for(ITEM.request))
+        logits = tiny_f32.forward([*context, *response]).logits[len(context) - 1 : -1]
+        expected = np.exp(log_softmax(logits)).sum(axis=0)
+        np.testing.assert_allclose(ablation.expected, expected, atol=1e-4)
+        assert ablation.expected.sum() == pytest.approx(len(response), rel=1e-5)
 
     def test_texts_that_do_not_fit_are_an_error(self, tiny_engine: Engine) -> None:
         long = HistoryItem("so very tired " * 200)
         with pytest.raises(ModelError, match="does not fit the analysis context of 512"):
-            ablate(tiny_engine, ITEM, [long], LAYERS)
+            ablate(tiny_engine, [ITEM], [long], LAYERS)
 
     def test_real_token_effects_add_up_in_the_words(self, tiny_engine: Engine) -> None:
         text = "Café ’tis “so” — it’s  well-known,\n\n🙂🙂 isn't it?! Not 3.14... naïve\tend"
-        ablation = ablate(tiny_engine, HistoryItem(text), COMPANIONS, [1])
+        ablation = only(ablate(tiny_engine, [HistoryItem(text)], COMPANIONS, [1]))
         assert sum_of_words(ablation) == pytest.approx(sum_of_written_tokens(ablation), rel=1e-6)
 
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from models import TinyModel
 from steerx_edge import engine as engine_module
 from steerx_edge.analysis import Pass
-from steerx_edge.control_vector import ControlVector
 from steerx_edge.engine import Engine, llama_seed
 from steerx_edge.errors import ModelError
+from steerx_edge.interventions import Add
 
 TOKENS = [int(token) for token in np.random.default_rng(1).integers(3, 448, size=30)]
 
@@ -109,15 +109,15 @@ def test_the_generation_context_does_not_bound_the_analysis(
 
 
 def test_scores_and_rows_are_those_of_a_pass(tiny_engine: Engine) -> None:
-    control = ControlVector((1, 2), np.ones((2, 64), np.float32))
+    added = (Add((1, 2), np.ones((2, 64), np.float32)),)
     weights = np.full((1, 21), 0.5, np.float32)
     context, response = TOKENS[:10], TOKENS[10:]
 
     def assert_equal(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
         np.testing.assert_array_equal(actual, expected)
 
-    steered = tiny_engine.run(Pass(context, response, control=control)).scored
-    assert_equal(tiny_engine.score(context, response, control=control), steered)
+    steered = tiny_engine.run(Pass(context, response, interventions=added)).scored
+    assert_equal(tiny_engine.score(context, response, interventions=added), steered)
     unsteered = tiny_engine.run(Pass(context, response)).scored
     assert_equal(tiny_engine.score(context, response), unsteered)
     assert np.abs(steered - unsteered).max() > 0.1
@@ -349,11 +349,11 @@ def test_generation_and_analysis_do_not_disturb_each_other(tiny_engine: Engine) 
     options = {"max_tokens": 16, "temperature": 0}
     whole = tiny_engine.generate(TOKENS, **options)
     scores = tiny_engine.score(TOKENS[:10], TOKENS[10:])
-    control = ControlVector((1, 2), np.ones((2, 64), np.float32))
+    added = (Add((1, 2), np.ones((2, 64), np.float32)),)
     pieces = []
     for piece in tiny_engine.stream(TOKENS, **options):
         pieces.append(piece)
-        tiny_engine.score(TOKENS[:5], TOKENS[5:8], control=control)
+        tiny_engine.score(TOKENS[:5], TOKENS[5:8], interventions=added)
     assert "".join(pieces) == whole
     np.testing.assert_array_equal(tiny_engine.score(TOKENS[:10], TOKENS[10:]), scores)
 

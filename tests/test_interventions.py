@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from models import TinyModel, make_tiny
 from steerx_edge import analysis
 from steerx_edge.analysis import Pass, PassResult
-from steerx_edge.control_vector import ControlVector
 from steerx_edge.engine import Engine
 from steerx_edge.errors import ModelError, SteerxError
 from steerx_edge.interventions import (
@@ -318,22 +317,16 @@ def test_an_addition_is_the_control_vector(
     engine: Engine, layers: tuple[int, ...], n_context: int
 ) -> None:
     added = vectors(n_layers=len(layers))
-    control = as_control_vector([Add(layers, added)])
-    by_hook = engine.run(split(Add(layers, added), n_context=n_context))
-    in_graph = engine.run(split(n_context=n_context, control=control))
+    job = split(Add(layers, added), n_context=n_context)
+    engine.analysis.in_graph = False
+    by_hook = engine.run(job)
+    engine.analysis.in_graph = True
+    in_graph = engine.run(job)
     plain = engine.run(split(n_context=n_context))
     assert np.abs(in_graph.captured - plain.captured).max() > 1
     scale = np.abs(in_graph.captured).max()
     np.testing.assert_allclose(by_hook.captured, in_graph.captured, rtol=1e-4, atol=1e-6 * scale)
     np.testing.assert_allclose(by_hook.scored, in_graph.scored, rtol=1e-4, atol=1e-5)
-
-
-def test_interventions_come_after_the_control_vector(tiny_engine: Engine) -> None:
-    u = directions(n_layers=1)
-    control = ControlVector((2,), vectors(n_layers=1))
-    job = split(SetComponent((2,), u, [0], rows="all"), control=control)
-    rows = tiny_engine.run(job).captured
-    assert np.abs(rows[2] @ u[0]).max() < 1e-5
 
 
 def test_additions_have_one_control_vector_in_sum() -> None:
@@ -375,7 +368,9 @@ def test_the_sum_does_not_change_what_it_is_made_of() -> None:
 # A real model
 
 
-def test_a_real_model_under_interventions(smollm2_engine: Engine) -> None:
+def test_a_real_model_under_interventions(
+    monkeypatch: pytest.MonkeyPatch, smollm2_engine: Engine
+) -> None:
     engine = smollm2_engine
     context = engine.raw_prompt("The capital of France is")
     response = engine.tokenize(" Paris.")
@@ -396,9 +391,8 @@ def test_a_real_model_under_interventions(smollm2_engine: Engine) -> None:
         np.linalg.norm(rotated, axis=-1), np.linalg.norm(plain.captured, axis=-1), rtol=1e-5
     )
     by_hook = run(Add((layer,), 20 * u))
-    in_graph = engine.run(
-        Pass(context, response, layers=(layer,), control=ControlVector((layer,), 20 * u))
-    )
+    monkeypatch.setattr(engine.analysis, "in_graph", True)
+    in_graph = run(Add((layer,), 20 * u))
     np.testing.assert_allclose(by_hook.scored, in_graph.scored, rtol=1e-4, atol=1e-4)
     assert np.abs(by_hook.scored - plain.scored).max() > 1e-3
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,9 +13,16 @@ from llama_cpp import Llama
 from numpy.typing import NDArray
 
 from models import TinyModel
+from models.operations import log_softmax
 from steerx_edge import analysis
-from steerx_edge.analysis import INPUT_LAYER, MAX_SEQUENCES, AnalysisContext, Pass, PassResult
-from steerx_edge.control_vector import ControlVector
+from steerx_edge.analysis import (
+    INPUT_LAYER,
+    MAX_SEQUENCES,
+    AnalysisContext,
+    Pass,
+    PassResult,
+    asked_for,
+)
 from steerx_edge.errors import ModelError
 from steerx_edge.interventions import (
     Add,
@@ -222,7 +230,8 @@ def test_an_unsteered_pass_is_not_touched_by_its_neighbours(
     plain = one_pass(1, 5, 8)
     strong = Add(ALL_LAYERS, 20 * np.vstack([vector(3)] * 4), rows="all")
     loud = one_pass(2, 5, 8, interventions=(strong,))
-    quiet = one_pass(2, 5, 8)
+    silence = Add(ALL_LAYERS, np.zeros((4, N_EMBD), np.float32), rows="all")
+    quiet = one_pass(2, 5, 8, interventions=(silence,))
     jobs, silent = [loud] * 3, [quiet] * 3
     jobs[neighbour] = silent[neighbour] = plain
     got = context.run_many(jobs)[neighbour]
@@ -238,10 +247,50 @@ def test_any_number_of_passes(
     together = context.run_many(jobs)
     n_calls = len(decoded)
     assert_close(together, [context.run(job) for job in jobs], ALONE_MAX)
-    # A pass that is left over runs alone, its context and its response in a call each.
-    left_over = n_jobs > 1 and n_jobs % MAX_SEQUENCES == 1
-    assert n_calls == -(-n_jobs // MAX_SEQUENCES) + left_over
+    # Contexts and bodies, in a call each; the only pass has a context of one token.
+    assert n_calls == (1 if n_jobs == 1 else 2 * -(-n_jobs // MAX_SEQUENCES))
     assert max(sequence for call in decoded for sequence, _ in call) < MAX_SEQUENCES
+
+
+@pytest.mark.parametrize("chunks", CHUNKS)
+def test_expected_tokens_and_tilts(
+    make_context: Callable[..., AnalysisContext], tiny_f32: TinyModel, chunks: tuple[int, int]
+) -> None:
+    tilts = np.random.default_rng(5).standard_normal((3, N_VOCAB)).astype(np.float32)
+    jobs = [one_pass(seed, 3 + seed, 9 - seed, expected=True, tilts=tilts) for seed in range(4)]
+    for job, got in zip(jobs, make_context(chunks).run_many(jobs), strict=True):
+        drawn, first = [*job.context, *job.response], len(job.context) - 1
+        logits = tiny_f32.forward(drawn).logits[first:-1]
+        np.testing.assert_allclose(
+            got.expected, np.exp(log_softmax(logits)).sum(axis=0), rtol=0, atol=F32_MAX
+        )
+        wanted = [log_softmax(logits + tilt)[range(len(logits)), job.response] for tilt in tilts]
+        np.testing.assert_allclose(got.tilted, wanted, rtol=0, atol=F32_MAX)
+
+
+def test_a_logit_bias_is_a_tilt(context: AnalysisContext) -> None:
+    bias = {7: 2.5, 300: -1.5, 447: 0.25}
+    tilt = np.zeros((1, N_VOCAB), np.float32)
+    tilt[0, list(bias)] = list(bias.values())
+    for options in ({}, {"tilts": 2 * tilt}):
+        job = one_pass(0, 4, 9, **options)
+        plain = context.run(job)
+        biased = context.run(one_pass(0, 4, 9, logit_bias=bias, **options))
+        (wanted,) = asked_for(context.run(one_pass(0, 4, 9, tilts=tilt)).tilted)
+        np.testing.assert_array_equal(biased.scored, wanted)
+        assert np.abs(biased.scored - plain.scored).max() > 1e-3
+        np.testing.assert_array_equal(biased.captured, plain.captured)
+        if options:
+            np.testing.assert_array_equal(biased.tilted, plain.tilted)
+    with pytest.raises(ModelError, match="not in the vocabulary"):
+        context.run(one_pass(0, 4, 9, logit_bias={448: 1.0}))
+
+
+def test_tilts_that_do_not_fit(context: AnalysisContext) -> None:
+    with pytest.raises(ModelError, match=r"tilts have shape \(1, 3\), expected \(tilt, 448\)"):
+        context.run(one_pass(0, 3, 3, tilts=np.zeros((1, 3), np.float32)))
+    with pytest.raises(ModelError, match="come with scores"):
+        context.run(one_pass(0, 3, 3, score=False, expected=True))
 
 
 def test_no_passes(context: AnalysisContext, decoded: list[list[tuple[int, int]]]) -> None:
@@ -260,7 +309,7 @@ def test_groups_fit_the_context(
     alone = [context.run(job) for job in jobs]
     decoded.clear()
     together = context.run_many(jobs)
-    assert [len(call) for call in decoded] == [240, 240, 29, 31]
+    assert [len(call) for call in decoded] == [4 * 29, 4 * 31, 4 * 29, 4 * 31, 29, 31]
     assert_close(together, alone, ALONE_MAX)
 
 
@@ -296,24 +345,100 @@ def test_a_split_cache_takes_one_pass_at_a_time(
 
 
 @pytest.mark.parametrize("place", [0, 2, 4])
-def test_a_pass_with_a_control_vector_runs_alone(
+def test_passes_with_one_control_vector_run_together(
     context: AnalysisContext, decoded: list[list[tuple[int, int]]], place: int
 ) -> None:
+    context.in_graph = True
+    added = (Add((2,), vector(1)),)
     jobs = [one_pass(seed, 4, 6) for seed in range(5)]
-    jobs[place] = one_pass(place, 4, 6, control=ControlVector((2,), vector(1)))
+    for steered in {place, 1, 3}:
+        jobs[steered] = one_pass(steered, 4, 6, interventions=added)
     together = context.run_many(jobs)
-    n_calls = len(decoded)
+    assert len(decoded) == 4  # contexts and bodies, of unsteered passes and of steered ones
     assert_close(together, [context.run(job) for job in jobs], ALONE_MAX)
-    # One for its context, one for the rest of it, and one for all before it and all after it.
-    assert n_calls == (3 if place in (0, 4) else 4)
     assert np.abs(together[place].scored - context.run(one_pass(place, 4, 6)).scored).max() > 0.05
 
 
 def test_control_vectors_one_after_the_other(context: AnalysisContext) -> None:
-    jobs = [one_pass(0, 4, 6, control=ControlVector((1,), vector(seed))) for seed in range(3)]
+    context.in_graph = True
+    jobs = [one_pass(0, 4, 6, interventions=(Add((1,), vector(seed)),)) for seed in range(3)]
     together = context.run_many([*jobs, one_pass(0, 4, 6)])
     for got, job in zip(together, [*jobs, one_pass(0, 4, 6)], strict=True):
-        assert_identical(got, context.run(job))
+        assert_close([got], [context.run(job)], ALONE_MAX)
+    assert np.abs(together[0].scored - together[1].scored).max() > 0.05
+
+
+# What passes share
+
+
+def shared_jobs(n: int, **options: Any) -> list[Pass]:
+    """Passes that begin with the same 40 tokens, in two families of 12 more, in mixed order."""
+    trunk, families = tokens(0, 40), [tokens(1, 12), tokens(2, 12)]
+    jobs = [
+        Pass(
+            [*trunk, *families[i % 2], *tokens(10 + i, 1 + i % 3)],
+            tokens(30 + i, 5 + i),
+            **({"layers": ALL_LAYERS} | options),
+        )
+        for i in range(n)
+    ]
+    return [jobs[i] for i in np.random.default_rng(0).permutation(n)]
+
+
+@pytest.mark.parametrize("n_jobs", [2, 7, MAX_SEQUENCES, 2 * MAX_SEQUENCES + 3])
+@pytest.mark.parametrize("chunks", [(512, 4096), (19, 18), (16, 4096)])
+def test_a_shared_beginning_is_evaluated_once(
+    make_context: Callable[..., AnalysisContext],
+    decoded: list[list[tuple[int, int]]],
+    n_jobs: int,
+    chunks: tuple[int, int],
+) -> None:
+    context = make_context(chunks)
+    jobs = shared_jobs(n_jobs)
+    decoded.clear()
+    together = context.run_many(jobs)
+    n_evaluated = sum(map(len, decoded))
+    # The last token of a context is each pass's own.
+    n_own = sum(len(job.context) - 52 + len(job.response) for job in jobs)
+    assert n_evaluated == 40 + 2 * 12 + n_own
+    assert_close(together, [make_context(chunks).run(job) for job in jobs], ALONE_MAX)
+
+
+def test_what_is_steered_is_shared_up_to_the_first_changed_row(
+    context: AnalysisContext, decoded: list[list[tuple[int, int]]]
+) -> None:
+    mask = np.zeros(60, np.bool_)
+    mask[20:] = True
+    changes: list[tuple[Intervention, ...]] = [
+        (Add((1,), 5 * vector(1), rows="all"),),
+        (Add((1,), 5 * vector(2), rows=mask),),
+        (Add((1,), 5 * vector(3)),),
+        (),
+    ]
+    jobs = [one_pass(0, 50, 10, interventions=each) for each in changes]
+    together = context.run_many(jobs)
+    assert sum(map(len, decoded)) == 60 + (20 + 40) + (29 + 11) + 11
+    assert_close(together, [context.run(job) for job in jobs], ALONE_MAX)
+
+
+def test_passes_of_different_depth_share_nothing(context: AnalysisContext) -> None:
+    """An early exit leaves the cells of upper blocks empty."""
+    jobs = [
+        *shared_jobs(6, layers=(0,), score=False),
+        *shared_jobs(6),
+        *shared_jobs(6, layers=(INPUT_LAYER, 2), score=False),
+    ]
+    assert_close(context.run_many(jobs), [context.run(job) for job in jobs], ALONE_MAX)
+
+
+def test_control_vectors_leave_shared_beginnings_alone(context: AnalysisContext) -> None:
+    context.in_graph = True
+    jobs = [
+        *shared_jobs(5, interventions=(Add((1,), vector(1)),)),
+        *shared_jobs(5, interventions=(Add((1,), vector(2)),)),
+        *shared_jobs(5),
+    ]
+    assert_close(context.run_many(jobs), [context.run(job) for job in jobs], ALONE_MAX)
 
 
 # What is left behind
@@ -442,9 +567,9 @@ def test_sequences_that_llama_cpp_rearranges_are_refused(
 ) -> None:
     """With a split cache it does, which is why passes then run one at a time."""
     context = make_context(kv_unified=False)
-    context._max_sequences = 2
-    context._kv_unified = True
+    one_at_a_time = context._limits
+    context._limits = dataclasses.replace(one_at_a_time, sequences=2)
     with pytest.raises(ModelError):
         context.run_many([MIXED[0], MIXED[1]])
-    context._max_sequences, context._kv_unified = 1, False
+    context._limits = one_at_a_time
     assert_close(context.run_many(MIXED), one_by_one, ALONE_MAX)

@@ -42,6 +42,10 @@ def test_two_engines_run_in_two_threads(
     assert_same([Engine(open_llama(tiny_f32)), Engine(open_llama(tiny_q8))])
 
 
+def test_an_engine_with_threads_of_its_own_serves_several_threads(tiny_f32: TinyModel) -> None:
+    assert_same([Engine(tiny_f32.path, n_ctx=512, n_threads=2)])
+
+
 def test_a_model_closed_from_another_thread_waits_for_the_pass(
     open_llama: Callable[..., Llama], tiny_f32: TinyModel
 ) -> None:

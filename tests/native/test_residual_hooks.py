@@ -187,25 +187,24 @@ def test_the_hook_is_idle_after_a_reading(context: Context) -> None:
     np.testing.assert_array_equal(values, kept)
 
 
-def test_what_llama_cpp_is_answered(context: Context) -> None:
-    """`ask`: does the hook want the node? Then, whether to go on after it.
-
-    With several devices a graph runs in splits, and each asks anew after a stop: the first node is
-    claimed, and ends that split as well.
-    """
+def answers_of(context: Context) -> tuple[bool, bool]:
+    """`ask`: does the hook want the node? Then, whether to go on after it."""
     kind = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_bool, ctypes.c_void_p)
-    callback = kind(context.hooks.callback)
+    callback, user_data = kind(context.hooks.callback), context.hooks.user_data
+    return callback(None, True, user_data), callback(None, False, user_data)
 
-    def answers() -> tuple[bool, bool]:
-        user_data = context.hooks.user_data
-        return callback(None, True, user_data), callback(None, False, user_data)
 
-    assert answers() == (False, True)
+def test_what_llama_cpp_is_answered(context: Context) -> None:
+    """With several devices a graph runs in splits, and each asks anew after a stop.
+
+    Its first node is claimed, and ends that split as well.
+    """
+    assert answers_of(context) == (False, True)
     context.arm(np.zeros((1, 12, N_EMBD), np.float32), layers=(1,), stop=True)
     context.decode()
-    assert answers() == (True, False)
+    assert answers_of(context) == (True, False)
     context.hooks.finish()
-    assert answers() == (False, True)
+    assert answers_of(context) == (False, True)
 
 
 # Plans that do not fit
@@ -431,6 +430,18 @@ def test_changes_are_not_made_to_tokens_in_another_order(context: Context) -> No
         context.hooks.finish()
     context.decode()
     np.testing.assert_array_equal(context.logits(11), plain)
+
+
+def test_a_failed_pass_runs_on_as_if_there_were_no_hook(context: Context) -> None:
+    context.decode()
+    idle = context.logits(11)
+    values = np.zeros((1, 12, N_EMBD), np.float32)
+    context.arm(values, layers=(1,), tokens=TOKENS[::-1], stop=True)
+    context.decode()
+    assert answers_of(context) == (False, True)
+    np.testing.assert_array_equal(context.logits(11), idle)
+    with pytest.raises(RuntimeError, match="another order"):
+        context.hooks.finish()
 
 
 def test_more_or_fewer_tokens_than_planned_are_refused(context: Context) -> None:

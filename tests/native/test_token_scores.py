@@ -336,3 +336,49 @@ def test_the_real_model_agrees_with_itself(smollm2: Llama) -> None:
     assert_close(out["entropy"], entropy)
     assert out["top_token"][0, 0] == log_p[0].argmax()
     smollm2.reset()
+
+
+def score_distributions(
+    outputs: Outputs, tilts: NDArray[np.float32], target: NDArray[np.integer], n_threads: int
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    expected = np.ones(N_VOCAB)
+    tilted = np.full((len(tilts), N_ROWS), np.nan, np.float32)
+    _native.score_tokens(
+        outputs.api,
+        outputs.address,
+        N_VOCAB,
+        np.arange(N_ROWS, dtype=np.int32),
+        target.astype(np.int32),
+        n_threads,
+        np.empty(N_ROWS, np.float32),
+        expected=expected,
+        tilt_factors=np.exp(tilts),
+        tilted=tilted,
+    )
+    return expected - 1, tilted  # added to what was there
+
+
+@pytest.mark.parametrize("name", LOGITS)
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_expected_tokens_and_tilts(outputs: Outputs, name: str, n_threads: int) -> None:
+    outputs.logits[:] = LOGITS[name]
+    target = np.arange(N_ROWS) * 50
+    rng = np.random.default_rng(3)
+    tilts = rng.normal(0, 1, (4, N_VOCAB)).astype(np.float32)
+    tilts[0] = 0
+    expected, tilted = score_distributions(outputs, tilts, target, n_threads)
+    log_p = log_softmax(LOGITS[name].astype(np.float64))
+    np.testing.assert_allclose(expected, np.exp(log_p).sum(axis=0), rtol=1e-5, atol=1e-6)
+    wanted = np.stack([log_softmax(LOGITS[name].astype(np.float64) + tilt) for tilt in tilts])
+    wanted = wanted[:, np.arange(N_ROWS), target]
+    # exp is cut off at -87: what is less probable than that counts as this much.
+    near = wanted > -60
+    np.testing.assert_allclose(tilted[near], wanted[near], rtol=1e-5, atol=1e-5)
+    plain = outputs.score(np.arange(N_ROWS), target)["log_prob"]
+    np.testing.assert_allclose(tilted[0], plain, rtol=1e-6, atol=1e-5)
+
+
+def test_distributions_that_do_not_fit(outputs: Outputs) -> None:
+    target = np.zeros(N_ROWS, np.int32)
+    with pytest.raises(ValueError, match="n_vocab axis"):
+        score_distributions(outputs, np.zeros((2, N_VOCAB - 1), np.float32), target, 1)

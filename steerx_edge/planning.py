@@ -1,0 +1,198 @@
+"""The plan of passes over a tree of prefixes: what is computed once, together, and in which order.
+
+Passes that begin with the same tokens share them: a token that stands in several sequences is
+evaluated once, as a member of all of them. The tree is never built. Sorted by their tokens, passes
+with a common prefix stand side by side, and a prefix belongs to a run of neighbours.
+
+Nothing here knows llama.cpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Strand:
+    """What planning needs to know of one pass.
+
+    Args:
+        tokens: (n,) int32.
+        body: where the part begins that is this pass's own: rows that are read, scored or changed
+            in a way that other passes are not. Tokens before it fill the KV cache only.
+        shareable: so many tokens, at most `body`, may be shared with other strands.
+        outputs: the rows of the body need logits, or the last block to be computed for them.
+        depth: how many blocks are computed; strands of different ones share nothing.
+        change: strands of different ones do not run side by side, but may share.
+        growth: KV cells that it will need beside those of its tokens.
+    """
+
+    tokens: NDArray[np.int32]
+    body: int
+    shareable: int
+    outputs: bool = False
+    depth: int = 0
+    change: int = 0
+    growth: int = 0
+
+    @property
+    def kind(self) -> tuple[int, int]:
+        """Strands of one kind run side by side."""
+        return self.depth, self.change
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What fits.
+
+    Args:
+        sequences: strands side by side.
+        cells: tokens in the KV cache at a time.
+        group: tokens that a group evaluates, where it has several strands.
+        call: tokens of one decode call.
+        outputs: output rows of one decode call.
+    """
+
+    sequences: int
+    cells: int
+    group: int
+    call: int
+    outputs: int
+
+
+class Segment(NamedTuple):
+    """Consecutive tokens of one strand within a decode call.
+
+    They belong to the sequences `first`..`last` of the group, all of which begin with them; what
+    is asked for of their rows, the strand of `first` tells.
+    """
+
+    first: int
+    last: int
+    begin: int
+    end: int
+    offset: int  # of `begin` in the call
+
+
+@dataclass(frozen=True)
+class Group:
+    """Strands that run side by side; number k is sequence k.
+
+    Args:
+        members: indices of the strands.
+        kept: for each, how many tokens it takes over from the last sequence of the group before.
+        calls: the decode calls, in order: those that fill the KV cache, then those of the bodies.
+        n_filling: how many of the calls fill the KV cache only.
+    """
+
+    members: tuple[int, ...]
+    kept: tuple[int, ...]
+    calls: tuple[tuple[Segment, ...], ...]
+    n_filling: int
+
+
+def plan(strands: Sequence[Strand], limits: Limits) -> Iterator[Group]:
+    """Groups that evaluate every strand, each shared prefix once.
+
+    A strand runs in one group; a long prefix is kept from group to group. The order depends on
+    the strands alone.
+    """
+    order = sorted(range(len(strands)), key=lambda i: _sorting_key(strands, i))
+    members: list[int] = []
+    shared: list[int] = []  # with the strand before it, for each member
+    n_tokens = n_cells = 0
+    last: int | None = None
+    for i in order:
+        strand = strands[i]
+        common = 0 if last is None else _common(strands[last], strand)
+        new = len(strand.tokens) - common
+        if members and (
+            len(members) == limits.sequences
+            or strand.kind != strands[members[0]].kind
+            or n_cells + new + strand.growth > limits.cells
+            or n_tokens + new > limits.group
+        ):
+            yield _group(strands, members, shared, limits)
+            members, shared = [], []
+        if not members:
+            n_tokens, n_cells = 0, common
+        members.append(i)
+        shared.append(common)
+        n_tokens += new
+        n_cells += new + strand.growth
+        last = i
+    if members:
+        yield _group(strands, members, shared, limits)
+
+
+def _sorting_key(strands: Sequence[Strand], i: int) -> tuple[int, int, bytes, int]:
+    strand = strands[i]
+    prefix = strand.tokens[: strand.shareable].astype(">i4").tobytes()
+    return *strand.kind, prefix, i
+
+
+def _common(one: Strand, other: Strand) -> int:
+    """How many tokens two strands can share."""
+    if one.depth != other.depth:
+        return 0
+    n = min(one.shareable, other.shareable)
+    different = np.flatnonzero(one.tokens[:n] != other.tokens[:n])
+    return int(different[0]) if len(different) else n
+
+
+def _group(
+    strands: Sequence[Strand], members: Sequence[int], shared: Sequence[int], limits: Limits
+) -> Group:
+    kept = [int(n) for n in np.minimum.accumulate(shared)]
+    filling = _Calls(limits)
+    bodies = _Calls(limits)
+    for number, i in enumerate(members):
+        strand = strands[i]
+        begin = shared[number]
+        # The prefix goes to fewer and fewer of the strands that follow.
+        while begin < strand.body:
+            last = number
+            end = strand.body
+            for follower in range(number + 1, len(members)):
+                if shared[follower] <= begin:
+                    break
+                last = follower
+                end = min(end, shared[follower])
+            filling.add(number, last, begin, end, outputs=False)
+            begin = end
+        bodies.add(number, number, strand.body, len(strand.tokens), outputs=strand.outputs)
+    calls = (*filling.finished(), *bodies.finished())
+    return Group(tuple(members), tuple(kept), calls, len(filling.finished()))
+
+
+class _Calls:
+    """Packs segments into decode calls."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._calls: list[list[Segment]] = []
+        self._size = self._n_outputs = 0
+
+    def add(self, first: int, last: int, begin: int, end: int, *, outputs: bool) -> None:
+        while begin < end:
+            room = self._limits.call - self._size
+            if outputs:
+                room = min(room, self._limits.outputs - self._n_outputs)
+            if room <= 0 or not self._calls:
+                self._calls.append([])
+                self._size = self._n_outputs = 0
+                continue
+            cut = min(end, begin + room)
+            self._calls[-1].append(Segment(first, last, begin, cut, self._size))
+            self._size += cut - begin
+            if outputs:
+                self._n_outputs += cut - begin
+            begin = cut
+
+    def finished(self) -> tuple[tuple[Segment, ...], ...]:
+        return tuple(map(tuple, self._calls))

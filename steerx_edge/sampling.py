@@ -1,0 +1,46 @@
+"""llama.cpp's own samplers, for text that is generated in the analysis context."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from typing import Any
+
+import llama_cpp
+
+
+class Sampler:
+    """A chain of llama.cpp samplers, freed with the object.
+
+    Args:
+        n_vocab: size of the vocabulary.
+        temperature: 0 takes the most probable token.
+        seed: of sampling.
+        logit_bias: added to the logits of tokens, before anything else.
+    """
+
+    def __init__(
+        self, n_vocab: int, temperature: float, seed: int, logit_bias: Mapping[int, float]
+    ) -> None:
+        self._chain: Any = llama_cpp.llama_sampler_chain_init(
+            llama_cpp.llama_sampler_chain_default_params()
+        )
+        links = []
+        if logit_bias:
+            pairs = [llama_cpp.llama_logit_bias(*pair) for pair in logit_bias.items()]
+            biases = (llama_cpp.llama_logit_bias * len(pairs))(*pairs)
+            links.append(llama_cpp.llama_sampler_init_logit_bias(n_vocab, len(pairs), biases))
+        if temperature > 0:
+            links.append(llama_cpp.llama_sampler_init_temp(temperature))
+            links.append(llama_cpp.llama_sampler_init_dist(seed))
+        else:
+            links.append(llama_cpp.llama_sampler_init_greedy())
+        for link in links:
+            llama_cpp.llama_sampler_chain_add(self._chain, link)
+
+    def __call__(self, context: ctypes.c_void_p, row: int) -> int:
+        """The next token after a row of the last batch that has logits."""
+        return int(llama_cpp.llama_sampler_sample(self._chain, context, row))
+
+    def __del__(self) -> None:
+        llama_cpp.llama_sampler_free(self._chain)
