@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from steerx_edge.errors import HistoryError, ModelError, ProfileError, SteerxError
     from steerx_edge.history import HistoryItem, User, read_history, read_users
     from steerx_edge.learning import Settings, learn
-    from steerx_edge.profile import Description, Entry, Profile, Word
+    from steerx_edge.profile import Description, Entry, Gain, Profile, Tilt, Word
     from steerx_edge.steering import Steering, steer
     from steerx_edge.version import __version__
 
@@ -22,7 +22,7 @@ _HOMES = {
     "errors": ("HistoryError", "ModelError", "ProfileError", "SteerxError"),
     "history": ("HistoryItem", "User", "read_history", "read_users"),
     "learning": ("Settings", "learn"),
-    "profile": ("Description", "Entry", "Profile", "Word"),
+    "profile": ("Description", "Entry", "Gain", "Profile", "Tilt", "Word"),
     "steering": ("Steering", "steer"),
     "version": ("__version__",),
 }
@@ -31,6 +31,7 @@ __all__ = [
     "Description",
     "Engine",
     "Entry",
+    "Gain",
     "HistoryError",
     "HistoryItem",
     "ModelError",
@@ -39,6 +40,7 @@ __all__ = [
     "Settings",
     "Steering",
     "SteerxError",
+    "Tilt",
     "User",
     "Word",
     "__version__",

@@ -1,17 +1,28 @@
-"""From pairs of passes to one difference an item: the context-contrast backbone.
+"""From pairs of passes to one difference an item: the backbones.
 
 Context contrast reads the same response twice, with and without the user's other texts before it,
 and takes the difference of the residual stream (CAA, arXiv 2312.06681; Context Steering, arXiv
 2405.01768). SteerX (arXiv 2510.22256) keeps the rows of preference-driven tokens only, and takes
 half of the contrast under a coherent description of the user in place of the raw history.
+
+StyleVector (arXiv 2503.05213) reads the user's own text and the model's own reply to the same
+request, and takes the difference of their mean rows: the last row alone is ruinous on small models.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from steerx_edge.analysis import Continuation, Pass
+
+if TYPE_CHECKING:
+    from steerx_edge.engine import Engine
+
+Backbone = Literal["stylevector", "context-contrast"]
 
 RowConvention = Literal["at", "predicts"]
 """Whether the row *at* a token or the row that *predicts* it stands for the token."""
@@ -47,3 +58,43 @@ def steerx_difference(
     """
     difference: NDArray[np.float32] = 0.5 * (treatment - control) + 0.5 * (described - control)
     return difference
+
+
+def reply_rows(
+    engine: Engine,
+    contexts: Sequence[Sequence[int]],
+    n_tokens: Sequence[int],
+    layers: Sequence[int],
+    convention: RowConvention,
+) -> NDArray[np.float32]:
+    """Mean rows of the model's own greedy replies: (item, layer, n_embd) float32.
+
+    A reply without a single token, which some requests have, gives rows that are not numbers.
+
+    Args:
+        engine: the model.
+        contexts: prompts up to where the reply begins.
+        n_tokens: how long each reply may be.
+        layers: blocks to read.
+        convention: which row stands for a token.
+    """
+    replies = engine.analysis.generate_many(
+        [Continuation(context, n) for context, n in zip(contexts, n_tokens, strict=True)]
+    )
+    written = [j for j, reply in enumerate(replies) if reply]
+    results = engine.run_many(
+        [
+            Pass(
+                contexts[j],
+                replies[j],
+                score=False,
+                layers=tuple(layers),
+                weights=row_weights(np.ones(len(replies[j]), np.bool_), convention)[None],
+            )
+            for j in written
+        ]
+    )
+    rows = np.full((len(contexts), len(layers), engine.analysis.n_embd), np.nan, np.float32)
+    for j, result in zip(written, results, strict=True):
+        rows[j] = result.captured[:, 0]
+    return rows

@@ -9,6 +9,11 @@ from numpy.typing import NDArray
 
 from steerx_edge.errors import SteerxError
 
+NO_DIRECTION = (
+    "The texts make no difference to the model's residual stream, so there is no direction "
+    "to steer in. Use more texts, or texts that have more in common."
+)
+
 
 def mean_direction(differences: NDArray[np.float32]) -> NDArray[np.float32]:
     """The mean difference, of unit length at each layer.
@@ -22,15 +27,18 @@ def mean_direction(differences: NDArray[np.float32]) -> NDArray[np.float32]:
     Raises:
         SteerxError: the differences cancel out or are not finite at some layer.
     """
+    if not has_direction(differences):
+        raise SteerxError(NO_DIRECTION)
     mean = differences.astype(np.float64).mean(axis=0)
     length = np.linalg.norm(mean, axis=-1, keepdims=True)
-    if not np.isfinite(length).all() or not (length > 0).all():
-        raise SteerxError(
-            "The texts make no difference to the model's residual stream, so there is no direction "
-            "to steer in. Use more texts, or texts that have more in common."
-        )
     direction: NDArray[np.float32] = (mean / length).astype(np.float32)
     return direction
+
+
+def has_direction(differences: NDArray[np.float32]) -> bool:
+    """Whether differences (item, ..., n_embd) are finite and do not cancel out anywhere."""
+    length = np.linalg.norm(differences.astype(np.float64).mean(axis=0), axis=-1)
+    return bool(np.isfinite(length).all() and (length > 0).all())
 
 
 def median_norms(norms: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

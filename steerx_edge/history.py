@@ -214,7 +214,8 @@ def read_users(
 
     A row is a JSON object with ``user_id``, ``profile`` (the author's items) and ``queries``
     (each with ``input`` and ``output``); a row without ``queries`` may hold one ``input`` and
-    ``output`` of its own, as LongLaMP's rows do.
+    ``output`` of its own, as LongLaMP's rows do. LaMP publishes what the authors wrote apart from
+    the rest: ``X_outputs.json`` is read with ``X_questions.json`` where it lies beside it.
 
     Args:
         path: The file: JSON lines, or one array.
@@ -237,7 +238,7 @@ def read_users(
             f"{file} is not a per-author file: its rows must be JSON objects with user_id, "
             "profile and queries. To read one user's history, use read_history."
         )
-    rows = _rows_by_user(records)
+    rows = _rows_by_user(_with_outputs(file, records))
     return (
         User(
             id=name,
@@ -246,6 +247,32 @@ def read_users(
         )
         for name, row in rows.items()
     )
+
+
+def has_users(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a per-author file, as :func:`read_users` reads them.
+
+    Raises:
+        HistoryError: The file cannot be read.
+    """
+    file = Path(path)
+    text = _read_text(file)
+    return _is_json(file, text) and _has_profiles(_read_records(file, text))
+
+
+def _with_outputs(file: Path, records: list[_Record]) -> list[_Record]:
+    """LaMP's questions with what the authors wrote, which is in a file of its own."""
+    outputs = file.with_name(file.name.replace("_questions.json", "_outputs.json"))
+    if outputs == file or not outputs.exists():
+        return records
+    whole = _object(str(outputs), _parse_document(outputs, _read_text(outputs)))
+    golds = _objects(_Record(str(outputs), whole), "golds", "output")
+    output_of = {str(_field(gold, "id")): _text(gold, "output") for gold in golds}
+    return [
+        _Record(where, {"output": output_of[name], **fields} if name in output_of else fields)
+        for where, fields in records
+        for name in [str(fields.get("id"))]
+    ]
 
 
 def _read_text(file: Path) -> str:
@@ -323,17 +350,21 @@ def _parse_line(where: str, line: str) -> object:
         raise HistoryError(f"{where} nests too deep, or has too long a number.") from error
 
 
-def _parse_array(file: Path, text: str) -> Iterable[tuple[str, object]]:
+def _parse_document(file: Path, text: str) -> object:
     try:
-        values = json.loads(text)
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise HistoryError(
             f"{file}: line {error.lineno} is not valid JSON ({error.msg}, column {error.colno}). "
-            "A file that begins with [ must be one array of objects."
+            "It must be one JSON value from beginning to end."
         ) from error
     except (ValueError, RecursionError) as error:
         raise HistoryError(f"{file} nests too deep, or has too long a number.") from error
-    if not values:
+
+
+def _parse_array(file: Path, text: str) -> Iterable[tuple[str, object]]:
+    values = _parse_document(file, text)
+    if not isinstance(values, list) or not values:
         raise HistoryError(f"{file} is an empty array. Give some of the user's writing.")
     return ((f"{file}: entry {number}", value) for number, value in enumerate(values, start=1))
 
@@ -426,7 +457,7 @@ def _queries(row: _Record) -> list[HistoryItem]:
     if "queries" in row.fields:
         records = _objects(row, "queries", "query")
     else:
-        # LaMP publishes its outputs in a file of their own; such a row holds out nothing.
+        # Without LaMP's file of outputs, its rows hold out nothing.
         records = [row] if {"input", "output"} <= row.fields.keys() else []
     return _with_text(
         row.where,

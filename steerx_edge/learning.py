@@ -1,29 +1,41 @@
-"""The whole road: history -> effects -> description -> contrasts -> direction -> profile."""
+"""The whole road: history -> effects -> description -> contrasts -> calibration -> profile."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, NamedTuple, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.contrasts import RowConvention, pooled, row_weights, steerx_difference
+from steerx_edge.analysis import Pass
+from steerx_edge.calibration import Calibration, Carrier, Setting, Text, calibrate
+from steerx_edge.checkpoint import Checkpoint
+from steerx_edge.contrasts import (
+    Backbone,
+    RowConvention,
+    pooled,
+    reply_rows,
+    row_weights,
+    steerx_difference,
+)
 from steerx_edge.control_vector import check_layers
 from steerx_edge.description import describe, style_facts
-from steerx_edge.directions import mean_direction, median_norms
+from steerx_edge.directions import NO_DIRECTION, has_direction, median_norms
 from steerx_edge.effects import Ablation, Effects, ablate, anchors, word_effects
 from steerx_edge.engine import Engine
 from steerx_edge.errors import HistoryError, SteerxError
 from steerx_edge.history import HistoryItem
-from steerx_edge.profile import Entry, Profile
+from steerx_edge.profile import Description, Entry, Profile, Tilt
 from steerx_edge.prompts import messages_for
 from steerx_edge.retrieval import Retriever, query_for
+from steerx_edge.tilt import TiltCounts
 from steerx_edge.version import __version__
 
 if TYPE_CHECKING:
@@ -35,24 +47,41 @@ Progress = Callable[[str, int, int], None]
 MIN_ITEMS = 2
 """An item's context is made of the others, so there must be one."""
 
+_FEWEST_FOLDS = 4
+_SHORTEST_REPLY, _LONGEST_REPLY = 16, 96  # tokens of the model's own replies
+
 
 @dataclass(frozen=True)
 class Settings:
     """How a profile is learned. The defaults are ours, picked by measurement: see docs/method.md.
 
     Args:
-        layers: blocks to steer, 0-based, each at least 1; None takes `default_layers`.
-        strength: what is added at each layer, as a share of the median residual norm there.
-        companions: other items in the treatment arm's context, retrieved for each item.
+        backbones: what directions are made of.
+        selection: which rows a context contrast is made of: those of anchors, half of them under
+            the description (SteerX), or all, under the history alone.
+        tilt: whether the user's words may be added to the logits.
+        calibrate: choose layers and strengths by the user's own held-out texts. Otherwise the first
+            backbone that has a direction is added with `strength`, and no tilt.
+        layers: blocks that may be steered, 0-based, each at least 1; None takes `default_layers`.
+        strength: without calibration: what is added at each layer, as a share of the median
+            residual norm there.
+        companions: other items in the treatment arm's context, retrieved for each fold.
+        fold: items that share a context, which is then read once for all of them; 1 retrieves for
+            each item alone.
         threshold: effect above which a token is an anchor, in nats.
         min_anchors: where fewer tokens are above, so many are taken.
         row: which residual row stands for a token.
         max_items: of a longer history, only so many of the last items are used.
     """
 
+    backbones: tuple[Backbone, ...] = ("stylevector", "context-contrast")
+    selection: Literal["anchors", "all"] = "anchors"
+    tilt: bool = True
+    calibrate: bool = True
     layers: tuple[int, ...] | None = None
     strength: float = 0.1
     companions: int = 4
+    fold: int = 4
     threshold: float = 1.0
     min_anchors: int = 3
     row: RowConvention = "predicts"
@@ -60,9 +89,14 @@ class Settings:
 
     def __post_init__(self) -> None:
         wrong = {
+            "backbones": not self.backbones
+            or not set(self.backbones) <= set(get_args(Backbone))
+            or len(set(self.backbones)) < len(self.backbones),
+            "selection": self.selection not in ("anchors", "all"),
             "layers": self.layers is not None and not self.layers,
             "strength": not (math.isfinite(self.strength) and self.strength >= 0),
             "companions": self.companions < 1,
+            "fold": self.fold < 1,
             "threshold": not math.isfinite(self.threshold),
             "min_anchors": self.min_anchors < 1,
             "row": self.row not in get_args(RowConvention),
@@ -75,13 +109,23 @@ class Settings:
             )
 
 
-class _Contrast(NamedTuple):
-    """What is kept of an item once its anchors are known: their rows, averaged."""
+class Fold(NamedTuple):
+    """Items that are read in the same context."""
 
+    members: list[int]
+    companions: list[HistoryItem]  # the most relevant last
+
+
+class _Contrast(NamedTuple):
+    """What is kept of an item once its anchors are known: rows, averaged."""
+
+    effects: Effects
+    norms: NDArray[np.float32]  # (layer, T) lengths of the rows, the first one left out
     n_anchors: int
-    weights: NDArray[np.float32]  # (T + 1,)
-    treatment: NDArray[np.float32]  # (layer, n_embd)
-    control: NDArray[np.float32]  # (layer, n_embd)
+    weights: NDArray[np.float32]  # (T + 1,) of the rows that a context contrast is made of
+    treatment: NDArray[np.float32]  # (layer, n_embd) of those rows
+    control: NDArray[np.float32]  # (layer, n_embd) of those rows
+    whole: NDArray[np.float32]  # (layer, n_embd) of all rows of the control arm
 
 
 def learn(
@@ -90,14 +134,18 @@ def learn(
     settings: Settings | None = None,
     *,
     progress: Progress = lambda _what, _done, _of: None,
+    resume: Path | None = None,
 ) -> Profile:
-    """Learn how a person writes from their own texts (SteerX on context contrast).
+    """Learn how a person writes from their own texts.
 
     Args:
         model: an engine, an open Llama, or the path of a GGUF file.
         history: the person's texts and what they answer; at least two.
         settings: None takes the defaults.
-        progress: told about each step.
+        progress: told about each step: "effects", "description", the backbones, "calibration" and
+            "done", each with counts of its own.
+        resume: a folder that keeps what was found, until the profile is complete, so that the same
+            call goes on where it was interrupted; None keeps nothing.
 
     Returns:
         A profile with one entry, for this model.
@@ -105,84 +153,220 @@ def learn(
     Raises:
         HistoryError: there is too little text.
         ModelError: the model cannot be read or steered.
+        SteerxError: the texts make no difference to the model's residual stream.
     """
     settings = settings or Settings()
     engine = model if isinstance(model, Engine) else Engine(model)
     items = _usable(engine, history, settings.max_items)
-    layers = settings.layers or default_layers(engine.analysis.n_layer)
+    layers = settings.layers or default_layers(engine.analysis.n_layer, settings)
     check_layers(layers, engine.analysis.n_layer)
-    steps = 2 * len(items) + 1
+    texts = [
+        Text(engine.prompt(messages_for(item.request)), engine.tokenize(item.response))
+        for item in items
+    ]
 
-    effects: list[Effects] = []
-    contrasts: list[_Contrast] = []
-    norms: list[NDArray[np.float32]] = []
-    for j, companions in enumerate(companions_of(engine, items, settings.companions)):
-        progress("effects", j, steps)
-        ablation = ablate(engine, items[j], companions, layers)
-        effects.append(ablation.effects)
-        contrasts.append(_contrast(ablation, settings))
-        norms.append(np.linalg.norm(ablation.control[:, 1:], axis=-1))
+    made_by = (__version__, llama_cpp.__version__, engine.model_id, engine.analysis.n_ctx)
+    checkpoint = Checkpoint(resume, made_by, tuple(items), settings, tuple(layers))
+    folds = list(folds_of(engine, items, settings))
+    contrasts, counts = _read_folds(engine, items, folds, layers, settings, progress, checkpoint)
+    words = word_effects([contrast.effects for contrast in contrasts])
+    norms = median_norms([contrast.norms for contrast in contrasts])
 
-    progress("description", len(items), steps)
-    words = word_effects(effects)
+    progress("description", 0, 1)
     description = describe(engine, words, style_facts([item.response for item in items]))
 
-    differences = []
-    for j, (item, contrast) in enumerate(zip(items, contrasts, strict=True)):
-        progress("contrasts", len(items) + 1 + j, steps)
-        context = engine.prompt(messages_for(item.request, description=description.text))
-        weights = contrast.weights[None]
-        described = engine.capture(context, effects[j].tokens, layers, weights=weights)[:, 0]
-        differences.append(steerx_difference(contrast.treatment, contrast.control, described))
-    progress("done", steps, steps)
+    carriers: list[Carrier] = []
+    for backbone in settings.backbones:
+        if carriers and not settings.calibrate:
+            break  # the first one is what is added
+        progress(backbone, 0, 1)
+        if backbone == "stylevector":
+            differences = _stylevector(engine, texts, contrasts, layers, settings)
+        else:
+            differences = _context_contrast(engine, items, contrasts, layers, settings, description)
+        carriers += [
+            Carrier(backbone, layer, differences[:, place], float(norms[place]))
+            for place, layer in enumerate(layers)
+            if has_direction(differences[:, place])
+        ]
+    if not carriers:
+        raise SteerxError(NO_DIRECTION)
+
+    tilt = counts if settings.tilt else None
+    if settings.calibrate:
+        calibration = calibrate(
+            engine,
+            texts,
+            [fold.members for fold in folds],
+            carriers,
+            tilt,
+            done=lambda n, of: progress("calibration", n, of),
+        )
+    else:
+        strengths = tuple((place, settings.strength) for place in range(len(carriers)))
+        calibration = Calibration(Setting(strengths), None)
+    checkpoint.remove()
+    progress("done", 1, 1)
 
     entry = Entry(
         model=engine.model_id,
         description=description,
         words=words,
-        layers=tuple(layers),
-        directions=mean_direction(np.stack(differences)),
-        norms=median_norms(norms),
-        strength=settings.strength,
+        **_carried(carriers, calibration, tilt),
+        gain=calibration.gain,
         rows="generated",
         counts={
             "items": len(items),
             "items_given": len(history),
-            "tokens": sum(len(item.tokens) for item in effects),
+            "tokens": sum(len(contrast.effects.tokens) for contrast in contrasts),
             "anchors": sum(contrast.n_anchors for contrast in contrasts),
         },
-        settings={"backbone": "context-contrast", "selection": "anchors", **_recorded(settings)},
+        settings=_recorded(settings),
         versions={"steerx_edge": __version__, "llama_cpp_python": llama_cpp.__version__},
         created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
     )
     return Profile(entries=(entry,))
 
 
-def default_layers(n_layer: int) -> tuple[int, ...]:
-    """The blocks steered unless told otherwise: see docs/method.md for the figures."""
-    return (max(1, 2 * n_layer // 3),)
+def _read_folds(
+    engine: Engine,
+    items: Sequence[HistoryItem],
+    folds: Sequence[Fold],
+    layers: Sequence[int],
+    settings: Settings,
+    progress: Progress,
+    checkpoint: Checkpoint,
+) -> tuple[list[_Contrast], TiltCounts]:
+    """Both arms of every item, and the counts of each fold."""
+    found: dict[int, _Contrast] = {}
+    expected = np.zeros((len(folds), engine.analysis.n_vocab), np.float32)
+    used = np.zeros_like(expected)
+    for number, fold in enumerate(folds):
+        progress("effects", len(found), len(items))
+        kept = checkpoint.get(f"fold-{number}")
+        if kept is None:
+            members = [items[j] for j in fold.members]
+            ablations = ablate(engine, members, fold.companions, layers)
+            new = {
+                j: _contrast(ablation, settings)
+                for j, ablation in zip(fold.members, ablations, strict=True)
+            }
+            expected[number] = sum(ablation.expected for ablation in ablations)
+            checkpoint.put(f"fold-{number}", expected=expected[number], **_as_arrays(new))
+        else:
+            new = _from_arrays(engine, fold.members, kept)
+            expected[number] = kept["expected"]
+        for contrast in new.values():
+            np.add.at(used[number], contrast.effects.tokens, 1)
+        found |= new
+    # A text of the user's never holds what ends a text, and that says nothing about the user.
+    expected[:, engine.end_tokens] = 0
+    return [found[j] for j in range(len(items))], TiltCounts(used, expected)
 
 
-def companions_of(
-    engine: Engine, items: Sequence[HistoryItem], k: int
-) -> Iterator[list[HistoryItem]]:
-    """For each item the k others that fit its request best, the most relevant last.
+def _stylevector(
+    engine: Engine,
+    texts: Sequence[Text],
+    contrasts: Sequence[_Contrast],
+    layers: Sequence[int],
+    settings: Settings,
+) -> NDArray[np.float32]:
+    """The user's text against the model's own reply: (item, layer, n_embd)."""
+    replies = reply_rows(
+        engine,
+        [text.context for text in texts],
+        [min(max(len(text.response), _SHORTEST_REPLY), _LONGEST_REPLY) for text in texts],
+        layers,
+        settings.row,
+    )
+    written = np.stack([contrast.whole for contrast in contrasts])
+    # Where the model had nothing to say, there is no difference.
+    differences: NDArray[np.float32] = np.nan_to_num(written - replies)
+    return differences
 
-    Fewer where the k would not fit their share of the analysis context.
+
+def _context_contrast(
+    engine: Engine,
+    items: Sequence[HistoryItem],
+    contrasts: Sequence[_Contrast],
+    layers: Sequence[int],
+    settings: Settings,
+    description: Description,
+) -> NDArray[np.float32]:
+    """With the user's other texts against without: (item, layer, n_embd)."""
+    if settings.selection == "all":
+        return np.stack([contrast.treatment - contrast.control for contrast in contrasts])
+    described = engine.run_many(
+        [
+            Pass(
+                engine.prompt(messages_for(item.request, description=description.text)),
+                contrast.effects.tokens,
+                score=False,
+                layers=tuple(layers),
+                weights=contrast.weights[None],
+            )
+            for item, contrast in zip(items, contrasts, strict=True)
+        ]
+    )
+    return np.stack(
+        [
+            steerx_difference(contrast.treatment, contrast.control, result.captured[:, 0])
+            for contrast, result in zip(contrasts, described, strict=True)
+        ]
+    )
+
+
+def _carried(
+    carriers: Sequence[Carrier], calibration: Calibration, tilt: TiltCounts | None
+) -> dict[str, Any]:
+    """What the profile takes of the carriers: those that were chosen, else the first, at 0."""
+    chosen = sorted(
+        calibration.setting.strengths or ((0, 0.0),), key=lambda each: carriers[each[0]].layer
+    )
+    used = [carriers[place] for place, _ in chosen]
+    values = None if tilt is None else tilt.values()
+    tokens = np.flatnonzero(values) if values is not None else np.empty(0, np.int64)
+    return {
+        "layers": tuple(carrier.layer for carrier in used),
+        "directions": np.stack([carrier.direction() for carrier in used]),
+        "norms": np.array([carrier.norm for carrier in used], np.float32),
+        "sources": tuple(carrier.source for carrier in used),
+        "strengths": np.array([strength for _, strength in chosen], np.float32),
+        "tilt": Tilt(tokens.astype(np.int32), values[tokens], calibration.setting.tilt)
+        if values is not None and len(tokens) and calibration.setting.tilt
+        else None,
+    }
+
+
+def default_layers(n_layer: int, settings: Settings) -> tuple[int, ...]:
+    """The blocks that are tried, or steered without calibration: see docs/method.md."""
+    shares = ((1, 2), (4, 5)) if settings.calibrate else ((2, 3),)
+    return tuple(sorted({max(1, above * n_layer // below) for above, below in shares}))
+
+
+def folds_of(engine: Engine, items: Sequence[HistoryItem], settings: Settings) -> Iterator[Fold]:
+    """Every item in one fold, with the others that fit the fold's requests best as its context.
+
+    Fewer companions where they would not fit their share of the analysis context.
     """
     retriever = Retriever(items)
     room = engine.analysis.n_ctx * 3 // 8
     # Texts that differ in white space and case at most are one text.
     words = [item.response.casefold().split() for item in items]
-    for j, item in enumerate(items):
+    # With few items, folds are smaller, so that most of the others are left to be companions.
+    n_folds = max(min(len(items), _FEWEST_FOLDS), -(-len(items) // settings.fold))
+    for begin in range(n_folds):
+        members = list(range(begin, len(items), n_folds))
+        themselves = [words[j] for j in members]
+        excluded = {i for i, text in enumerate(words) if text in themselves}
+        query = "\n".join(query_for(items[j]) for j in members)
         chosen: list[HistoryItem] = []
-        itself = {i for i, other in enumerate(words) if other == words[j]}
-        for i in retriever.retrieve(query_for(item), k, exclude=itself):
+        for i in retriever.retrieve(query, settings.companions, exclude=excluded):
             longer = [items[i], *chosen]
             if chosen and len(engine.prompt(messages_for("", history=longer))) > room:
                 break
             chosen = longer
-        yield chosen
+        yield Fold(members, chosen)
 
 
 def _usable(engine: Engine, history: Sequence[HistoryItem], max_items: int) -> list[HistoryItem]:
@@ -213,20 +397,56 @@ def _cut(engine: Engine, text: str, n_tokens: int) -> str:
 
 
 def _contrast(ablation: Ablation, settings: Settings) -> _Contrast:
-    selected = anchors(
-        ablation.effects.nats, threshold=settings.threshold, at_least=settings.min_anchors
-    )
-    weights = row_weights(selected, settings.row)
+    nats = ablation.effects.nats
+    everything = np.ones(len(nats), np.bool_)
+    selected = anchors(nats, threshold=settings.threshold, at_least=settings.min_anchors)
+    rows = selected if settings.selection == "anchors" else everything
+    weights = row_weights(rows, settings.row)
     return _Contrast(
+        effects=ablation.effects,
+        norms=np.linalg.norm(ablation.control[:, 1:], axis=-1),
         n_anchors=int(selected.sum()),
         weights=weights,
         treatment=pooled(ablation.treatment, weights),
         control=pooled(ablation.control, weights),
+        whole=pooled(ablation.control, row_weights(everything, settings.row)),
     )
+
+
+def _as_arrays(contrasts: Mapping[int, _Contrast]) -> dict[str, NDArray[Any]]:
+    """For a checkpoint; by item and field."""
+    return {
+        f"{j}.{name}": np.asarray(value)
+        for j, contrast in contrasts.items()
+        for name, value in [
+            ("tokens", contrast.effects.tokens),
+            ("nats", contrast.effects.nats),
+            *contrast._asdict().items(),
+        ]
+        if name != "effects"
+    }
+
+
+def _from_arrays(
+    engine: Engine, members: Sequence[int], arrays: Mapping[str, NDArray[Any]]
+) -> dict[int, _Contrast]:
+    contrasts = {}
+    for j in members:
+        tokens = arrays[f"{j}.tokens"].tolist()
+        contrasts[j] = _Contrast(
+            effects=Effects(tokens, engine.pieces(tokens), arrays[f"{j}.nats"]),
+            norms=arrays[f"{j}.norms"],
+            n_anchors=int(arrays[f"{j}.n_anchors"]),
+            weights=arrays[f"{j}.weights"],
+            treatment=arrays[f"{j}.treatment"],
+            control=arrays[f"{j}.control"],
+            whole=arrays[f"{j}.whole"],
+        )
+    return contrasts
 
 
 def _recorded(settings: Settings) -> dict[str, str | int | float | bool]:
     """What the profile keeps of the settings, beside what has a field of its own."""
     kept = asdict(settings)
     del kept["layers"], kept["strength"]
-    return kept
+    return kept | {"backbones": ", ".join(settings.backbones)}

@@ -32,13 +32,27 @@ from numpy.typing import NDArray
 
 from steerx_edge.errors import ProfileError
 
-__all__ = ["Description", "Entry", "ModelId", "Profile", "Setting", "Word"]
+__all__ = [
+    "SOURCES",
+    "Description",
+    "Entry",
+    "Gain",
+    "ModelId",
+    "Profile",
+    "Setting",
+    "Tilt",
+    "Word",
+]
 
 FORMAT = "steerx-edge-profile"
 SCHEMA = 1
 MAX_BYTES = 64 * 2**20
 
+SOURCES = ("context-contrast", "stylevector")
+"""What a direction can be made of; see docs/method.md."""
+
 _MAX_INTEGER = 2**53 - 1  # what every JSON reader holds exactly
+_MAX_TOKEN = 2**31 - 1
 _UNIT_TOLERANCE = 1e-3
 _LINE_WIDTH = 140  # a word with its effect and interval fits on one line
 
@@ -50,6 +64,7 @@ _CONTROL_IN_PROSE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 Setting = str | int | float | bool
 
 _T = TypeVar("_T")
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 _Check = Callable[[object], _T]  # returns the value in its canonical type, or raises _FieldError
 
 
@@ -186,6 +201,10 @@ def _instance_of(kind: type[_T]) -> _Check[_T]:
     return check
 
 
+def _none_or(check_one: _Check[_T]) -> _Check[_T | None]:
+    return lambda value: None if value is None else check_one(value)
+
+
 def _tuple_of(check_one: _Check[_T]) -> _Check[tuple[_T, ...]]:
     def check(value: object) -> tuple[_T, ...]:
         if not isinstance(value, list | tuple):
@@ -214,26 +233,51 @@ def _mapping_of(check_one: _Check[_T]) -> _Check[dict[str, _T]]:
     return check
 
 
-def _floats(value: object) -> NDArray[np.float32]:
-    """A read-only float32 copy, so that nobody else's change reaches a checked profile."""
+def _array(value: object, kinds: str, what: str) -> NDArray[Any]:
     try:
         given = np.asarray(value)
     except ValueError:  # rows of different lengths
-        raise _wrong(value, "a rectangular array of numbers") from None
-    if given.dtype.kind not in "fiu":
-        raise _wrong(value, "an array of numbers")
-    with np.errstate(all="ignore"):  # what does not fit in float32 becomes inf, refused below
-        array = np.array(given, dtype=np.float32, order="C")
-    if not np.isfinite(array).all():
-        raise _FieldError("holds a value that is not a finite float32 number")
+        raise _wrong(value, f"a rectangular array of {what}") from None
+    if given.dtype.kind not in kinds:
+        raise _wrong(value, f"an array of {what}")
+    return given
+
+
+def _frozen(given: NDArray[Any], dtype: type[_Scalar]) -> NDArray[_Scalar]:
+    """A read-only copy, so that nobody else's change reaches a checked profile."""
+    array = np.array(given, dtype=dtype, order="C")
     array.setflags(write=False)
     return array
+
+
+def _floats(value: object) -> NDArray[np.float32]:
+    given = _array(value, "fiu", "numbers")
+    with np.errstate(all="ignore"):  # what does not fit in float32 becomes inf, refused below
+        array = _frozen(given, np.float32)
+    if not np.isfinite(array).all():
+        raise _FieldError("holds a value that is not a finite float32 number")
+    return array
+
+
+def _token_ids(value: object) -> NDArray[np.int32]:
+    given = _array(value, "iu", "integers")
+    if given.ndim != 1 or not given.size:
+        raise _wrong(given, "a list of token ids, at least one")
+    if given.min() < 0 or given.max() > _MAX_TOKEN or (given[1:] <= given[:-1]).any():
+        raise _FieldError(f"holds ids that do not strictly increase from 0 to {_MAX_TOKEN}")
+    return _frozen(given, np.int32)
 
 
 def _check_fields(record: object, **checks: _Check[Any]) -> None:
     for name, check in checks.items():
         with _at(name):
             object.__setattr__(record, name, check(getattr(record, name)))
+
+
+def _check_interval(record: Word | Gain) -> None:
+    if record.low > record.high:
+        with _at("low"):
+            raise _wrong(record.low, f"at most high, {record.high!r}")
 
 
 # ---------------------------------------------------------------- what a profile is made of
@@ -314,9 +358,7 @@ class Word:
             count=_positive,
             items=_positive,
         )
-        if self.low > self.high:
-            with _at("low"):
-                raise _wrong(self.low, f"at most high, {self.high!r}")
+        _check_interval(self)
         if self.items > self.count:
             with _at("items"):
                 raise _wrong(self.items, f"at most count, {self.count}")
@@ -341,6 +383,70 @@ class Description:
         _check_fields(self, text=_prose, origin=_one_of("model", "statistics", "user"))
 
 
+@dataclass(frozen=True)
+class Gain:
+    """What a profile gave on the person's own held-out items, over the unsteered model.
+
+    Attributes:
+        mean: gain in log-probability of the person's text, in nats/token.
+        low: lower end of its 95% interval; nats/token.
+        high: upper end of that interval; nats/token. At least `low`.
+        items: items it was measured on.
+
+    Raises:
+        ProfileError: a field holds what a profile may not hold.
+    """
+
+    mean: float
+    low: float
+    high: float
+    items: int
+
+    def __post_init__(self) -> None:
+        _check_fields(self, mean=_number, low=_number, high=_number, items=_positive)
+        _check_interval(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Tilt:
+    """Which tokens the person uses more, or less, than the model expects.
+
+    Attributes:
+        tokens: ids in the model's vocabulary, int32, shape (m,), strictly increasing, at least
+            one; read-only.
+        values: what is added to their logits at strength 1, in nats, float32, shape (m,);
+            read-only.
+        strength: what `values` are multiplied by at relative strength 1; at least 0.
+
+    Raises:
+        ProfileError: a field holds what a profile may not hold.
+    """
+
+    tokens: NDArray[np.int32]  # (m,)
+    values: NDArray[np.float32]  # (m,)
+    strength: float
+
+    def __post_init__(self) -> None:
+        _check_fields(self, strength=_at_least_zero, tokens=_token_ids, values=_floats)
+        if self.values.shape != self.tokens.shape:
+            with _at("values"):
+                raise _wrong(self.values, f"one for each of {len(self.tokens)} tokens")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Tilt):
+            return NotImplemented
+        return _tilt_to_json(self) == _tilt_to_json(other)
+
+    def bias(self, strength: float = 1.0) -> NDArray[np.float32]:
+        """What is added to the logits of `tokens`: strength * self.strength * values, (m,), nats.
+
+        Raises:
+            ProfileError: `strength` is not a finite number, or so large that the result is not.
+        """
+        with _at("strength"):
+            return _scaled(_number(strength) * self.strength, self.values, strength)
+
+
 @dataclass(frozen=True, eq=False)
 class Entry:
     """What was learned on one model.
@@ -357,8 +463,13 @@ class Entry:
         directions: unit directions, float32, shape (layer, n_embd); read-only.
         norms: median norm of the residual stream at each of these layers, float32, shape
             (layer,), above 0; read-only.
-        strength: fraction of the norm that is added at each layer at relative strength 1.
-            0 says that no reliable preference was found.
+        sources: what each layer's direction is made of, one of SOURCES each; shape (layer,).
+        strengths: what is added at each layer at relative strength 1, as a share of the norm
+            there, float32, shape (layer,), at least 0; read-only. All 0, and no tilt, says that
+            no reliable preference was found.
+        tilt: what is added to the logits, or None.
+        gain: what the profile gave on the person's own held-out items, or None if it was not
+            measured.
         rows: what is steered: generated tokens and the last prompt row, or all rows.
         counts: how much was learned from: `items`, `tokens`, `anchors`, ...
         settings: how it was learned: `backbone`, `tau`, `min_anchors`, ...
@@ -375,7 +486,10 @@ class Entry:
     layers: tuple[int, ...]
     directions: NDArray[np.float32]  # (layer, n_embd)
     norms: NDArray[np.float32]  # (layer,)
-    strength: float
+    sources: tuple[str, ...]  # (layer,)
+    strengths: NDArray[np.float32]  # (layer,)
+    tilt: Tilt | None
+    gain: Gain | None
     rows: Literal["generated", "all"]
     counts: Mapping[str, int]
     settings: Mapping[str, Setting]
@@ -389,17 +503,20 @@ class Entry:
             created=_utc_time,
             description=_instance_of(Description),
             words=_tuple_of(_instance_of(Word)),
+            gain=_none_or(_instance_of(Gain)),
             layers=_tuple_of(_positive),
-            strength=_at_least_zero,
+            sources=_tuple_of(_one_of(*SOURCES)),
+            strengths=_floats,
             rows=_one_of("generated", "all"),
-            norms=_floats,
             counts=_mapping_of(_natural),
             settings=_mapping_of(_setting),
             versions=_mapping_of(_line),
+            tilt=_none_or(_instance_of(Tilt)),
+            norms=_floats,
             directions=_floats,
         )
         self._check_layers()
-        self._check_norms()
+        self._check_scales()
         self._check_directions()
 
     def _check_layers(self) -> None:
@@ -411,10 +528,16 @@ class Entry:
                     with _at(index):
                         raise _wrong(layer, f"a layer above {below} and below {self.model.n_layer}")
 
-    def _check_norms(self) -> None:
+    def _check_scales(self) -> None:
+        for name in ("sources", "strengths", "norms"):
+            with _at(name):
+                if np.shape(getattr(self, name)) != (len(self.layers),):
+                    raise _wrong(getattr(self, name), f"one for each of {len(self.layers)} layers")
+        with _at("strengths"):
+            for index, strength in enumerate(self.strengths.tolist()):
+                with _at(index):
+                    _at_least_zero(strength)
         with _at("norms"):
-            if self.norms.shape != (len(self.layers),):
-                raise _wrong(self.norms, f"one norm for each of {len(self.layers)} layers")
             for index, norm in enumerate(self.norms.tolist()):
                 if norm <= 0:
                     with _at(index):
@@ -444,19 +567,44 @@ class Entry:
                 steers away from the person's manner.
 
         Returns:
-            strength * self.strength * norm * direction, float32, shape (layer, n_embd), in the
-            units of the residual stream.
+            strength * strengths[l] * norms[l] * directions[l], float32, shape (layer, n_embd), in
+            the units of the residual stream.
 
         Raises:
             ProfileError: `strength` is not a finite number, or so large that the result is not.
         """
         with _at("strength"):
-            scale = _number(strength) * self.strength * self.norms.astype(np.float64)
-            with np.errstate(all="ignore"):
-                vectors = (scale[:, np.newaxis] * self.directions).astype(np.float32)
-            if not np.isfinite(vectors).all():
-                raise _wrong(strength, "one for which the vectors fit in float32")
-        return vectors
+            scales = _number(strength) * self.strengths.astype(np.float64) * self.norms
+            return _scaled(scales[:, np.newaxis], self.directions, strength)
+
+    def tilt_bias(self, strength: float = 1.0) -> dict[int, float]:
+        """What is added to the logits, as llama.cpp's logit bias.
+
+        Args:
+            strength: relative strength, as of `vectors`.
+
+        Returns:
+            strength * tilt.strength * value for each token id of the tilt, in nats; empty where
+            nothing is added.
+
+        Raises:
+            ProfileError: `strength` is not a finite number, or so large that the result is not.
+        """
+        if self.tilt is None:
+            return {}
+        bias = self.tilt.bias(strength)
+        return (
+            dict(zip(self.tilt.tokens.tolist(), bias.tolist(), strict=True)) if bias.any() else {}
+        )
+
+
+def _scaled(scale: Any, values: NDArray[np.float32], strength: float) -> NDArray[np.float32]:
+    """The product in float32, which must hold it; the factor named in an error is `strength`."""
+    with np.errstate(all="ignore"):
+        scaled: NDArray[np.float32] = (scale * values.astype(np.float64)).astype(np.float32)
+    if not np.isfinite(scaled).all():
+        raise _wrong(strength, "one for which what is added fits in float32")
+    return scaled
 
 
 @dataclass(frozen=True)
@@ -565,18 +713,39 @@ def _entry_to_json(entry: Entry) -> dict[str, Any]:
         "created": entry.created,
         "description": asdict(entry.description),
         "words": [asdict(word) for word in entry.words],
-        "strength": entry.strength,
+        "gain": None if entry.gain is None else asdict(entry.gain),
         "layers": list(entry.layers),
+        "sources": list(entry.sources),
+        "strengths": _decimals(entry.strengths),
         "rows": entry.rows,
         "counts": dict(entry.counts),
         "settings": dict(entry.settings),
         "versions": dict(entry.versions),
-        "norms": entry.norms.tolist(),  # each float32 is exactly a JSON number (a double)
-        "directions": {
-            "dtype": "float32",
-            "shape": list(entry.directions.shape),
-            "base64": base64.b64encode(entry.directions.astype("<f4").tobytes()).decode("ascii"),
-        },
+        "tilt": None if entry.tilt is None else _tilt_to_json(entry.tilt),
+        "norms": _decimals(entry.norms),
+        "directions": _array_to_json(entry.directions),
+    }
+
+
+def _tilt_to_json(tilt: Tilt) -> dict[str, Any]:
+    return {
+        "strength": tilt.strength,
+        "tokens": _array_to_json(tilt.tokens),
+        "values": _array_to_json(tilt.values),
+    }
+
+
+def _decimals(values: NDArray[np.float32]) -> list[float]:
+    """As a person would write them: the shortest that are read back as the same float32."""
+    return [float(str(value)) for value in values]
+
+
+def _array_to_json(array: NDArray[Any]) -> dict[str, Any]:
+    data = array.astype(array.dtype.newbyteorder("<")).tobytes()
+    return {
+        "dtype": array.dtype.name,
+        "shape": list(array.shape),
+        "base64": base64.b64encode(data).decode("ascii"),
     }
 
 
@@ -657,7 +826,7 @@ def _check_keys(value: object, expected: tuple[str, ...]) -> dict[str, Any]:
     return value
 
 
-_Record = TypeVar("_Record", ModelId, Word, Description, Entry)
+_Record = TypeVar("_Record", ModelId, Word, Description, Gain, Tilt, Entry)
 
 
 def _record(kind: type[_Record], **readers: _Check[Any]) -> _Check[_Record]:
@@ -674,24 +843,30 @@ def _record(kind: type[_Record], **readers: _Check[Any]) -> _Check[_Record]:
     return read
 
 
-def _array_from_json(value: object) -> NDArray[np.float32]:
-    members = _check_keys(value, ("dtype", "shape", "base64"))
-    with _at("dtype"):
-        _one_of("float32")(members["dtype"])
-    with _at("shape"):
-        shape = _tuple_of(_positive)(members["shape"])
-        if len(shape) != 2:
-            raise _wrong(shape, "two, (layer, n_embd)")
-    with _at("base64"):
-        try:
-            data = base64.b64decode(_instance_of(str)(members["base64"]), validate=True)
-        except ValueError as error:
-            raise _FieldError(f"is not base64: {error}") from None
-        if len(data) != 4 * math.prod(shape):
-            raise _FieldError(
-                f"holds {len(data)} bytes; expected 4 for each of {shape[0]} x {shape[1]} numbers"
-            )
-    return np.frombuffer(data, dtype="<f4").reshape(shape)
+def _array_from_json(dtype: str, *axes: str) -> _Check[NDArray[Any]]:
+    """Reads numbers of 4 bytes each, along so many axes."""
+
+    def read(value: object) -> NDArray[Any]:
+        members = _check_keys(value, ("dtype", "shape", "base64"))
+        with _at("dtype"):
+            _one_of(dtype)(members["dtype"])
+        with _at("shape"):
+            shape = _tuple_of(_positive)(members["shape"])
+            if len(shape) != len(axes):
+                raise _wrong(shape, f"{len(axes)}, ({', '.join(axes)})")
+        with _at("base64"):
+            try:
+                data = base64.b64decode(_instance_of(str)(members["base64"]), validate=True)
+            except ValueError as error:
+                raise _FieldError(f"is not base64: {error}") from None
+            if len(data) != 4 * math.prod(shape):
+                sizes = " x ".join(map(str, shape))
+                raise _FieldError(
+                    f"holds {len(data)} bytes; expected 4 for each of {sizes} numbers"
+                )
+        return np.frombuffer(data, np.dtype(dtype).newbyteorder("<")).reshape(shape)
+
+    return read
 
 
 _entry_from_json = _record(
@@ -699,8 +874,17 @@ _entry_from_json = _record(
     model=_record(ModelId),
     description=_record(Description),
     words=_tuple_of(_record(Word)),
+    gain=_none_or(_record(Gain)),
+    strengths=_tuple_of(_number),
+    tilt=_none_or(
+        _record(
+            Tilt,
+            tokens=_array_from_json("int32", "token"),
+            values=_array_from_json("float32", "token"),
+        )
+    ),
     norms=_tuple_of(_number),
-    directions=_array_from_json,
+    directions=_array_from_json("float32", "layer", "n_embd"),
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from steerx_edge.errors import HistoryError
 from steerx_edge.history import HistoryItem
@@ -29,7 +29,7 @@ class Retriever:
         # Imported here: bm25s takes tens of milliseconds, which most commands never need.
         import bm25s
 
-        self._n_items = len(items)
+        self._items = items
         tokens = _tokenize([f"{item.request}\n{item.response}" for item in items])
         self._index: bm25s.BM25 | None = None
         if any(tokens):
@@ -55,18 +55,42 @@ class Retriever:
         if k < 0:
             raise HistoryError(f"The number of items to retrieve must not be negative: {k}.")
         scores = self._scores(query)
-        allowed = [index for index in range(self._n_items) if index not in exclude]
+        allowed = [index for index in range(len(self._items)) if index not in exclude]
         relevant = [index for index in allowed if scores[index] > 0]
         relevant.sort(key=lambda index: (-scores[index], index))
         recent = [index for index in reversed(allowed) if scores[index] == 0]
         return (relevant + recent)[:k]
+
+    def companions(
+        self, query: str, k: int, fits: Callable[[Sequence[HistoryItem]], bool]
+    ) -> list[HistoryItem]:
+        """Choose items to put before a request, as :func:`prompts.messages_for` takes them.
+
+        Args:
+            query: The request.
+            k: How many items are wanted.
+            fits: Whether there is room for these items; where not, the last one that was added
+                is left out.
+
+        Returns:
+            Up to k items, the most relevant last.
+
+        Raises:
+            HistoryError: k is negative.
+        """
+        chosen: list[HistoryItem] = []
+        for index in self.retrieve(query, k):
+            longer = [self._items[index], *chosen]
+            if fits(longer):
+                chosen = longer
+        return chosen
 
     def _scores(self, query: str) -> list[float]:
         """The relevance of each item; 0 where it shares no word with the query."""
         (tokens,) = _tokenize([query])
         # bm25s cannot score a query without tokens.
         if self._index is None or not tokens:
-            return [0.0] * self._n_items
+            return [0.0] * len(self._items)
         scores: list[float] = self._index.get_scores(tokens).tolist()
         return scores
 

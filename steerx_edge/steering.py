@@ -1,29 +1,37 @@
-"""A profile at work on any `llama_cpp.Llama`, by llama.cpp's in-graph control vector.
+"""A profile at work on any `llama_cpp.Llama`: llama.cpp's in-graph control vector, and the tilt.
 
 Row policy `generated`: the last prompt row and every generated token are steered, the rest of the
 prompt is not. So a prompt's KV cache is the same under every profile and without one, and what is
-generated depends on the prompt alone, not on what was generated before it.
+generated depends on the prompt alone, not on what was generated before it. The tilt is added to the
+logits that a token is sampled from, by either policy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from inspect import signature
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from llama_cpp import Llama, LogitsProcessorList
+
 from steerx_edge.control_vector import ControlVector, set_control_vector
-from steerx_edge.errors import SteerxError
+from steerx_edge.errors import ProfileError, SteerxError
 from steerx_edge.models import identify
 from steerx_edge.profile import Profile
 
 if TYPE_CHECKING:
     import os
 
-    from llama_cpp import Llama
+    import numpy as np
+    from numpy.typing import NDArray
     from typing_extensions import Self
 
 _HANDLE = "_steerx_edge_steering"
 """Where a steered Llama keeps its handle: there is one at most."""
+
+_OPTIONS = tuple(signature(Llama.generate).parameters)[2:]
+"""What `Llama.generate` takes after the tokens, in order."""
 
 
 def steer(
@@ -32,8 +40,9 @@ def steer(
     """Make a model write as the person of a profile does, until `clear()` or the end of `with`.
 
     Everything that generates through `llama` is steered: completions, chats, streams, grammars,
-    tools. Its prompt cache (`set_cache`) is set aside meanwhile, as saved states do not tell under
-    which vector they were made; for the same reason do not mix `save_state` and steering.
+    tools. A logits processor or a logit bias of the caller's comes after the profile's tilt. Its
+    prompt cache (`set_cache`) is set aside meanwhile, as saved states do not tell under which
+    vector they were made; for the same reason do not mix `save_state` and steering.
     With a draft model, do not clear in the middle of a stream.
 
     Args:
@@ -71,7 +80,9 @@ class Steering:
         self._prompt_pending = False
         self._generate, self._eval = llama.generate, llama.eval
         self._cache = llama.cache
-        self._control = self._control_at(strength)  # checks it, before anything is changed
+        # Checks the profile and the strength, before anything is changed.
+        self._tokens = self._tilted_tokens()
+        self._control, self._bias = self._added_at(strength)
         self._strength = strength
         self._replaced = {name: vars(llama).get(name) for name in ("generate", "eval")}
         llama.cache = None
@@ -90,7 +101,7 @@ class Steering:
     def strength(self, strength: float) -> None:
         if vars(self._llama).get(_HANDLE) is not self:
             raise SteerxError("This steering was cleared. Call steer() again.")
-        self._control = self._control_at(strength)
+        self._control, self._bias = self._added_at(strength)
         self._strength = strength
         self._switch(on=False)
         self._start()
@@ -101,6 +112,7 @@ class Steering:
         if vars(llama).get(_HANDLE) is not self:
             return
         delattr(llama, _HANDLE)
+        self._bias = None  # a stream that was left half-way may go on
         for name, method in self._replaced.items():
             vars(llama).pop(name, None)
             if method is not None:
@@ -110,9 +122,29 @@ class Steering:
         self._switch(on=False)
         self._forget_cells(0 if self._entry.rows == "all" else self._first_steered)
 
-    def _control_at(self, strength: float) -> ControlVector | None:
-        vectors = self._entry.vectors(strength)
-        return ControlVector(self._entry.layers, vectors) if vectors.any() else None
+    def _added_at(self, strength: float) -> tuple[ControlVector | None, NDArray[np.float32] | None]:
+        """What is added to the residual stream, and to the logits of `_tokens`; None is nothing."""
+        entry = self._entry
+        vectors = entry.vectors(strength)
+        control = ControlVector(entry.layers, vectors) if vectors.any() else None
+        return control, None if entry.tilt is None else entry.tilt.bias(strength)
+
+    def _tilted_tokens(self) -> NDArray[np.int32] | None:
+        tilt, n_vocab = self._entry.tilt, self._llama.n_vocab()
+        if tilt is None:
+            return None
+        if tilt.tokens[-1] >= n_vocab:
+            raise ProfileError(
+                f"This profile's tilt names token {tilt.tokens[-1]}, and the model has {n_vocab}: "
+                "the profile is damaged. Learn again with this model."
+            )
+        return tilt.tokens
+
+    def _add_tilt(self, _ids: NDArray[np.intc], logits: NDArray[np.single]) -> NDArray[np.single]:
+        """A logits processor, as llama-cpp-python calls them: it may change what it is given."""
+        if self._bias is not None:
+            logits[self._tokens] += self._bias
+        return logits
 
     def _start(self) -> None:
         """Where all rows are steered, the vector stays on, and no older cell may be re-used."""
@@ -135,8 +167,12 @@ class Steering:
         self, tokens: Sequence[int], *args: Any, **kwargs: Any
     ) -> Generator[int, Sequence[int] | None, None]:
         """`Llama.generate`: a new prompt comes in."""
+        options = {**dict(zip(_OPTIONS, args, strict=False)), **kwargs}
+        if self._tokens is not None:
+            processors = options.get("logits_processor") or ()
+            options["logits_processor"] = LogitsProcessorList([self._add_tilt, *processors])
         self._generation = None  # one that was left half-way has no say any more
-        if kwargs.get("reset", args[6] if len(args) > 6 else True):
+        if options.get("reset", True):
             self._forget_cells(self._first_steered)
         if self._control is not None:
             # The logits left from an unsteered pass over this very prompt must not be sampled.
@@ -144,7 +180,7 @@ class Steering:
         self._generation = this = object()
         self._prompt_pending = True
         try:
-            yield from self._generate(tokens, *args, **kwargs)
+            yield from self._generate(tokens, **options)
         finally:
             if self._generation is this:
                 self._generation = None

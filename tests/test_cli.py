@@ -20,11 +20,13 @@ import pytest
 from click.testing import CliRunner, Result
 
 from models import TinyModel
+from steerx_edge.checkpoint import USER_PATH_VARIABLE
 from steerx_edge.cli import COMMANDS, main
-from steerx_edge.cli.learn import LayerList
+from steerx_edge.cli.learn import LayerList, _carried
 from steerx_edge.engine import Engine
+from steerx_edge.history import HistoryItem
 from steerx_edge.models import MODEL_VARIABLE, identify
-from steerx_edge.profile import Description, Entry, Profile
+from steerx_edge.profile import Description, Entry, Gain, Profile, Tilt
 from steerx_edge.prompts import Message, messages_for
 from steerx_edge.steering import steer
 
@@ -50,7 +52,10 @@ def a_profile(model: TinyModel, *, norm: float = 10.0, seed: int = 0) -> Profile
         layers=(2,),
         directions=(direction / np.linalg.norm(direction)).astype(np.float32),
         norms=np.array([norm], np.float32),
-        strength=1.0,
+        sources=("context-contrast",),
+        strengths=np.ones(1, np.float32),
+        tilt=None,
+        gain=None,
         rows="generated",
         counts={},
         settings={},
@@ -65,7 +70,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder to work in, and an environment that says nothing about models."""
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
-        if name.startswith(("LLAMA_ARG_", "STEERX_EDGE_")):
+        if name.startswith(("LLAMA_ARG_", "STEERX_EDGE_")) and name != USER_PATH_VARIABLE:
             monkeypatch.delenv(name)
     return tmp_path
 
@@ -164,6 +169,7 @@ def test_the_version_is_that_of_the_package() -> None:
 GENERATE = ["generate", "--profile", "me.json", "-p", PROMPT]
 CHAT = ["chat", "--profile", "me.json"]
 LEARN = ["learn", "history.jsonl", "-o", "new.json"]
+EVALUATE = ["evaluate", "history.jsonl", "--min-items", "2"]
 
 USAGE_ERRORS: list[tuple[list[str], str]] = [
     ([], "Usage: "),
@@ -174,6 +180,17 @@ USAGE_ERRORS: list[tuple[list[str], str]] = [
     ([*GENERATE, "more"], "unexpected extra argument"),
     ([*GENERATE, "--no-steer", "--compare"], "exclude each other"),
     ([*GENERATE, "--raw", "--system", "Be brief."], "--raw has no place for --system"),
+    ([*GENERATE, "--raw", "--history", "history.jsonl"], "--raw has no place for --system, --hist"),
+    ([*GENERATE, "--raw", "--describe"], "--raw has no place for --system, --history and --descr"),
+    ([*GENERATE, "--history"], "requires an argument"),
+    ([*GENERATE, "--retrieve", "2"], "--retrieve, --user, --response and --request need --history"),
+    ([*GENERATE, "--user", "me"], "--request need --history"),
+    ([*GENERATE, "--response", "body"], "--request need --history"),
+    ([*GENERATE, "--request", "Write."], "--request need --history"),
+    ([*GENERATE, "--history", "history.jsonl", "--retrieve", "0"], "--retrieve"),
+    (["generate", "-p", PROMPT, "--describe"], "Missing option '--profile'"),
+    ([*CHAT, "--retrieve", "2"], "--request need --history"),
+    ([*CHAT, "--history", "history.jsonl", "--retrieve", "some"], "--retrieve"),
     ([*GENERATE, "--strength", "nan"], "nan is not a finite number"),
     ([*GENERATE, "--strength", "inf"], "inf is not a finite number"),
     ([*GENERATE, "--strength", "-inf"], "-inf is not a finite number"),
@@ -199,10 +216,20 @@ USAGE_ERRORS: list[tuple[list[str], str]] = [
     ([*LEARN, "--layers", "3-2"], "'3-2' names no layer"),
     ([*LEARN, "--strength", "-0.1"], "--strength"),
     ([*LEARN, "--strength", "nan"], "nan is not a finite number"),
+    (["evaluate"], "Missing argument 'DATA'"),
+    ([*EVALUATE, "--half", "left"], "--half"),
+    ([*EVALUATE, "--items", "1"], "--items"),
+    ([*EVALUATE, "--min-items", "1"], "--min-items"),
+    ([*EVALUATE, "--retrieve", "0"], "--retrieve"),
+    ([*EVALUATE, "--draws", "-1"], "--draws"),
+    ([*EVALUATE, "--processes", "0"], "--processes"),
+    ([*EVALUATE, "--seed", "-1"], "--seed"),
+    ([*EVALUATE, "-n", "0"], "-n"),
+    ([*EVALUATE, "--sweep-layers", "x"], "'x' is no list of layers"),
 ]
 
 
-@pytest.mark.usefixtures("profile")
+@pytest.mark.usefixtures("profile", "history")
 @pytest.mark.parametrize(
     ("arguments", "message"), USAGE_ERRORS, ids=[" ".join(line) for line, _ in USAGE_ERRORS]
 )
@@ -233,6 +260,7 @@ def test_a_wrong_environment_variable_is_a_usage_error(
 # ---------------------------------------------------------------- errors of every other kind
 
 MODEL = ["-m", "tiny.gguf", "-t", "1"]
+HISTORY = ["--history", "history.jsonl"]
 
 FAILURES: list[tuple[list[str], str]] = [
     ([*GENERATE, "--profile", "nobody.json", *MODEL], "nobody.json: cannot be read"),
@@ -247,6 +275,11 @@ FAILURES: list[tuple[list[str], str]] = [
     ([*GENERATE, "-m", "damaged.gguf"], "could not load 'damaged.gguf'"),
     ([*GENERATE, *MODEL, "--strength", "1e40"], "strength is 1e+40"),
     ([*GENERATE, *MODEL, "-c", "256", "-p", "Alice " * 300], "tokens and the context 256"),
+    ([*GENERATE, *MODEL, "--history", "nothing.txt"], "There is no file nothing.txt"),
+    ([*GENERATE, *MODEL, *HISTORY, "--user", "me"], "no user 'me'"),
+    ([*GENERATE, *MODEL, *HISTORY, "--response", "body"], "no field 'body'"),
+    ([*GENERATE, *MODEL, *HISTORY, "--request", "Write {title}."], "'title'"),
+    ([*CHAT, *MODEL, "--history", "nothing.txt"], "There is no file nothing.txt"),
     ([*CHAT, "--profile", "nobody.json", *MODEL], "nobody.json: cannot be read"),
     ([*CHAT, "--profile", "strange.json", *MODEL], "this model is tiny-chat "),
     ([*CHAT, "-m", "nothing.gguf"], "'nothing.gguf' (from -m) cannot be read"),
@@ -266,6 +299,17 @@ FAILURES: list[tuple[list[str], str]] = [
     ([*LEARN, *MODEL, "--layers", "4"], "name increasing ones, 1 to 3"),
     ([*LEARN, *MODEL, "--layers", "2,1"], "Layers [2, 1] cannot be steered"),
     ([*LEARN, *MODEL, "--layers", "1,1"], "Layers [1, 1] cannot be steered"),
+    (["evaluate", "nothing.jsonl", *MODEL], "There is no file nothing.jsonl"),
+    (["evaluate", "history.jsonl", *MODEL], "1 have fewer than 8 items (see --min-items)"),
+    (
+        [*EVALUATE, *MODEL, "--users", "me"],
+        "history.jsonl has no user 'me'. It has 1, as 'history'",
+    ),
+    ([*EVALUATE, *MODEL, "--half", "even"], "nobody can be measured. Of 0 users"),
+    ([*EVALUATE, *MODEL, "--response", "body"], "no field 'body'"),
+    ([*EVALUATE, "-m", "nothing.gguf"], "'nothing.gguf' (from -m) cannot be read"),
+    ([*EVALUATE, *MODEL, "--sweep-layers", "4"], "Layers [4] cannot be steered"),
+    ([*EVALUATE, *MODEL, "-o", "history.jsonl"], "The figures cannot be kept in"),
 ]
 
 
@@ -295,7 +339,7 @@ def test_what_cannot_be_done_is_said_in_a_sentence_and_exits_1(
 
 
 @pytest.mark.usefixtures("profile")
-@pytest.mark.parametrize("command", [GENERATE, CHAT, LEARN], ids=" ".join)
+@pytest.mark.parametrize("command", [GENERATE, CHAT, LEARN, EVALUATE], ids=" ".join)
 def test_without_any_model_three_ways_to_name_one_are_told(
     command: list[str], history: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -410,6 +454,26 @@ def test_compare_prints_both(generate: Callable[..., str]) -> None:
     assert both == f"--- without the profile\n{plain}--- with me.json, strength 1\n{steered}"
 
 
+def test_compare_shows_what_the_prompt_gives_and_what_steering_adds(
+    generate: Callable[..., str], history: Path
+) -> None:
+    question = ("-p", PROMPT)
+    plain = generate(*question, "--no-steer")
+    for options, what in (
+        (["--describe"], "the description"),
+        (["--history", str(history)], "3 of your texts"),
+        (["--describe", *HISTORY, "--retrieve", "2"], "the description and 2 of your texts"),
+    ):
+        prompted = generate(*question, *options, "--no-steer")
+        steered = generate(*question, *options)
+        assert len({plain, prompted, steered}) == 3
+        assert generate(*question, *options, "--compare") == (
+            f"--- without the profile\n{plain}"
+            f"--- with {what} in the prompt\n{prompted}"
+            f"--- with that and me.json, strength 1\n{steered}"
+        )
+
+
 def test_compare_differs_by_the_profile_alone(generate: Callable[..., str]) -> None:
     both = generate("-p", PROMPT, "--compare", "--strength", "0", "--temp", "0.8")
     header, _, rest = both.partition("\n")
@@ -453,6 +517,123 @@ def test_environment_variables_of_llama_cpp_count_and_options_come_before_them(
     assert succeed(*where, "-p", "Alice " * 300, "-c", "2048", env=environment).stdout
 
 
+# ---------------------------------------------------------------- the history in the prompt
+
+
+def items(texts: Sequence[str] = TEXTS) -> list[HistoryItem]:
+    """What `history.jsonl` holds."""
+    return [HistoryItem(text, f"Write text {i}.") for i, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize(
+    ("options", "indices"),
+    [
+        # Of the two that share no word with the prompt, the last is the more recent.
+        ([], [1, 2, 0]),
+        (["--retrieve", "9"], [1, 2, 0]),
+        (["--retrieve", "2"], [2, 0]),
+        (["--retrieve", "1"], [0]),
+    ],
+)
+def test_the_texts_that_fit_best_come_before_the_prompt(
+    generate: Callable[..., str],
+    engine: Engine,
+    profile: Profile,
+    history: Path,
+    options: list[str],
+    indices: list[int],
+) -> None:
+    shown = [items()[i] for i in indices]
+    with steer(engine.llama, profile):
+        expected = messages_text(engine, messages_for(PROMPT, history=shown))
+    assert generate("-p", PROMPT, "--history", str(history), *options) == expected + "\n"
+
+
+def test_the_description_the_texts_and_the_system_message_go_together(
+    generate: Callable[..., str], engine: Engine, history: Path
+) -> None:
+    description = "You write as it comes."
+    how = ("-p", PROMPT, "--no-steer", "--describe")
+    expected = messages_text(engine, messages_for(PROMPT, description=description))
+    assert generate(*how) == expected + "\n"
+    messages = messages_for(
+        PROMPT, history=items()[:1], description=description, system="Be brief."
+    )
+    expected = messages_text(engine, messages)
+    all_of_it = ("--history", str(history), "--retrieve", "1", "--system", "Be brief.")
+    assert generate(*how, *all_of_it) == expected + "\n"
+
+
+def test_the_history_is_read_as_learn_reads_it(
+    generate: Callable[..., str], history: Path, folder: Path
+) -> None:
+    expected = generate("-p", PROMPT, "--history", str(history))
+    rows = [{"n": i, "body": text} for i, text in enumerate(TEXTS)]
+    users = [{"user_id": "x", "profile": rows[:1]}, {"user_id": "me", "profile": rows}]
+    (folder / "authors.json").write_text(json.dumps(users))
+    how = ("--user", "me", "--response", "body", "--request", "Write text {n}.")
+    assert generate("-p", PROMPT, "--history", "authors.json", *how) == expected
+
+
+@pytest.mark.parametrize(
+    ("n", "indices"),
+    [
+        (N, [1, 2]),  # the long one, which has most to do with the prompt, leaves room for others
+        (100, [2]),  # and the answer is left room
+        (-1, [2]),  # which is half of the context at most
+    ],
+)
+def test_texts_that_do_not_fit_are_left_out_and_that_is_said(
+    engine: Engine,
+    profile: Profile,
+    folder: Path,
+    tiny_chat: TinyModel,
+    n: int,
+    indices: list[int],
+) -> None:
+    texts = ("Alice was late again. " * 30, "The watch said so. " * 3, "The hare said so. " * 3)
+    path = write_history(folder / "long.jsonl", texts)
+    assert profile.entries
+    where = ("generate", "--profile", "me.json", "-m", tiny_chat.path, "-t", "1", "--no-steer")
+    how = ("-p", PROMPT, "--history", path, "-c", "256", "-n", str(n), "--temp", "0")
+    result = succeed(*where, *how)
+    said = f"Only {len(indices)} of 3 past texts fit the context; -c raises it.\n"
+    assert result.stderr == said
+    tokens = engine.prompt(messages_for(PROMPT, history=[items(texts)[i] for i in indices]))
+    n_answer = n if n > 0 else 256 - len(tokens)
+    expected = engine.generate(tokens, max_tokens=n_answer, temperature=0.0)
+    assert result.stdout == expected + "\n"
+
+
+def test_the_texts_take_the_room_that_the_description_and_the_answer_leave(
+    engine: Engine, profile: Profile, history: Path, tiny_chat: TinyModel
+) -> None:
+    assert profile.entries
+    room = 256 - len(engine.prompt(messages_for(PROMPT, history=items())))
+    where = ("generate", "--profile", "me.json", "-m", tiny_chat.path, "-t", "1", "-c", "256")
+    how = ("-p", PROMPT, "--history", history)
+    fewer = "Only 2 of 3 past texts fit the context; -c raises it.\n"
+    for n, options, said in (
+        (room - 1, [], ""),
+        (room, [], fewer),
+        (room - 1, ["--describe"], fewer),
+    ):
+        assert succeed(*where, *how, "-n", str(n), *options).stderr == said
+
+
+def test_a_prompt_that_is_too_long_itself_is_refused_as_without_a_history(
+    history: Path, profile: Profile, tiny_chat: TinyModel
+) -> None:
+    assert profile.entries
+    where = ("generate", "--profile", "me.json", "-m", tiny_chat.path, "-t", "1", "-c", "256")
+    result = run(*where, "--history", history, "-p", "Alice " * 300)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    first, last = result.stderr.splitlines()
+    assert first == "Only 0 of 3 past texts fit the context; -c raises it."
+    assert "tokens and the context 256" in last
+
+
 # ---------------------------------------------------------------- learn
 
 
@@ -490,7 +671,8 @@ def test_what_learn_writes_can_be_generated_with(
 
 def test_learn_reports_the_words_and_the_description(tiny_chat: TinyModel, history: Path) -> None:
     report = succeed(
-        "learn", history, "-o", "me.json", "-m", tiny_chat.path, "-t", "1", "--layers", "1,3"
+        *("learn", history, "-o", "me.json", "-m", tiny_chat.path, "-t", "1"),
+        *("--layers", "1,3", "--strength", "0.1"),
     ).stderr
     entry = Profile.load("me.json").entries[0]
     for word in entry.words:
@@ -499,7 +681,73 @@ def test_learn_reports_the_words_and_the_description(tiny_chat: TinyModel, histo
     assert entry.description.text in flowing
     assert "Learning from 3 of 3 texts with tiny-chat." in flowing
     assert "in 3 texts are anchors: your other texts make them much more probable." in flowing
-    assert f"It steers layer 1, 3 by {entry.strength:g} of the residual norm." in flowing
+    assert "It steers layer 1 by 0.1 and layer 3 by 0.1 of the residual norm." in flowing
+    assert "gain" not in flowing  # which was not measured
+
+
+def test_learn_reports_what_calibration_found(tiny_chat: TinyModel, folder: Path) -> None:
+    """One person's texts have a word in common, the other's have nothing."""
+    texts = {
+        "own": [f"{word} hello hello hello {word} hello hello hello" for word in "abcdef"],
+        "none": ["aaaaaaaaa", "bbbbbbbbb", "cccccccc", "dddddddddd"],
+    }
+    reports, entries = {}, {}
+    for name, written in texts.items():
+        history = write_history(folder / f"{name}.jsonl", written)
+        where = ("-o", f"{name}.json", "-m", tiny_chat.path, "-t", "1")
+        report = succeed("learn", history, *where).stderr
+        reports[name] = " ".join(report.split())
+        entries[name] = Profile.load(f"{name}.json").entries[0]
+    own, none = entries["own"], entries["none"]
+    assert own.gain is not None
+    assert own.gain.low > 0
+    assert own.strengths.any() or own.tilt_bias()
+    assert (
+        f"Expected gain: {own.gain.mean:+.3f} nats/token (95% interval {own.gain.low:+.3f} to "
+        f"{own.gain.high:+.3f}), measured on 6 texts held out." in reports["own"]
+    )
+    assert none.gain is not None
+    assert none.gain.low <= 0
+    assert not none.strengths.any()
+    assert none.tilt is None
+    assert "No reliable preference found: the best setting gave " in reports["none"]
+    assert "It changes nothing: its strengths are 0." in reports["none"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"layers": (2,)}, "It steers layer 2 by 1 of the residual norm."),
+        ({"strengths": [0]}, "It changes nothing: its strengths are 0."),
+        (
+            {"tilt": Tilt([3, 4], [0.5, -1], 0.2)},
+            "It steers layer 2 by 1 of the residual norm and makes 2 tokens more or less probable.",
+        ),
+        (
+            {"tilt": Tilt([3, 4], [0.5, -1], 0), "strengths": [0.25]},
+            "It steers layer 2 by 0.25 of the residual norm.",
+        ),
+        (
+            {
+                "tilt": Tilt([3, 4], [0.5, -1], 1),
+                "strengths": [0],
+                "gain": Gain(0.05, 0.0104, 0.1, 9),
+            },
+            "It makes 2 tokens more or less probable.\nExpected gain: +0.050 nats/token (95% "
+            "interval +0.010 to +0.100), measured on 9 texts held out.",
+        ),
+        (
+            {"strengths": [0], "gain": Gain(0.05, -0.0104, 0.1, 9)},
+            "No reliable preference found: the best setting gave +0.050 nats/token (95% interval "
+            "-0.010 to +0.100), measured on 9 texts held out.\nIt changes nothing: its strengths "
+            "are 0.",
+        ),
+    ],
+)
+def test_learn_reports_what_the_profile_will_do(
+    profile: Profile, changes: dict[str, Any], said: str
+) -> None:
+    assert _carried(replace(profile.entries[0], **changes)) == said
 
 
 def test_learning_again_replaces_the_entry_and_keeps_those_of_other_models(
@@ -507,9 +755,9 @@ def test_learning_again_replaces_the_entry_and_keeps_those_of_other_models(
 ) -> None:
     theirs = a_profile(tiny_q8).entries[0]
     Profile((theirs,)).save("new.json")
-    learn(history, "--layers", "1")
+    learn(history, "--layers", "1", "--strength", "1")
     assert Profile.load("new.json").entries[0] == theirs
-    entry = learn(history, "--layers", "3")
+    entry = learn(history, "--layers", "3", "--strength", "1")
     assert entry.layers == (3,)
     assert Profile.load("new.json").entries == (theirs, entry)
     assert {path.name for path in folder.iterdir()} == {"history.jsonl", "new.json"}
@@ -570,7 +818,19 @@ def test_layers_and_strength_are_recorded(
 ) -> None:
     entry = learn(history, "--layers", layers, "--strength", str(strength), "--max-items", "2")
     assert entry.layers == LayerList().convert(layers, None, None)
-    assert entry.strength == strength
+    assert entry.strengths.tolist() == [strength] * len(entry.layers)
+    assert entry.settings["calibrate"] is False
+    assert entry.gain is None
+
+
+@pytest.mark.parametrize(("layers", "candidates"), [("1", {1}), ("3", {3}), ("1-2", {1, 2})])
+def test_layers_are_what_calibration_chooses_from(
+    learn: Callable[..., Entry], history: Path, layers: str, candidates: set[int]
+) -> None:
+    entry = learn(history, "--layers", layers)
+    assert set(entry.layers) <= candidates
+    assert entry.settings["calibrate"] is True
+    assert entry.gain is not None
 
 
 @pytest.mark.parametrize(
@@ -620,16 +880,18 @@ def chat(profile: Profile, tiny_chat: TinyModel) -> Callable[..., Result]:
 class Reference:
     """A conversation kept with the library itself, to compare with."""
 
-    def __init__(self, engine: Engine, system: str = "") -> None:
+    def __init__(
+        self, engine: Engine, system: str = "", history: Sequence[HistoryItem] = ()
+    ) -> None:
         self.engine = engine
-        self.messages = messages_for("x", system=system)[:-1]
+        self.messages = messages_for("x", history=history, system=system)[:-1]
+        self.n_opening = len(self.messages)
 
     def say(self, line: str, profile: Profile, strength: float = 1.0, room: int = 10**9) -> str:
         """One turn; the oldest turns go until the prompt leaves `room` tokens."""
         self.messages.append({"role": "user", "content": line})
         while len(self.engine.prompt(self.messages)) > room:
-            first = next(i for i, message in enumerate(self.messages) if message["role"] == "user")
-            del self.messages[first : first + 2]
+            del self.messages[self.n_opening : self.n_opening + 2]
         with steer(self.engine.llama, profile, strength):
             answer = messages_text(self.engine, self.messages)
         self.messages.append({"role": "assistant", "content": answer})
@@ -741,6 +1003,90 @@ def test_a_conversation_longer_than_the_context_drops_its_oldest_turns(
     assert result.stderr == ""
 
 
+def test_the_texts_that_fit_the_first_message_stand_before_the_conversation(
+    chat: Callable[..., Result], engine: Engine, profile: Profile, history: Path
+) -> None:
+    lines = ["Alice was late", "And the watch?", "Oh dear!"]
+    shown = [items()[i] for i in (2, 0)]
+    reference = Reference(engine, "Be brief.", shown)
+    answers = [reference.say(line, profile) for line in lines]
+    # Another conversation begins with other texts.
+    reference = Reference(engine, "Be brief.", [items()[i] for i in (2, 1)])
+    answers += [reference.say(line, profile) for line in lines[::-1]]
+    options = ["--history", str(history), "--retrieve", "2", "--system", "Be brief."]
+    result = chat(*lines, "/reset", *lines[::-1], options=options)
+    assert result.stdout == "".join(f"{answer}\n" for answer in answers)
+    assert result.stderr == "The conversation is forgotten.\n"
+
+
+def test_the_texts_stay_where_a_long_conversation_drops_its_oldest_turns(
+    chat: Callable[..., Result], engine: Engine, profile: Profile, history: Path
+) -> None:
+    lines = [f"Tell me of the rabbit and the watch, number {i}." for i in range(9)]
+    reference = Reference(engine, history=[items()[i] for i in (0, 1)])
+    answers = [reference.say(line, profile, room=512 - 64) for line in lines]
+    assert 4 < len(reference.messages) < 4 + 2 * len(lines)
+    options = ["-c", "512", "--history", str(history), "--retrieve", "2"]
+    result = chat(*lines, options=options)
+    assert result.stdout == "".join(f"{answer}\n" for answer in answers)
+    assert result.stderr == ""
+
+
+def test_texts_before_a_conversation_take_half_of_the_context_at_most(
+    chat: Callable[..., Result], engine: Engine, profile: Profile, folder: Path
+) -> None:
+    texts = ["Alice was late again. " * 5, "The watch said so. " * 5]
+    path = write_history(folder / "long.jsonl", texts)
+    shown = items(texts)
+    n_tokens = [len(engine.prompt(messages_for("Alice", history=s))) for s in (shown[:1], shown)]
+    assert n_tokens[0] <= 128 < n_tokens[1] < 256 - N
+    answer = Reference(engine, history=shown[:1]).say("Alice", profile)
+    result = chat("Alice", options=["-c", "256", "--history", str(path)])
+    assert result.stdout == f"{answer}\n"
+    assert result.stderr == "Only 1 of 2 past texts fit the context; -c raises it.\n"
+
+
+def test_the_description_stands_before_the_oldest_turn_and_changes_with_the_profile(
+    chat: Callable[..., Result], engine: Engine, profile: Profile
+) -> None:
+    quiet = replace(profile.entries[0], description=Description("You are quiet.", "user"))
+    Profile((quiet,)).save("quiet.json")
+
+    def say(description: str, *turns: str) -> str:
+        first, *others = turns
+        messages = messages_for(first, description=description)
+        for i, turn in enumerate(others):
+            messages.append({"role": ("assistant", "user")[i % 2], "content": turn})
+        with steer(engine.llama, profile):
+            return messages_text(engine, messages)
+
+    one = say("You write as it comes.", "Hello")
+    two = say("You write as it comes.", "Hello", one, "And now?")
+    three = say("You are quiet.", "Hello", one, "And now?", two, "Well?")
+    result = chat("Hello", "And now?", "/profile quiet.json", "Well?", options=["--describe"])
+    assert result.stdout == f"{one}\n{two}\n{three}\n"
+
+
+def test_the_texts_before_a_conversation_are_read_once(
+    engine: Engine, history: Path, monkeypatch: pytest.MonkeyPatch, profile: Profile
+) -> None:
+    """What a turn adds to the context is its own, and the answer before it."""
+    evaluated: list[int] = []
+    decode = engine.llama._ctx.decode
+
+    def recorded(batch: Any) -> None:
+        evaluated.append(batch.batch.n_tokens)
+        decode(batch)
+
+    monkeypatch.setattr("steerx_edge.cli.chat.open_engine", lambda *_, **__: engine)
+    monkeypatch.setattr(engine.llama._ctx, "decode", recorded)
+    assert profile.entries
+    how = ("chat", "--profile", "me.json", "--history", history, "-n", "1", "--temp", "0")
+    succeed(*how, input="Alice was late\nAnd now?\n")
+    opening = len(engine.prompt(messages_for("Alice was late", history=items())))
+    assert sum(evaluated) - opening < opening / 2
+
+
 def test_a_full_context_ends_the_answer_and_not_the_chat(chat: Callable[..., Result]) -> None:
     nearly_full = "Alice was late. " * 30
     lines = [line for i in range(12) for line in (f"{nearly_full}{i}", "/reset")]
@@ -777,6 +1123,99 @@ def test_a_line_that_is_no_text_does_not_end_the_chat(
     result = run(*where, "-n", str(N), "--temp", "0", input=b"Hel\xfflo\n/reset\nHello\n")
     assert result.exit_code == 0
     assert result.stdout.endswith(reference.say("Hello", profile) + "\n")
+
+
+# ---------------------------------------------------------------- evaluate
+
+
+@pytest.fixture
+def authors(folder: Path) -> Path:
+    """Three authors, of whom one wrote too little."""
+    rows = [
+        {
+            "user_id": name,
+            "profile": [{"note": f"the {name} sang {i} times", "n": i} for i in range(n)],
+            "queries": [{"input": "Write more.", "output": f"one {name} more"}],
+        }
+        for name, n in (("kettle", 4), ("rabbit", 4), ("daisy", 3))
+    ]
+    path = folder / "authors.json"
+    path.write_text(json.dumps(rows))
+    return path
+
+
+@pytest.fixture
+def evaluate(tiny_chat: TinyModel, authors: Path) -> Callable[..., Result]:
+    """Run `evaluate` on the authors."""
+
+    def evaluated(*arguments: str) -> Result:
+        what = ("evaluate", authors.name, "--response", "note", "--min-items", "4")
+        return run(*what, "-m", tiny_chat.path, "-t", "1", *arguments)
+
+    return evaluated
+
+
+def test_evaluate_prints_tables_and_keeps_figures(
+    evaluate: Callable[..., Result], folder: Path
+) -> None:
+    result = evaluate("--prompt", "Write text {n}.", "-n", "4", "--sweep", "--sweep-layers", "1,3")
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("authors.json: 2 held-out texts of 2 of 3 users, 4 to 4 items")
+    assert "Left out, fewer than 4 items: 1 (daisy)." in lines
+    for title in ("Real texts", "Generated texts", "Gain by strength", "Gain by layer"):
+        assert any(line.startswith(title) for line in lines)
+    for name in ("own profile", "generic profile", "another user's profile", "personal: own - "):
+        assert any(line.strip().startswith(name) for line in lines)
+    assert "\x1b" not in result.stdout
+    assert "Saved authors-evaluation/report.html." in result.stderr
+    out = folder / "authors-evaluation"
+    assert {path.name for path in out.iterdir()} == {
+        *("rows.jsonl", "summary.jsonl", "report.html", "profiles")
+    }
+    header, *rows = map(json.loads, (out / "rows.jsonl").read_text().splitlines())
+    assert header["left_out"] == {"fewer than 4 items": ["daisy"]}
+    assert {(row["user"], row["method"]) for row in rows} == {
+        (user, method) for user in ("kettle", "rabbit") for method in ("", "steerx")
+    }
+    assert {point["at"] for point in rows[-1]["sweep"]} == {0.25, 0.5, 1.5, 2, 1, 3}
+    assert (out / "report.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_evaluate_again_measures_nothing_and_says_the_same(
+    evaluate: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = evaluate("--no-generate", "-o", "out")
+    monkeypatch.setattr(Engine, "run_many", lambda *_: pytest.fail("measured again"))
+    again = evaluate("--no-generate", "-o", "out")
+    assert (again.exit_code, again.stdout) == (0, first.stdout)
+    assert "Generated texts" not in first.stdout
+
+
+def test_evaluate_with_other_arguments_is_refused(evaluate: Callable[..., Result]) -> None:
+    assert evaluate("--no-generate").exit_code == 0
+    for changed, said in (
+        (["--seed", "1"], "seed was 0 and is 1 now"),
+        (["--draws", "1"], "draws was 2 and is 1 now"),
+        (["--users", "rabbit"], "users was ['kettle', 'rabbit'] and is ['rabbit'] now"),
+        (["--prompt", "Write {n}."], "digest differs"),
+    ):
+        result = evaluate("--no-generate", *changed)
+        assert result.exit_code == 1
+        assert said in result.stderr
+        assert "Name another folder (--output)" in result.stderr
+        assert result.stdout == ""
+
+
+def test_evaluate_reads_one_persons_history(
+    folder: Path, history: Path, tiny_chat: TinyModel
+) -> None:
+    where = ("-m", tiny_chat.path, "-t", "1", "--no-generate", "--min-items", "2")
+    result = succeed("evaluate", history, *where)
+    assert "1 held-out texts of 1 of 1 users, 2 to 2 items" in result.stdout
+    assert "A single user: no intervals." in result.stdout
+    assert "generic profile" not in result.stdout
+    assert (folder / "history-evaluation" / "report.html").exists()
 
 
 # ---------------------------------------------------------------- as a process of its own
@@ -857,7 +1296,7 @@ def runs_of_words(text: str, n: int) -> set[tuple[str, ...]]:
     return set(zip(*(words[i:] for i in range(n)), strict=False))
 
 
-def test_nothing_is_written_but_the_profile_and_nothing_of_the_history_is_in_it(
+def test_nothing_is_written_but_what_was_asked_for_and_nothing_of_the_history_is_in_it(
     folder: Path, tiny_chat: TinyModel
 ) -> None:
     homes = {
@@ -878,15 +1317,21 @@ def test_nothing_is_written_but_the_profile_and_nothing_of_the_history_is_in_it(
         ["learn", "history.jsonl", "-o", "me.json"],
         ["generate", "--profile", "me.json", "-p", "Hello", "-n", "8"],
         ["generate", "--profile", "me.json", "-p", "Hello", "-n", "8", "--compare"],
+        ["evaluate", "history.jsonl", "--min-items", "2", "-o", "figures"],
+        ["generate", "--profile", "me.json", "-p", "Hello", "-n", "8", *HISTORY],
+        ["chat", "--profile", "me.json", "-n", "8", "--describe", *HISTORY],
     )
     printed = ""
     for command in commands:
-        done = process(*command, cwd=work, env=environment)
+        done = process(*command, cwd=work, env=environment, input="Hello\n")
         assert done.returncode == 0, done.stderr
         printed += done.stdout + done.stderr
 
     written = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert written == {"work/history.jsonl", "work/me.json"}
-    for place in (printed, (work / "me.json").read_text("utf-8")):
+    kept = {"rows.jsonl", "summary.jsonl", "report.html", "profiles/steerx-0-own.json"}
+    figures = {f"work/figures/{name}" for name in kept}
+    assert written == {"work/history.jsonl", "work/me.json", *figures}
+    read = ((folder / name).read_text("utf-8") for name in (written - {"work/history.jsonl"}))
+    for place in (printed, *read):
         for text in TEXTS:
             assert not runs_of_words(text, 4) & runs_of_words(place, 4)

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from steerx_edge.errors import HistoryError
-from steerx_edge.history import _TASKS, HistoryItem, User, read_history, read_users
+from steerx_edge.history import (
+    _TASKS,
+    HistoryItem,
+    User,
+    has_users,
+    read_history,
+    read_users,
+)
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -590,3 +597,72 @@ class TestRealFiles:
         items = read_history(SHARED / "novels.jsonl", user="nv29")
         assert len(items) == 40
         assert {item.request for item in items} == {""}
+
+
+class TestLampPairs:
+    """The questions and what the authors wrote, in two files, as LaMP publishes them."""
+
+    QUESTIONS = (
+        {
+            "id": "310",
+            "input": "Generate a headline for the following article: A.",
+            "profile": [{"id": "3100", "title": "Old", "text": "Older."}],
+        },
+        {
+            "id": "311",
+            "input": "Generate a headline for the following article: B.",
+            "profile": [{"id": "3110", "title": "New", "text": "Newer."}],
+        },
+    )
+    GOLDS = ({"id": "311", "output": "Out B"}, {"id": "310", "output": "Out A"})
+
+    def pair(self, folder, golds, **dump):
+        write(folder, "dev_outputs.json", json.dumps({"task": "LaMP_4", "golds": golds}, **dump))
+        return write(folder, "dev_questions.json", json.dumps(self.QUESTIONS))
+
+    @pytest.mark.parametrize("dump", [{}, {"indent": 2}])
+    def test_each_question_is_a_user_with_one_query(self, tmp_path, dump):
+        users = list(read_users(self.pair(tmp_path, self.GOLDS, **dump)))
+        assert [user.id for user in users] == ["310", "311"]
+        assert [user.queries for user in users] == [
+            (HistoryItem("Out A", "Generate a headline for the following article: A."),),
+            (HistoryItem("Out B", "Generate a headline for the following article: B."),),
+        ]
+        assert [user.history[0].response for user in users] == ["Old", "New"]
+
+    def test_without_outputs_nothing_is_held_out(self, tmp_path):
+        path = write(tmp_path, "dev_questions.json", json.dumps(self.QUESTIONS))
+        assert [user.queries for user in read_users(path)] == [(), ()]
+
+    def test_a_question_without_an_output_holds_out_nothing(self, tmp_path):
+        users = list(read_users(self.pair(tmp_path, self.GOLDS[:1])))
+        assert [len(user.queries) for user in users] == [0, 1]
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ("{", "dev_outputs.json: line 1 is not valid JSON"),
+            ("[]", "dev_outputs.json holds a list, not an object"),
+            ("{}", "'golds' must be a list of objects, not nothing"),
+            ('{"golds": [{"id": "310"}]}', "dev_outputs.json, output 1 has no field 'output'"),
+            ('{"golds": [{"id": "310", "output": 3}]}', "'output' holds a number, not text"),
+        ],
+    )
+    def test_damaged_outputs_are_an_error(self, tmp_path, content, message):
+        path = self.pair(tmp_path, ())
+        write(tmp_path, "dev_outputs.json", content)
+        with pytest.raises(HistoryError, match=re.escape(message)):
+            list(read_users(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.jsonl", json.dumps(author([{"text": "One."}])), True),
+        ("a.json", json.dumps([author([{"text": "One."}])]), True),
+        ("a.jsonl", '{"text": "One."}', False),
+        ("a.txt", "One.", False),
+    ],
+)
+def test_has_users_tells_per_author_files_from_others(tmp_path, name, content, expected):
+    assert has_users(write(tmp_path, name, content)) is expected

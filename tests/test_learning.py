@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,17 +14,24 @@ import pytest
 from llama_cpp import Llama
 
 from models import TinyModel
-from steerx_edge.analysis import Pass, PassResult
-from steerx_edge.control_vector import ControlVector, check_layers
+from models.operations import log_softmax
+from models.vocabulary import train_vocabulary
+from steerx_edge.analysis import AnalysisContext, Continuation, Pass, PassResult
+from steerx_edge.calibration import Calibration, Setting
+from steerx_edge.control_vector import check_layers
 from steerx_edge.description import fixed_description, style_facts, why_unusable
 from steerx_edge.effects import Effects, word_effects
 from steerx_edge.engine import Engine
 from steerx_edge.errors import HistoryError, ModelError, SteerxError
 from steerx_edge.history import HistoryItem
-from steerx_edge.learning import Settings, _cut, companions_of, default_layers, learn
-from steerx_edge.profile import Entry, Profile
+from steerx_edge.interventions import Add
+from steerx_edge.learning import Settings, _cut, default_layers, folds_of, learn
+from steerx_edge.profile import Entry, Gain, Profile
 from steerx_edge.prompts import messages_for
+from steerx_edge.tilt import SMOOTHING
 from steerx_edge.version import __version__
+
+END_OF_TEXT = train_vocabulary().eos
 
 HISTORY = [
     HistoryItem("the kettle sang all day... lol, so very tired of tea", "Write about the kettle."),
@@ -34,22 +42,39 @@ HISTORY = [
     ),
 ]
 
+FAST = Settings(calibrate=False)
+"""Where calibration is not the point: test_calibration.py has it."""
+
+CONTRAST = Settings(backbones=("context-contrast",), tilt=False, calibrate=False)
+
 
 class RecordingEngine(Engine):
-    """An engine that remembers the passes it was asked for."""
+    """An engine that remembers the passes that a context contrast asks for."""
 
     def __init__(self, model: Llama) -> None:
         super().__init__(model)
-        self.jobs: list[Pass] = []
+        self.folds: list[list[Pass]] = []
+        self.described: list[Pass] = []
 
-    def run(self, job: Pass) -> PassResult:
-        self.jobs.append(job)
-        return super().run(job)
+    def run_many(
+        self, jobs: Sequence[Pass], done: Callable[[int], None] | None = None
+    ) -> list[PassResult]:
+        if jobs[0].score:
+            self.folds.append(list(jobs))
+        else:
+            self.described += jobs
+        return super().run_many(jobs, done)
 
-    def arms(self) -> list[tuple[str, str]]:
-        """For each item what stood before it, with and without the history."""
-        contexts = [b"".join(self.pieces(job.context)).decode() for job in self.jobs if job.score]
-        return list(zip(contexts[::2], contexts[1::2], strict=True))
+    def text(self, tokens: Sequence[int]) -> str:
+        return b"".join(self.pieces(tokens)).decode().strip()
+
+    def arms(self) -> list[tuple[str, str, str]]:
+        """For each item its text, and what stood before it with and without the history."""
+        return [
+            (self.text(one.response), self.text(one.context), self.text(other.context))
+            for jobs in self.folds
+            for one, other in zip(jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :], strict=True)
+        ]
 
 
 @pytest.fixture
@@ -73,6 +98,14 @@ def only_entry(profile: Profile) -> Entry:
     return entry
 
 
+def contexts_of(
+    engine: Engine, items: Sequence[HistoryItem], settings: Settings
+) -> list[list[HistoryItem]]:
+    """The companions of each item."""
+    found = {j: fold.companions for fold in folds_of(engine, items, settings) for j in fold.members}
+    return [found[j] for j in range(len(items))]
+
+
 def without_time(profile: Profile) -> Entry:
     return dataclasses.replace(only_entry(profile), created="2000-01-01T00:00:00Z")
 
@@ -87,46 +120,75 @@ def reference_arm(
     return model.log_probabilities(tokens)[first:], residual
 
 
+def reference_reply(model: TinyModel, context: list[int], n_tokens: int) -> list[int]:
+    """The greedy continuation, up to where the model ends it."""
+    tokens = list(context)
+    for _ in range(n_tokens):
+        token = int(np.argmax(model.forward(tokens).logits[-1]))
+        if token == END_OF_TEXT:
+            break
+        tokens.append(token)
+    return tokens[len(context) :]
+
+
 def length_of(vectors: np.ndarray) -> np.ndarray:
     return np.linalg.norm(vectors.astype(np.float64), axis=-1)
 
 
 class TestAgainstTheReference:
     @pytest.mark.parametrize(
-        "settings",
+        "changes",
         [
-            Settings(layers=(1, 3)),
-            Settings(layers=(2,), row="at", companions=2),
-            Settings(layers=(1, 2), threshold=0.25, min_anchors=1, companions=1),
-            Settings(layers=(3,), threshold=99.0, min_anchors=5, max_items=3),
+            {"layers": (1, 3)},
+            {"layers": (2,), "row": "at", "companions": 2},
+            {"layers": (1, 2), "threshold": 0.25, "min_anchors": 1, "companions": 1},
+            {"layers": (3,), "threshold": 99.0, "min_anchors": 5, "max_items": 3},
+            {"layers": (1, 2, 3), "selection": "all"},
+            {"layers": (2,), "selection": "all", "row": "at"},
+            {"layers": (1, 3), "backbones": ("stylevector",)},
+            {"layers": (2,), "backbones": ("stylevector",), "row": "at", "selection": "all"},
         ],
         ids=str,
     )
     def test_every_figure_of_a_profile(
-        self, tiny_engine: Engine, tiny_f32: TinyModel, settings: Settings
+        self, tiny_engine: Engine, tiny_f32: TinyModel, changes: dict[str, Any]
     ) -> None:
+        settings = dataclasses.replace(CONTRAST, **changes)
         entry = only_entry(learn(tiny_engine, HISTORY, settings))
         assert settings.layers is not None
 
         items = HISTORY[-settings.max_items :]
-        contexts = list(companions_of(tiny_engine, items, settings.companions))
+        contexts = contexts_of(tiny_engine, items, settings)
+        shift = 1 if settings.row == "at" else 0
         differences, lengths, effects, n_anchors = [], [], [], 0
         for item, companions in zip(items, contexts, strict=True):
             response = tiny_engine.tokenize(item.response)
+            prompt = tiny_engine.prompt(messages_for(item.request))
             (treated, treatment), (untreated, control), (_, described) = (
-                reference_arm(tiny_f32, tiny_engine.prompt(messages), response, settings.layers)
-                for messages in (
-                    messages_for(item.request, history=companions),
-                    messages_for(item.request),
-                    messages_for(item.request, description=entry.description.text),
+                reference_arm(tiny_f32, context, response, settings.layers)
+                for context in (
+                    tiny_engine.prompt(messages_for(item.request, history=companions)),
+                    prompt,
+                    tiny_engine.prompt(
+                        messages_for(item.request, description=entry.description.text)
+                    ),
                 )
             )
             nats = treated - untreated
             chosen = np.flatnonzero(nats > settings.threshold)
             if len(chosen) < settings.min_anchors:
                 chosen = np.argsort(-nats)[: settings.min_anchors]
-            rows = chosen + (1 if settings.row == "at" else 0)
-            difference = ((treatment + described) / 2 - control)[:, rows].mean(axis=1)
+            everything = np.arange(len(response)) + shift
+            if settings.backbones == ("stylevector",):
+                reply = reference_reply(tiny_f32, prompt, min(max(len(response), 16), 96))
+                _, replied = reference_arm(tiny_f32, prompt, reply, settings.layers)
+                difference = control[:, everything].mean(axis=1)
+                difference = difference - replied[:, np.arange(len(reply)) + shift].mean(axis=1)
+            elif settings.selection == "all":
+                difference = (treatment - control)[:, everything].mean(axis=1)
+            else:
+                half_and_half = (treatment + described) / 2 - control
+                difference = half_and_half[:, chosen + shift].mean(axis=1)
             differences.append(difference)
             lengths.append(length_of(control[:, 1:]))
             effects.append(Effects(response, tiny_engine.pieces(response), nats))
@@ -135,6 +197,7 @@ class TestAgainstTheReference:
         mean = np.mean(differences, axis=0)
         expected = mean / length_of(mean)[:, None]
         assert entry.layers == settings.layers
+        assert entry.sources == settings.backbones * len(settings.layers)
         np.testing.assert_allclose(entry.directions, expected, atol=1e-3)
         np.testing.assert_allclose(
             entry.norms, np.median(np.concatenate(lengths, axis=1), axis=1), rtol=1e-5
@@ -153,7 +216,7 @@ class TestAgainstTheReference:
         }
 
     def test_directions_are_of_unit_length(self, tiny_engine: Engine) -> None:
-        entry = only_entry(learn(tiny_engine, HISTORY, Settings(layers=(1, 2, 3))))
+        entry = only_entry(learn(tiny_engine, HISTORY, Settings(layers=(1, 2, 3), calibrate=False)))
         assert entry.directions.shape == (3, 64)
         np.testing.assert_allclose(length_of(entry.directions), 1, atol=1e-6)
 
@@ -162,7 +225,9 @@ class TestAgainstTheReference:
         self, tiny_engine: Engine, threshold: float, share: str
     ) -> None:
         # An infinite threshold cannot be recorded in JSON; this one is as good.
-        settings = Settings(threshold=float(np.clip(threshold, -1e6, 1e6)), min_anchors=2)
+        settings = dataclasses.replace(
+            CONTRAST, threshold=float(np.clip(threshold, -1e6, 1e6)), min_anchors=2
+        )
         counts = only_entry(learn(tiny_engine, HISTORY, settings)).counts
         assert counts["anchors"] == (counts["tokens"] if share == "all" else 2 * len(HISTORY))
 
@@ -170,20 +235,32 @@ class TestAgainstTheReference:
 class TestProfile:
     def test_what_is_recorded(self, tiny_engine: Engine) -> None:
         settings = Settings(
-            strength=0.3, companions=2, threshold=0.5, min_anchors=2, row="at", max_items=8
+            strength=0.3,
+            companions=2,
+            threshold=0.5,
+            min_anchors=2,
+            row="at",
+            max_items=8,
+            calibrate=False,
         )
         entry = only_entry(learn(tiny_engine, HISTORY, settings))
         assert entry.settings == {
-            "backbone": "context-contrast",
+            "backbones": "stylevector, context-contrast",
             "selection": "anchors",
+            "tilt": True,
+            "calibrate": False,
             "companions": 2,
+            "fold": 4,
             "threshold": 0.5,
             "min_anchors": 2,
             "row": "at",
             "max_items": 8,
         }
-        assert entry.strength == 0.3
-        assert entry.layers == default_layers(4) == (2,)
+        assert entry.strengths.tolist() == [np.float32(0.3)]
+        assert entry.sources == ("stylevector",)
+        assert entry.tilt is None
+        assert entry.gain is None
+        assert entry.layers == default_layers(4, settings) == (2,)
         assert entry.rows == "generated"
         assert entry.model == tiny_engine.model_id
         assert entry.versions == {
@@ -199,8 +276,11 @@ class TestProfile:
         assert entry.description.origin == "statistics"
         assert entry.description.text == fixed_description(entry.words, facts)
 
-    def test_it_is_saved_and_loaded_unchanged(self, tiny_engine: Engine, tmp_path: Path) -> None:
-        profile = learn(tiny_engine, HISTORY)
+    @pytest.mark.parametrize("settings", [Settings(), FAST], ids=str)
+    def test_it_is_saved_and_loaded_unchanged(
+        self, tiny_engine: Engine, tmp_path: Path, settings: Settings
+    ) -> None:
+        profile = learn(tiny_engine, HISTORY, settings)
         profile.save(tmp_path / "me.json")
         assert Profile.load(tmp_path / "me.json") == profile
 
@@ -209,20 +289,22 @@ class TestProfile:
         profile.save(tmp_path / "me.json")
         assert_holds_no_text((tmp_path / "me.json").read_text(encoding="utf-8"), HISTORY)
 
+    @pytest.mark.parametrize("settings", [Settings(), FAST], ids=["calibrated", "as told"])
     def test_the_same_texts_give_the_same_profile_bit_for_bit(
-        self, tiny_f32: TinyModel, open_llama: Callable[..., Llama]
+        self, tiny_f32: TinyModel, open_llama: Callable[..., Llama], settings: Settings
     ) -> None:
         engine = Engine(open_llama(tiny_f32, n_ctx=1024))
         profiles = [
-            learn(engine, HISTORY),
-            learn(engine, HISTORY),
-            learn(Engine(open_llama(tiny_f32, n_ctx=1024)), HISTORY),
-            learn(open_llama(tiny_f32, n_ctx=1024), HISTORY),
+            learn(engine, HISTORY, settings),
+            learn(engine, HISTORY, settings),
+            learn(Engine(open_llama(tiny_f32, n_ctx=1024)), HISTORY, settings),
+            learn(open_llama(tiny_f32, n_ctx=1024), HISTORY, settings),
         ]
         first = without_time(profiles[0])
         for profile in profiles[1:]:
             assert without_time(profile) == first
             assert only_entry(profile).directions.tobytes() == first.directions.tobytes()
+            assert only_entry(profile).norms.tobytes() == first.norms.tobytes()
 
     def test_a_model_may_be_given_by_its_path(
         self, tiny_f32: TinyModel, tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch
@@ -230,7 +312,7 @@ class TestProfile:
         monkeypatch.setattr("os.cpu_count", lambda: 1)  # threads, as of the other models here
         # The KV cache of a path's context is of half precision, unlike that of the fixture.
         by_path, by_engine = (
-            only_entry(learn(model, HISTORY, Settings(threshold=-1e6)))
+            only_entry(learn(model, HISTORY, dataclasses.replace(CONTRAST, threshold=-1e6)))
             for model in (tiny_f32.path, tiny_engine)
         )
         assert by_path.model == by_engine.model
@@ -246,6 +328,73 @@ def assert_holds_no_text(document: str, history: Sequence[HistoryItem]) -> None:
                 assert " ".join(words[begin : begin + 5]) not in document
 
 
+class TestCalibrated:
+    def test_what_calibration_is_given_and_what_the_profile_takes_of_it(
+        self, tiny_engine: Engine, tiny_f32: TinyModel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        given: list[Any] = []
+        gain = Gain(0.5, 0.25, 0.75, len(HISTORY))
+
+        def chosen(*arguments: Any, done: Callable[[int, int], None]) -> Calibration:
+            given.extend(arguments)
+            done(1, 1)
+            # The upper block is named first: a profile has them in increasing order.
+            return Calibration(Setting(((3, 0.25), (0, 0.5)), 0.75), gain)
+
+        monkeypatch.setattr("steerx_edge.learning.calibrate", chosen)
+        settings = Settings(layers=(1, 3))
+        entry = only_entry(learn(tiny_engine, HISTORY, settings))
+
+        engine, texts, folds, carriers, counts = given
+        assert engine is tiny_engine
+        assert folds == [fold.members for fold in folds_of(tiny_engine, HISTORY, settings)]
+        places = [(carrier.source, carrier.layer) for carrier in carriers]
+        assert places == [(s, layer) for s in settings.backbones for layer in (1, 3)]
+        used = np.zeros((len(folds), tiny_f32.n_vocab))
+        expected = np.zeros_like(used)
+        for number, fold in enumerate(folds):
+            for j in fold:
+                context = tiny_engine.prompt(messages_for(HISTORY[j].request))
+                response = tiny_engine.tokenize(HISTORY[j].response)
+                assert (texts[j].context, texts[j].response) == (context, response)
+                logits = tiny_f32.forward([*context, *response]).logits[len(context) - 1 : -1]
+                expected[number] += np.exp(log_softmax(logits)).sum(axis=0)
+                used[number] += np.bincount(response, minlength=tiny_f32.n_vocab)
+        expected[:, tiny_engine.end_tokens] = 0  # no text of theirs holds these
+        np.testing.assert_array_equal(counts.used, used)
+        np.testing.assert_allclose(counts.expected, expected, atol=1e-4)
+
+        values = np.log((used.sum(axis=0) + SMOOTHING) / (expected.sum(axis=0) + SMOOTHING))
+        kept = np.flatnonzero(np.abs(values) > 0.05)
+        assert entry.tilt is not None
+        assert entry.tilt.tokens.tolist() == kept.tolist()
+        np.testing.assert_allclose(entry.tilt.values, values[kept], atol=1e-4)
+        assert entry.tilt.strength == 0.75
+        assert entry.gain == gain
+        assert entry.layers == (1, 3)
+        assert entry.sources == ("stylevector", "context-contrast")
+        assert entry.strengths.tolist() == [0.5, 0.25]
+        for place, carrier in enumerate((carriers[0], carriers[3])):
+            np.testing.assert_array_equal(entry.directions[place], carrier.direction())
+            assert entry.norms[place] == np.float32(carrier.norm)
+
+    @pytest.mark.parametrize(
+        "setting", [Setting(), Setting((), 0.5), Setting(((1, 0.5),))], ids=str
+    )
+    def test_what_was_not_chosen_is_not_carried(
+        self, tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch, setting: Setting
+    ) -> None:
+        monkeypatch.setattr(
+            "steerx_edge.learning.calibrate",
+            lambda *_, **__: Calibration(setting, Gain(0.0, 0.0, 0.0, 4)),
+        )
+        entry = only_entry(learn(tiny_engine, HISTORY, Settings(layers=(1, 3))))
+        assert entry.strengths.tolist() == ([0.5] if setting.strengths else [0])
+        assert entry.layers == ((3,) if setting.strengths else (1,))
+        assert (entry.tilt is not None) == (setting.tilt > 0)
+        assert bool(entry.tilt_bias()) == (setting.tilt > 0)
+
+
 class TestHistory:
     @pytest.mark.parametrize(
         ("history", "n"),
@@ -258,20 +407,28 @@ class TestHistory:
             learn(tiny_engine, history)
 
     def test_two_texts_are_enough(self, tiny_engine: Engine) -> None:
-        assert only_entry(learn(tiny_engine, HISTORY[:2])).counts["items"] == 2
+        for settings in (Settings(), FAST):
+            entry = only_entry(learn(tiny_engine, HISTORY[:2], settings))
+            assert entry.counts["items"] == 2
 
     def test_of_a_long_history_the_last_texts_are_used(self, tiny_engine: Engine) -> None:
-        entry = without_time(learn(tiny_engine, HISTORY, Settings(max_items=3)))
-        last = without_time(learn(tiny_engine, HISTORY[-3:], Settings(max_items=3)))
+        entry = without_time(
+            learn(tiny_engine, HISTORY, dataclasses.replace(CONTRAST, max_items=3))
+        )
+        last = without_time(
+            learn(tiny_engine, HISTORY[-3:], dataclasses.replace(CONTRAST, max_items=3))
+        )
         assert entry.counts == {**last.counts, "items_given": 4}
         assert last.counts["items"] == last.counts["items_given"] == 3
         assert dataclasses.replace(entry, counts=last.counts) == last
-        first = without_time(learn(tiny_engine, HISTORY[:3], Settings(max_items=3)))
+        first = without_time(
+            learn(tiny_engine, HISTORY[:3], dataclasses.replace(CONTRAST, max_items=3))
+        )
         assert not np.allclose(first.directions, last.directions, atol=0.01)
 
     def test_items_without_text_do_not_count(self, tiny_engine: Engine) -> None:
         blank = HistoryItem(" \n", "Write about nothing.")
-        settings = Settings(max_items=4)
+        settings = dataclasses.replace(CONTRAST, max_items=4)
         entry = without_time(learn(tiny_engine, [HISTORY[0], blank, *HISTORY[1:], blank], settings))
         plain = without_time(learn(tiny_engine, HISTORY, settings))
         assert entry.counts == {**plain.counts, "items_given": 6}
@@ -289,7 +446,7 @@ class TestHistory:
             HistoryItem(f"Last {long}"),
             *HISTORY,
         ]
-        counts = only_entry(learn(engine, history)).counts
+        counts = only_entry(learn(engine, history, FAST)).counts
         assert counts["items"] == 7
         uncut = sum(len(engine.tokenize(item.response)) for item in HISTORY)
         share = engine.analysis.n_ctx // 8
@@ -298,10 +455,10 @@ class TestHistory:
 
     def test_a_cut_text_is_how_the_text_begins(self, recording_engine: RecordingEngine) -> None:
         long = HistoryItem("Alice " + "was so very tired of it " * 40)
-        learn(recording_engine, [long, *HISTORY])
+        learn(recording_engine, [long, *HISTORY], CONTRAST)
         share = recording_engine.analysis.n_ctx // 8
         assert (
-            list(recording_engine.jobs[0].response)
+            list(recording_engine.folds[0][0].response)
             == (recording_engine.tokenize(long.response)[:share])
         )
 
@@ -334,6 +491,12 @@ class TestHistory:
             {"min_anchors": 0},
             {"companions": 0},
             {"layers": ()},
+            {"backbones": ()},
+            {"backbones": ("caa",)},
+            {"backbones": "stylevector"},
+            {"backbones": ("stylevector", "stylevector")},
+            {"selection": "some"},
+            {"fold": 0},
             {"row": "before"},
             {"strength": -1.0},
             {"strength": float("nan")},
@@ -358,33 +521,46 @@ class TestCompanions:
 
     @pytest.mark.parametrize(
         ("k", "of_first"),
-        [(0, []), (1, [2]), (2, [3, 2]), (3, [4, 3, 2]), (4, [1, 4, 3, 2]), (99, [1, 4, 3, 2])],
+        [(1, [2]), (2, [3, 2]), (3, [4, 3, 2]), (4, [1, 4, 3, 2]), (99, [1, 4, 3, 2])],
     )
     def test_they_are_the_k_most_relevant_and_the_best_is_last(
         self, tiny_engine: Engine, k: int, of_first: list[int]
     ) -> None:
-        first, *_ = companions_of(tiny_engine, self.ITEMS, k)
+        first, *_ = contexts_of(tiny_engine, self.ITEMS, Settings(companions=k, fold=1))
         assert first == [self.ITEMS[i] for i in of_first]
 
     @pytest.mark.parametrize("k", [1, 2, 4, 99])
     def test_an_item_is_never_its_own_companion(self, tiny_engine: Engine, k: int) -> None:
-        companions = list(companions_of(tiny_engine, self.ITEMS, k))
+        companions = contexts_of(tiny_engine, self.ITEMS, Settings(companions=k, fold=1))
         assert len(companions) == len(self.ITEMS)
         for item, others in zip(self.ITEMS, companions, strict=True):
             assert item not in others
             assert len(others) == len(set(others)) == min(k, 4)
 
+    @pytest.mark.parametrize(("n_items", "fold"), [(2, 4), (3, 1), (5, 4), (8, 4), (17, 4), (9, 9)])
+    def test_folds_hold_each_item_once_and_none_of_its_companions(
+        self, tiny_engine: Engine, n_items: int, fold: int
+    ) -> None:
+        items = [HistoryItem(f"Text {n}.", "Write.") for n in range(n_items)]
+        folds = list(folds_of(tiny_engine, items, Settings(fold=fold)))
+        assert sorted(j for each in folds for j in each.members) == list(range(n_items))
+        assert len(folds) == max(min(n_items, 4), -(-n_items // fold))
+        for each in folds:
+            assert each.companions
+            assert not {items[j] for j in each.members} & set(each.companions)
+
     def test_an_item_without_a_request_finds_what_is_like_its_text(
         self, tiny_engine: Engine
     ) -> None:
         items = [HistoryItem("Sugar in the tea."), *self.ITEMS[1:]]
-        first, *_ = companions_of(tiny_engine, items, 2)
+        first, *_ = contexts_of(tiny_engine, items, Settings(companions=2, fold=1))
         assert {item.request for item in first} == {"kettle tea", "sugar"}
 
     def test_they_leave_room_for_the_item(self, tiny_engine: Engine) -> None:
         items = [HistoryItem(f"{name} " + "ran close by her. " * 6) for name in "ABCDEFGH"]
         room = tiny_engine.analysis.n_ctx * 3 // 8
-        for item, companions in zip(items, companions_of(tiny_engine, items, 7), strict=True):
+        contexts = contexts_of(tiny_engine, items, Settings(companions=7, fold=1))
+        for item, companions in zip(items, contexts, strict=True):
             prompt = tiny_engine.prompt(messages_for("", history=companions))
             next_one = next(other for other in items if other not in (item, *companions))
             longer = tiny_engine.prompt(messages_for("", history=[next_one, *companions]))
@@ -393,16 +569,17 @@ class TestCompanions:
 
     def test_one_companion_is_there_however_long(self, tiny_engine: Engine) -> None:
         items = [HistoryItem(f"{name} " + "ran close by her. " * 60) for name in "ABC"]
-        for companions in companions_of(tiny_engine, items, 2):
+        for companions in contexts_of(tiny_engine, items, Settings(companions=2, fold=1)):
             assert len(companions) == 1
 
     def test_the_treatment_arm_has_the_others_and_not_the_item(
         self, recording_engine: RecordingEngine
     ) -> None:
-        learn(recording_engine, HISTORY)
+        learn(recording_engine, HISTORY, CONTRAST)
         arms = recording_engine.arms()
         assert len(arms) == len(HISTORY)
-        for item, (treatment, control) in zip(HISTORY, arms, strict=True):
+        for item, (text, treatment, control) in zip(HISTORY, arms, strict=True):
+            assert text == item.response
             assert item.response not in treatment
             assert item.request in treatment
             for other in HISTORY:
@@ -412,14 +589,11 @@ class TestCompanions:
     def test_the_description_takes_the_place_of_the_history(
         self, recording_engine: RecordingEngine
     ) -> None:
-        entry = only_entry(learn(recording_engine, HISTORY))
-        captures = [
-            job for job in recording_engine.jobs if not job.score and job.layers == entry.layers
-        ]
-        assert len(captures) == len(HISTORY)
-        for item, job in zip(HISTORY, captures, strict=True):
+        entry = only_entry(learn(recording_engine, HISTORY, CONTRAST))
+        for item, job in zip(HISTORY, recording_engine.described, strict=True):
+            assert job.layers == entry.layers
             assert list(job.response) == recording_engine.tokenize(item.response)
-            context = b"".join(recording_engine.pieces(job.context)).decode()
+            context = recording_engine.text(job.context)
             assert entry.description.text in context
             assert item.request in context
             assert not any(other.response in context for other in HISTORY)
@@ -427,19 +601,27 @@ class TestCompanions:
     def test_a_text_written_twice_is_not_its_own_companion(
         self, recording_engine: RecordingEngine
     ) -> None:
-        learn(recording_engine, [*HISTORY, HISTORY[0]])
-        for job, (treatment, _) in zip(
-            [job for job in recording_engine.jobs if job.score][::2],
-            recording_engine.arms(),
-            strict=True,
-        ):
-            response = b"".join(recording_engine.pieces(job.response)).decode().strip()
-            assert response not in treatment
+        learn(recording_engine, [*HISTORY, HISTORY[0]], CONTRAST)
+        arms = recording_engine.arms()
+        assert len(arms) == 5
+        for text, treatment, _ in arms:
+            assert text not in treatment
 
     def test_copies_of_one_text_teach_no_words(self, tiny_engine: Engine) -> None:
-        entry = only_entry(learn(tiny_engine, [HISTORY[0]] * 3))
+        entry = only_entry(learn(tiny_engine, [HISTORY[0]] * 3, FAST))
         assert entry.words == ()
         assert entry.counts["items"] == 3
+
+    def test_copies_of_one_text_have_no_context_contrast(self, tiny_engine: Engine) -> None:
+        """There is nobody else's context: both arms are one, and no direction is left."""
+        copies = [HISTORY[0]] * 3
+        settings = dataclasses.replace(CONTRAST, selection="all")
+        with pytest.raises(SteerxError, match="make no difference to the model's residual stream"):
+            learn(tiny_engine, copies, settings)
+        both = dataclasses.replace(settings, backbones=("context-contrast", "stylevector"))
+        assert set(only_entry(learn(tiny_engine, copies, both)).sources) == {"stylevector"}
+        calibrated = dataclasses.replace(both, calibrate=True, tilt=True)
+        assert set(only_entry(learn(tiny_engine, copies, calibrated)).sources) == {"stylevector"}
 
 
 class TestLayers:
@@ -459,20 +641,176 @@ class TestLayers:
         check_layers(layers, 4)
 
     @pytest.mark.parametrize(
-        ("n_layer", "layers"), [(2, (1,)), (3, (2,)), (4, (2,)), (30, (20,)), (32, (21,))]
+        ("n_layer", "one", "candidates"),
+        [
+            (2, (1,), (1,)),
+            (3, (2,), (1, 2)),
+            (4, (2,), (2, 3)),
+            (30, (20,), (15, 24)),
+            (32, (21,), (16, 25)),
+        ],
     )
-    def test_two_thirds_up_unless_told_otherwise(
-        self, n_layer: int, layers: tuple[int, ...]
+    def test_two_thirds_up_or_what_calibration_chooses_unless_told_otherwise(
+        self, n_layer: int, one: tuple[int, ...], candidates: tuple[int, ...]
     ) -> None:
-        assert default_layers(n_layer) == layers
-        check_layers(layers, n_layer)
+        assert default_layers(n_layer, FAST) == one
+        assert default_layers(n_layer, Settings()) == candidates
+        check_layers(candidates, n_layer)
 
 
-def test_progress_counts_up_to_all_steps(tiny_engine: Engine) -> None:
-    calls: list[tuple[str, int, int]] = []
-    learn(tiny_engine, HISTORY, progress=lambda *call: calls.append(call))
-    names = ["effects"] * 4 + ["description"] + ["contrasts"] * 4 + ["done"]
-    assert calls == [(name, done, 9) for done, name in enumerate(names)]
+class SilentEngine(Engine):
+    """A model that has nothing to say to some requests."""
+
+    silent_at: tuple[int, ...] = ()
+
+    @property
+    def analysis(self) -> AnalysisContext:
+        context = super().analysis
+        engine, generate = self, AnalysisContext.generate_many
+
+        def generate_many(jobs: Sequence[Continuation]) -> list[list[int]]:
+            replies = generate(context, jobs)
+            return [[] if j in engine.silent_at else each for j, each in enumerate(replies)]
+
+        context.generate_many = generate_many  # type: ignore[method-assign]
+        return context
+
+
+class TestWithoutReplies:
+    @pytest.fixture
+    def engine(self, tiny_llama: Llama) -> SilentEngine:
+        return SilentEngine(tiny_llama)
+
+    def test_a_text_without_a_reply_does_not_count(self, engine: SilentEngine) -> None:
+        settings = Settings(backbones=("stylevector",), calibrate=False)
+        whole = only_entry(learn(engine, HISTORY, settings))
+        engine.silent_at = (1, 3)
+        some = only_entry(learn(engine, HISTORY, settings))
+        # Whatever stands at the places of the others, these two decide.
+        odd = [HISTORY[0], HistoryItem("Something else."), HISTORY[2], HistoryItem("And else.")]
+        others = only_entry(learn(engine, odd, settings))
+        assert not np.allclose(whole.directions, some.directions, atol=0.01)
+        np.testing.assert_allclose(some.directions, others.directions, atol=1e-4)
+
+    @pytest.mark.parametrize("calibrate", [True, False], ids=["calibrated", "as told"])
+    def test_without_any_the_backbone_is_left_out(
+        self, engine: SilentEngine, *, calibrate: bool
+    ) -> None:
+        engine.silent_at = tuple(range(len(HISTORY)))
+        entry = only_entry(learn(engine, HISTORY, Settings(calibrate=calibrate)))
+        assert set(entry.sources) == {"context-contrast"}
+        if not calibrate:
+            expected = only_entry(learn(engine, HISTORY, CONTRAST))
+            assert entry.directions.tobytes() == expected.directions.tobytes()
+
+    def test_without_any_backbone_there_is_an_error(self, engine: SilentEngine) -> None:
+        engine.silent_at = tuple(range(len(HISTORY)))
+        with pytest.raises(SteerxError, match="no direction to steer in"):
+            learn(engine, HISTORY, Settings(backbones=("stylevector",)))
+
+
+class InterruptedEngine(Engine):
+    """Gives up before the pass of a number, counted over its life."""
+
+    n_calls = 0
+    last_call = 10**9
+
+    def run_many(
+        self, jobs: Sequence[Pass], done: Callable[[int], None] | None = None
+    ) -> list[PassResult]:
+        if self.n_calls == self.last_call:
+            raise KeyboardInterrupt
+        self.n_calls += 1
+        return super().run_many(jobs, done)
+
+
+class TestResuming:
+    @pytest.mark.parametrize(
+        ("settings", "n_whole", "last_call", "n_spared"),
+        [
+            pytest.param(CONTRAST, 5, 3, 3, id="within the folds"),
+            pytest.param(CONTRAST, 5, 4, 4, id="in the contrasts"),
+            pytest.param(Settings(), None, 3, 3, id="to be calibrated"),
+            pytest.param(Settings(), None, 7, 4, id="in the calibration"),
+        ],
+    )
+    def test_what_was_found_is_not_computed_again(
+        self,
+        tiny_llama: Llama,
+        tmp_path: Path,
+        settings: Settings,
+        n_whole: int | None,
+        last_call: int,
+        n_spared: int,
+    ) -> None:
+        engine = InterruptedEngine(tiny_llama)
+        whole = without_time(learn(engine, HISTORY, settings))
+        n_calls = engine.n_calls
+        assert n_whole in (n_calls, None)  # four folds, and the contrasts
+        engine.n_calls, engine.last_call = 0, last_call
+        with pytest.raises(KeyboardInterrupt):
+            learn(engine, HISTORY, settings, resume=tmp_path)
+        engine.n_calls, engine.last_call = 0, 10**9
+        resumed = without_time(learn(engine, HISTORY, settings, resume=tmp_path))
+        assert engine.n_calls == n_calls - n_spared
+        assert resumed == whole
+        assert resumed.directions.tobytes() == whole.directions.tobytes()
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("history", "settings"),
+        [
+            (HISTORY[::-1], FAST),
+            (HISTORY, dataclasses.replace(FAST, threshold=0.5)),
+            (HISTORY[1:], FAST),
+        ],
+    )
+    def test_other_work_starts_anew(
+        self,
+        tiny_llama: Llama,
+        tmp_path: Path,
+        history: Sequence[HistoryItem],
+        settings: Settings,
+    ) -> None:
+        engine = InterruptedEngine(tiny_llama)
+        engine.last_call = 3
+        with pytest.raises(KeyboardInterrupt):
+            learn(engine, HISTORY, FAST, resume=tmp_path)
+        engine.n_calls, engine.last_call = 0, 10**9
+        fresh = without_time(learn(engine, history, settings))
+        n_calls, engine.n_calls = engine.n_calls, 0
+        assert without_time(learn(engine, history, settings, resume=tmp_path)) == fresh
+        assert engine.n_calls == n_calls
+
+
+class TestProgress:
+    def test_each_step_has_counts_of_its_own(self, tiny_engine: Engine) -> None:
+        calls: list[tuple[str, int, int]] = []
+        learn(tiny_engine, HISTORY, Settings(), progress=lambda *call: calls.append(call))
+        steps = [what for what, _ in itertools.groupby(call[0] for call in calls)]
+        backbones = ["stylevector", "context-contrast"]
+        assert steps == ["effects", "description", *backbones, "calibration", "done"]
+        for step in steps:
+            done = [call[1] for call in calls if call[0] == step]
+            (of,) = {call[2] for call in calls if call[0] == step}
+            assert done == sorted(set(done)), step
+            assert done[0] >= 0
+            assert done[-1] <= of
+        assert [call for call in calls if call[0] == "effects"] == [
+            ("effects", done, 4) for done in range(4)
+        ]
+        # Two backbones on two layers, two strengths; then those around the best, and the guard.
+        assert [call[1:] for call in calls if call[0] == "calibration"][-1] == (53, 53)
+        assert calls[-1] == ("done", 1, 1)
+
+    def test_without_calibration_there_is_no_such_step(self, tiny_engine: Engine) -> None:
+        calls: list[tuple[str, int, int]] = []
+        learn(tiny_engine, HISTORY, CONTRAST, progress=lambda *call: calls.append(call))
+        assert calls == [
+            *(("effects", done, 4) for done in range(4)),
+            *((step, 0, 1) for step in ("description", "context-contrast")),
+            ("done", 1, 1),
+        ]
 
 
 MANNER = (
@@ -501,7 +839,7 @@ HELD_OUT = HistoryItem(
 
 @pytest.fixture(scope="module")
 def real_profile(smollm2_engine: Engine) -> Profile:
-    return learn(smollm2_engine, MANNER)
+    return learn(smollm2_engine, MANNER, CONTRAST)
 
 
 class TestOnARealModel:
@@ -515,7 +853,7 @@ class TestOnARealModel:
             smollm2_engine.score(
                 context,
                 response,
-                control=ControlVector(entry.layers, entry.vectors(strength)) if strength else None,
+                interventions=(Add(entry.layers, entry.vectors(strength)),),
             ).mean()
             for strength in (1, 0, -1)
         )

@@ -20,7 +20,18 @@ import pytest
 
 import steerx_edge.profile
 from steerx_edge.errors import ProfileError, SteerxError
-from steerx_edge.profile import Description, Entry, ModelId, Profile, Word, _decode, _encode
+from steerx_edge.profile import (
+    SOURCES,
+    Description,
+    Entry,
+    Gain,
+    ModelId,
+    Profile,
+    Tilt,
+    Word,
+    _decode,
+    _encode,
+)
 
 PACKAGE = Path(steerx_edge.profile.__file__).parent
 SCHEMA = json.loads((PACKAGE / "profile.schema.json").read_text("utf-8"))
@@ -33,6 +44,15 @@ def a_model(digit: str = "a", **changes: Any) -> ModelId:
     fingerprint = "sha256:" + digit * 64
     model = ModelId(fingerprint, "Tiny Llama", "llama", 6, 8, 21_504, "Q4_1")
     return replace(model, **changes)
+
+
+def a_tilt(**changes: Any) -> Tilt:
+    learned: dict[str, Any] = {
+        "tokens": np.array([0, 48, 300, 2**31 - 1]),
+        "values": np.array([1.5, -0.1, 1e-30, 0.0]),
+        "strength": 0.5,
+    }
+    return Tilt(**{**learned, **changes})
 
 
 def an_entry(**changes: Any) -> Entry:
@@ -50,7 +70,10 @@ def an_entry(**changes: Any) -> Entry:
         "layers": layers,
         "directions": directions.astype(np.float32),
         "norms": np.linspace(0.1, 97.3, len(layers), dtype=np.float32),
-        "strength": 0.1,
+        "sources": [SOURCES[i % 2] for i in range(len(layers))],
+        "strengths": np.linspace(0.0, 0.3, len(layers), dtype=np.float32),
+        "tilt": a_tilt(),
+        "gain": Gain(0.05, -0.01, 0.1 + 0.2, 16),
         "rows": "generated",
         "counts": {"items": 16, "tokens": 1930, "anchors": 74},
         "settings": {
@@ -67,7 +90,8 @@ def an_entry(**changes: Any) -> Entry:
 
 
 def a_profile() -> Profile:
-    return Profile((an_entry(), an_entry(model=a_model("b", name="Other"), strength=0.0)))
+    nothing = {"strengths": np.zeros(3), "tilt": None, "gain": None}
+    return Profile((an_entry(), an_entry(model=a_model("b", name="Other"), **nothing)))
 
 
 @pytest.fixture
@@ -103,11 +127,20 @@ def test_saving_and_loading_keeps_every_bit(path: Path) -> None:
     loaded = Profile.load(path)
     assert loaded == profile
     for before, after in zip(profile.entries, loaded.entries, strict=True):
-        assert after.directions.dtype == after.norms.dtype == np.float32
-        assert after.directions.tobytes() == before.directions.tobytes()
-        assert after.norms.tobytes() == before.norms.tobytes()
-        for field in {f.name for f in fields(Entry)} - {"directions", "norms"}:
-            assert getattr(after, field) == getattr(before, field), field
+        arrays = {"directions", "norms", "strengths"}
+        for field in {f.name for f in fields(Entry)}:
+            kept, given = getattr(after, field), getattr(before, field)
+            if field in arrays:
+                assert kept.dtype == np.float32
+                assert kept.tobytes() == given.tobytes(), field
+            else:
+                assert kept == given, field
+    before, after = profile.entries[0].tilt, loaded.entries[0].tilt
+    assert before is not None
+    assert after is not None
+    assert (after.tokens.dtype, after.values.dtype) == (np.int32, np.float32)
+    assert after.tokens.tolist() == before.tokens.tolist() == [0, 48, 300, 2**31 - 1]
+    assert after.values.tobytes() == before.values.tobytes()
 
 
 def test_saving_what_was_loaded_gives_the_same_bytes(path: Path) -> None:
@@ -125,10 +158,11 @@ def test_floats_of_every_size_survive(path: Path) -> None:
     doubles = rng.integers(0, 2**63, 200, dtype=np.uint64).view(np.float64)
     doubles = doubles[np.isfinite(doubles)]
     words = tuple(Word("w", x, x, x, 1, 1) for x in doubles.tolist())
-    entry = an_entry(model=model, layers=tuple(range(1, 501)), norms=norms, words=words)
+    layers = tuple(range(1, 501))
+    entry = an_entry(model=model, layers=layers, norms=norms, strengths=norms, words=words)
     Profile((entry,)).save(path)
     (loaded,) = Profile.load(path).entries
-    assert loaded.norms.tobytes() == norms.tobytes()
+    assert loaded.norms.tobytes() == loaded.strengths.tobytes() == norms.tobytes()
     assert [word.effect for word in loaded.words] == doubles.tolist()
 
 
@@ -148,13 +182,18 @@ def test_numpy_scalars_and_lists_become_plain_values(path: Path) -> None:
         words=[word],
         layers=np.array([1, 4]).tolist(),
         norms=[1, 2],
-        strength=np.float64(0.25),
+        sources=["stylevector", "context-contrast"],
+        strengths=[0, np.float64(0.25)],
+        tilt=Tilt([3, np.int64(5)], [1, np.float64(0.5)], np.int32(1)),
+        gain=Gain(np.float32(0.5), 0, 1, np.int64(3)),
         counts={"items": np.int64(3)},
         settings={"tau": np.float64(1), "on": np.bool_(True)},
     )
     assert repr(word) == "Word(word='w', effect=0.5, low=0.0, high=1.0, count=2, items=1)"
     assert (entry.layers, entry.words, entry.counts) == ((1, 4), (word,), {"items": 3})
     assert repr(entry.settings) == "{'tau': 1.0, 'on': True}"
+    assert entry.sources == ("stylevector", "context-contrast")
+    assert repr(entry.gain) == "Gain(mean=0.5, low=0.0, high=1.0, items=3)"
     Profile((entry,)).save(path)
     assert Profile.load(path).entries == (entry,)
 
@@ -167,13 +206,17 @@ def test_layout_is_for_reading(path: Path) -> None:
     word = '{"word": "honestly", "effect": 4.82, "low": 3.1, "high": 6.67, "count": 14, "items": 9}'
     assert f"        {word}," in lines
     assert any('"señor"' in line for line in lines)
+    assert '      "strengths": [0.0, 0.15, 0.3],' in lines  # not 0.30000001192092896
     entry = json.loads(path.read_bytes())["entries"][0]
     assert list(entry)[:4] == ["model", "created", "description", "words"]
     assert list(entry)[-1] == "directions"
     assert list(entry["directions"])[-1] == "base64"
 
 
-def test_directions_are_little_endian(document: Json) -> None:
+def test_arrays_are_little_endian(document: Json) -> None:
+    tilt = document["entries"][0]["tilt"]
+    tokens = np.frombuffer(base64.b64decode(tilt["tokens"]["base64"]), "<i4")
+    assert tokens.tolist() == [0, 48, 300, 2**31 - 1]
     directions = document["entries"][0]["directions"]
     assert directions["shape"] == [3, 8]
     read = np.frombuffer(base64.b64decode(directions["base64"]), "<f4").reshape(3, 8)
@@ -190,18 +233,32 @@ def test_a_byte_order_mark_is_taken(path: Path) -> None:
 
 
 def test_vectors_are_strength_times_norm_times_direction() -> None:
-    entry = an_entry(directions=np.eye(3, 8), norms=np.array([2.0, 4.0, 8.0]), strength=0.25)
+    entry = an_entry(directions=np.eye(3, 8), norms=[2, 4, 8], strengths=[0.25, 0, 0.5])
     vectors = entry.vectors()
     assert vectors.dtype == np.float32
-    np.testing.assert_array_equal(vectors, np.diag([0.5, 1.0, 2.0]) @ np.eye(3, 8))
+    np.testing.assert_array_equal(vectors, np.diag([0.5, 0.0, 4.0]) @ np.eye(3, 8))
     np.testing.assert_array_equal(entry.vectors(-2), -2 * vectors)
     np.testing.assert_array_equal(entry.vectors(0.0), np.zeros((3, 8)))
 
 
+def test_the_tilt_is_a_logit_bias_of_strength_times_strength_times_value() -> None:
+    entry = an_entry(tilt=Tilt([3, 7, 9], [0.5, -2, 0], 0.25))
+    assert entry.tilt_bias() == {3: 0.125, 7: -0.5, 9: 0.0}
+    assert entry.tilt_bias(-2) == {3: -0.25, 7: 1.0, 9: 0.0}
+    assert {type(value) for pair in entry.tilt_bias().items() for value in pair} == {int, float}
+    assert entry.tilt_bias(0) == {}
+    assert an_entry(tilt=None).tilt_bias() == {}
+    assert an_entry(tilt=a_tilt(strength=0)).tilt_bias() == {}
+    assert entry.tilt is not None
+    assert entry.tilt.bias(2).dtype == np.float32
+    assert entry.tilt.bias(2).tolist() == [0.25, -1.0, 0.0]
+
+
 @pytest.mark.parametrize("strength", [float("nan"), float("inf"), 1e300, None, "1", True])
-def test_vectors_refuse_a_strength_that_is_no_number(strength: Any) -> None:
+@pytest.mark.parametrize("carrier", ["vectors", "tilt_bias"])
+def test_what_is_added_refuses_a_strength_that_is_no_number(carrier: str, strength: Any) -> None:
     with pytest.raises(ProfileError, match=r"strength is .*expected"):
-        an_entry().vectors(strength)
+        getattr(an_entry(), carrier)(strength)
 
 
 def test_entries_cannot_be_changed() -> None:
@@ -215,7 +272,14 @@ def test_entries_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="read-only"):
         entry.directions[0, 0] = 9
     with pytest.raises(FrozenInstanceError):
-        entry.strength = 2  # type: ignore[misc]
+        entry.strengths = 2  # type: ignore[misc,assignment]
+    tokens = np.array([1, 2], np.int32)
+    tilt = a_tilt(tokens=tokens, values=[1, 1])
+    tokens[1] = 0
+    assert tilt.tokens.tolist() == [1, 2]
+    for array in (entry.strengths, tilt.tokens, tilt.values):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 9
 
 
 def test_equality_sees_every_field() -> None:
@@ -229,7 +293,10 @@ def test_equality_sees_every_field() -> None:
         "layers": (1, 3, 5),
         "directions": -entry.directions,
         "norms": 2 * entry.norms,
-        "strength": 0.0,
+        "sources": ("context-contrast",) * 3,
+        "strengths": 2 * entry.strengths,
+        "tilt": None,
+        "gain": None,
         "rows": "all",
         "counts": {},
         "settings": {},
@@ -239,6 +306,15 @@ def test_equality_sees_every_field() -> None:
     assert set(changes) == {field.name for field in fields(Entry)}
     for field, value in changes.items():
         assert replace(entry, **{field: value}) != entry, field
+
+
+def test_equality_of_tilts_sees_every_field() -> None:
+    assert a_tilt() == a_tilt()
+    assert a_tilt() != "tilt"
+    changes = {"tokens": [0, 48, 300, 301], "values": np.zeros(4), "strength": 0.25}
+    assert set(changes) == {field.name for field in fields(Tilt)}
+    for field, value in changes.items():
+        assert a_tilt(**{field: value}) != a_tilt(), field
 
 
 def test_profiles_can_be_copied_and_sent_to_another_process() -> None:
@@ -270,7 +346,7 @@ def test_entry_for_refuses_a_forged_fingerprint(size: dict[str, int]) -> None:
 
 def test_with_entry_replaces_or_adds() -> None:
     profile = a_profile()
-    relearned = an_entry(strength=0.9)
+    relearned = an_entry(strengths=np.ones(3))
     assert profile.with_entry(relearned).entries == (relearned, profile.entries[1])
     other = an_entry(model=a_model("c"))
     assert profile.with_entry(other).entries == (*profile.entries, other)
@@ -299,6 +375,11 @@ def put(value: Any, *steps: str | int) -> Mutation:
 
 def base64_of(*rows: list[float]) -> str:
     return base64.b64encode(np.array(rows, "<f4").tobytes()).decode()
+
+
+def tokens_of(ids: list[int]) -> Json:
+    data = base64.b64encode(np.array(ids, "<i4").tobytes()).decode()
+    return {"dtype": "int32", "shape": [len(ids)], "base64": data}
 
 
 UNIT = [1.0] + [0.0] * 7
@@ -380,8 +461,50 @@ ATTACKS: list[tuple[Mutation, str, bool]] = [
     (put(True, "words", 1, "effect"), "effect is True; expected a finite number", BOTH),
     (put("1", "words", 1, "effect"), "effect is '1'; expected a finite number", BOTH),
     (put(7.0, "words", 0, "low"), "words[0].low is 7.0; expected at most high, 6.67", LOADER),
-    (put(-0.1, "strength"), "strength is -0.1; expected a finite number, at least 0", BOTH),
-    (put(float("nan"), "strength"), "strength is nan; expected a finite number", LOADER),
+    # gain
+    (put([], "gain"), "entries[0].gain is a list of 0 values; expected an object", BOTH),
+    (put(..., "gain"), "entries[0] lacks the key 'gain'", BOTH),
+    (put(..., "gain", "items"), "entries[0].gain lacks the key 'items'", BOTH),
+    (put(0, "gain", "items"), "gain.items is 0; expected an integer from 1", BOTH),
+    (put(None, "gain", "mean"), "gain.mean is None; expected a finite number", BOTH),
+    (put(float("inf"), "gain", "high"), "gain.high is inf; expected a finite number", BOTH),
+    (put(0.5, "gain", "low"), "entries[0].gain.low is 0.5; expected at most high, 0.3", LOADER),
+    # sources
+    (put("stylevector", "sources"), "sources is 'stylevector'; expected a list", BOTH),
+    (put(["magic"] * 3, "sources"), "sources[0] is 'magic'; expected 'context-contrast' or", BOTH),
+    (put([1, 2, 3], "sources"), "sources[0] is 1; expected 'context-contrast' or 'st", BOTH),
+    (put(["stylevector"], "sources"), "a list of 1 values; expected one for each of 3", LOADER),
+    # strengths
+    (put(0.1, "strengths"), "strengths is 0.1; expected a list", BOTH),
+    (put([1, -0.1, 1], "strengths"), "strengths[1] is -0.1", BOTH),
+    (put([1, float("nan"), 1], "strengths"), "strengths[1] is nan; expected a fin", LOADER),
+    (put([1, 1e39, 1], "strengths"), "strengths holds a value that is not a finite float32", BOTH),
+    (put([1, 1], "strengths"), "strengths is an array of float32 of shape (2,); expec", LOADER),
+    (put([1, "1", 1], "strengths"), "strengths[1] is '1'; expected a finite number", BOTH),
+    # tilt
+    (put({}, "tilt"), "entries[0].tilt lacks the key 'tokens'", BOTH),
+    (put([1], "tilt"), "entries[0].tilt is a list of 1 values; expected an object", BOTH),
+    (put(..., "tilt", "values"), "entries[0].tilt lacks the key 'values'", BOTH),
+    (put(-1, "tilt", "strength"), "tilt.strength is -1; expected a finite number, at l", BOTH),
+    (put([1], "tilt", "tokens"), "entries[0].tilt.tokens is a list of 1 values; expected an", BOTH),
+    (put("float32", "tilt", "tokens", "dtype"), "tokens.dtype is 'float32'; expected 'in", BOTH),
+    (put("int32", "tilt", "values", "dtype"), "values.dtype is 'int32'; expected 'float3", BOTH),
+    (put([4, 1], "tilt", "tokens", "shape"), "shape is a list of 2 values; expected 1, (tok", BOTH),
+    (put([0], "tilt", "tokens", "shape"), "tokens.shape[0] is 0; expected an integer from", BOTH),
+    (
+        put([3], "tilt", "tokens", "shape"),
+        "base64 holds 16 bytes; expected 4 for each of 3 n",
+        LOADER,
+    ),
+    (put(tokens_of([0, 1, 2]), "tilt", "tokens"), "values is an array of float32 of shape", LOADER),
+    (put(tokens_of([0, 1, 1, 2]), "tilt", "tokens"), "tilt.tokens holds ids that do not", LOADER),
+    (put(tokens_of([0, 2, 1, 3]), "tilt", "tokens"), "strictly increase from 0 to 2147", LOADER),
+    (put(tokens_of([-1, 0, 1, 2]), "tilt", "tokens"), "tilt.tokens holds ids that do", LOADER),
+    (
+        put(base64_of([1.0, float("nan"), 1.0, 1.0]), "tilt", "values", "base64"),
+        "entries[0].tilt.values holds a value that is not a finite float32 number",
+        LOADER,
+    ),
     # settings and versions
     (put(None, "settings", "tau"), "settings.tau is None; expected a string, a number", BOTH),
     (put([1], "settings", "tau"), "settings.tau is a list of 1 values; expected a s", BOTH),
@@ -398,9 +521,9 @@ ATTACKS: list[tuple[Mutation, str, bool]] = [
     (put([2, 5, 3], "layers"), "layers[2] is 3; expected a layer above 5 and below 6", LOADER),
     (put([2, 3, 6], "layers"), "layers[2] is 6; expected a layer above 3 and below 6", LOADER),
     (put([True, 3, 5], "layers"), "layers[0] is True; expected an integer", BOTH),
-    (put([2, 3], "layers"), "norms is an array of float32 of shape (3,); expected one", LOADER),
+    (put([2, 3], "layers"), "sources is a list of 3 values; expected one for each of 2", LOADER),
     # norms
-    (put([1, 2], "norms"), "shape (2,); expected one norm for each of 3 layers", LOADER),
+    (put([1, 2], "norms"), "shape (2,); expected one for each of 3 layers", LOADER),
     (put([1, 0, 2], "norms"), "entries[0].norms[1] is 0.0; expected a norm above 0", BOTH),
     (put([1, -1, 2], "norms"), "entries[0].norms[1] is -1.0; expected a norm above 0", BOTH),
     (put([1, 1e39, 2], "norms"), "norms holds a value that is not a finite float32", BOTH),
@@ -410,8 +533,8 @@ ATTACKS: list[tuple[Mutation, str, bool]] = [
     # directions
     (put([[1.0]], "directions"), "directions is a list of 1 values; expected an object", BOTH),
     (put("float64", "directions", "dtype"), "directions.dtype is 'float64'; expected", BOTH),
-    (put([3, 8, 1], "directions", "shape"), "shape is a list of 3 values; expected two", BOTH),
-    (put([24], "directions", "shape"), "shape is a list of 1 values; expected two", BOTH),
+    (put([3, 8, 1], "directions", "shape"), "shape is a list of 3 values; expected 2, (l", BOTH),
+    (put([24], "directions", "shape"), "shape is a list of 1 values; expected 2, (l", BOTH),
     (put([3, -8], "directions", "shape"), "shape[1] is -8; expected an integer from 1", BOTH),
     (put([8, 3], "directions", "shape"), "shape (8, 3); expected shape (layer, n_embd", LOADER),
     (put([2**50, 2**50], "directions", "shape"), "base64 holds 96 bytes; expected 4", LOADER),
@@ -486,8 +609,8 @@ def test_what_is_no_profile_is_refused(path: Path, data: bytes, message: str) ->
 @pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN", "Infinity", "-Infinity"])
 def test_numbers_that_json_does_not_have_are_refused(path: Path, number: str) -> None:
     a_profile().save(path)
-    data = path.read_bytes().replace(b'"strength": 0.1', b'"strength": ' + number.encode())
-    assert "entries[0].strength is " in message_of_loading(path, data)
+    data = path.read_bytes().replace(b'"strength": 0.5', b'"strength": ' + number.encode())
+    assert "entries[0].tilt.strength is " in message_of_loading(path, data)
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
@@ -539,6 +662,21 @@ def test_objects_made_in_python_are_checked_like_files() -> None:
         (lambda: an_entry(directions=[[1, 2], [3]]), "expected a rectangular array"),
         (lambda: an_entry(directions=None), "directions is None; expected an array of numbers"),
         (lambda: an_entry(norms=np.array(["1", "2", "3"])), "expected an array of numbers"),
+        (lambda: an_entry(strengths=0.1), "strengths is an array of float32 of shape (); expect"),
+        (lambda: an_entry(strengths=[0, 0, -1]), "strengths[2] is -1.0; expected"),
+        (lambda: an_entry(sources="stylevector"), "sources is 'stylevector'; expected a list"),
+        (lambda: an_entry(tilt={3: 0.5}), "tilt is an object with 1 keys; expected a Tilt"),
+        (lambda: an_entry(gain=0.5), "gain is 0.5; expected a Gain"),
+        (lambda: Gain(0.0, 0.2, 0.1, 4), "low is 0.2; expected at most high, 0.1"),
+        (lambda: a_tilt(tokens=[]), "tokens is a list of 0 values; expected an array of integers"),
+        (lambda: a_tilt(tokens=np.zeros(0, int)), "expected a list of token ids, at least one"),
+        (lambda: a_tilt(tokens=np.eye(2, dtype=int)), "expected a list of token ids, at least one"),
+        (lambda: a_tilt(tokens=[0.0, 1, 2, 3]), "expected an array of integers"),
+        (lambda: a_tilt(tokens=[True, False]), "expected an array of integers"),
+        (lambda: a_tilt(tokens=[0, 1, 2, 2**31]), "do not strictly increase from 0 to 2147483647"),
+        (lambda: a_tilt(tokens=np.array([0, 2**63], np.uint64)), "do not strictly increase"),
+        (lambda: a_tilt(values=[1, 2, 3]), "values is an array of float32 of shape (3,); expec"),
+        (lambda: a_tilt(values=[1, 2, 3, np.inf]), "values holds a value that is not a finite"),
         (lambda: an_entry(settings={"a": object()}), "settings.a is a object; expected"),
         (lambda: an_entry(settings={1: 1}), "settings.(key) is 1; expected a string"),
         (lambda: an_entry(counts=None), "counts is None; expected an object"),
@@ -569,8 +707,11 @@ def test_the_schema_is_a_schema_and_takes_what_is_saved(document: Json) -> None:
 def test_the_schema_lists_the_fields_in_the_order_of_the_file(document: Json) -> None:
     definitions = SCHEMA["$defs"]
     entry = document["entries"][0]
-    for name, saved in [("entry", entry), ("word", entry["words"][0])] + [
-        (name, entry[name]) for name in ("model", "description", "directions")
+    for name, saved in [
+        ("entry", entry),
+        ("word", entry["words"][0]),
+        ("array", entry["directions"]),
+        *((name, entry[name]) for name in ("model", "description", "gain", "tilt")),
     ]:
         assert list(definitions[name]["properties"]) == list(saved), name
         assert definitions[name]["required"] == list(saved), name
@@ -755,7 +896,7 @@ def test_a_failure_in_the_middle_leaves_the_old_file_alone(
         patch.setattr(step, fail(error))
         expected = ProfileError if isinstance(error, OSError) else KeyboardInterrupt
         with pytest.raises(expected, match=r"me\.json: cannot be written: No space|^$"):
-            a_profile().with_entry(an_entry(strength=0.7)).save(path)
+            a_profile().with_entry(an_entry(gain=None)).save(path)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
 
@@ -868,5 +1009,6 @@ def test_the_docs_name_every_field(document: Json) -> None:
     names += [f"model.{name}" for name in entry["model"]]
     names += [f"description.{name}" for name in entry["description"]]
     names += [f"words[].{name}" for name in entry["words"][0]]
+    names += [f"{part}.{name}" for part in ("gain", "tilt") for name in entry[part]]
     names += entry["directions"]
     assert [name for name in names if f"`{name}`" not in docs] == []

@@ -70,6 +70,28 @@ def test_small_and_empty_histories(items, expected, query):
     assert Retriever(items).retrieve(query, 5) == expected
 
 
+def test_companions_are_the_most_relevant_ones_and_the_most_relevant_last():
+    def fits(_items):
+        return True
+
+    for k in range(6):
+        found = Retriever(ITEMS).retrieve("kettle tea", k)
+        expected = [ITEMS[index] for index in reversed(found)]
+        assert Retriever(ITEMS).companions("kettle tea", k, fits) == expected
+
+
+def test_companions_leave_out_what_does_not_fit_and_nothing_else():
+    asked = []
+
+    def fits(items):
+        asked.append([ITEMS.index(item) for item in items])
+        return sum(len(item.response) for item in items) <= 63
+
+    assert Retriever(ITEMS).companions("kettle tea", 4, fits) == [ITEMS[3], ITEMS[2]]
+    assert asked == [[2], [0, 2], [3, 2], [1, 3, 2]]
+    assert Retriever(ITEMS).companions("kettle tea", 4, lambda _: False) == []
+
+
 def test_none_wanted():
     assert Retriever(ITEMS).retrieve("tea", 0) == []
 

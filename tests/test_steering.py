@@ -15,12 +15,12 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 import pytest
-from llama_cpp import Llama, LlamaGrammar, LlamaRAMCache
+from llama_cpp import Llama, LlamaGrammar, LlamaRAMCache, LogitsProcessorList
 
 from models import TinyModel, make_tiny_llama
 from steerx_edge.errors import ProfileError, SteerxError
 from steerx_edge.models import identify
-from steerx_edge.profile import Description, Entry, Profile
+from steerx_edge.profile import Description, Entry, Profile, Tilt
 from steerx_edge.steering import steer
 
 Rows = Literal["generated", "all"]
@@ -40,6 +40,7 @@ def a_profile(
     rows: Rows = "generated",
     layers: tuple[int, ...] = (1, 3),
     norm: float = NORM,
+    tilt: Tilt | None = None,
     seed: int = 0,
 ) -> Profile:
     """A profile for this model whose directions point anywhere."""
@@ -53,7 +54,10 @@ def a_profile(
         layers=layers,
         directions=directions.astype(np.float32),
         norms=np.full(len(layers), norm, np.float32),
-        strength=strength,
+        sources=("context-contrast",) * len(layers),
+        strengths=np.full(len(layers), strength, np.float32),
+        tilt=tilt,
+        gain=None,
         rows=rows,
         counts={},
         settings={},
@@ -561,6 +565,256 @@ def test_two_models_are_steered_side_by_side(
     assert alone[0] != alone[1]
 
 
+# ---------------------------------------------------------------- the tilt
+
+WORD = 305  # a token that the model does not choose by itself
+
+
+def tilted(llama: Llama, strength: float = 0.0, **how: Any) -> Profile:
+    """A profile with a tilt; without directions that do anything, unless they get a strength."""
+    rng = np.random.default_rng(3)
+    tokens = np.sort(rng.choice(llama.n_vocab(), 40, replace=False))
+    tilt = Tilt(tokens, rng.normal(0, 3, 40), 0.5)
+    return a_profile(llama, strength=strength, **{"tilt": tilt, **how})
+
+
+def forcing(llama: Llama, token: int = WORD, **how: Any) -> Profile:
+    return tilted(llama, tilt=Tilt([token], [1e6], 1.0), **how)
+
+
+def dense(llama: Llama, bias: dict[int, float]) -> npt.NDArray[np.float32]:
+    """(n_vocab,) float32."""
+    added = np.zeros(llama.n_vocab(), np.float32)
+    added[list(bias)] = list(bias.values())
+    return added
+
+
+class Recorder:
+    """A logits processor of the caller's: notes what it is given, and what the model said."""
+
+    def __init__(self, llama: Llama) -> None:
+        self.llama = llama
+        self.given: list[npt.NDArray[np.float32]] = []
+        self.said: list[npt.NDArray[np.float32]] = []
+
+    def __call__(self, _ids: object, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        self.given.append(scores.copy())
+        self.said.append(last_logits(self.llama))
+        return scores
+
+
+@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("strength", [1.0, 0.3, -2.0])
+@pytest.mark.parametrize("vectors", [0.0, 1.0])
+def test_the_tilt_is_added_to_the_logits_of_every_generated_token(
+    llama: Llama,
+    tiny_f32: TinyModel,
+    prompt: list[int],
+    vectors: float,
+    strength: float,
+    rows: Rows,
+) -> None:
+    profile = tilted(llama, vectors, rows=rows)
+    recorder = Recorder(llama)
+    with steer(llama, profile, strength):
+        generated = greedy(llama, prompt, logits_processor=LogitsProcessorList([recorder]))
+    added = dense(llama, profile.entries[0].tilt_bias(strength))
+    assert np.count_nonzero(added) == 40
+    given = np.stack(recorder.given[:N])
+    np.testing.assert_array_equal(given, np.stack(recorder.said[:N]) + added)
+    assert generated == given.argmax(axis=1).tolist()
+
+    tokens = [*prompt, *generated[:-1]]
+    first = len(prompt) - 1 if rows == "generated" else 0
+    strengths = from_row(first, strength, len(tokens))
+    expected = reference_logits(tiny_f32, tokens, profile, strengths)[len(prompt) - 1 :]
+    np.testing.assert_allclose(given, expected + added, atol=EXACT, rtol=0)
+
+
+def test_a_large_tilt_decides_what_is_said_and_a_negative_strength_forbids_it(
+    llama: Llama, prompt: list[int], unsteered: list[int]
+) -> None:
+    assert WORD not in unsteered
+    with steer(llama, forcing(llama)):
+        assert greedy(llama, prompt) == N * [WORD]
+    with steer(llama, forcing(llama, unsteered[0]), -1.0):
+        assert unsteered[0] not in greedy(llama, prompt)
+    assert greedy(llama, prompt) == unsteered
+
+
+@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param({"tilt": None}, id="neither"),
+        pytest.param({"tilt": Tilt([WORD], [1e6], 0.0)}, id="a tilt of strength 0"),
+        pytest.param({"tilt": Tilt([WORD], [0.0], 1.0)}, id="a tilt of nothing"),
+    ],
+)
+def test_a_profile_without_a_preference_changes_nothing(
+    llama: Llama, prompt: list[int], unsteered: list[int], how: dict[str, Any], rows: Rows
+) -> None:
+    with steer(llama, tilted(llama, rows=rows, **how)) as steering:
+        for steering.strength in (1.0, 5.0, 1e40, -1.0):
+            assert greedy(llama, prompt) == unsteered
+        recorder = Recorder(llama)
+        greedy(llama, prompt, logits_processor=[recorder])
+    np.testing.assert_array_equal(recorder.given, recorder.said)
+
+
+def test_a_tilt_at_strength_zero_changes_nothing(
+    llama: Llama, prompt: list[int], unsteered: list[int]
+) -> None:
+    with steer(llama, forcing(llama), 0.0) as steering:
+        assert greedy(llama, prompt) == unsteered
+        steering.strength = 1.0
+        assert greedy(llama, prompt) == N * [WORD]
+        steering.strength = 0.0
+        assert greedy(llama, prompt) == unsteered
+
+
+@pytest.mark.parametrize("after", [0.0, None])  # None clears
+def test_a_change_of_the_tilt_counts_from_the_next_token_on(
+    llama: Llama, prompt: list[int], after: float | None
+) -> None:
+    steering = steer(llama, forcing(llama))
+    with closing(llama.generate(prompt, temp=0.0)) as stream:
+        assert [next(stream) for _ in range(4)] == 4 * [WORD]
+        if after is None:
+            steering.clear()
+        else:
+            steering.strength = after
+        rest = list(islice(stream, 4))
+    assert WORD not in rest
+    steering.clear()
+    assert rest == greedy(llama, [*prompt, *4 * [WORD]], 4)
+
+
+def test_a_tilt_alone_has_nothing_computed_again(
+    llama: Llama, prompt: list[int], unsteered: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llama.eval(prompt)
+    monkeypatch.setattr(llama._ctx, "decode", lambda _batch: pytest.fail("something is evaluated"))
+    with steer(llama, forcing(llama)):
+        assert greedy(llama, prompt, 1) == [WORD]
+    assert greedy(llama, prompt, 1) == unsteered[:1]
+
+
+def add_5(_ids: object, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    scores[7] += 5
+    return scores
+
+
+def twice(_ids: object, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return 2 * scores
+
+
+@pytest.mark.parametrize("given_by", ["name", "position"])
+@pytest.mark.parametrize("collect", [list, tuple, LogitsProcessorList])
+def test_the_callers_logits_processors_come_after_the_tilt(
+    llama: Llama, prompt: list[int], given_by: str, collect: Callable[[Any], Any]
+) -> None:
+    recorder = Recorder(llama)
+    own = collect([add_5, twice, recorder])
+    profile = tilted(llama)
+    with steer(llama, profile):
+        if given_by == "name":
+            greedy(llama, prompt, 2, logits_processor=own)
+        else:
+            defaults = (40, 0.95, 0.05, 1.0, 0.0, 1.0, True, 0.0, 0.0, 1.0, 0, 5.0, 0.1, True)
+            with closing(llama.generate(prompt, *defaults, own)) as stream:
+                next(stream), next(stream)
+    added = dense(llama, profile.entries[0].tilt_bias())
+    fives = dense(llama, {7: 5.0})
+    np.testing.assert_array_equal(recorder.given, 2 * (np.stack(recorder.said) + added + fives))
+    assert list(own) == [add_5, twice, recorder]
+
+
+def test_a_logit_bias_adds_up_with_the_tilt(llama: Llama, prompt: list[int]) -> None:
+    other = WORD + 1
+
+    def say(**options: Any) -> str:
+        answer = llama.create_completion(prompt, max_tokens=4, temperature=0.0, **options)
+        return answer["choices"][0]["text"]
+
+    word, another = (llama.detokenize(4 * [token]).decode() for token in (WORD, other))
+    with steer(llama, forcing(llama)):
+        assert say() == say(logit_bias={other: 0.9e6}) == word != another
+        assert say(logit_bias={other: 1.1e6}) == say(logit_bias={WORD: -1e6, other: 1e5}) == another
+        assert say(logits_processor=LogitsProcessorList([twice])) == word
+
+
+def test_completions_streams_and_chats_are_tilted(tiny_chat_llama: Llama) -> None:
+    llama = tiny_chat_llama
+    options: dict[str, Any] = {"temperature": 0.8, "max_tokens": 4}
+    chat = [{"role": "user", "content": TEXT}]
+
+    def say() -> tuple[str, ...]:
+        stream = llama.create_completion(TEXT, stream=True, **options)
+        chat_stream = llama.create_chat_completion(chat, stream=True, **options)
+        return (
+            llama.create_completion(TEXT, **options)["choices"][0]["text"],
+            "".join(chunk["choices"][0]["text"] for chunk in stream),
+            llama.create_chat_completion(chat, **options)["choices"][0]["message"]["content"],
+            "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chat_stream),
+        )
+
+    word = llama.detokenize(4 * [WORD]).decode()
+    with steer(llama, forcing(llama)):
+        assert say() == 4 * (word,)
+    assert word not in say()
+
+
+def test_sampling_follows_the_tilt(llama: Llama, prompt: list[int]) -> None:
+    """Between two tokens that are made all but certain."""
+    n = 300
+    recorder = Recorder(llama)
+    sampling: dict[str, Any] = {"top_p": 1.0, "min_p": 0.0, "temp": 1.0}
+    tokens = []
+    with steer(llama, tilted(llama, tilt=Tilt([WORD, WORD + 1], [1e3, 1e3 + 1], 1.0))):
+        for seed in range(n):
+            llama.set_seed(seed)
+            tokens.append(next(llama.generate(prompt, logits_processor=[recorder], **sampling)))
+    one, other = recorder.given[0][[WORD, WORD + 1]].tolist()
+    share = 1 / (1 + np.exp(other - one))
+    assert set(tokens) == {WORD, WORD + 1}
+    assert abs(tokens.count(WORD) / n - share) < 4 * np.sqrt(share * (1 - share) / n)
+
+
+def test_grammars_hold_under_a_tilt(llama: Llama, prompt: list[int]) -> None:
+    (letter,) = llama.tokenize(b"q", add_bos=False)[-1:]
+
+    def say() -> str:
+        grammar = LlamaGrammar.from_string('root ::= "[" [a-z ]+ "]"', verbose=False)
+        return llama.detokenize(greedy(llama, prompt, grammar=grammar)).decode()
+
+    assert "q" not in say()
+    with steer(llama, forcing(llama, letter)):
+        assert say().strip() == "[" + (N - 1) * "q"
+
+
+def test_speculative_decoding_says_what_is_said_without_under_a_tilt(
+    llama: Llama, open_with: Open, prompt: list[int]
+) -> None:
+    said = []
+    for each in (llama, open_with(draft_model=copying_draft)):
+        with steer(each, tilted(each, 1.0)):
+            said.append(greedy(each, prompt, 24))
+    assert said[0] == said[1] != steered_before(llama, prompt, 24)
+
+
+def test_a_tilt_that_names_a_token_the_model_does_not_have_is_refused(
+    llama: Llama, prompt: list[int], unsteered: list[int]
+) -> None:
+    n_vocab = llama.n_vocab()
+    with pytest.raises(ProfileError, match=f"names token {n_vocab}, and the model has {n_vocab}"):
+        steer(llama, forcing(llama, n_vocab))
+    assert not {"generate", "eval"} & set(vars(llama))
+    assert greedy(llama, prompt) == unsteered
+    with steer(llama, forcing(llama, n_vocab - 1)):
+        assert greedy(llama, prompt, 2) == 2 * [n_vocab - 1]
+
+
 # ---------------------------------------------------------------- off between generations
 
 
@@ -768,10 +1022,11 @@ def test_a_strength_that_is_no_number_is_refused_and_changes_nothing(
 
 @pytest.mark.parametrize("strength", NO_STRENGTHS)
 @pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("make", [a_profile, tilted])
 def test_a_strength_that_is_no_number_leaves_the_one_before(
-    llama: Llama, prompt: list[int], strength: Any, rows: Rows
+    llama: Llama, prompt: list[int], strength: Any, rows: Rows, make: Callable[..., Profile]
 ) -> None:
-    with steer(llama, a_profile(llama, rows=rows), 0.5) as steering:
+    with steer(llama, make(llama, rows=rows), 0.5) as steering:
         expected = greedy(llama, prompt)
         with pytest.raises(ProfileError, match="strength"):
             steering.strength = strength
@@ -886,10 +1141,13 @@ def is_freed(reference: weakref.ref[Llama]) -> bool:
     return reference() is None
 
 
+@pytest.mark.parametrize("make", [a_profile, tilted])
 @pytest.mark.parametrize("cleared", [True, False])
-def test_a_model_that_nobody_holds_any_more_is_freed(tiny_f32: TinyModel, cleared: bool) -> None:
+def test_a_model_that_nobody_holds_any_more_is_freed(
+    tiny_f32: TinyModel, cleared: bool, make: Callable[[Llama], Profile]
+) -> None:
     llama = Llama(str(tiny_f32.path), n_ctx=64, n_threads=1, verbose=False)
-    steering = steer(llama, a_profile(llama))
+    steering = steer(llama, make(llama))
     greedy(llama, [1, 300, 301])
     if cleared:
         steering.clear()

@@ -1,4 +1,4 @@
-"""The command line: `steerx-edge learn | generate | chat`. One file a command; no logic."""
+"""The command line, `steerx-edge learn` and so on. One file a command; no logic."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from steerx_edge.errors import SteerxError
 
-COMMANDS = ("learn", "generate", "chat")
+COMMANDS = ("learn", "generate", "chat", "evaluate")
 
 
 class _Commands(click.Group):

@@ -7,10 +7,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from steerx_edge.cli.common import model_options, open_engine, sampling_options, strength_option
+from steerx_edge.cli.common import (
+    PastTexts,
+    describe_option,
+    history_options,
+    model_options,
+    open_engine,
+    sampling_options,
+    strength_option,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from steerx_edge.engine import Engine
+    from steerx_edge.history import HistoryItem
     from steerx_edge.prompts import Message
     from steerx_edge.steering import Steering
 
@@ -26,12 +37,16 @@ _LEAST_ROOM = 64
 @click.command()
 @click.option("--profile", "profile_path", required=True, metavar="FILE", help="Your profile.")
 @strength_option
+@history_options
+@describe_option
 @sampling_options
 @model_options
 @click.option("--system", default="", metavar="TEXT", help="System message.")
 def chat(
     profile_path: str,
     strength: float,
+    past: PastTexts | None,
+    describe: bool,
     n_predict: int,
     temp: float,
     seed: int | None,
@@ -41,7 +56,11 @@ def chat(
     n_gpu_layers: int,
     system: str,
 ) -> None:
-    """Chat with a model that writes as you do. Type /help for what can be changed on the way."""
+    """Chat with a model that writes as you do. Type /help for what can be changed on the way.
+
+    With --history, the texts that fit your first message best stand before the conversation and
+    stay there, in half of the context at most; after /reset they are chosen anew.
+    """
     from steerx_edge.profile import Profile
 
     profile = Profile.load(profile_path)
@@ -50,8 +69,11 @@ def chat(
     from steerx_edge.errors import SteerxError
     from steerx_edge.steering import steer
 
-    opening: list[Message] = [{"role": "system", "content": system}] if system else []
-    messages = list(opening)
+    def description(profile: Profile) -> str:
+        entry = profile.entry_for(engine.model_id)
+        return entry.description.text if describe else ""
+
+    conversation = _Conversation(engine, system, past, description(profile))
     steering = steer(engine.llama, profile, strength)
     if sys.stdin.isatty():
         click.echo(f"{engine.model_id.name}, as {profile_path} writes. /help helps.", err=True)
@@ -62,21 +84,20 @@ def chat(
             if command in ("/exit", "/quit"):
                 break
             if command == "/reset":
-                messages = list(opening)
+                conversation.turns = []
                 click.echo("The conversation is forgotten.", err=True)
             elif command == "/strength":
                 _set_strength(steering, argument)
             elif command == "/profile":
                 changed = Profile.load(argument.strip())
-                changed.entry_for(engine.model_id)
+                conversation.description = description(changed)  # refuses other models' profiles
                 steering.clear()
                 steering = steer(engine.llama, changed, steering.strength)
                 click.echo(f"Writing as {argument.strip()}.", err=True)
             elif command.startswith("/"):
                 click.echo(HELP, err=True)
             elif line:
-                turns: list[Message] = [*messages, {"role": "user", "content": line}]
-                messages = _answer(engine, turns, n_predict, temp, seed)
+                conversation.answer(line, n_predict, temp, seed)
         except UnicodeError:
             click.echo("Error: this line is not UTF-8 text.", err=True)
         except SteerxError as error:
@@ -101,25 +122,51 @@ def _set_strength(steering: Steering, argument: str) -> None:
     click.echo(f"Strength {steering.strength:g}.", err=True)
 
 
-def _answer(
-    engine: Engine, messages: list[Message], n_predict: int, temp: float, seed: int | None
-) -> list[Message]:
-    """Print the model's turn and return the conversation with it, cut to what the context holds."""
-    tokens = engine.prompt(messages)
-    while len(tokens) + _LEAST_ROOM > engine.llama.n_ctx() and _turns(messages) > 1:
-        first = next(i for i, message in enumerate(messages) if message["role"] == "user")
-        messages = messages[:first] + messages[first + 2 :]
-        tokens = engine.prompt(messages)
-    answer = ""
-    try:
-        for piece in engine.stream(tokens, max_tokens=n_predict, temperature=temp, seed=seed):
-            click.echo(piece, nl=False)
-            answer += piece
-    except KeyboardInterrupt:  # stops the answer, not the chat
-        pass
-    click.echo()
-    return [*messages, {"role": "assistant", "content": answer}]
+class _Conversation:
+    """The turns so far; before them the system message, the user's texts and a description.
 
+    What stands before them stays as it is, so that the prompt's KV cache stays valid.
+    """
 
-def _turns(messages: list[Message]) -> int:
-    return sum(message["role"] == "user" for message in messages)
+    def __init__(
+        self, engine: Engine, system: str, past: PastTexts | None, description: str
+    ) -> None:
+        self.turns: list[Message] = []
+        self.description = description
+        self._engine = engine
+        self._system = system
+        self._past = past
+        self._shown: list[HistoryItem] = []
+
+    def answer(self, line: str, n_predict: int, temp: float, seed: int | None) -> None:
+        """Print the model's turn. The oldest turns go, where the context does not hold them."""
+        n_ctx = self._engine.llama.n_ctx()
+        turns: list[Message] = [*self.turns, {"role": "user", "content": line}]
+        if self._past and not self.turns:
+            self._shown = self._past.before(
+                line, lambda items: len(self._prompt(turns, items)) <= n_ctx // 2
+            )
+        tokens = self._prompt(turns, self._shown)
+        while len(tokens) + _LEAST_ROOM > n_ctx and len(turns) > 1:
+            turns = turns[2:]
+            tokens = self._prompt(turns, self._shown)
+        answer = ""
+        try:
+            for piece in self._engine.stream(
+                tokens, max_tokens=n_predict, temperature=temp, seed=seed
+            ):
+                click.echo(piece, nl=False)
+                answer += piece
+        except KeyboardInterrupt:  # stops the answer, not the chat
+            pass
+        click.echo()
+        self.turns = [*turns, {"role": "assistant", "content": answer}]
+
+    def _prompt(self, turns: Sequence[Message], shown: Sequence[HistoryItem]) -> list[int]:
+        from steerx_edge.prompts import messages_for
+
+        first, *others = turns
+        opening = messages_for(
+            first["content"], history=shown, description=self.description, system=self._system
+        )
+        return self._engine.prompt([*opening, *others])

@@ -6,13 +6,15 @@ import ctypes
 import math
 import os
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
 if TYPE_CHECKING:
     from steerx_edge.engine import Engine
+    from steerx_edge.history import HistoryItem
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -84,6 +86,87 @@ def sampling_options(command: _Command) -> _Command:
     ):
         command = option(command)
     return command
+
+
+class PastTexts(NamedTuple):
+    """The user's own texts, and how many of them may stand before a request."""
+
+    items: Sequence[HistoryItem]
+    most: int
+
+    def before(
+        self, request: str, fits: Callable[[Sequence[HistoryItem]], bool]
+    ) -> list[HistoryItem]:
+        """Those that fit a request best, and the context; the most relevant last."""
+        from steerx_edge.retrieval import Retriever
+
+        chosen = Retriever(self.items).companions(request, self.most, fits)
+        wanted = min(self.most, len(self.items))
+        if len(chosen) < wanted:
+            click.echo(
+                f"Only {len(chosen)} of {wanted} past texts fit the context; -c raises it.",
+                err=True,
+            )
+        return chosen
+
+
+_RETRIEVE = 4
+
+
+def history_options(command: _Command) -> Callable[..., Any]:
+    """--history and what goes with it, read and given to the command as `past`."""
+
+    @wraps(command)
+    def with_past(
+        *args: Any,
+        history: str | None,
+        retrieve: int | None,
+        user: str | None,
+        response: str | None,
+        request: str | None,
+        **kwargs: Any,
+    ) -> Any:
+        past = None
+        if history is not None:
+            from steerx_edge.history import read_history
+
+            items = read_history(history, user=user, response=response, prompt=request)
+            past = PastTexts(items, retrieve or _RETRIEVE)
+        elif any(option is not None for option in (retrieve, user, response, request)):
+            raise click.UsageError("--retrieve, --user, --response and --request need --history.")
+        return command(*args, past=past, **kwargs)
+
+    options: Callable[..., Any] = with_past
+    for option in (
+        click.option(
+            "--request",
+            metavar="TEMPLATE",
+            help="The request that goes with a text in FILE, as --prompt of learn.",
+        ),
+        click.option(
+            "--response", metavar="FIELD", help="The field of FILE with your text, as of learn."
+        ),
+        click.option("--user", metavar="ID", help="Which user, where FILE holds several."),
+        click.option(
+            "--retrieve",
+            type=click.IntRange(min=1),
+            metavar="K",
+            help=f"How many texts of --history at most. [default: {_RETRIEVE}]",
+        ),
+        click.option(
+            "--history",
+            metavar="FILE",
+            help="Your own texts, as learn reads them: those that fit the prompt best are put "
+            "before it as earlier turns. Nothing of them is stored.",
+        ),
+    ):
+        options = option(options)
+    return options
+
+
+describe_option = click.option(
+    "--describe", is_flag=True, help="Put the profile's description of your writing in the prompt."
+)
 
 
 class FiniteFloat(click.FloatRange):

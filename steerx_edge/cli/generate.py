@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from steerx_edge.cli.common import (
+    PastTexts,
+    describe_option,
+    history_options,
     model_options,
     open_engine,
     read_text,
@@ -16,7 +19,9 @@ from steerx_edge.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
+
+    from steerx_edge.history import HistoryItem
 
 
 @click.command()
@@ -25,16 +30,25 @@ if TYPE_CHECKING:
     "-p", "--prompt", required=True, metavar="TEXT", help="The prompt; - reads standard input."
 )
 @strength_option
+@history_options
+@describe_option
 @sampling_options
 @model_options
 @click.option("--system", default="", metavar="TEXT", help="System message.")
 @click.option("--raw", is_flag=True, help="Continue the prompt as it is, without a chat template.")
-@click.option("--no-steer", is_flag=True, help="Generate without the profile, to compare.")
-@click.option("--compare", is_flag=True, help="Print both, without and with the profile.")
+@click.option("--no-steer", is_flag=True, help="Generate without steering, to compare.")
+@click.option(
+    "--compare",
+    is_flag=True,
+    help="Print both, without and with the profile; with --history or --describe also what these "
+    "do alone.",
+)
 def generate(
     profile_path: str,
     prompt: str,
     strength: float,
+    past: PastTexts | None,
+    describe: bool,
     n_predict: int,
     temp: float,
     seed: int | None,
@@ -50,8 +64,10 @@ def generate(
     """Generate with your profile. The text goes to standard output as it is made."""
     if no_steer and compare:
         raise click.UsageError("--no-steer and --compare exclude each other.")
-    if raw and system:
-        raise click.UsageError("--raw has no place for --system; put it in the prompt.")
+    if raw and (system or past or describe):
+        raise click.UsageError(
+            "--raw has no place for --system, --history and --describe; put it in the prompt."
+        )
 
     from steerx_edge.profile import Profile
 
@@ -60,29 +76,45 @@ def generate(
     if not text.strip():
         raise click.UsageError("The prompt is empty.")
     engine = open_engine(model, threads, n_gpu_layers, ctx_size=ctx_size)
-    profile.entry_for(engine.model_id)  # also without steering: it is what the user asked about
+    # Also without steering: it is what the user asked about.
+    entry = profile.entry_for(engine.model_id)
 
     from steerx_edge.prompts import messages_for
     from steerx_edge.steering import steer
 
-    tokens = engine.raw_prompt(text) if raw else engine.prompt(messages_for(text, system=system))
-    seed = random.randrange(2**31) if seed is None else seed  # noqa: S311 - the same for both
+    def prompt_tokens(history: Sequence[HistoryItem] = (), description: str = "") -> list[int]:
+        if raw:
+            return engine.raw_prompt(text)
+        return engine.prompt(
+            messages_for(text, history=history, description=description, system=system)
+        )
 
-    def stream() -> Iterable[str]:
-        return engine.stream(tokens, max_tokens=n_predict, temperature=temp, seed=seed)
+    description = entry.description.text if describe else ""
+    shown: list[HistoryItem] = []
+    if past:
+        for_answer = min(n_predict if n_predict >= 0 else ctx_size, ctx_size // 2)
+        shown = past.before(
+            text, lambda items: len(prompt_tokens(items, description)) + for_answer < ctx_size
+        )
+    tokens = prompt_tokens(shown, description)
+    added = ["the description"] if describe else []
+    if past:
+        added.append(f"{len(shown)} of your texts")
+    seed = random.randrange(2**31) if seed is None else seed  # noqa: S311 - the same for all
 
-    if no_steer or compare:
+    def answer(tokens: Sequence[int], title: str) -> None:
         if compare:
-            click.secho("--- without the profile", bold=True)
-        _print_stream(stream())
+            click.secho(f"--- {title}", bold=True)
+        for piece in engine.stream(tokens, max_tokens=n_predict, temperature=temp, seed=seed):
+            click.echo(piece, nl=False)
+        click.echo()
+
     if compare:
-        click.secho(f"--- with {profile_path}, strength {strength:g}", bold=True)
+        answer(prompt_tokens(), "without the profile")
+    if no_steer or (compare and added):
+        answer(tokens, f"with {' and '.join(added)} in the prompt")
     if not no_steer:
         with steer(engine.llama, profile, strength):
-            _print_stream(stream())
-
-
-def _print_stream(pieces: Iterable[str]) -> None:
-    for piece in pieces:
-        click.echo(piece, nl=False)
-    click.echo()
+            answer(
+                tokens, f"with {'that and ' if added else ''}{profile_path}, strength {strength:g}"
+            )

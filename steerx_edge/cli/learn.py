@@ -60,11 +60,16 @@ class LayerList(click.ParamType):  # type: ignore[type-arg]
     show_default=True,
     help="Of a longer history, learn from so many of the last texts.",
 )
-@click.option("--layers", type=LayerList(), help="Blocks to steer, from 1, such as 20 or 10,12-14.")
+@click.option(
+    "--layers",
+    type=LayerList(),
+    help="Blocks that may be steered, from 1, such as 20 or 10,12-14. [default: a few are tried]",
+)
 @click.option(
     "--strength",
     type=FiniteFloat(min=0),
-    help="What is added at a layer, as a share of the typical residual norm there.",
+    help="What is added at a layer, as a share of the typical residual norm there: no calibration. "
+    "[default: chosen on texts held out]",
 )
 def learn(
     history: str,
@@ -83,7 +88,8 @@ def learn(
 
     HISTORY is JSON lines with "prompt" and "response" (or "text" alone), a per-author file such as
     LaMP's, or a text file with empty lines between the texts. If the profile exists already, the
-    entry for this model is replaced and those for other models are kept.
+    entry for this model is replaced and those for other models are kept. Interrupted, the same
+    command goes on where it was.
     """
     from steerx_edge.history import read_history
 
@@ -101,17 +107,18 @@ def learn(
         TimeRemainingColumn,
     )
 
+    from steerx_edge.checkpoint import user_path
     from steerx_edge.learning import Settings
     from steerx_edge.learning import learn as learn_profile
 
     settings = Settings(max_items=max_items, layers=layers)
     if strength is not None:
-        settings = replace(settings, strength=strength)
+        settings = replace(settings, strength=strength, calibrate=False)
     console = Console(stderr=True, highlight=False)
     n_used = min(len(items), max_items)
     console.print(f"Learning from {n_used} of {len(items)} texts with {engine.model_id.name}.")
     with Progress(
-        TextColumn("{task.description:11}"),
+        TextColumn("{task.description:16}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -127,6 +134,7 @@ def learn(
             progress=lambda what, done, of: bar.update(
                 task, description=what, completed=done, total=of
             ),
+            resume=user_path() / "unfinished",
         )
     profile = existing.with_entry(learned.entries[0]) if existing else learned
     profile.save(output)
@@ -176,9 +184,32 @@ def _report(console: Any, entry: Entry, output: str) -> None:
     console.print(table)
     console.print(f"\nDescription (by {author[entry.description.origin]}):")
     console.print(escape(entry.description.text))
-    layers = ", ".join(map(str, entry.layers))
     console.print(
         f"\n{counts['anchors']} of {counts['tokens']} tokens in {counts['items']} texts are "
-        f"anchors: your other texts make them much more probable.\nIt steers layer {layers} by "
-        f"{entry.strength:g} of the residual norm. Saved {escape(output)}."
+        f"anchors: your other texts make them much more probable.\n{_carried(entry)}\n"
+        f"Saved {escape(output)}."
     )
+
+
+def _carried(entry: Entry) -> str:
+    """What the profile will do, and what that gave where it was measured."""
+    does = []
+    steered = [
+        f"layer {layer} by {strength:g}"
+        for layer, strength in zip(entry.layers, entry.strengths, strict=True)
+        if strength
+    ]
+    if steered:
+        does.append(f"steers {' and '.join(steered)} of the residual norm")
+    if bias := entry.tilt_bias():
+        does.append(f"makes {len(bias)} tokens more or less probable")
+    said = f"It {' and '.join(does) or 'changes nothing: its strengths are 0'}."
+    if entry.gain is None:
+        return said
+    gave = (
+        f"{entry.gain.mean:+.3f} nats/token (95% interval {entry.gain.low:+.3f} to "
+        f"{entry.gain.high:+.3f}), measured on {entry.gain.items} texts held out."
+    )
+    if not does:
+        return f"No reliable preference found: the best setting gave {gave}\n{said}"
+    return f"{said}\nExpected gain: {gave}"

@@ -118,9 +118,11 @@ def test_the_terminal_shows_the_way_and_what_was_found(learned: Learned) -> None
     assert learned.stdout == b""
     screen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", learned.screen)
     assert f"Learning from {N_ITEMS} of {N_ITEMS} texts with" in screen
-    for step in ("effects", "description", "contrasts", "done"):
+    for step in ("effects", "description", "stylevector", "done"):
         assert step in screen
-    assert f"{2 * N_ITEMS + 1}/{2 * N_ITEMS + 1}" in screen
+    assert "calibration" not in screen  # as the strength was given
+    assert f"{N_ITEMS - 1}/{N_ITEMS}" in screen
+    assert "1/1" in screen
     entry = learned.profile.entries[0]
     assert entry.description.text in " ".join(screen.split())
     for word in entry.words[:12]:
@@ -135,7 +137,7 @@ def test_the_profile_says_what_it_was_learned_from(learned: Learned, llama: Llam
     (entry,) = learned.profile.entries
     assert entry.model == identify(llama)
     assert entry.counts["items"] == N_ITEMS
-    assert entry.strength == STRENGTH
+    assert entry.strengths.tolist() == [np.float32(STRENGTH)]
     items = read_history(learned.folder / "history.jsonl")
     tokens = [llama.tokenize(item.response.encode(), add_bos=False) for item in items]
     assert entry.counts["tokens"] == sum(map(len, tokens))

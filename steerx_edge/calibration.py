@@ -1,0 +1,316 @@
+"""Which carriers, how strong, and whether it is worth it: by the user's own held-out texts.
+
+Fold by fold, everything is made of the other folds, and the texts of this one are scored under a
+grid of settings. The gain of a setting is the mean over texts of the gain in log-probability per
+token. The weakest setting within one standard error of the best is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steerx_edge.analysis import Continuation, Pass
+from steerx_edge.directions import has_direction, mean_direction
+from steerx_edge.effects import bootstrap_mean_interval
+from steerx_edge.interventions import Add
+from steerx_edge.profile import Gain
+from steerx_edge.tilt import TiltCounts
+
+if TYPE_CHECKING:
+    from steerx_edge.engine import Engine
+
+STRENGTHS = (0.1, 0.2)
+"""Shares of the residual norm that every carrier is tried with first."""
+
+TILTS = (0.0, 0.5, 1.0, 1.5)
+
+_TILT_WEIGHT = 0.2  # a whole tilt counts as this share of the residual norm: what "weakest" means
+_GUARDED_TEXTS, _GUARDED_TOKENS = 4, 48
+_MOST_SURPRISE = 0.5  # of the way from the model's own text to the user's, in nats/token
+_MOST_REPEATED = 0.1  # share of repeated 4-grams that may be added
+_WEAKER, _ATTEMPTS = 0.7, 4
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text of the user with its request, as tokens."""
+
+    context: list[int]
+    response: list[int]
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """What can be added after one block.
+
+    Args:
+        source: which backbone.
+        layer: 0-based.
+        differences: (item, n_embd).
+        norm: median length of the residual rows there.
+    """
+
+    source: str
+    layer: int
+    differences: NDArray[np.float32]
+    norm: float
+
+    def direction(self, items: Sequence[int] | None = None) -> NDArray[np.float32]:
+        """Of unit length, (n_embd,), from some of the items; 0 where these cancel out."""
+        chosen = self.differences if items is None else self.differences[list(items)]
+        if not has_direction(chosen):
+            return np.zeros(chosen.shape[1], np.float32)
+        direction: NDArray[np.float32] = mean_direction(chosen[:, None])[0]
+        return direction
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Strengths of some carriers, by their place, and of the tilt."""
+
+    strengths: tuple[tuple[int, float], ...] = ()
+    tilt: float = 0.0
+
+    @property
+    def weight(self) -> float:
+        """How strong it is in all."""
+        return sum(strength for _, strength in self.strengths) + _TILT_WEIGHT * self.tilt
+
+    def scaled(self, factor: float) -> Setting:
+        """The same, weaker."""
+        strengths = tuple((place, factor * strength) for place, strength in self.strengths)
+        return Setting(strengths, factor * self.tilt)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was chosen, and what it gave.
+
+    Args:
+        setting: strengths; 0 where nothing reliable was found.
+        gain: of the setting, or, where its interval reaches 0, of the one that was not reliable;
+            None where it was not measured.
+    """
+
+    setting: Setting
+    gain: Gain | None
+
+
+class Calibrator:
+    """Scores settings on held-out texts, each at most once.
+
+    Args:
+        engine: the model.
+        texts: the user's items.
+        folds: every item in one of them.
+        carriers: at distinct (source, layer).
+        tilt: counts by fold, or None for no tilt.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        texts: Sequence[Text],
+        folds: Sequence[Sequence[int]],
+        carriers: Sequence[Carrier],
+        tilt: TiltCounts | None,
+    ) -> None:
+        self._engine = engine
+        self._texts = texts
+        self._folds = folds
+        self._carriers = carriers
+        self._tilts = (0.0,) if tilt is None else TILTS
+        everything = set(range(len(texts)))
+        self._others = [sorted(everything - set(fold)) for fold in folds]
+        self._directions = [
+            [carrier.direction(others) for carrier in carriers] for others in self._others
+        ]
+        self._values = [
+            None if tilt is None else tilt.values([f for f in range(len(folds)) if f != fold])
+            for fold in range(len(folds))
+        ]
+        self._scores: dict[Setting, NDArray[np.float64]] = {}
+        self.score([()])
+
+    def score(
+        self,
+        choices: Sequence[tuple[tuple[int, float], ...]],
+        done: Callable[[int], None] | None = None,
+        *,
+        tilts: Sequence[float] | None = None,
+    ) -> None:
+        """Score strengths of carriers, each with every strength of the tilt; None takes TILTS."""
+        strengths = self._tilts if tilts is None else tilts
+        choices = [
+            choice
+            for choice in choices
+            if any(Setting(choice, tilt) not in self._scores for tilt in strengths)
+        ]
+        jobs, owners = [], []
+        for fold, values in zip(range(len(self._folds)), self._values, strict=True):
+            biases = None if values is None else np.outer(strengths, values).astype(np.float32)
+            for choice in choices:
+                changes = self._changes(choice, self._directions[fold])
+                for j in self._folds[fold]:
+                    text = self._texts[j]
+                    jobs.append(
+                        Pass(text.context, text.response, tilts=biases, interventions=changes)
+                    )
+                    owners.append((choice, j))
+        for choice in choices:
+            for tilt in strengths:
+                self._scores[Setting(choice, tilt)] = np.zeros(len(self._texts))
+        for (choice, j), result in zip(owners, self._engine.run_many(jobs, done), strict=True):
+            rows = [result.scored] if result.tilted is None else list(result.tilted)
+            for tilt, row in zip(strengths, rows, strict=True):
+                self._scores[Setting(choice, tilt)][j] = row.mean(dtype=np.float64)
+
+    def gains(self, setting: Setting) -> NDArray[np.float64]:
+        """(item,) over unsteered, nats/token."""
+        gains: NDArray[np.float64] = self._scores[setting] - self._scores[Setting()]
+        return gains
+
+    def gain(self, setting: Setting) -> Gain:
+        """The mean of `gains`, with its interval."""
+        gains = self.gains(setting)
+        low, high = bootstrap_mean_interval(gains[:, None])
+        return Gain(float(gains.mean()), float(low[0]), float(high[0]), len(gains))
+
+    def best(self) -> Setting:
+        """The weakest setting within one standard error of the best.
+
+        The error is that of the difference over texts, and no more than that of the best itself:
+        how unlike the texts a setting is does not speak for it.
+        """
+        settings = sorted(self._scores, key=lambda setting: setting.weight)
+        best = max(settings, key=lambda setting: self.gains(setting).mean())
+        for setting in settings:
+            behind = self.gains(best) - self.gains(setting)
+            if behind.mean() <= min(_standard_error(behind), _standard_error(self.gains(best))):
+                return setting
+        return best
+
+    def finer(self) -> list[tuple[tuple[int, float], ...]]:
+        """Choices around the best: weaker, stronger, and with another carrier beside it."""
+        best = max(self._scores, key=lambda setting: self.gains(setting).mean()).strengths
+        if not best:
+            return []
+        taken = {self._carriers[place].layer for place, _ in best}
+        around = [tuple((place, factor * s) for place, s in best) for factor in (0.5, 1.5)]
+        beside = [
+            tuple(sorted((*best, (place, STRENGTHS[0]))))
+            for place, carrier in enumerate(self._carriers)
+            if carrier.layer not in taken
+        ]
+        return [*around, *beside]
+
+    def _changes(
+        self, choice: Sequence[tuple[int, float]], directions: Sequence[NDArray[np.float32]]
+    ) -> tuple[Add, ...]:
+        return tuple(
+            Add(
+                (self._carriers[place].layer,),
+                (strength * self._carriers[place].norm * directions[place])[None],
+            )
+            for place, strength in choice
+        )
+
+    def guarded(self, setting: Setting, bias: NDArray[np.float32] | None) -> Setting:
+        """The setting, weakened until what it writes is fluent.
+
+        Unsteered, what the model writes itself is the least surprising, and the user's own text
+        much more so. Steered text may go half of that way, and repeat hardly more than unsteered.
+
+        Args:
+            setting: strengths.
+            bias: (n_vocab,) the tilt at strength 1, or None.
+        """
+        texts = self._texts[:_GUARDED_TEXTS]
+        directions = [carrier.direction() for carrier in self._carriers]
+
+        def write(setting: Setting) -> tuple[float, float]:
+            tilt: dict[int, float] = {}
+            if bias is not None and setting.tilt:
+                tilt = {int(v): float(setting.tilt * bias[v]) for v in np.flatnonzero(bias)}
+            changes = self._changes(setting.strengths, directions)
+            written = self._engine.analysis.generate_many(
+                [
+                    Continuation(
+                        text.context, _GUARDED_TOKENS, interventions=changes, logit_bias=tilt
+                    )
+                    for text in texts
+                ]
+            )
+            jobs = [
+                Pass(text.context, tokens)
+                for text, tokens in zip(texts, written, strict=True)
+                if tokens
+            ]
+            if not jobs:
+                return 0.0, 0.0
+            surprise = -np.mean([each.scored.mean() for each in self._engine.run_many(jobs)])
+            return float(surprise), float(np.mean([repeated_four_grams(t) for t in written]))
+
+        plain_surprise, plain_repeated = write(Setting())
+        own_surprise = -self._scores[Setting()].mean()
+        most = plain_surprise + _MOST_SURPRISE * max(0.0, own_surprise - plain_surprise)
+        for _ in range(_ATTEMPTS):
+            surprise, repeated = write(setting)
+            if surprise <= most and repeated <= plain_repeated + _MOST_REPEATED:
+                return setting
+            setting = setting.scaled(_WEAKER)
+        return Setting()
+
+
+def calibrate(
+    engine: Engine,
+    texts: Sequence[Text],
+    folds: Sequence[Sequence[int]],
+    carriers: Sequence[Carrier],
+    tilt: TiltCounts | None,
+    *,
+    done: Callable[[int, int], None] = lambda _done, _of: None,
+) -> Calibration:
+    """Choose strengths by cross-validated gain.
+
+    Args:
+        engine: the model.
+        texts: the user's items.
+        folds: every item in one of them.
+        carriers: what can be added, at distinct (source, layer).
+        tilt: counts by fold, or None.
+        done: told how many of how many passes are done.
+
+    Raises:
+        ModelError: llama.cpp fails.
+    """
+    calibrator = Calibrator(engine, texts, folds, carriers, tilt)
+    coarse = [((place, strength),) for place in range(len(carriers)) for strength in STRENGTHS]
+    n_coarse, n_fine = len(coarse) * len(texts), (1 + len(carriers)) * len(texts)
+    total = n_coarse + n_fine + 1
+    calibrator.score(coarse, lambda n: done(n, total))
+    calibrator.score(calibrator.finer(), lambda n: done(n_coarse + n, total))
+    setting = calibrator.best()
+    gain = calibrator.gain(setting)
+    if gain.low > 0:
+        done(n_coarse + n_fine, total)
+        setting = calibrator.guarded(setting, None if tilt is None else tilt.values())
+        calibrator.score([setting.strengths], tilts=(setting.tilt,))
+        gain = calibrator.gain(setting)
+    done(total, total)
+    return Calibration(setting if gain.low > 0 else Setting(), gain)
+
+
+def _standard_error(values: NDArray[np.float64]) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else 0.0
+
+
+def repeated_four_grams(tokens: Sequence[int]) -> float:
+    """The share of 4-grams that have occurred before, 0 to 1."""
+    grams = [tuple(tokens[i : i + 4]) for i in range(len(tokens) - 3)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0

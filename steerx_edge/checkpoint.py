@@ -1,0 +1,92 @@
+"""What a long piece of work has found so far, so that it can be interrupted and resumed.
+
+The files hold tokens of a person's texts and rows of the residual stream. They are readable by
+their owner alone, and removed when the work ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+USER_PATH_VARIABLE = "STEERX_EDGE_USER_PATH"
+
+_FORGOTTEN_AFTER = 30 * 24 * 3600  # seconds
+
+
+def user_path() -> Path:
+    """Where a user's data lies: $STEERX_EDGE_USER_PATH, else the platform's usual place."""
+    from platformdirs import user_data_path
+
+    chosen = os.environ.get(USER_PATH_VARIABLE)
+    return Path(chosen) if chosen else user_data_path("steerx-edge")
+
+
+class Checkpoint:
+    """Named groups of arrays of one piece of work.
+
+    Where there is no folder, or none that can be written, nothing is kept and nothing fails: the
+    work itself does not need it.
+
+    Args:
+        folder: holds the unfinished work of any number of runs.
+        work: everything the results depend on; other work finds nothing of this one's.
+    """
+
+    def __init__(self, folder: Path | None, *work: object) -> None:
+        self._folder: Path | None = None
+        if folder is None:
+            return
+        name = hashlib.sha256(repr(work).encode()).hexdigest()[:32]
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            _remove_forgotten(folder)
+            (folder / name).mkdir(mode=0o700, exist_ok=True)
+            self._folder = folder / name
+
+    def get(self, name: str) -> dict[str, NDArray[Any]] | None:
+        """The arrays, or None where there are none, or none that can be read."""
+        if self._folder is None:
+            return None
+        try:
+            with np.load(self._folder / f"{name}.npz", allow_pickle=False) as file:
+                return dict(file)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+            return None
+
+    def put(self, name: str, **arrays: NDArray[Any]) -> None:
+        """Keep arrays, all of them or none."""
+        if self._folder is None:
+            return
+        with suppress(OSError):
+            descriptor, path = tempfile.mkstemp(dir=self._folder)
+            partial = Path(path)
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    np.savez(file, **arrays)  # type: ignore[arg-type]
+                partial.replace(self._folder / f"{name}.npz")
+            finally:
+                partial.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Forget everything: the work is complete."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _remove_forgotten(folder: Path) -> None:
+    """Work that nobody took up again."""
+    for other in folder.iterdir():
+        with suppress(OSError):
+            if other.is_dir() and time.time() - other.stat().st_mtime > _FORGOTTEN_AFTER:
+                shutil.rmtree(other)

@@ -1,0 +1,43 @@
+"""The token tilt: what a user's own words add to the logits.
+
+The ablation passes tell, for free, how often the user uses each token and how often the unsteered
+model expected it. The logarithm of the ratio is the one-step maximum-likelihood exponential tilt of
+the model to the user's unigrams. It carries words, of full rank, where a direction carries manner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+SMOOTHING = 0.5
+"""Occurrences that are added to what was counted and to what was expected."""
+
+_NEGLIGIBLE = 0.05  # nats
+
+
+@dataclass(frozen=True)
+class TiltCounts:
+    """Token counts of the control arm, by fold.
+
+    Args:
+        used: (fold, n_vocab) how often the user uses each token.
+        expected: (fold, n_vocab) how often the model expected it there.
+    """
+
+    used: NDArray[np.float32]
+    expected: NDArray[np.float32]
+
+    def values(self, folds: Sequence[int] | None = None) -> NDArray[np.float32]:
+        """What is added to the logits at strength 1, from some of the folds: (n_vocab,), nats.
+
+        Small values are 0, so that few are left.
+        """
+        rows = slice(None) if folds is None else list(folds)
+        used, expected = self.used[rows].sum(axis=0), self.expected[rows].sum(axis=0)
+        values: NDArray[np.float32] = np.log((used + SMOOTHING) / (expected + SMOOTHING))
+        values[np.abs(values) < _NEGLIGIBLE] = 0
+        return values
