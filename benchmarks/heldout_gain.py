@@ -17,8 +17,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from steerx_edge import Engine, Entry, HistoryItem, Settings, User, learn, read_users
-from steerx_edge.control_vector import ControlVector
+from steerx_edge.analysis import Pass
 from steerx_edge.effects import bootstrap_mean_interval
+from steerx_edge.evaluation.evaluator import steered
 from steerx_edge.prompts import messages_for
 from steerx_edge.retrieval import Retriever
 
@@ -35,7 +36,9 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=16, help="history items used (default 16)")
     parser.add_argument("--retrieve", type=int, default=4, help="items in the prompt (default 4)")
     parser.add_argument("--layers", help="blocks to steer, by commas")
-    parser.add_argument("--strength", type=float, help="share of the residual norm")
+    parser.add_argument("--fold", type=int, default=4, help="items that share a context")
+    parser.add_argument("--backbones", help="by commas (default: all)")
+    parser.add_argument("--strength", type=float, help="share of the residual norm; not calibrated")
     args = parser.parse_args()
 
     engine = Engine(args.model, n_threads=args.threads)
@@ -45,8 +48,11 @@ def main() -> None:
     defaults = Settings()
     settings = Settings(
         layers=tuple(map(int, args.layers.split(","))) if args.layers else None,
+        backbones=tuple(args.backbones.split(",")) if args.backbones else defaults.backbones,
+        calibrate=args.strength is None,
         strength=defaults.strength if args.strength is None else args.strength,
         max_items=args.items,
+        fold=args.fold,
     )
     entries = []
     for user in users:
@@ -66,6 +72,14 @@ def report(user: User, entry: Entry, seconds: float) -> None:
     """What was learned of a user."""
     words = " ".join(word.word for word in entry.words[:12])
     print(f"{user.id}: {entry.counts['items']} items, {entry.counts['tokens']} tokens, ", end="")
+    carried = [
+        f"{source} at {layer} by {strength:.2g}"
+        for source, layer, strength in zip(
+            entry.sources, entry.layers, entry.strengths, strict=True
+        )
+    ]
+    tilt = f"tilt {entry.tilt.strength:g}" if entry.tilt else "no tilt"
+    print(f"{', '.join(carried)}, {tilt}, expected {entry.gain}, ", end="")
     print(f"{seconds:.0f} s\n  words: {words}\n  {entry.description.origin}: ", end="")
     print(entry.description.text, flush=True)
 
@@ -78,44 +92,42 @@ def gains(
     args: argparse.Namespace,
 ) -> list[float]:
     """Unsteered log-probability per token, then a gain for each of COLUMNS."""
-    own = entries[users.index(user)]
+    own = users.index(user)
     history = user.history[-args.items :]
     retriever = Retriever(history)
-    per_query = []
+    passes = []
     for query in user.queries:
         found = retriever.retrieve(query.request, args.retrieve)[::-1]
         shown = [history[i] for i in found]
-        base = score(engine, query)
-        others = [score(engine, query, entry=entry) for entry in entries if entry is not own]
-        profile = score(engine, query, entry=own)
-        swapped = float(np.mean(others)) if others else float("nan")
-        per_query.append(
-            [
-                base,
-                profile - base,
-                swapped - base,
-                profile - swapped,
-                score(engine, query, shown=shown) - base,
-                score(engine, query, shown=shown, entry=own) - base,
-                score(engine, query, description=own.description.text) - base,
-            ]
-        )
-    return [float(mean) for mean in np.mean(per_query, axis=0)]
+        description = entries[own].description.text
+        passes += [
+            scoring_pass(engine, query),
+            *(scoring_pass(engine, query, entry=entry) for entry in entries),
+            scoring_pass(engine, query, shown=shown),
+            scoring_pass(engine, query, shown=shown, entry=entries[own]),
+            scoring_pass(engine, query, description=description),
+        ]
+    scores = np.array([result.scored.mean() for result in engine.run_many(passes)])
+    table = scores.reshape(len(user.queries), -1)
+    base = table[:, 0]
+    by_entry, (shown, both, described) = table[:, 1:-3].T - base, table[:, -3:].T - base
+    others = np.delete(by_entry, own, axis=0).mean(axis=0) if len(users) > 1 else np.nan
+    columns = [base, by_entry[own], others, by_entry[own] - others, shown, both, described]
+    return [float(np.mean(column)) for column in columns]
 
 
-def score(
+def scoring_pass(
     engine: Engine,
     query: HistoryItem,
     *,
     shown: Sequence[HistoryItem] = (),
     description: str = "",
     entry: Entry | None = None,
-) -> float:
-    """Mean log-probability per token of the user's real text, in nats."""
-    control = ControlVector(entry.layers, entry.vectors()) if entry else None
+) -> Pass:
+    """The user's real text after its request."""
     context = engine.prompt(messages_for(query.request, history=shown, description=description))
     response = engine.tokenize(query.response)[: max(1, engine.analysis.n_ctx - len(context))]
-    return float(engine.score(context, response, control=control).mean())
+    return Pass(context, response, **(steered(entry) if entry else {}))
 
 
 def interval(column: np.ndarray) -> str:

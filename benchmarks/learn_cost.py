@@ -26,24 +26,32 @@ llama.eval(llama.tokenize(b"It was the best of times, it was the worst of times.
 """
 
 
+MOST_MORE = 150  # megabytes
+
+
 def main() -> None:
-    """Print one line."""
+    """Print a line for each model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("history")
-    parser.add_argument("-m", "--model")
+    parser.add_argument("-m", "--model", action="append")
     parser.add_argument("--user")
     args = parser.parse_args()
-    model = str(find_model(args.model))
-    with tempfile.TemporaryDirectory() as folder:
-        profile = Path(folder) / "me.json"
-        command = [sys.executable, "-m", "steerx_edge", "learn", args.history, "-m", model]
-        command += ["-o", str(profile), *(["--user", args.user] if args.user else [])]
-        seconds, peak = run(command)
-        _, plain = run([sys.executable, "-c", PLAIN, model])
+    missed = False
+    for given in args.model or [None]:
+        model = str(find_model(given))
+        with tempfile.TemporaryDirectory() as folder:
+            profile = Path(folder) / "me.json"
+            command = [sys.executable, "-m", "steerx_edge", "learn", args.history, "-m", model]
+            command += ["-o", str(profile), *(["--user", args.user] if args.user else [])]
+            seconds, peak = run(command)
+            _, plain = run([sys.executable, "-c", PLAIN, model])
+            kilobytes = profile.stat().st_size / 1000
+        missed = missed or peak - plain > MOST_MORE
         print(
-            f"{Path(model).stem}: learn {seconds:.1f} s, peak {peak:.0f} MB "
-            f"(plain context {plain:.0f} MB), profile {profile.stat().st_size / 1000:.1f} kB"
+            f"{Path(model).stem}: learn {seconds:.1f} s, profile {kilobytes:.1f} kB, peak "
+            f"{peak:.0f} MB (plain context {plain:.0f} MB), {peak - plain:+.0f} <= +{MOST_MORE} MB"
         )
+    raise SystemExit(missed)
 
 
 def run(command: list[str]) -> tuple[float, float]:

@@ -10,7 +10,8 @@ import argparse
 import numpy as np
 
 from steerx_edge import Engine, Profile, read_history
-from steerx_edge.control_vector import ControlVector
+from steerx_edge.analysis import Pass
+from steerx_edge.evaluation.evaluator import steered
 from steerx_edge.prompts import messages_for
 
 
@@ -23,16 +24,19 @@ def main() -> None:
     args = parser.parse_args()
     engine = Engine(args.model)
     entry = Profile.load(args.profile).entry_for(engine.model_id)
-    control = ControlVector(entry.layers, entry.vectors())
     print("log-probability, nats/token:  without  with   gain")
     gains = []
     for number, item in enumerate(read_history(args.texts), start=1):
         context = engine.prompt(messages_for(item.request))
         response = engine.tokenize(item.response)
-        plain = float(engine.score(context, response).mean())
-        steered = float(engine.score(context, response, control=control).mean())
-        gains.append(steered - plain)
-        print(f"held-out text {number}:              {plain:7.3f} {steered:7.3f} {gains[-1]:+.3f}")
+        before, after = (
+            float(result.scored.mean())
+            for result in engine.run_many(
+                [Pass(context, response), Pass(context, response, **steered(entry))]
+            )
+        )
+        gains.append(after - before)
+        print(f"held-out text {number}:              {before:7.3f} {after:7.3f} {gains[-1]:+.3f}")
     print(f"mean gain {np.mean(gains):+.3f}")
 
 

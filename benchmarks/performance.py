@@ -1,0 +1,414 @@
+"""What steerx-edge costs, set against llama.cpp itself on the same machine, in the same run.
+
+Each line is a ratio of times taken in turns: its median over the rounds with the quartiles, and the
+bar it must reach. The exit status is 1 where one is missed by more than the measured noise, that is
+where the better quartile misses it too.
+
+    python benchmarks/performance.py [-m MODEL.gguf ...] [--only scoring,capture,...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import llama_cpp
+import numpy as np
+from in_turns import Ratio, ratio, seconds_in_turns
+from llama_cpp import Llama
+
+from steerx_edge import Engine, HistoryItem, Profile, Settings, learn, read_history, steer
+from steerx_edge.analysis import Continuation, Pass, PassResult
+from steerx_edge.interventions import Add
+from steerx_edge.profile import Entry
+
+TEXTS = Path(__file__).parent.parent / "docs" / "demo" / "history.jsonl"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One ratio against its bar; at least, or at most."""
+
+    what: str
+    against: str
+    value: Ratio
+    bar: float
+    at_least: bool
+
+    @property
+    def verdict(self) -> str:
+        """reached, missed, or missed within the noise."""
+        if self.at_least:
+            inside, nearly = self.value.median >= self.bar, self.value.high >= self.bar
+        else:
+            inside, nearly = self.value.median <= self.bar, self.value.low <= self.bar
+        return "reached" if inside else "within noise" if nearly else "MISSED"
+
+    def __str__(self) -> str:
+        sign = ">=" if self.at_least else "<="
+        bar = f"{sign} {self.bar:g}"
+        return f"{self.what:44} {self.against:34} {self.value!s:>22}  {bar:>8}  {self.verdict}"
+
+
+class Bare:
+    """A plain context on the same weights, through the C functions and nothing else."""
+
+    def __init__(self, llama: Llama, n_ctx: int = 2048) -> None:
+        params = type(llama.context_params).from_buffer_copy(llama.context_params)
+        params.n_ctx = n_ctx
+        params.n_batch = params.n_ubatch = 512
+        params.n_outputs_max = params.n_outputs_max_per_seq = 512
+        params.n_threads = params.n_threads_batch
+        self._context = llama_cpp.llama_init_from_model(llama.model, params)
+        self._batch = llama_cpp.llama_batch_init(512, 0, 1)
+
+    def evaluate(self, tokens: Sequence[int], *, logits: bool) -> None:
+        """All tokens of one sequence, in calls of 512; logits of all rows, or of the last."""
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), False)
+        for begin in range(0, len(tokens), 512):
+            part = tokens[begin : begin + 512]
+            self._batch.n_tokens = len(part)
+            for row, token in enumerate(part):
+                self._batch.token[row] = token
+                self._batch.pos[row] = begin + row
+                self._batch.n_seq_id[row] = 1
+                self._batch.seq_id[row][0] = 0
+                self._batch.logits[row] = logits or begin + row == len(tokens) - 1
+            if llama_cpp.llama_decode(self._context, self._batch) != 0:
+                raise SystemExit("llama_decode failed")
+            llama_cpp.llama_get_logits_ith(self._context, len(part) - 1)
+
+    def close(self) -> None:
+        """Free it, before the model."""
+        llama_cpp.llama_batch_free(self._batch)
+        llama_cpp.llama_free(self._context)
+
+
+class CountingEngine(Engine):
+    """Remembers the passes it was asked for, to count their distinct tokens."""
+
+    def __init__(self, model: str, n_threads: int | None) -> None:
+        super().__init__(model, n_threads=n_threads)
+        self.jobs: list[Pass] = []
+        self.n_written = 0
+
+    def run_many(
+        self, jobs: Sequence[Pass], done: Callable[[int], None] | None = None
+    ) -> list[PassResult]:
+        """Note the passes, and run them."""
+        self.jobs += jobs
+        return super().run_many(jobs, done)
+
+    def generate(self, prompt: Sequence[int], **options: Any) -> str:
+        """Note the tokens, and generate."""
+        text = super().generate(prompt, **options)
+        self.n_written += len(prompt) + len(self.tokenize(text))
+        return text
+
+    def n_distinct(self) -> int:
+        """Tokens that must be evaluated however much is shared: the nodes of the tree."""
+        prefixes = {
+            bytes(np.asarray([*job.context[:-1]][:n], dtype=np.int32))
+            for job in self.jobs
+            for n in range(1, len(job.context))
+        }
+        return len(prefixes) + sum(1 + len(job.response) for job in self.jobs) + self.n_written
+
+
+def text_tokens(engine: Engine, n: int) -> list[int]:
+    """Real prose."""
+    text = "\n\n".join(item.response for item in read_history(TEXTS))
+    return engine.tokenize(text)[:n]
+
+
+def short_items(n: int) -> list[HistoryItem]:
+    """Texts of 70 words and their requests."""
+    words = " ".join(item.response for item in read_history(TEXTS)).split()
+    return [
+        HistoryItem(
+            " ".join(words[70 * i : 70 * (i + 1)]),
+            f"Write a paragraph about {' '.join(words[70 * i : 70 * i + 6])}.",
+        )
+        for i in range(n)
+    ]
+
+
+def scoring(engine: CountingEngine, rounds: int) -> Iterator[Line]:
+    """Scored tokens per second."""
+    tokens = text_tokens(engine, 512)
+    bare = Bare(engine.llama)
+    whole = Pass(tokens[:1], tokens[1:])
+    times = seconds_in_turns(
+        {
+            "bare": lambda: bare.evaluate(tokens, logits=True),
+            "ours": lambda: engine.run(whole),
+        },
+        rounds,
+    )
+    bare.close()
+    speed = len(tokens) / np.median(times["ours"])
+    yield Line(
+        f"scored tokens per second ({speed:.0f})",
+        "bare decode, logits on all rows",
+        ratio(times["bare"], times["ours"]),
+        0.95,
+        at_least=True,
+    )
+    few = tokens[:48]  # it takes most of a second a token
+    text = b"".join(engine.pieces(few)).decode(errors="ignore")
+    echoing = Llama(
+        engine.llama.model_path,
+        n_ctx=512,
+        logits_all=True,
+        n_threads=engine.llama.n_threads,
+        n_threads_batch=engine.llama.n_threads_batch,
+        verbose=False,
+    )
+    times = seconds_in_turns(
+        {
+            "echo": lambda: echoing.create_completion(text, max_tokens=1, echo=True, logprobs=1),
+            "ours": lambda: engine.run(whole),
+        },
+        max(2, rounds // 2),
+    )
+    echoing.close()
+    as_few = [seconds * len(few) / len(tokens) for seconds in times["ours"]]
+    yield Line(
+        "scored tokens per second",
+        "llama-cpp-python, echo + logprobs",
+        ratio(times["echo"], as_few),
+        30 if engine.model_id.n_params > 300e6 else 10,
+        at_least=True,
+    )
+
+
+def capture(engine: CountingEngine, rounds: int) -> Iterator[Line]:
+    """Reading the residual stream."""
+    tokens = text_tokens(engine, 512)
+    n_layer = engine.analysis.n_layer
+    bare = Bare(engine.llama)
+    context, response = tokens[:1], tokens[1:]
+    mean = np.full((1, len(tokens)), 1 / len(tokens), np.float32)
+    middle = Pass(context, response, score=False, layers=(n_layer // 2 - 1,), weights=mean)
+    everything = Pass(context, response, score=False, layers=tuple(range(n_layer)))
+    times = seconds_in_turns(
+        {
+            "bare": lambda: bare.evaluate(tokens, logits=False),
+            "middle": lambda: engine.run(middle),
+            "everything": lambda: engine.run(everything),
+        },
+        rounds,
+    )
+    bare.close()
+    against = "bare pass"
+    yield Line(
+        "mean of the middle layer, early exit",
+        against,
+        ratio(times["middle"], times["bare"]),
+        0.62,
+        at_least=False,
+    )
+    yield Line(
+        "all rows of all layers",
+        against,
+        ratio(times["everything"], times["bare"]),
+        1.10,
+        at_least=False,
+    )
+
+
+def learning(engine: CountingEngine, rounds: int) -> Iterator[Line]:
+    """Learning against the tokens that it cannot do without, and as the history grows."""
+    passes_only = Settings(
+        backbones=("context-contrast",), tilt=False, calibrate=False, max_items=80
+    )
+    items = short_items(20)
+    bare = Bare(engine.llama)
+    tokens = text_tokens(engine, 512)
+    engine.jobs, engine.n_written = [], 0
+    learn(engine, items, passes_only)
+    n_distinct = engine.n_distinct()
+    times = seconds_in_turns(
+        {
+            "bare": lambda: bare.evaluate(tokens, logits=False),
+            "learn": lambda: learn(engine, items, passes_only),
+        },
+        max(2, rounds // 2),
+    )
+    bare.close()
+    at_bare_speed = [seconds * n_distinct / len(tokens) for seconds in times["bare"]]
+    yield Line(
+        f"learn, 20 items of 70 words ({np.median(times['learn']):.0f} s)",
+        f"{n_distinct} distinct tokens at bare speed",
+        ratio(times["learn"], at_bare_speed),
+        1.25,
+        at_least=False,
+    )
+    sizes = {n: [*short_items(40), *short_items(40)][:n] for n in (10, 20, 40, 80)}
+    times = seconds_in_turns(
+        {str(n): partial(learn, engine, texts, passes_only) for n, texts in sizes.items()},
+        1,
+        warm_up=False,
+    )
+    each = [times[str(n)][0] / n for n in sizes]
+    yield Line(
+        f"learn, seconds an item: {' '.join(f'{one:.2f}' for one in each)}",
+        "80 items against 20",
+        ratio([each[3]], [each[1]]),
+        1.10,
+        at_least=False,
+    )
+    times = seconds_in_turns(
+        {
+            "without": partial(learn, engine, items, Settings(calibrate=False)),
+            "with": partial(learn, engine, items),
+        },
+        1,
+        warm_up=False,
+    )
+    yield Line(
+        f"learn with calibration ({times['with'][0]:.0f} s)",
+        "learn without",
+        ratio(times["with"], times["without"]),
+        4,
+        at_least=False,
+    )
+
+
+def profile_of(engine: Engine, seed: int) -> Profile:
+    """A weak random direction: what it costs does not depend on where it points."""
+    rng = np.random.default_rng(seed)
+    n_embd = engine.model_id.n_embd
+    direction = rng.standard_normal((1, n_embd)).astype(np.float32)
+    direction /= np.linalg.norm(direction)
+    learned = learn(engine, short_items(2), Settings(calibrate=False)).entries[0]
+    values = vars(learned) | {"directions": direction, "strengths": [0.02]}
+    return Profile(entries=(Entry(**values),))
+
+
+def steering(engine: CountingEngine, rounds: int) -> Iterator[Line]:
+    """Generating under a profile."""
+    llama = engine.llama
+    profile, other = profile_of(engine, 1), profile_of(engine, 2)
+    entry = profile.entries[0]
+    prompt = text_tokens(engine, 64)
+    n_tokens = 128
+
+    def generate() -> None:
+        llama.reset()
+        for count, _ in enumerate(llama.generate(prompt, temp=0), start=1):
+            if count == n_tokens:
+                break
+
+    def generate_steered() -> None:
+        with steer(llama, profile):
+            generate()
+
+    def side_by_side(changes: Sequence[tuple[Add, ...]]) -> Callable[[], object]:
+        # Different prompts, or they would be shared; nothing ends a text early.
+        end = {llama.token_eos(): -1e9}
+        jobs = [
+            Continuation(
+                text_tokens(engine, 64 + i), n_tokens, interventions=change, logit_bias=end
+            )
+            for i, change in enumerate(changes)
+        ]
+        return lambda: engine.analysis.generate_many(jobs)
+
+    rng = np.random.default_rng(0)
+    n_embd = engine.model_id.n_embd
+    added = [
+        (Add(entry.layers, 0.01 * rng.standard_normal((1, n_embd)).astype(np.float32)),)
+        for _ in range(4)
+    ]
+    times = seconds_in_turns(
+        {
+            "plain": generate,
+            "steered": generate_steered,
+            "one": side_by_side([()]),
+            "one hooked": side_by_side(added[:1]),
+            "four": side_by_side([()] * 4),
+            "four hooked": side_by_side(added),
+        },
+        rounds,
+    )
+    speed = n_tokens / float(np.median(times["steered"]))
+    yield Line(
+        f"generation, control vector ({speed:.0f} tokens/s)",
+        "unsteered",
+        ratio(times["plain"], times["steered"]),
+        0.98,
+        at_least=True,
+    )
+    yield Line(
+        "generation, hook on one layer",
+        "unsteered",
+        ratio(times["one"], times["one hooked"]),
+        0.97,
+        at_least=True,
+    )
+    yield Line(
+        "a batch of 4, 4 different profiles",
+        "the same batch unsteered",
+        ratio(times["four"], times["four hooked"]),
+        0.93,
+        at_least=True,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "me.json"
+        profile.save(path)
+
+        def load_and_apply() -> None:
+            steer(llama, Profile.load(path)).clear()
+
+        def switch() -> None:
+            steer(llama, other).clear()
+
+        times = seconds_in_turns({"load": load_and_apply, "switch": switch}, 10 * rounds)
+    for name, what, bar in (
+        ("load", "profile load + apply, ms", 5),
+        ("switch", "another profile, ms", 1),
+    ):
+        milliseconds = [1000 * seconds for seconds in times[name]]
+        yield Line(what, "-", ratio(milliseconds, [1.0] * len(milliseconds)), bar, at_least=False)
+
+
+PARTS: dict[str, Callable[[CountingEngine, int], Iterator[Line]]] = {
+    "scoring": scoring,
+    "capture": capture,
+    "learning": learning,
+    "steering": steering,
+}
+
+
+def main() -> None:
+    """Print the table of each model."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-m", "--model", action="append", help="GGUF; may be given several times")
+    parser.add_argument("-t", "--threads", type=int)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, by commas")
+    args = parser.parse_args()
+    missed = False
+    for model in args.model or [None]:
+        engine = CountingEngine(model, args.threads)
+        print(f"\n{engine.model_id.name}, {engine.llama.n_threads} threads")
+        for part in args.only.split(","):
+            for line in PARTS[part](engine, args.rounds):
+                print(line, flush=True)
+                missed = missed or line.verdict == "MISSED"
+        engine.close()
+        engine.llama.close()
+    raise SystemExit(missed)
+
+
+if __name__ == "__main__":
+    main()

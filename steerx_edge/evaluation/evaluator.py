@@ -1,0 +1,338 @@
+"""The figures of one user: real texts scored, and written anew, under each arm."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from steerx_edge.analysis import Continuation, Pass
+from steerx_edge.evaluation.sample import Plan, Sample, drawn_items, stranger
+from steerx_edge.evaluation.text_metrics import Attribution, overlap, repeats
+from steerx_edge.history import HistoryItem, User
+from steerx_edge.interventions import Add
+from steerx_edge.learning import Settings, learn
+from steerx_edge.profile import Entry, Profile
+from steerx_edge.prompts import messages_for
+from steerx_edge.retrieval import Retriever
+
+if TYPE_CHECKING:
+    from steerx_edge.engine import Engine
+
+Row = dict[str, Any]
+"""The figures of one unit, as they are stored; see docs/evaluation.md."""
+
+Unit = tuple[str, str]
+"""A user's id and a method's name; BASELINES for what no profile takes part in."""
+
+BASELINES = ""
+
+_Point = tuple[str, float, str]  # of a sweep: over what, at which value, which arm
+_Key = TypeVar("_Key", bound=Hashable)
+
+# Plain statements, written for this purpose, so that no model has them by heart.
+NEUTRAL_TEXTS = (
+    "Water boils at a lower temperature in the mountains than at the coast, because the air above "
+    "presses on it less. A potato that is done in twenty minutes at the harbour needs half an hour "
+    "in a hut at three thousand metres, however high the flame is turned.",
+    "A bicycle stays upright mainly because its front wheel turns into a fall. When the frame "
+    "leans to the left, the wheel steers to the left, and the tyres move back under the weight of "
+    "the rider. At walking pace the effect is small, which is why beginners wobble.",
+    "The library opens at nine on weekdays and at ten on Saturdays. Members may borrow up to "
+    "twelve books for four weeks, and renew each of them twice unless somebody else has asked for "
+    "it. Newspapers and maps are read in the building.",
+)
+
+
+WITHOUT_PROFILE = {
+    "own": "unsteered",
+    "generic": "unsteered",
+    "swapped": "unsteered",
+    "prompt + own": "prompt",
+}
+"""What an arm is where its profile does nothing."""
+
+
+def steered(entry: Entry, strength: float = 1.0) -> dict[str, Any]:
+    """What a `Pass` or `Continuation` needs to be steered by an entry: the arguments for it.
+
+    Nothing where the entry does nothing.
+    """
+    steering: dict[str, Any] = {}
+    vectors = entry.vectors(strength)
+    if vectors.any():
+        steering["interventions"] = (Add(entry.layers, vectors, entry.rows),)
+    if bias := entry.tilt_bias(strength):
+        steering["logit_bias"] = bias
+    return steering
+
+
+@dataclass(frozen=True)
+class _Condition:
+    """Under what a text is scored or written."""
+
+    entry: Entry | None = None
+    strength: float = 1.0
+    history: Sequence[HistoryItem] = ()  # what is retrieved from
+    description: str = ""
+
+    @property
+    def steering(self) -> dict[str, Any]:
+        return steered(self.entry, self.strength) if self.entry else {}
+
+    @property
+    def prompts(self) -> bool:
+        """Whether it changes the prompt."""
+        return bool(self.history or self.description)
+
+
+Arms = Mapping[str, Sequence[_Condition]]
+"""By name. Figures of several conditions are averaged; texts are written under the first."""
+
+
+class Evaluator:
+    """Measures units on one engine.
+
+    Args:
+        engine: the model.
+        sample: the users.
+        plan: what is measured.
+        methods: settings by name.
+        profiles: a folder for what is learned.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        sample: Sample,
+        plan: Plan,
+        methods: Mapping[str, Settings],
+        profiles: Path,
+    ) -> None:
+        self._engine = engine
+        self._sample = sample
+        self._plan = plan
+        self._methods = methods
+        self._profiles = profiles
+        self._n_ctx = engine.analysis.n_ctx
+
+    def learn_own(self, unit: Unit) -> None:
+        """Learn a user's profile, unless it is there: it will be swapped in for another user."""
+        user, method = unit
+        self._own(self._sample.by_id[user], method)
+
+    def measure(self, unit: Unit) -> Row:
+        """The figures of a unit."""
+        name, method = unit
+        user = self._sample.by_id[name]
+        row: Row = {"user": name, "method": method}
+        if method == BASELINES:
+            row |= {"items": len(user.history), "queries": len(user.queries)}
+            arms = self._baselines(user)
+            points: dict[_Point, Sequence[_Condition]] = {}
+        else:
+            arms = self._method_arms(user, method)
+            # Measured again it would differ: see docs/evaluation.md on rounding.
+            row["same"] = {
+                arm: plain
+                for arm, plain in WITHOUT_PROFILE.items()
+                if arm in arms and not any(condition.steering for condition in arms[arm])
+            }
+            arms = {arm: arms[arm] for arm in arms if arm not in row["same"]}
+            points = self._sweep(user, method, arms)
+        scored: dict[Any, Sequence[_Condition]] = {**arms, **points}
+        log_probs = self._means({key: self._passes(user, scored[key]) for key in scored})
+        neutral = self._means(
+            {
+                arm: self._neutral_passes(conditions)
+                for arm, conditions in arms.items()
+                if not any(condition.prompts for condition in conditions)
+            }
+        )
+        row["arms"] = {arm: {"log_prob": log_probs[arm]} for arm in arms}
+        for arm in neutral:
+            row["arms"][arm]["neutral"] = neutral[arm]
+        row["sweep"] = [
+            {"over": over, "at": at, "arm": arm, "log_prob": log_probs[over, at, arm]}
+            for over, at, arm in points
+        ]
+        if self._plan.generate:
+            texts = self._generated(user, arms)
+            if method == BASELINES:
+                texts["real"] = [query.response for query in user.queries]
+            for arm, figures in self._text_figures(user, texts).items():
+                row["arms"].setdefault(arm, {}).update(figures)
+        return row
+
+    def _baselines(self, user: User) -> Arms:
+        drawn = [_Condition(history=items) for items in self._drawn(user)]
+        arms = {
+            "unsteered": [_Condition()],
+            "prompt": [_Condition(history=user.history)],
+            "others' prompt": drawn,
+        }
+        return {arm: conditions for arm, conditions in arms.items() if conditions}
+
+    def _method_arms(self, user: User, method: str) -> Arms:
+        own = self._own(user, method)
+        other = stranger(self._sample, user, self._plan.seed)
+        generic = [
+            self._learned(user, method, f"generic{draw}", items)
+            for draw, items in enumerate(self._drawn(user))
+        ]
+        arms = {
+            "description": [_Condition(description=own.description.text)],
+            "own": [_Condition(own)],
+            "generic": [_Condition(entry) for entry in generic],
+            "swapped": [_Condition(self._own(other, method))] if other else [],
+            "prompt + own": [_Condition(own, history=user.history)],
+        }
+        return {arm: conditions for arm, conditions in arms.items() if conditions}
+
+    def _sweep(self, user: User, method: str, arms: Arms) -> dict[_Point, Sequence[_Condition]]:
+        points: dict[_Point, Sequence[_Condition]] = {}
+        for strength in self._plan.strengths:
+            for arm in ("own", "generic"):
+                if arm in arms and strength not in (0, 1):  # unsteered, and the arms themselves
+                    changed = [replace(each, strength=strength) for each in arms[arm]]
+                    points["strength", strength, arm] = changed
+        for layer in self._plan.layers:
+            points["layer", layer, "own"] = [_Condition(self._own(user, method, layer))]
+        return points
+
+    def _drawn(self, user: User) -> list[list[HistoryItem]]:
+        draws = range(self._plan.draws)
+        drawn = (drawn_items(self._sample, user, draw, self._plan.seed) for draw in draws)
+        return [items for items in drawn if len(items) > 1]
+
+    def _own(self, user: User, method: str, layer: int | None = None) -> Entry:
+        if layer is None:
+            return self._learned(user, method, "own", user.history)
+        return self._learned(user, method, f"layer{layer}", user.history, layers=(layer,))
+
+    def _learned(
+        self, user: User, method: str, kind: str, items: Sequence[HistoryItem], **changed: Any
+    ) -> Entry:
+        number = list(self._sample.by_id).index(user.id)
+        path = self._profiles / f"{method}-{number}-{kind}.json"
+        if path.exists():
+            return Profile.load(path).entry_for(self._engine.model_id)
+        settings = replace(self._methods[method], max_items=self._plan.items, **changed)
+        profile = learn(self._engine, items, settings)
+        profile.save(path)
+        return profile.entry_for(self._engine.model_id)
+
+    def _passes(self, user: User, conditions: Sequence[_Condition]) -> list[Pass]:
+        """The user's real texts."""
+        return [
+            Pass(context, self._cut(query.response, 4), **condition.steering)
+            for condition in conditions
+            for query, context in zip(user.queries, self._contexts(user, condition), strict=True)
+        ]
+
+    def _neutral_passes(self, conditions: Sequence[_Condition]) -> list[Pass]:
+        context = self._engine.prompt(messages_for(""))
+        return [
+            Pass(context, self._cut(text, 4), **condition.steering)
+            for condition in conditions
+            for text in NEUTRAL_TEXTS
+        ]
+
+    def _means(self, passes: Mapping[_Key, Sequence[Pass]]) -> dict[_Key, float]:
+        """Log-probability: the mean over a key's passes of the mean over tokens."""
+        # All at once, so that what they begin with is evaluated once.
+        results = iter(self._engine.run_many([job for jobs in passes.values() for job in jobs]))
+        return {
+            key: float(np.mean([next(results).scored.mean(dtype=np.float64) for _ in jobs]))
+            for key, jobs in passes.items()
+        }
+
+    def _generated(self, user: User, arms: Arms) -> dict[str, list[str]]:
+        """Greedy answers to the user's queries."""
+        n_tokens = min(self._plan.generate, self._n_ctx // 4)  # as many after every prompt
+        jobs = [
+            Continuation(context, n_tokens, **conditions[0].steering)
+            for conditions in arms.values()
+            for context in self._contexts(user, conditions[0])
+        ]
+        texts = iter(self._engine.generate_many(jobs))
+        return {arm: [next(texts).strip() for _ in user.queries] for arm in arms}
+
+    def _text_figures(
+        self, user: User, texts: Mapping[str, Sequence[str]]
+    ) -> dict[str, dict[str, float]]:
+        """By arm, the means over texts that answer the user's queries."""
+        contexts = self._contexts(user, _Condition())
+        passes = {
+            arm: [
+                Pass(context, tokens)
+                for context, text in zip(contexts, written, strict=True)
+                if (tokens := self._cut(text, 4))
+            ]
+            for arm, written in texts.items()
+        }
+        surprise = self._means({arm: jobs for arm, jobs in passes.items() if jobs})
+        means = {}
+        for arm, written in texts.items():
+            by_text = [
+                self._text_figure(user, query.response, text)
+                for query, text in zip(user.queries, written, strict=True)
+            ]
+            means[arm] = {
+                name: float(np.mean([each[name] for each in by_text])) for name in by_text[0]
+            }
+            if arm in surprise:
+                means[arm]["surprise"] = -surprise[arm]
+        return means
+
+    def _text_figure(self, user: User, real: str, text: str) -> dict[str, float]:
+        figures = {**overlap(real, text), "repeats": repeats(text)}
+        if self._attribution:
+            rank = self._attribution.rank(user.id, text)
+            figures |= {"top1": float(rank == 1), "mrr": 1 / rank}
+        return figures
+
+    @cached_property
+    def _attribution(self) -> Attribution | None:
+        texts = {user.id: [item.response for item in user.history] for user in self._sample.people}
+        return Attribution(texts) if len(texts) > 1 else None
+
+    def _contexts(self, user: User, condition: _Condition) -> list[list[int]]:
+        """The prompt before each held-out text, in three quarters of the analysis context.
+
+        Every arm scores the same tokens, so what does not fit is left out of the prompt: the least
+        relevant items first.
+        """
+        retriever = Retriever(condition.history)
+        room = self._n_ctx - self._n_ctx // 4
+        contexts = []
+        for query in user.queries:
+            found = retriever.retrieve(query.request, self._plan.retrieve)
+            shown = [self._shortened(condition.history[i]) for i in reversed(found)]
+            request = self._text(query.request, 4)
+            while True:
+                messages = messages_for(request, history=shown, description=condition.description)
+                context = self._engine.prompt(messages)
+                if len(context) <= room or not shown:
+                    break
+                shown = shown[1:]
+            contexts.append(context)
+        return contexts
+
+    def _shortened(self, item: HistoryItem) -> HistoryItem:
+        request, response = self._text(item.request, 8), self._text(item.response, 8)
+        return replace(item, request=request, response=response)
+
+    def _text(self, text: str, share: int) -> str:
+        """A text, or what of it fits one `share`-th of the analysis context."""
+        tokens = self._cut(text, share)
+        if len(tokens) < self._n_ctx // share:
+            return text
+        return b"".join(self._engine.pieces(tokens)).decode(errors="ignore")
+
+    def _cut(self, text: str, share: int) -> list[int]:
+        return self._engine.tokenize(text)[: self._n_ctx // share]

@@ -1,0 +1,935 @@
+"""Evaluation: who is measured, the figures against ones computed by hand, and runs that resume."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from llama_cpp import Llama
+
+from models import TinyModel
+from steerx_edge.analysis import Continuation, Pass
+from steerx_edge.cli.common import open_engine
+from steerx_edge.engine import Engine
+from steerx_edge.errors import HistoryError, SteerxError
+from steerx_edge.evaluation import (
+    BASELINES,
+    METHODS,
+    Evaluation,
+    Plan,
+    Sample,
+    evaluate,
+    evaluator,
+    read_sample,
+    run,
+    text_metrics,
+)
+from steerx_edge.evaluation.evaluator import NEUTRAL_TEXTS, steered
+from steerx_edge.evaluation.sample import drawn_items, stranger
+from steerx_edge.evaluation.text_metrics import Attribution, overlap, repeats
+from steerx_edge.history import HistoryItem, User
+from steerx_edge.interventions import Add
+from steerx_edge.learning import Settings, learn
+from steerx_edge.profile import Description, Entry, ModelId, Profile, Tilt
+from steerx_edge.prompts import messages_for
+from steerx_edge.retrieval import Retriever
+
+WORDS = ("kettle", "rabbit", "daisy", "clock")
+
+
+def a_user(word: str, n_items: int = 5, n_queries: int = 2) -> User:
+    """A user who writes about one thing."""
+    items = [HistoryItem(f"the {word} sang {i} times", f"Write {i}.") for i in range(n_items)]
+    queries = [HistoryItem(f"one {word} more {i}", f"Write more {i}.") for i in range(n_queries)]
+    return User(word, tuple(items), tuple(queries))
+
+
+def a_sample(*users: User, reported: Sequence[str] | None = None) -> Sample:
+    people = users or tuple(map(a_user, WORDS))
+    return Sample("data.jsonl", people, tuple(reported or (user.id for user in people)), {})
+
+
+PLAN = Plan(items=5, min_items=2, retrieve=2, generate=0)
+
+
+# ---------------------------------------------------------------- who is measured
+
+
+def write_users(folder: Path, *users: User) -> Path:
+    rows = [
+        {
+            "user_id": user.id,
+            "profile": [{"prompt": i.request, "response": i.response} for i in user.history],
+            "queries": [{"input": q.request, "output": q.response} for q in user.queries],
+        }
+        for user in users
+    ]
+    path = folder / "data.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def test_everybody_with_enough_text_is_measured_and_the_others_are_counted(tmp_path: Path) -> None:
+    path = write_users(
+        tmp_path, a_user("a", 9), a_user("b", 7), a_user("c", 8), a_user("d", 9, 0), a_user("e", 1)
+    )
+    sample = read_sample(path, Plan(items=8))
+    assert sample.reported == ("a", "c")
+    assert sample.left_out == {"fewer than 8 items": ("b", "e"), "no held-out text": ("d",)}
+    assert [user.id for user in sample.people] == ["a", "b", "c", "d", "e"]
+
+
+def test_the_last_items_are_used(tmp_path: Path) -> None:
+    (user,) = read_sample(write_users(tmp_path, a_user("a", 9)), Plan(items=3, min_items=9)).people
+    assert user.history == a_user("a", 9).history[-3:]
+
+
+@pytest.mark.parametrize(("half", "expected"), [("odd", ("a", "c")), ("even", ("b", "d"))])
+def test_halves_share_nobody(tmp_path: Path, half: Any, expected: tuple[str, ...]) -> None:
+    path = write_users(tmp_path, *map(a_user, "abcd"))
+    sample = read_sample(path, PLAN, half=half)
+    assert sample.reported == expected
+    assert len(sample.people) == 4
+    assert read_sample(path, PLAN, half=half, users=["a", "d"]).reported == tuple(
+        name for name in expected if name in "ad"
+    )
+
+
+def test_users_are_named(tmp_path: Path) -> None:
+    path = write_users(tmp_path, *map(a_user, "abc"))
+    assert read_sample(path, PLAN, users=["c", "a"]).reported == ("a", "c")
+    with pytest.raises(HistoryError, match=r"no user 'x'. It has 3, as 'a', 'b', 'c'\."):
+        read_sample(path, PLAN, users=["a", "x"])
+
+
+def test_nobody_to_measure_is_an_error_with_the_reasons(tmp_path: Path) -> None:
+    path = write_users(tmp_path, a_user("a", 3), a_user("b", 9, 0), a_user("c", 9, 0))
+    with pytest.raises(HistoryError, match=r"Of 3 users, 1 have fewer than 8 items .* 2 others no"):
+        read_sample(path, Plan())
+
+
+@pytest.mark.parametrize(("n", "held_out"), [(9, 1), (10, 2), (14, 2), (15, 3)])
+def test_of_one_persons_file_the_last_fifth_is_held_out(
+    tmp_path: Path, n: int, held_out: int
+) -> None:
+    path = tmp_path / "mail.jsonl"
+    path.write_text("".join(json.dumps({"text": f"text {i}"}) + "\n" for i in range(n)))
+    (user,) = read_sample(path, Plan(min_items=2)).people
+    assert user.id == "mail"
+    texts = [item.response for item in (*user.history, *user.queries)]
+    assert texts == [f"text {i}" for i in range(n)]
+    assert len(user.queries) == held_out
+
+
+def test_response_and_prompt_are_those_of_learn(tmp_path: Path) -> None:
+    path = tmp_path / "notes.jsonl"
+    rows = [{"note": f"n{i}", "title": f"t{i}"} for i in range(5)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    (user,) = read_sample(path, PLAN, response="note", prompt="Note {title}").people
+    assert user.queries == (HistoryItem("n4", "Note t4"),)
+
+
+# ---------------------------------------------------------------- other users' texts
+
+
+def test_as_many_items_are_drawn_from_others_and_none_of_the_users_own() -> None:
+    sample = a_sample()
+    for user in sample.people:
+        for draw in range(3):
+            items = drawn_items(sample, user, draw, seed=0)
+            assert len(items) == len(set(items)) == len(user.history)
+            assert not any(user.id in item.response for item in items)
+
+
+def test_a_text_that_the_user_wrote_too_is_not_drawn() -> None:
+    """LaMP's questions may be of the same person."""
+    one = a_user("kettle")
+    same = dataclasses.replace(a_user("kettle", 7), id="again")
+    quoting = User("quoting", (HistoryItem(one.queries[0].response), HistoryItem("other")), ())
+    sample = a_sample(one, same, quoting, reported=["kettle"])
+    drawn = {item.response for item in drawn_items(sample, one, 0, seed=0)}
+    assert drawn == {"the kettle sang 5 times", "the kettle sang 6 times", "other"}
+
+
+def test_draws_depend_on_the_seed_the_draw_and_the_user_alone() -> None:
+    sample = a_sample()
+    user = sample.people[0]
+    first = drawn_items(sample, user, 0, seed=0)
+    assert first == drawn_items(a_sample(reported=["kettle"]), user, 0, seed=0)
+    assert first != drawn_items(sample, user, 1, seed=0)
+    assert first != drawn_items(sample, user, 0, seed=1)
+    twin = dataclasses.replace(user, id="twin")
+    others = a_sample(user, *sample.people[1:])
+    assert first != drawn_items(others, twin, 0, seed=0)
+
+
+def test_without_others_nothing_is_drawn() -> None:
+    sample = a_sample(a_user("kettle"))
+    assert drawn_items(sample, sample.people[0], 0, seed=0) == []
+    assert stranger(sample, sample.people[0], seed=0) is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_each_user_is_swapped_for_one_other(seed: int) -> None:
+    sample = a_sample()
+    strangers = {user.id: stranger(sample, user, seed) for user in sample.people}
+    assert all(other and other.id != user for user, other in strangers.items())
+    assert {other.id for other in strangers.values() if other} == set(WORDS)
+
+
+def test_a_single_measured_user_is_swapped_for_one_who_is_not() -> None:
+    sample = a_sample(a_user("silent", 1), *map(a_user, WORDS), reported=["kettle"])
+    other = stranger(sample, sample.by_id["kettle"], 0)
+    assert other
+    assert other.id == "rabbit"  # the first who has a history to learn from
+
+
+def test_the_same_person_under_another_name_is_not_swapped_in() -> None:
+    users = [dataclasses.replace(a_user("kettle"), id=f"kettle{i}") for i in range(4)]
+    sample = a_sample(*users, a_user("rabbit"))
+    for user in users:
+        other = stranger(sample, user, 0)
+        assert other
+        assert other.id == "rabbit"
+
+
+# ---------------------------------------------------------------- figures of a text
+
+
+def test_overlap_by_hand() -> None:
+    figures = overlap("The cat sat.", "the cats sat, on")
+    assert figures["rouge1"] == pytest.approx(4 / 7)  # 2 of 4 words, 2 of 3
+    assert figures["rougeL"] == pytest.approx(4 / 7)
+    # METEOR: all 3 words by stems, in one chunk: P = 3/4, R = 1, penalty 0.5 (1/3)^3.
+    expected = 0.75 / (0.9 * 0.75 + 0.1) * (1 - 0.5 / 27)
+    assert figures["meteor"] == pytest.approx(expected)
+
+
+def test_rouge_l_minds_the_order_and_rouge_1_does_not() -> None:
+    figures = overlap("one two three", "three two one")
+    assert figures["rouge1"] == pytest.approx(1)
+    assert figures["rougeL"] == pytest.approx(1 / 3)
+
+
+def test_words_of_every_script_count() -> None:
+    assert overlap("Über Käse", "über käse")["rouge1"] == 1
+    assert overlap("чайник пел", "чайник пел")["rougeL"] == 1
+    assert overlap("one", "") == {"rouge1": 0, "rougeL": 0, "meteor": 0}
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [("", 0), ("a b c", 0), ("a b c d", 0), ("a b c d a b c d", 0.2), ("a " * 8, 0.8)],
+)
+def test_repeats_by_hand(text: str, share: float) -> None:
+    assert repeats(text) == pytest.approx(share)
+
+
+def test_attribution_knows_who_writes_how() -> None:
+    attribution = Attribution(
+        {
+            "plain": ["The house is old.", "The road is long.", "The sun is up."],
+            "loud": ["WOW!!! SO OLD!!!", "WOW!!! LONG!!!", "YES!!! UP!!!"],
+            "quiet": ["old... oh well...", "long... sigh...", "up... i guess..."],
+        }
+    )
+    assert attribution.rank("loud", "OH WOW!!!") == 1
+    assert attribution.rank("quiet", "so... oh well...") == 1
+    assert attribution.rank("plain", "OH WOW!!!") > 1
+    assert sorted(attribution.rank(a, "The hill is far.") for a in ("plain", "loud", "quiet")) == [
+        1,
+        2,
+        3,
+    ]
+
+
+def test_attribution_between_two() -> None:
+    attribution = Attribution({"b": ["xxxx", "xxyx"], "a": ["ooooo", "oooo"]})
+    assert [attribution.rank(author, "xxx") for author in "ba"] == [1, 2]
+    assert [attribution.rank(author, "ooo") for author in "ba"] == [2, 1]
+
+
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    text_metrics.check_installed()
+    monkeypatch.setattr(text_metrics, "find_spec", lambda name: None if name == "nltk" else 1)
+    with pytest.raises(SteerxError, match=r"nltk, .* 'steerx-edge\[eval\]', .* --no-generate"):
+        text_metrics.check_installed()
+
+
+# ---------------------------------------------------------------- a model that can be followed
+
+
+MODEL = ModelId("sha256:" + "0" * 64, "follower", "fake", 4, 8, 1, "F32")
+
+
+class FollowingEngine:
+    """Finds a text about a word half a nat more probable when it is told of that word.
+
+    Told by a profile: in proportion to the items it was learned from. Told by the prompt: by
+    texts in it. What it writes is about the word it was told of, or "nothing".
+    """
+
+    def __init__(self, n_ctx: int = 4000) -> None:
+        self.analysis = SimpleNamespace(n_ctx=n_ctx, n_layer=4)
+        self.model_id = MODEL
+        self.passes: list[Pass] = []
+
+    def tokenize(self, text: str) -> list[int]:
+        return list(map(ord, text))
+
+    def pieces(self, tokens: Sequence[int]) -> list[bytes]:
+        return [chr(token).encode() for token in tokens]
+
+    def prompt(self, messages: Sequence[Any]) -> list[int]:
+        return list(map(ord, "\n".join(message["content"] for message in messages)))
+
+    def run_many(self, jobs: Sequence[Pass]) -> list[Any]:
+        self.passes += jobs
+        return [SimpleNamespace(scored=np.full(len(job.response), self.score(job))) for job in jobs]
+
+    def score(self, job: Pass) -> float:
+        told = self.told(job)
+        text = "".join(map(chr, job.response))
+        return -3 + sum(0.5 * told[word] for word in WORDS if word in text)
+
+    def told(self, job: Pass | Continuation) -> Counter[str]:
+        shown = "".join(map(chr, job.context))
+        told: Counter[str] = Counter({word: 1 for word in WORDS if f"{word} sang" in shown})
+        for words, strength in job.interventions:  # type: ignore[misc]
+            for word, share in words.items():
+                told[word] += share * strength
+        return told
+
+    def generate_many(self, jobs: Sequence[Continuation]) -> list[str]:
+        best = [max(self.told(job).items(), key=lambda each: each[1], default="") for job in jobs]
+        return [f"one {word[0]} more" if word else "nothing" for word in best]
+
+
+def an_entry(words: Counter[str], strength: float = 1.0) -> Entry:
+    """A profile that says what it was learned from."""
+    text = json.dumps({word: count / words.total() for word, count in words.items()})
+    return Entry(
+        model=MODEL,
+        description=Description(text, "user"),
+        words=(),
+        layers=(2,),
+        directions=np.eye(1, 8, dtype=np.float32),
+        norms=np.ones(1, np.float32),
+        sources=("stylevector",),
+        strengths=np.array([strength], np.float32),
+        tilt=None,
+        gain=None,
+        rows="generated",
+        counts={},
+        settings={},
+        versions={},
+        created="2025-01-31T09:30:00Z",
+    )
+
+
+@pytest.fixture
+def learned(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[HistoryItem]]:
+    """Learning that looks at the words alone, and what it was given."""
+    given: list[Sequence[HistoryItem]] = []
+
+    def learn_words(_: object, items: Sequence[HistoryItem], settings: Settings) -> Profile:
+        given.append(items)
+        words = Counter(word for item in items for word in WORDS if word in item.response)
+        strength = settings.strength if settings.layers is None else settings.layers[0]
+        return Profile((an_entry(words, strength),))
+
+    def steer_words(entry: Entry, strength: float = 1.0) -> dict[str, Any]:
+        told = json.loads(entry.description.text)
+        changes = ((told, strength * float(entry.strengths[0])),)
+        return {"interventions": changes} if strength * entry.strengths[0] else {}
+
+    monkeypatch.setattr(evaluator, "learn", learn_words)
+    monkeypatch.setattr(evaluator, "steered", steer_words)
+    return given
+
+
+ONE = {"words": Settings(strength=1.0)}
+
+
+def follow(
+    folder: Path,
+    sample: Sample | None = None,
+    plan: Plan = PLAN,
+    *,
+    methods: Any = ONE,
+    **options: Any,
+) -> tuple[Evaluation, FollowingEngine]:
+    engine = FollowingEngine()
+    sample = sample or a_sample()
+    done = evaluate(lambda: engine, sample, plan, folder, methods=methods, **options)  # type: ignore[arg-type, return-value]
+    return done, engine
+
+
+def means(evaluation: Evaluation, name: str = "gain") -> dict[str, float]:
+    return {
+        line.arm: line.figures[name].mean for line in evaluation.lines() if name in line.figures
+    }
+
+
+@pytest.mark.usefixtures("learned")
+def test_what_is_the_users_own_shows_as_personal_gain(tmp_path: Path) -> None:
+    done, _ = follow(tmp_path)
+    assert means(done) == {
+        "prompt": 0.5,
+        "others' prompt": 0,
+        "prompt - others' prompt": 0.5,
+        "description": 0,
+        "own": 0.5,
+        "generic": 0,
+        "swapped": 0,
+        "prompt + own": 1,
+        "own - generic": 0.5,
+        "own - swapped": 0.5,
+    }
+    assert means(done, "log_prob")["unsteered"] == -3
+
+
+def test_what_everybody_writes_is_not_personal(
+    tmp_path: Path, learned: list[Sequence[HistoryItem]]
+) -> None:
+    """A task's word: every profile helps everybody."""
+    users = [
+        User(
+            name,
+            tuple(HistoryItem(f"the kettle sang of {name} {i}") for i in range(4)),
+            (HistoryItem(f"one kettle more for {name}"),),
+        )
+        for name in "abc"
+    ]
+    done, _ = follow(tmp_path, a_sample(*users))
+    gains = means(done)
+    assert gains["own"] == gains["generic"] == gains["swapped"] == 0.5
+    assert gains["own - generic"] == gains["own - swapped"] == 0
+    assert gains["prompt - others' prompt"] == 0
+    assert learned
+
+
+def test_generic_profiles_are_averaged_over_draws(
+    tmp_path: Path, learned: list[Sequence[HistoryItem]]
+) -> None:
+    """Two of three others write of the kettle too: generic is what the draws hold of it."""
+    twins = [
+        User(
+            f"kettle{i}",
+            tuple(HistoryItem(f"the kettle sang {i} {j}") for j in range(5)),
+            (HistoryItem("one kettle more"),),
+        )
+        for i in range(2)
+    ]
+    sample = a_sample(a_user("kettle"), *twins, a_user("rabbit"), reported=["kettle"])
+    done, _ = follow(tmp_path, sample, dataclasses.replace(PLAN, draws=3))
+    user = sample.people[0]
+    shares = [
+        sum("kettle" in item.response for item in drawn_items(sample, user, draw, 0)) / 5
+        for draw in range(3)
+    ]
+    assert len(set(shares)) > 1
+    assert means(done)["generic"] == pytest.approx(0.5 * np.mean(shares))
+    assert [len(items) for items in learned] == [5] * 5  # own, three draws, the swapped one
+
+
+def test_each_profile_is_learned_once(tmp_path: Path, learned: list[Sequence[HistoryItem]]) -> None:
+    follow(tmp_path)
+    own = [items for items in learned if items in [user.history for user in a_sample().people]]
+    assert len(own) == len(WORDS)
+    assert len(learned) == len(WORDS) * 3
+
+
+@pytest.mark.usefixtures("learned")
+def test_one_person_alone_has_no_generic_and_no_swapped(tmp_path: Path) -> None:
+    done, _ = follow(tmp_path, a_sample(a_user("kettle")))
+    assert means(done) == {"prompt": 0.5, "description": 0, "own": 0.5, "prompt + own": 1}
+    (line,) = [line for line in done.lines() if line.arm == "own"]
+    assert (line.figures["gain"].low, line.figures["gain"].high) == (None, None)
+
+
+@pytest.mark.usefixtures("learned")
+def test_all_arms_score_the_same_tokens_and_long_prompts_lose_their_least_relevant(
+    tmp_path: Path,
+) -> None:
+    things = ("river", "tower", "garden", "bridge", "castle")
+    items = tuple(HistoryItem("the kettle sang " + "x" * 80, f"Write: {each}.") for each in things)
+    query = HistoryItem("one kettle more" + "y" * 90, "Write: garden.")
+    sample = a_sample(User("kettle", items, (query,)), a_user("rabbit"), reported=["kettle"])
+    engine = FollowingEngine(n_ctx=320)
+    plan = dataclasses.replace(PLAN, retrieve=5)
+    evaluate(lambda: engine, sample, plan, tmp_path, methods=ONE)  # type: ignore[arg-type, return-value]
+    scored = [job for job in engine.passes if job.response[:3] == list(map(ord, "one"))]
+    assert {len(job.response) for job in scored} == {80}  # a quarter
+    lengths = {len(job.context) for job in scored}
+    assert max(lengths) <= 240
+    longest = max(scored, key=lambda job: len(job.context))
+    shown = "".join(map(chr, longest.context))
+    assert shown.count("Write") == 1 + 4  # four of five items have room
+    assert shown.split("\n")[-3] == "Write: garden."  # the most relevant is the last
+    assert "x" * 41 not in shown  # an item's text has an eighth
+
+
+@pytest.mark.usefixtures("learned")
+def test_neutral_text_is_scored_without_and_with_profiles(tmp_path: Path) -> None:
+    done, engine = follow(tmp_path)
+    assert means(done, "neutral")["own"] == 0
+    neutral = [job for job in engine.passes if "".join(map(chr, job.response)) in NEUTRAL_TEXTS]
+    assert len(neutral) == len(NEUTRAL_TEXTS) * len(WORDS) * (1 + 1 + 2 + 1)
+
+
+@pytest.mark.usefixtures("learned")
+def test_generated_texts(tmp_path: Path) -> None:
+    done, _ = follow(tmp_path, plan=dataclasses.replace(PLAN, generate=64))
+    top1, rouge = means(done, "top1"), means(done, "rouge1")
+    assert top1["own"] == top1["prompt"] == top1["real"] == 1
+    assert top1["swapped"] == top1["generic"] == 0
+    assert top1["own - generic"] == 1
+    assert rouge["real"] == 1
+    assert rouge["own"] == pytest.approx(2 * 3 / 7)  # 3 of 3 words, 3 of 4
+    assert rouge["unsteered"] == 0
+    assert rouge["own - swapped"] == pytest.approx(6 / 7 - 4 / 7)
+    assert means(done, "surprise")["own"] == 3
+    assert means(done, "mrr")["own"] == 1
+    assert 1 / len(WORDS) <= means(done, "mrr")["swapped"] <= 1 / 2
+    assert means(done, "repeats")["own"] == 0
+
+
+@pytest.mark.usefixtures("learned")
+def test_an_empty_text_has_no_surprise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FollowingEngine, "generate_many", lambda _, jobs: ["  "] * len(jobs))
+    done, _ = follow(tmp_path, plan=dataclasses.replace(PLAN, generate=64))
+    assert set(means(done, "surprise")) == {"real"}
+    assert means(done, "rouge1")["own"] == 0
+
+
+@pytest.mark.usefixtures("learned")
+def test_a_profile_that_does_nothing_is_unsteered_exactly(tmp_path: Path) -> None:
+    plan = dataclasses.replace(PLAN, generate=64, strengths=(0, 0.5, 1))
+    done, engine = follow(tmp_path, plan=plan, methods={"off": Settings(strength=0)})
+    assert not any(job.interventions for job in engine.passes)
+    gains = means(done)
+    assert gains["own"] == gains["generic"] == gains["swapped"] == gains["own - generic"] == 0
+    assert gains["prompt + own"] == gains["prompt"] == 0.5
+    assert means(done, "rouge1")["own"] == means(done, "rouge1")["unsteered"]
+    assert means(done, "neutral")["own"] == 0
+
+
+@pytest.mark.usefixtures("learned")
+def test_a_sweep_scores_strengths_and_layers(tmp_path: Path) -> None:
+    plan = dataclasses.replace(PLAN, strengths=(0, 0.5, 1, 2), layers=(1, 3))
+    done, _ = follow(tmp_path, plan=plan)
+    strengths = done.sweep("words", "strength")
+    assert {at: figure.mean for at, figure in strengths["own"].items()} == {
+        0: 0,
+        0.5: 0.25,
+        1: 0.5,
+        2: 1,
+    }
+    assert {at: figure.mean for at, figure in strengths["generic"].items()} == dict.fromkeys(
+        (0, 0.5, 1, 2), 0
+    )
+    layers = done.sweep("words", "layer")  # here a layer is a strength
+    assert {at: figure.mean for at, figure in layers["own"].items()} == {1: 0.5, 3: 1.5}
+    assert follow(tmp_path / "none")[0].sweep("words", "strength") == {}
+
+
+@pytest.mark.usefixtures("learned")
+def test_several_methods_share_the_baselines(tmp_path: Path) -> None:
+    methods = {"words": Settings(strength=1.0), "half": Settings(strength=0.5)}
+    done, _ = follow(tmp_path, methods=methods)
+    own = {line.method: line.figures["gain"].mean for line in done.lines() if line.arm == "own"}
+    assert own == {"words": 0.5, "half": 0.25}
+    assert [line.arm for line in done.lines()].count("prompt") == 1
+    assert [line.method for line in done.lines()] == [BASELINES] * 4 + ["words"] * 7 + ["half"] * 7
+    assert len(done.rows) == len(WORDS) * 3
+
+
+# ---------------------------------------------------------------- means over users
+
+
+def rows_of(user: str, unsteered: float, own: float, generic: float) -> list[dict[str, Any]]:
+    return [
+        {
+            "user": user,
+            "method": BASELINES,
+            "items": 5,
+            "queries": 1,
+            "arms": {"unsteered": {"log_prob": unsteered, "neutral": -4.0}},
+            "sweep": [],
+        },
+        {
+            "user": user,
+            "method": "m",
+            "arms": {
+                "own": {"log_prob": own, "neutral": -4.5},
+                "generic": {"log_prob": generic, "neutral": -4.25},
+            },
+            "sweep": [],
+        },
+    ]
+
+
+def test_means_are_over_users_and_differences_are_paired() -> None:
+    rows = [
+        *rows_of("a", -5.0, -4.0, -4.5),
+        *rows_of("b", -9.0, -8.0, -8.5),
+        *rows_of("c", -2.0, -2.02, -2.03),
+        *rows_of("d", -2.0, -2.01 + 1e-9, -2.0),
+    ]
+    done = Evaluation({"users": ["a", "b", "c", "d"], "methods": {"m": {}}, "seed": 0}, rows)
+    figures = {line.arm: line.figures for line in done.lines()}
+    assert figures["unsteered"]["log_prob"].mean == pytest.approx(-4.5)
+    assert figures["own"]["gain"].mean == pytest.approx((1 + 1 - 0.02 - 0.01) / 4)
+    assert figures["own"]["worse"].mean == 0.25
+    assert figures["generic"]["worse"].mean == 0.25
+    personal = figures["own - generic"]
+    assert personal["gain"].mean == pytest.approx((0.5 + 0.5 + 0.01 - 0.01) / 4)
+    assert personal["worse"].mean == 0
+    assert personal["neutral"].mean == pytest.approx(-0.25)
+    assert figures["own"]["neutral"].mean == pytest.approx(-0.5)
+    assert personal["gain"].users == 4
+    low, high = personal["gain"].low, personal["gain"].high
+    assert low is not None
+    assert high is not None
+    assert -0.01 <= low < personal["gain"].mean < high <= 0.5
+    # Users differ far more in their levels than in what they gain.
+    level = figures["unsteered"]["log_prob"]
+    assert level.high is not None
+    assert level.low is not None
+    assert level.high - level.low > 5 * (high - low)
+
+
+def test_a_user_without_an_arm_is_not_counted_for_it() -> None:
+    rows = [*rows_of("a", -5.0, -4.0, -4.5), *rows_of("b", -9.0, -8.0, -8.5)]
+    del rows[3]["arms"]["generic"]
+    done = Evaluation({"users": ["a", "b"], "methods": {"m": {}}, "seed": 0}, rows)
+    figures = {line.arm: line.figures for line in done.lines()}
+    assert figures["generic"]["gain"].users == figures["own - generic"]["gain"].users == 1
+    assert figures["own"]["gain"].users == 2
+
+
+def test_in_a_sweep_profiles_that_do_nothing_gain_nothing() -> None:
+    rows = [*rows_of("a", -5.0, -4.0, -4.5), *rows_of("b", -9.0, -8.0, -8.5)]
+    rows[1]["sweep"] = [{"over": "strength", "at": 2.0, "arm": "own", "log_prob": -3.0}]
+    del rows[3]["arms"]["own"]
+    rows[3]["same"] = {"own": "unsteered"}
+    done = Evaluation({"users": ["a", "b"], "methods": {"m": {}}, "seed": 0}, rows)
+    by_strength = done.sweep("m", "strength")["own"]
+    assert {at: figure.mean for at, figure in by_strength.items()} == {0: 0, 1: 0.5, 2: 1}
+    assert {figure.users for figure in by_strength.values()} == {2}
+
+
+# ---------------------------------------------------------------- runs
+
+
+ROWS = run.ROWS_FILE
+
+
+def interrupted(folder: Path, after: int, **options: Any) -> None:
+    def progress(what: str, done: int, _: int) -> None:
+        if (what, done) == ("measuring", after):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        follow(folder, progress=progress, **options)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 40])
+def test_an_interrupted_run_goes_on_where_it_was(
+    tmp_path: Path, learned: list[Sequence[HistoryItem]], cut: int
+) -> None:
+    whole, _ = follow(tmp_path / "whole")
+    interrupted(tmp_path / "part", 3)
+    rows = tmp_path / "part" / ROWS
+    kept = rows.read_bytes()
+    rows.write_bytes(kept[: len(kept) - cut])  # as if killed while it wrote
+    n_kept = 3 if cut == 0 else 2
+    learned.clear()
+    measured: list[Any] = []
+    done, _ = follow(tmp_path / "part", progress=lambda *step: measured.append(step))
+    assert done == whole
+    assert ("measuring", 8 - n_kept, 8 - n_kept) in measured
+    assert not [items for items in learned if items in [u.history for u in a_sample().people]]
+    assert rows.read_bytes() == (tmp_path / "whole" / ROWS).read_bytes()
+
+
+def test_a_finished_run_is_not_measured_again(
+    tmp_path: Path, learned: list[Sequence[HistoryItem]]
+) -> None:
+    first, _ = follow(tmp_path)
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    learned.clear()
+    again, engine = follow(tmp_path)
+    assert again == first
+    assert not learned
+    assert not engine.passes
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
+
+
+@pytest.mark.usefixtures("learned")
+def test_equal_runs_give_equal_files(tmp_path: Path) -> None:
+    plan = dataclasses.replace(PLAN, generate=32, strengths=(0.5,))
+    for name in ("one", "two"):
+        follow(tmp_path / name, plan=plan)
+    for file in (ROWS, run.SUMMARY_FILE):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+@pytest.mark.usefixtures("learned")
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"plan": dataclasses.replace(PLAN, seed=7)}, "seed was 0 and is 7 now"),
+        ({"plan": dataclasses.replace(PLAN, retrieve=3)}, "retrieve was 2 and is 3 now"),
+        ({"sample": a_sample(reported=["kettle"])}, "users was .* now"),
+        ({"sample": a_sample(*map(a_user, (*WORDS[:3], "clack")))}, "digest differs, users"),
+        ({"methods": {"words": Settings(strength=2.0)}}, "methods differs"),
+    ],
+)
+def test_another_evaluation_is_refused(tmp_path: Path, changed: Any, said: str) -> None:
+    follow(tmp_path)
+    before = (tmp_path / ROWS).read_bytes()
+    with pytest.raises(SteerxError, match=f"of another evaluation: {said}.*--output"):
+        follow(tmp_path, **changed)
+    assert (tmp_path / ROWS).read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["Dear diary, ...\n", '{"user_id": "a"}\n', "[1]\n"])
+def test_a_file_that_is_no_evaluation_is_left_as_it_is(tmp_path: Path, content: str) -> None:
+    (tmp_path / ROWS).write_text(content)
+    with pytest.raises(SteerxError, match="it holds something else"):
+        follow(tmp_path)
+    assert (tmp_path / ROWS).read_text() == content
+
+
+def test_a_folder_that_is_a_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(SteerxError, match=r"cannot be kept in .*out/rows\.jsonl"):
+        follow(tmp_path / "out")
+
+
+@pytest.mark.usefixtures("learned")
+def test_the_summary_has_a_line_for_each_arm(tmp_path: Path) -> None:
+    done, _ = follow(tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / run.SUMMARY_FILE).read_text().splitlines()]
+    assert [line["arm"] for line in lines] == [line.arm for line in done.lines()]
+    own = next(line for line in lines if line["arm"] == "own")
+    assert own["figures"]["gain"] == {"mean": 0.5, "low": 0.5, "high": 0.5, "users": 4}
+
+
+@pytest.mark.usefixtures("learned")
+def test_what_is_not_installed_is_said_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_metrics, "find_spec", lambda _: None)
+    with pytest.raises(SteerxError, match="--no-generate"):
+        follow(tmp_path, plan=dataclasses.replace(PLAN, generate=1))
+    assert not list(tmp_path.iterdir())
+    follow(tmp_path)
+
+
+def test_a_layer_that_cannot_be_steered_is_said_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(SteerxError, match=r"Layers \[4\]"):
+        follow(tmp_path, plan=dataclasses.replace(PLAN, layers=(1, 4)))
+    assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------- on a real engine
+
+
+def real_sample() -> Sample:
+    return a_sample(*map(a_user, WORDS[:3]), reported=WORDS[:2])
+
+
+# Calibration finds nothing reliable in five texts.
+FIXED = Settings(calibrate=False, strength=0.3)
+
+
+@pytest.fixture(scope="session")
+def real(tmp_path_factory: pytest.TempPathFactory, tiny_chat: TinyModel) -> tuple[Path, Evaluation]:
+    """A small evaluation with everything in it."""
+    folder = tmp_path_factory.mktemp("evaluation")
+    plan = dataclasses.replace(PLAN, generate=6, strengths=(0, 2, 1), layers=(1,))
+    opened = partial(open_engine, str(tiny_chat.path), 1, 0)
+    return folder, evaluate(opened, real_sample(), plan, folder, methods={"steerx": FIXED})
+
+
+@pytest.fixture
+def follow_by_hand(real: tuple[Path, Evaluation], tiny_chat: TinyModel) -> Callable[..., float]:
+    """The log-probability of the kettle's user, computed pass by pass."""
+    engine = open_engine(str(tiny_chat.path), 1, 0)
+    user = real_sample().people[0]
+    assert real
+
+    def log_prob(
+        entry: Entry | None = None,
+        strength: float = 1.0,
+        history: Sequence[HistoryItem] = (),
+        description: str = "",
+    ) -> float:
+        means = []
+        for query in user.queries:
+            found = Retriever(history).retrieve(query.request, 2)[::-1]
+            messages = messages_for(
+                query.request, history=[history[i] for i in found], description=description
+            )
+            job = Pass(
+                engine.prompt(messages),
+                engine.tokenize(query.response),
+                interventions=(Add(entry.layers, entry.vectors(strength)),) if entry else (),
+                logit_bias=entry.tilt_bias(strength) if entry else {},
+            )
+            means.append(engine.run(job).scored.mean())
+        return float(np.mean(means))
+
+    return log_prob
+
+
+def test_figures_are_those_of_single_passes(
+    real: tuple[Path, Evaluation], follow_by_hand: Callable[..., float]
+) -> None:
+    folder, done = real
+    sample = real_sample()
+    user = sample.people[0]
+    entry = {
+        kind: Profile.load(folder / "profiles" / f"steerx-{kind}.json").entries[0]
+        for kind in ("0-own", "1-own", "0-generic0", "0-generic1", "0-layer1")
+    }
+    drawn = [drawn_items(sample, user, draw, 0) for draw in range(2)]
+    base, method = done.rows[:2]
+    assert (base["user"], method["user"]) == ("kettle", "kettle")
+    by_hand = follow_by_hand
+    expected = {
+        "unsteered": by_hand(),
+        "prompt": by_hand(history=user.history),
+        "others' prompt": np.mean([by_hand(history=items) for items in drawn]),
+        "description": by_hand(description=entry["0-own"].description.text),
+        "own": by_hand(entry["0-own"]),
+        "generic": np.mean([by_hand(entry[f"0-generic{draw}"]) for draw in range(2)]),
+        "swapped": by_hand(entry["1-own"]),
+        "prompt + own": by_hand(entry["0-own"], history=user.history),
+    }
+    arms = {**base["arms"], **method["arms"]}
+    assert {arm: arms[arm]["log_prob"] for arm in expected} == pytest.approx(expected, abs=1e-3)
+    assert len({round(value, 3) for value in expected.values()}) == len(expected)
+    sweep = {(point["over"], point["at"], point["arm"]): point for point in method["sweep"]}
+    assert set(sweep) == {("strength", 2, "own"), ("strength", 2, "generic"), ("layer", 1, "own")}
+    assert sweep["strength", 2, "own"]["log_prob"] == pytest.approx(
+        by_hand(entry["0-own"], 2.0), abs=1e-3
+    )
+    assert sweep["layer", 1, "own"]["log_prob"] == pytest.approx(
+        by_hand(entry["0-layer1"]), abs=1e-3
+    )
+    assert entry["0-layer1"].layers == (1,)
+
+
+def test_profiles_are_those_that_learn_gives(
+    real: tuple[Path, Evaluation], tiny_chat_llama: Llama
+) -> None:
+    folder, _ = real
+    sample = real_sample()
+    engine = Engine(tiny_chat_llama)
+    for kind, items in (
+        ("0-own", sample.people[0].history),
+        ("1-generic1", drawn_items(sample, sample.people[1], 1, 0)),
+    ):
+        kept = Profile.load(folder / "profiles" / f"steerx-{kind}.json").entries[0]
+        expected = learn(engine, items, dataclasses.replace(FIXED, max_items=5)).entries[0]
+        assert kept.counts == expected.counts
+        np.testing.assert_allclose(kept.directions, expected.directions, atol=0.02)
+
+
+def test_every_arm_has_every_figure(real: tuple[Path, Evaluation]) -> None:
+    _, done = real
+    written = {"rouge1", "rougeL", "meteor", "repeats", "top1", "mrr", "surprise"}
+    for row in done.rows:
+        for arm, figures in row["arms"].items():
+            prompts = "prompt" in arm or arm == "description"
+            scored = (
+                set() if arm == "real" else {"log_prob"} if prompts else {"log_prob", "neutral"}
+            )
+            assert set(figures) >= scored | (written - {"surprise"})
+            assert set(figures) <= scored | written
+            assert all(map(math.isfinite, figures.values()))
+    assert {line.arm for line in done.lines()} >= {"own - generic", "own - swapped", "real"}
+
+
+def test_no_text_is_kept(real: tuple[Path, Evaluation]) -> None:
+    folder, _ = real
+    sample = real_sample()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            content = path.read_text("utf-8")
+            for user in sample.people:
+                for item in (*user.history, *user.queries):
+                    assert item.response not in content
+                    assert not item.request or item.request not in content
+
+
+def test_several_processes_give_the_figures_of_one(
+    real: tuple[Path, Evaluation], tmp_path: Path, tiny_chat: TinyModel
+) -> None:
+    _, expected = real
+    plan = dataclasses.replace(PLAN, generate=6, strengths=(0, 2, 1), layers=(1,))
+    steps: list[tuple[str, int, int]] = []
+    done = evaluate(
+        partial(open_engine, str(tiny_chat.path), 1, 0),
+        real_sample(),
+        plan,
+        tmp_path,
+        methods={"steerx": FIXED},
+        processes=2,
+        progress=lambda *step: steps.append(step),
+    )
+    assert done == expected
+    assert steps == [("own profiles", i, 2) for i in (1, 2)] + [
+        ("measuring", i, 4) for i in (1, 2, 3, 4)
+    ]
+
+
+def open_here_and_die_elsewhere(path: str, parent: int) -> Engine:
+    if os.getpid() != parent:
+        os._exit(9)
+    return open_engine(path, 1, 0)
+
+
+def test_a_process_that_dies_is_no_hang(tmp_path: Path, tiny_chat: TinyModel) -> None:
+    opened = partial(open_here_and_die_elsewhere, str(tiny_chat.path), os.getpid())
+    with pytest.raises(SteerxError, match="try fewer --processes"):
+        evaluate(opened, real_sample(), PLAN, tmp_path, processes=2)
+
+
+def test_an_error_in_a_process_is_the_error_of_the_run(
+    tmp_path: Path, tiny_chat: TinyModel
+) -> None:
+    opened = partial(open_engine, str(tiny_chat.path), 1, 0)
+    sample = a_sample(a_user("kettle", 1), a_user("rabbit", 1))
+    with pytest.raises(HistoryError, match="There are 1 texts to learn from"):
+        evaluate(opened, sample, PLAN, tmp_path, processes=2)
+
+
+def test_steered_is_the_entry_at_its_rows() -> None:
+    entry = dataclasses.replace(an_entry(Counter("a")), rows="all")
+    (added,) = steered(entry, 0.5)["interventions"]
+    assert (added.layers, added.rows) == ((2,), "all")
+    np.testing.assert_array_equal(added.vectors, entry.vectors(0.5))
+    off = np.zeros(1, np.float32)
+    assert steered(entry, 0) == steered(dataclasses.replace(entry, strengths=off)) == {}
+    tilt = Tilt(np.array([5, 9], np.int32), np.array([1, -2], np.float32), 0.5)
+    tilted = dataclasses.replace(entry, strengths=off, tilt=tilt)
+    assert steered(tilted, 2.0) == {"logit_bias": {5: 1.0, 9: -2.0}}
+
+
+def test_the_default_method_is_learn_as_it_is() -> None:
+    assert dict(METHODS) == {"steerx": Settings()}

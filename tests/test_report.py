@@ -1,0 +1,281 @@
+"""The report: every figure in its place, and a page that stands alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from steerx_edge.evaluation import Evaluation
+from steerx_edge.report import LABELS, about, html_page, print_report, tables
+
+VOID = {"meta", "br"}
+HOSTILE = "<script>alert('1')</script>&[bold]"
+
+
+def rows_of(user: str, method: str, gain: float) -> list[dict[str, Any]]:
+    text = {
+        "rouge1": 0.25,
+        "rougeL": 0.2,
+        "meteor": 0.15,
+        "repeats": 0.125,
+        "top1": 1.0,
+        "mrr": 1.0,
+        "surprise": 2.0,
+    }
+    return [
+        {
+            "user": user,
+            "method": "",
+            "items": 9,
+            "queries": 4,
+            "arms": {
+                "unsteered": {"log_prob": -5.0, "neutral": -4.0, **text},
+                "prompt": {"log_prob": -4.5, **text},
+                "others' prompt": {"log_prob": -4.75, **text},
+                "real": {**text, "rouge1": 1.0},
+            },
+            "sweep": [],
+        },
+        {
+            "user": user,
+            "method": method,
+            "arms": {
+                "description": {"log_prob": -5.02, **text},
+                "own": {"log_prob": -5.0 + gain, "neutral": -4.03, **text},
+                "generic": {"log_prob": -4.875, "neutral": -4.0, **text},
+                "swapped": {"log_prob": -5.125, "neutral": -4.0, **text},
+                "prompt + own": {"log_prob": -4.25, **text},
+            },
+            "sweep": [
+                {"over": "strength", "at": 2.0, "arm": "own", "log_prob": -5.0 + 2 * gain},
+                {"over": "strength", "at": 2.0, "arm": "generic", "log_prob": -4.9},
+                {"over": "layer", "at": 12, "arm": "own", "log_prob": -5.25},
+            ],
+        },
+    ]
+
+
+def an_evaluation(*users: str, data: str = "mail.jsonl") -> Evaluation:
+    header = {
+        "data": data,
+        "people": 7,
+        "users": list(users),
+        "left_out": {"fewer than 8 items": ["x", "y"]},
+        "model": {"name": "tiny", "quantization": "Q4_1"},
+        "methods": {"steerx": {}},
+        "seed": 3,
+    }
+    gains = (0.25, 0.5, -0.02)
+    rows = [
+        row
+        for user, gain in zip(users, gains, strict=False)
+        for row in rows_of(user, "steerx", gain)
+    ]
+    return Evaluation(header, rows)
+
+
+@pytest.fixture
+def evaluation() -> Evaluation:
+    return an_evaluation("ann", "bob", "cy")
+
+
+def cells(evaluation: Evaluation, title: str) -> dict[str, tuple[str, ...]]:
+    (table,) = [table for table in tables(evaluation) if table.title.startswith(title)]
+    return {row[0]: row[1:] for row in table.rows}
+
+
+def test_gains_and_what_is_personal_stand_in_one_table(evaluation: Evaluation) -> None:
+    rows = cells(evaluation, "Real texts")
+    assert rows["unsteered"] == ("-5.000", "", "", "", "")
+    assert rows["own profile"][:2] == ("-4.757", "+0.243")
+    assert rows["own profile"][3:] == ("33%", "-0.030")
+    assert rows["description in the prompt"] == ("-5.020", "-0.020", "-0.020 to -0.020", "100%", "")
+    assert rows["personal: own - generic profile"][:2] == ("", "+0.118")
+    assert rows["own - another user's profile"][1] == "+0.368"
+    assert rows["personal: own - others' texts in the prompt"][1] == "+0.250"
+    assert re.fullmatch(r"[+-]0\.\d{3} to \+0\.\d{3}", rows["own profile"][2])
+    assert set(rows) == set(LABELS.values()) - {LABELS["real"]}
+
+
+def test_generated_texts_have_a_table(evaluation: Evaluation) -> None:
+    rows = cells(evaluation, "Generated")
+    assert rows["own profile"] == (
+        *("0.250", "0.200", "0.150", "1.000", "1.000"),
+        "7.4",  # e^2
+        "12.5%",
+    )
+    assert rows["the real texts"][0] == "1.000"
+    assert not any("personal" in name for name in rows)
+
+
+def test_sweeps_have_tables(evaluation: Evaluation) -> None:
+    strengths = cells(evaluation, "Gain by strength")
+    assert strengths["0"] == ("+0.000", "+0.000 to +0.000") * 2
+    assert strengths["1"][0] == "+0.243"
+    assert (strengths["2"][0], strengths["2"][2]) == ("+0.487", "+0.100")
+    assert cells(evaluation, "Gain by layer")["12"] == ("-0.250", "-0.250 to -0.250")
+
+
+def test_without_generated_texts_and_sweeps_there_is_one_table() -> None:
+    evaluation = an_evaluation("ann", "bob")
+    for row in evaluation.rows:
+        row["sweep"] = []
+        row["arms"].pop("real", None)
+        for figures in row["arms"].values():
+            for name in set(figures) - {"log_prob", "neutral"}:
+                del figures[name]
+    assert [table.title[:10] for table in tables(evaluation)] == ["Real texts"]
+    assert html_page(evaluation).count("<svg") == 2
+
+
+def test_methods_are_told_apart_where_there_are_several(evaluation: Evaluation) -> None:
+    rows = [row for user in evaluation.header["users"] for row in rows_of(user, "other", 0.0)[1:]]
+    header = {**evaluation.header, "methods": {"steerx": {}, "other": {}}}
+    both = Evaluation(header, [*evaluation.rows, *rows])
+    names = cells(both, "Real texts")
+    assert names["steerx: own profile"][1] == "+0.243"
+    assert names["other: own profile"][1] == "+0.000"
+    assert "own texts in the prompt" in names
+
+
+def test_who_was_measured_and_who_was_not_is_said(evaluation: Evaluation) -> None:
+    said = " ".join(about(evaluation))
+    assert "mail.jsonl: 12 held-out texts of 3 of 7 users" in said
+    assert "tiny (Q4_1). Seed 3." in said
+    assert "Left out, fewer than 8 items: 2 (x, y)." in said
+
+
+def test_a_single_user_has_no_intervals() -> None:
+    evaluation = an_evaluation("ann")
+    evaluation.header["people"] = 1
+    assert cells(evaluation, "Real texts")["own profile"][1:3] == ("+0.250", "")
+    said = " ".join(about(evaluation))
+    assert "no intervals" in said
+    assert "what is personal cannot be told" in said
+    parse(html_page(evaluation))
+
+
+def test_the_terminal_shows_every_cell(evaluation: Evaluation) -> None:
+    out = io.StringIO()
+    print_report(evaluation, Console(file=out, width=200))
+    printed = out.getvalue()
+    assert "\x1b" not in printed
+    for line in about(evaluation):
+        assert line in printed
+    for table in tables(evaluation):
+        assert table.title in printed
+        for row in table.rows:
+            found = [line for line in printed.splitlines() if line.strip().startswith(row[0])]
+            assert any(all(cell in line for cell in row) for line in found)
+
+
+# ---------------------------------------------------------------- the page
+
+
+class Checker(HTMLParser):
+    """Every tag closed in its turn; what elements and texts there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def parse(page: str) -> Checker:
+    checker = Checker()
+    checker.feed(page)
+    checker.close()
+    assert checker.open == []
+    return checker
+
+
+def test_the_page_is_well_formed_and_holds_every_figure(evaluation: Evaluation) -> None:
+    page = parse(html_page(evaluation))
+    texts = " ".join(page.texts)
+    for table in tables(evaluation):
+        for row in table.rows:
+            assert all(cell in texts for cell in row)
+    assert [tag for tag, _ in page.tags].count("svg") == 4
+
+
+def test_the_page_needs_nothing_from_elsewhere(evaluation: Evaluation) -> None:
+    page = html_page(evaluation)
+    assert not re.search(r"https?:|url\(|@import|//", page)
+    for tag, attributes in parse(page).tags:
+        assert tag not in {"script", "link", "img", "iframe", "object"}
+        assert not set(attributes) & {"src", "href", "onclick"}
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_strange_names_do_no_harm() -> None:
+    page = html_page(an_evaluation(HOSTILE, "bob", data=HOSTILE))
+    checker = parse(page)
+    assert "script" not in {tag for tag, _ in checker.tags}
+    assert HOSTILE in checker.texts
+    assert f"steerx-edge evaluation: {HOSTILE}" in checker.texts
+    out = io.StringIO()
+    print_report(an_evaluation("ann", data=HOSTILE), Console(file=out, width=200))
+    assert HOSTILE in out.getvalue()
+
+
+def places(page: Checker, tag: str, *names: str) -> list[tuple[float, ...]]:
+    return [
+        tuple(float(attributes[name] or "") for name in names)
+        for found, attributes in page.tags
+        if found == tag
+    ]
+
+
+@pytest.mark.parametrize("gain", [0.0, 1e-6, 3.0])
+def test_everything_is_drawn_within_its_plot(evaluation: Evaluation, gain: float) -> None:
+    for row in evaluation.rows:
+        if row["method"]:
+            row["arms"]["own"]["log_prob"] = -5 + gain
+    page = parse(html_page(evaluation))
+    for x, y in places(page, "circle", "cx", "cy"):
+        assert 0 < x < 760
+        assert 0 < y < 330
+    for x1, x2, y1, y2 in places(page, "line", "x1", "x2", "y1", "y2"):
+        assert x1 <= x2
+        assert y1 <= y2 or x1 == x2
+        assert min(x1, y1, y2) >= 0
+        assert x2 <= 760
+
+
+def test_a_higher_gain_lies_further_to_the_right_and_above(evaluation: Evaluation) -> None:
+    page = parse(html_page(evaluation))
+    titles = dict(
+        re.findall(
+            r'cx="([\d.]+)"[^>]*><title>\w+, own profile: ([+-][\d.]+)', html_page(evaluation)
+        )
+    )
+    ordered = [float(gain) for _, gain in sorted(titles.items(), key=lambda each: float(each[0]))]
+    assert ordered == [-0.02, 0.25, 0.5]
+    assert page.texts.index("bob") < page.texts.index("ann") < page.texts.index("cy")
+
+
+def test_users_without_a_generic_profile_are_drawn_too(evaluation: Evaluation) -> None:
+    del evaluation.rows[1]["arms"]["generic"]
+    del evaluation.rows[1]["arms"]["swapped"]
+    parse(html_page(dataclasses.replace(evaluation)))
