@@ -23,7 +23,10 @@ BUILT_FROM := pyproject.toml CMakeLists.txt $(NATIVE)
 
 # llama-cpp-python is built from source the first time; without its image part that takes 5 minutes
 # on two cores in place of 9. pip keeps the result for later.
-export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF
+# Some virtual machines announce AMX and fault on it, which ends llama.cpp with a segmentation fault:
+# it is left out where it is announced.
+NO_AMX := $(if $(shell grep -s amx_int8 /proc/cpuinfo),-DCMAKE_C_FLAGS=-mno-amx-int8 -DCMAKE_CXX_FLAGS=-mno-amx-int8)
+export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF $(NO_AMX)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: demo test sanitize sanitize-threads device bench bench-repeng lint format clean
