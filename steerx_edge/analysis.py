@@ -31,6 +31,8 @@ from steerx_edge.sampling import Sampler
 if TYPE_CHECKING:
     from llama_cpp import Llama
 
+    from steerx_edge.phrases import PhraseBook
+
 MICRO_BATCH = 512
 """Tokens of one decode call: one micro-batch, so that rows come in the order of the tokens."""
 
@@ -82,6 +84,7 @@ class Pass:
         tilts: (tilt, n_vocab) float32; also the log-probabilities with each of these added to the
             logits.
         logit_bias: added to the logits of tokens; `log_prob` is with it, nothing else is.
+        phrases: mixed into the predictions after that; `log_prob` is with them, nothing else is.
         interventions: change rows, in this order; what is read has been changed already.
     """
 
@@ -96,6 +99,7 @@ class Pass:
     expected: bool = False
     tilts: NDArray[np.float32] | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+    phrases: PhraseBook | None = None
     interventions: tuple[Intervention, ...] = ()
 
 
@@ -143,6 +147,7 @@ class Continuation:
         temperature: 0 takes the most probable token.
         seed: of sampling.
         logit_bias: added to the logits of tokens.
+        phrases: mixed into the predictions after that.
     """
 
     context: Sequence[int]
@@ -151,6 +156,7 @@ class Continuation:
     temperature: float = 0.0
     seed: int = 0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
+    phrases: PhraseBook | None = None
 
 
 @dataclass(frozen=True)
@@ -176,9 +182,24 @@ class _Writer:
     """What a continuation has become so far."""
 
     def __init__(self, n_vocab: int, job: Continuation, room: int) -> None:
-        self.sampler = Sampler(n_vocab, job.temperature, job.seed, job.logit_bias)
+        # Phrases come after the bias, and the sampler after both.
+        self._bias = job.logit_bias if job.phrases else {}
+        self._phrases = job.phrases
+        self._sampler = Sampler(
+            n_vocab, job.temperature, job.seed, {} if job.phrases else job.logit_bias
+        )
+        self._n_vocab = n_vocab
         self.room = room
         self.tokens: list[int] = []
+
+    def next(self, context: Any, row: int) -> int:
+        """The next token, after a row of the last batch that has logits."""
+        if self._phrases:
+            pointer = llama_cpp.llama_get_logits_ith(context, row)
+            logits = np.ctypeslib.as_array(pointer, (self._n_vocab,))
+            logits[list(self._bias)] += np.fromiter(self._bias.values(), np.float32)
+            self._phrases.shift(self.tokens, logits)
+        return self._sampler(context, row)
 
 
 class _Context:
@@ -312,7 +333,10 @@ class AnalysisContext:
                 if done is not None:
                     done(n_done)
         for sequence in sequences:
-            residual = sequence.out.residual
+            job, out = sequence.job, sequence.out
+            if job.phrases:
+                out.scored[:] = job.phrases.of_text(job.response).log_prob(out.scored)
+            residual = out.residual
             if residual is not None and not np.isfinite(residual).all():
                 raise ModelError(_NOT_NUMBERS.format("residual rows"))
         return [sequence.out for sequence in sequences]
@@ -358,7 +382,7 @@ class AnalysisContext:
                 writer = writers[number]
                 if len(writer.tokens) == writer.room:
                     continue
-                token = writer.sampler(self._open.address, row)
+                token = writer.next(self._open.address, row)
                 if not llama_cpp.llama_vocab_is_eog(vocab, token):
                     writer.tokens.append(token)
                     going_on.append(number)
@@ -467,13 +491,19 @@ class AnalysisContext:
         if not job.score and not job.layers:
             raise ModelError("A pass must score tokens or read layers.")
         of_scores = (
-            job.entropy or job.top_k or job.expected or job.logit_bias or job.tilts is not None
+            job.entropy
+            or job.top_k
+            or job.expected
+            or job.logit_bias
+            or job.phrases
+            or job.tilts is not None
         )
         if not all(0 <= token < self.n_vocab for token in job.logit_bias):
             raise ModelError("A logit bias is for tokens that are not in the vocabulary.")
         if of_scores and not job.score:
             raise ModelError(
-                "Entropy, top and expected tokens, and tilts come with scores: ask for `score` too."
+                "Entropy, top and expected tokens, tilts and phrases come with scores: ask for "
+                "`score` too."
             )
         if job.tilts is not None and job.tilts.shape[1:] != (self.n_vocab,):
             raise ModelError(

@@ -18,18 +18,24 @@ from steerx_edge.analysis import Continuation, Pass
 from steerx_edge.directions import has_direction, mean_direction
 from steerx_edge.effects import bootstrap_mean_interval
 from steerx_edge.interventions import Add
+from steerx_edge.phrases import Grams, Mixed, PhraseBook, count_grams
 from steerx_edge.profile import Gain
 from steerx_edge.tilt import TiltCounts
 
 if TYPE_CHECKING:
     from steerx_edge.engine import Engine
 
-STRENGTHS = (0.1, 0.2)
-"""Shares of the residual norm that every carrier is tried with first."""
+STRENGTH = 0.1
+"""The share of the residual norm that every carrier is tried with first."""
 
 TILTS = (0.0, 0.5, 1.0, 1.5)
 
-_TILT_WEIGHT = 0.2  # a whole tilt counts as this share of the residual norm: what "weakest" means
+PHRASES = (0.0, 0.003, 0.01, 0.03, 0.1)
+"""What an occurrence of a phrase is tried to weigh."""
+
+# A whole tilt, and phrases of strength 1, count as these shares of the residual norm: what
+# "weakest" means.
+_TILT_WEIGHT, _PHRASE_WEIGHT = 0.2, 3.0
 _GUARDED_TEXTS, _GUARDED_TOKENS = 4, 48
 _MOST_SURPRISE = 0.5  # of the way from the model's own text to the user's, in nats/token
 _MOST_REPEATED = 0.1  # share of repeated 4-grams that may be added
@@ -71,20 +77,22 @@ class Carrier:
 
 @dataclass(frozen=True)
 class Setting:
-    """Strengths of some carriers, by their place, and of the tilt."""
+    """Strengths of some carriers, by their place, of the tilt, and of the phrases."""
 
     strengths: tuple[tuple[int, float], ...] = ()
     tilt: float = 0.0
+    phrases: float = 0.0
 
     @property
     def weight(self) -> float:
         """How strong it is in all."""
-        return sum(strength for _, strength in self.strengths) + _TILT_WEIGHT * self.tilt
+        directions = sum(strength for _, strength in self.strengths)
+        return directions + _TILT_WEIGHT * self.tilt + _PHRASE_WEIGHT * self.phrases
 
     def scaled(self, factor: float) -> Setting:
         """The same, weaker."""
         strengths = tuple((place, factor * strength) for place, strength in self.strengths)
-        return Setting(strengths, factor * self.tilt)
+        return Setting(strengths, factor * self.tilt, factor * self.phrases)
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,7 @@ class Calibrator:
         folds: every item in one of them.
         carriers: at distinct (source, layer).
         tilt: counts by fold, or None for no tilt.
+        phrase_texts: texts that a phrase must occur in, or None for no phrases.
     """
 
     def __init__(
@@ -119,6 +128,7 @@ class Calibrator:
         folds: Sequence[Sequence[int]],
         carriers: Sequence[Carrier],
         tilt: TiltCounts | None,
+        phrase_texts: int | None = None,
     ) -> None:
         self._engine = engine
         self._texts = texts
@@ -134,6 +144,9 @@ class Calibrator:
             None if tilt is None else tilt.values([f for f in range(len(folds)) if f != fold])
             for fold in range(len(folds))
         ]
+        self._phrases = [0.0] if phrase_texts is None else list(PHRASES)
+        self._phrase_texts = phrase_texts
+        self._mixed: dict[float, list[Mixed]] = {0.0: []}
         self._scores: dict[Setting, NDArray[np.float64]] = {}
         self.score([()])
 
@@ -143,13 +156,22 @@ class Calibrator:
         done: Callable[[int], None] | None = None,
         *,
         tilts: Sequence[float] | None = None,
+        phrases: Sequence[float] | None = None,
     ) -> None:
-        """Score strengths of carriers, each with every strength of the tilt; None takes TILTS."""
+        """Score strengths of carriers, each with every strength of the tilt and of the phrases.
+
+        Args:
+            choices: strengths of carriers.
+            done: told how many passes are done.
+            tilts: None takes TILTS.
+            phrases: None takes PHRASES.
+        """
         strengths = self._tilts if tilts is None else tilts
+        weights = self._phrases if phrases is None else phrases
         choices = [
             choice
             for choice in choices
-            if any(Setting(choice, tilt) not in self._scores for tilt in strengths)
+            if any(Setting(choice, t, p) not in self._scores for t in strengths for p in weights)
         ]
         jobs, owners = [], []
         for fold, values in zip(range(len(self._folds)), self._values, strict=True):
@@ -164,11 +186,29 @@ class Calibrator:
                     owners.append((choice, j))
         for choice in choices:
             for tilt in strengths:
-                self._scores[Setting(choice, tilt)] = np.zeros(len(self._texts))
+                for weight in weights:
+                    self._scores[Setting(choice, tilt, weight)] = np.zeros(len(self._texts))
         for (choice, j), result in zip(owners, self._engine.run_many(jobs, done), strict=True):
             rows = [result.scored] if result.tilted is None else list(result.tilted)
             for tilt, row in zip(strengths, rows, strict=True):
-                self._scores[Setting(choice, tilt)][j] = row.mean(dtype=np.float64)
+                for weight in weights:
+                    scores = self._with_phrases(j, weight, row)
+                    self._scores[Setting(choice, tilt, weight)][j] = scores.mean(dtype=np.float64)
+
+    def _with_phrases(
+        self, j: int, strength: float, log_prob: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Scores of a text with the phrases of the other folds."""
+        if not strength or self._phrase_texts is None:
+            return log_prob
+        if strength not in self._mixed:
+            mixed: dict[int, Mixed] = {}
+            for fold, others in zip(self._folds, self._others, strict=True):
+                grams = count_grams([self._texts[i].response for i in others], self._phrase_texts)
+                book = PhraseBook(grams, strength)
+                mixed |= {i: book.of_text(self._texts[i].response) for i in fold}
+            self._mixed[strength] = [mixed[i] for i in range(len(self._texts))]
+        return self._mixed[strength][j].log_prob(log_prob)
 
     def gains(self, setting: Setting) -> NDArray[np.float64]:
         """(item,) over unsteered, nats/token."""
@@ -201,9 +241,9 @@ class Calibrator:
         if not best:
             return []
         taken = {self._carriers[place].layer for place, _ in best}
-        around = [tuple((place, factor * s) for place, s in best) for factor in (0.5, 1.5)]
+        around = [tuple((place, factor * s) for place, s in best) for factor in (0.5, 2.0)]
         beside = [
-            tuple(sorted((*best, (place, STRENGTHS[0]))))
+            tuple(sorted((*best, (place, STRENGTH))))
             for place, carrier in enumerate(self._carriers)
             if carrier.layer not in taken
         ]
@@ -220,7 +260,9 @@ class Calibrator:
             for place, strength in choice
         )
 
-    def guarded(self, setting: Setting, bias: NDArray[np.float32] | None) -> Setting:
+    def guarded(
+        self, setting: Setting, bias: NDArray[np.float32] | None, grams: Grams | None = None
+    ) -> Setting:
         """The setting, weakened until what it writes is fluent.
 
         Unsteered, what the model writes itself is the least surprising, and the user's own text
@@ -229,6 +271,7 @@ class Calibrator:
         Args:
             setting: strengths.
             bias: (n_vocab,) the tilt at strength 1, or None.
+            grams: the phrases, or None.
         """
         texts = self._texts[:_GUARDED_TEXTS]
         directions = [carrier.direction() for carrier in self._carriers]
@@ -237,11 +280,18 @@ class Calibrator:
             tilt: dict[int, float] = {}
             if bias is not None and setting.tilt:
                 tilt = {int(v): float(setting.tilt * bias[v]) for v in np.flatnonzero(bias)}
+            book = None
+            if grams is not None and setting.phrases:
+                book = PhraseBook(grams, setting.phrases)
             changes = self._changes(setting.strengths, directions)
             written = self._engine.analysis.generate_many(
                 [
                     Continuation(
-                        text.context, _GUARDED_TOKENS, interventions=changes, logit_bias=tilt
+                        text.context,
+                        _GUARDED_TOKENS,
+                        interventions=changes,
+                        logit_bias=tilt,
+                        phrases=book,
                     )
                     for text in texts
                 ]
@@ -273,6 +323,7 @@ def calibrate(
     folds: Sequence[Sequence[int]],
     carriers: Sequence[Carrier],
     tilt: TiltCounts | None,
+    phrase_texts: int | None = None,
     *,
     done: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Calibration:
@@ -284,13 +335,14 @@ def calibrate(
         folds: every item in one of them.
         carriers: what can be added, at distinct (source, layer).
         tilt: counts by fold, or None.
+        phrase_texts: texts that a phrase must occur in, or None for no phrases.
         done: told how many of how many passes are done.
 
     Raises:
         ModelError: llama.cpp fails.
     """
-    calibrator = Calibrator(engine, texts, folds, carriers, tilt)
-    coarse = [((place, strength),) for place in range(len(carriers)) for strength in STRENGTHS]
+    calibrator = Calibrator(engine, texts, folds, carriers, tilt, phrase_texts)
+    coarse = [((place, STRENGTH),) for place in range(len(carriers))]
     n_coarse, n_fine = len(coarse) * len(texts), (1 + len(carriers)) * len(texts)
     total = n_coarse + n_fine + 1
     calibrator.score(coarse, lambda n: done(n, total))
@@ -299,8 +351,11 @@ def calibrate(
     gain = calibrator.gain(setting)
     if gain.low > 0:
         done(n_coarse + n_fine, total)
-        setting = calibrator.guarded(setting, None if tilt is None else tilt.values())
-        calibrator.score([setting.strengths], tilts=(setting.tilt,))
+        grams = None
+        if phrase_texts is not None:
+            grams = count_grams([text.response for text in texts], phrase_texts)
+        setting = calibrator.guarded(setting, None if tilt is None else tilt.values(), grams)
+        calibrator.score([setting.strengths], tilts=(setting.tilt,), phrases=(setting.phrases,))
         gain = calibrator.gain(setting)
     done(total, total)
     return Calibration(setting if gain.low > 0 else Setting(), gain)

@@ -47,17 +47,17 @@ def pooled(residual: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArr
     return mean
 
 
-def steerx_difference(
-    treatment: NDArray[np.float32],
-    control: NDArray[np.float32],
-    described: NDArray[np.float32],
-) -> NDArray[np.float32]:
-    """One item's difference, of pooled rows (layer, n_embd) each.
+def halves(rows: NDArray[np.float32], described: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """What a contrast is of: half the rows, half those under the description (SteerX).
 
-    Half of it is history against nothing, half description against nothing (SteerX).
+    Args:
+        rows: (item, layer, n_embd).
+        described: the same rows, with the description in the context; None for the plain backbone.
     """
-    difference: NDArray[np.float32] = 0.5 * (treatment - control) + 0.5 * (described - control)
-    return difference
+    if described is None:
+        return rows
+    mean: NDArray[np.float32] = 0.5 * rows + 0.5 * described
+    return mean
 
 
 def reply_rows(

@@ -20,10 +20,10 @@ from steerx_edge.checkpoint import Checkpoint
 from steerx_edge.contrasts import (
     Backbone,
     RowConvention,
+    halves,
     pooled,
     reply_rows,
     row_weights,
-    steerx_difference,
 )
 from steerx_edge.control_vector import check_layers
 from steerx_edge.description import describe, style_facts
@@ -32,7 +32,8 @@ from steerx_edge.effects import Ablation, Effects, ablate, anchors, word_effects
 from steerx_edge.engine import Engine
 from steerx_edge.errors import HistoryError, SteerxError
 from steerx_edge.history import HistoryItem
-from steerx_edge.profile import Description, Entry, Profile, Tilt
+from steerx_edge.phrases import count_grams
+from steerx_edge.profile import Description, Entry, Phrases, Profile, Tilt
 from steerx_edge.prompts import messages_for
 from steerx_edge.retrieval import Retriever, query_for
 from steerx_edge.tilt import TiltCounts
@@ -47,6 +48,9 @@ Progress = Callable[[str, int, int], None]
 MIN_ITEMS = 2
 """An item's context is made of the others, so there must be one."""
 
+PHRASE_TEXTS = {"shared": 2, "all": 1, "none": None}
+"""In how many texts a phrase must occur."""
+
 _FEWEST_FOLDS = 4
 _SHORTEST_REPLY, _LONGEST_REPLY = 16, 96  # tokens of the model's own replies
 
@@ -57,11 +61,14 @@ class Settings:
 
     Args:
         backbones: what directions are made of.
-        selection: which rows a context contrast is made of: those of anchors, half of them under
-            the description (SteerX), or all, under the history alone.
+        selection: which rows of the user's texts a direction is made of: those of anchors, half of
+            them under the description (SteerX), or all, under the history alone.
         tilt: whether the user's words may be added to the logits.
+        phrases: which of the user's runs of words may be mixed into the predictions: those that
+            stand in two texts at least, all of them, or none. With all, the profile holds the texts
+            nearly whole.
         calibrate: choose layers and strengths by the user's own held-out texts. Otherwise the first
-            backbone that has a direction is added with `strength`, and no tilt.
+            backbone that has a direction is added with `strength`, no tilt and no phrases.
         layers: blocks that may be steered, 0-based, each at least 1; None takes `default_layers`.
         strength: without calibration: what is added at each layer, as a share of the median
             residual norm there.
@@ -77,6 +84,7 @@ class Settings:
     backbones: tuple[Backbone, ...] = ("stylevector", "context-contrast")
     selection: Literal["anchors", "all"] = "anchors"
     tilt: bool = True
+    phrases: Literal["shared", "all", "none"] = "shared"
     calibrate: bool = True
     layers: tuple[int, ...] | None = None
     strength: float = 0.1
@@ -93,6 +101,7 @@ class Settings:
             or not set(self.backbones) <= set(get_args(Backbone))
             or len(set(self.backbones)) < len(self.backbones),
             "selection": self.selection not in ("anchors", "all"),
+            "phrases": self.phrases not in PHRASE_TEXTS,
             "layers": self.layers is not None and not self.layers,
             "strength": not (math.isfinite(self.strength) and self.strength >= 0),
             "companions": self.companions < 1,
@@ -122,10 +131,9 @@ class _Contrast(NamedTuple):
     effects: Effects
     norms: NDArray[np.float32]  # (layer, T) lengths of the rows, the first one left out
     n_anchors: int
-    weights: NDArray[np.float32]  # (T + 1,) of the rows that a context contrast is made of
+    weights: NDArray[np.float32]  # (T + 1,) of the rows that directions are made of
     treatment: NDArray[np.float32]  # (layer, n_embd) of those rows
     control: NDArray[np.float32]  # (layer, n_embd) of those rows
-    whole: NDArray[np.float32]  # (layer, n_embd) of all rows of the control arm
 
 
 def learn(
@@ -175,15 +183,18 @@ def learn(
     progress("description", 0, 1)
     description = describe(engine, words, style_facts([item.response for item in items]))
 
+    described = None
+    if settings.selection == "anchors":
+        described = _described_rows(engine, items, contrasts, layers, description)
     carriers: list[Carrier] = []
     for backbone in settings.backbones:
         if carriers and not settings.calibrate:
             break  # the first one is what is added
         progress(backbone, 0, 1)
         if backbone == "stylevector":
-            differences = _stylevector(engine, texts, contrasts, layers, settings)
+            differences = _stylevector(engine, texts, contrasts, described, layers, settings)
         else:
-            differences = _context_contrast(engine, items, contrasts, layers, settings, description)
+            differences = _context_contrast(contrasts, described)
         carriers += [
             Carrier(backbone, layer, differences[:, place], float(norms[place]))
             for place, layer in enumerate(layers)
@@ -200,6 +211,7 @@ def learn(
             [fold.members for fold in folds],
             carriers,
             tilt,
+            PHRASE_TEXTS[settings.phrases],
             done=lambda n, of: progress("calibration", n, of),
         )
     else:
@@ -213,6 +225,7 @@ def learn(
         description=description,
         words=words,
         **_carried(carriers, calibration, tilt),
+        phrases=_phrases(texts, calibration.setting.phrases, settings),
         gain=calibration.gain,
         rows="generated",
         counts={
@@ -264,39 +277,15 @@ def _read_folds(
     return [found[j] for j in range(len(items))], TiltCounts(used, expected)
 
 
-def _stylevector(
-    engine: Engine,
-    texts: Sequence[Text],
-    contrasts: Sequence[_Contrast],
-    layers: Sequence[int],
-    settings: Settings,
-) -> NDArray[np.float32]:
-    """The user's text against the model's own reply: (item, layer, n_embd)."""
-    replies = reply_rows(
-        engine,
-        [text.context for text in texts],
-        [min(max(len(text.response), _SHORTEST_REPLY), _LONGEST_REPLY) for text in texts],
-        layers,
-        settings.row,
-    )
-    written = np.stack([contrast.whole for contrast in contrasts])
-    # Where the model had nothing to say, there is no difference.
-    differences: NDArray[np.float32] = np.nan_to_num(written - replies)
-    return differences
-
-
-def _context_contrast(
+def _described_rows(
     engine: Engine,
     items: Sequence[HistoryItem],
     contrasts: Sequence[_Contrast],
     layers: Sequence[int],
-    settings: Settings,
     description: Description,
 ) -> NDArray[np.float32]:
-    """With the user's other texts against without: (item, layer, n_embd)."""
-    if settings.selection == "all":
-        return np.stack([contrast.treatment - contrast.control for contrast in contrasts])
-    described = engine.run_many(
+    """The user's texts, read under the description: (item, layer, n_embd)."""
+    results = engine.run_many(
         [
             Pass(
                 engine.prompt(messages_for(item.request, description=description.text)),
@@ -308,12 +297,38 @@ def _context_contrast(
             for item, contrast in zip(items, contrasts, strict=True)
         ]
     )
-    return np.stack(
-        [
-            steerx_difference(contrast.treatment, contrast.control, result.captured[:, 0])
-            for contrast, result in zip(contrasts, described, strict=True)
-        ]
+    return np.stack([result.captured[:, 0] for result in results])
+
+
+def _stylevector(
+    engine: Engine,
+    texts: Sequence[Text],
+    contrasts: Sequence[_Contrast],
+    described: NDArray[np.float32] | None,
+    layers: Sequence[int],
+    settings: Settings,
+) -> NDArray[np.float32]:
+    """The user's text against the model's own reply: (item, layer, n_embd)."""
+    replies = reply_rows(
+        engine,
+        [text.context for text in texts],
+        [min(max(len(text.response), _SHORTEST_REPLY), _LONGEST_REPLY) for text in texts],
+        layers,
+        settings.row,
     )
+    written = np.stack([contrast.control for contrast in contrasts])
+    # Where the model had nothing to say, there is no difference.
+    differences: NDArray[np.float32] = np.nan_to_num(halves(written, described) - replies)
+    return differences
+
+
+def _context_contrast(
+    contrasts: Sequence[_Contrast], described: NDArray[np.float32] | None
+) -> NDArray[np.float32]:
+    """With the user's other texts against without: (item, layer, n_embd)."""
+    treatment = np.stack([contrast.treatment for contrast in contrasts])
+    control = np.stack([contrast.control for contrast in contrasts])
+    return halves(treatment, described) - control
 
 
 def _carried(
@@ -336,6 +351,14 @@ def _carried(
         if values is not None and len(tokens) and calibration.setting.tilt
         else None,
     }
+
+
+def _phrases(texts: Sequence[Text], strength: float, settings: Settings) -> Phrases | None:
+    min_texts = PHRASE_TEXTS[settings.phrases]
+    if min_texts is None or not strength:
+        return None
+    tokens, counts = count_grams([text.response for text in texts], min_texts)
+    return Phrases(tokens, counts, strength) if len(counts) else None
 
 
 def default_layers(n_layer: int, settings: Settings) -> tuple[int, ...]:
@@ -409,7 +432,6 @@ def _contrast(ablation: Ablation, settings: Settings) -> _Contrast:
         weights=weights,
         treatment=pooled(ablation.treatment, weights),
         control=pooled(ablation.control, weights),
-        whole=pooled(ablation.control, row_weights(everything, settings.row)),
     )
 
 
@@ -440,7 +462,6 @@ def _from_arrays(
             weights=arrays[f"{j}.weights"],
             treatment=arrays[f"{j}.treatment"],
             control=arrays[f"{j}.control"],
-            whole=arrays[f"{j}.whole"],
         )
     return contrasts
 

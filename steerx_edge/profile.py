@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steerx_edge.errors import ProfileError
+from steerx_edge.phrases import NOTHING, ORDER, START, Grams, PhraseBook
 
 __all__ = [
     "SOURCES",
@@ -38,6 +39,7 @@ __all__ = [
     "Entry",
     "Gain",
     "ModelId",
+    "Phrases",
     "Profile",
     "Setting",
     "Tilt",
@@ -268,6 +270,30 @@ def _token_ids(value: object) -> NDArray[np.int32]:
     return _frozen(given, np.int32)
 
 
+def _runs(value: object) -> NDArray[np.int32]:
+    given = _array(value, "iu", "integers")
+    if given.ndim != 2 or given.shape[1:] != (ORDER + 1,) or not given.size:
+        raise _wrong(given, f"runs of {ORDER + 1} tokens, at least one")
+    if given.min() < NOTHING or given[:, -1].min() < 0 or given.max() > _MAX_TOKEN:
+        raise _FieldError(f"holds ids that are not from 0 to {_MAX_TOKEN}")
+    # A context is filled up from the left, and a text begins once.
+    before, after = given[:, :-1], given[:, 1:]
+    wrong = ((after == NOTHING) | (after == START)) & (before != NOTHING)
+    if wrong.any() or (given[:, -2] == NOTHING).any():
+        raise _FieldError(f"holds {NOTHING} or {START} in a place where no run has it")
+    rows = [tuple(row) for row in given.tolist()]
+    if any(below >= row for below, row in pairwise(rows)):
+        raise _FieldError("holds runs that do not strictly increase")
+    return _frozen(given, np.int32)
+
+
+def _occurrences(value: object) -> NDArray[np.int32]:
+    given = _array(value, "iu", "integers")
+    if given.ndim != 1 or not given.size or given.min() < 1 or given.max() > _MAX_TOKEN:
+        raise _wrong(given, "a list of counts, each 1 or more")
+    return _frozen(given, np.int32)
+
+
 def _check_fields(record: object, **checks: _Check[Any]) -> None:
     for name, check in checks.items():
         with _at(name):
@@ -448,6 +474,51 @@ class Tilt:
 
 
 @dataclass(frozen=True, eq=False)
+class Phrases:
+    """What the person goes on with after the words just written.
+
+    Attributes:
+        tokens: runs of tokens, int32, shape (m, ORDER + 1), at least one, in strictly increasing
+            lexical order; read-only. The last one of a row follows the others, which are filled up
+            from the left with NOTHING; START stands for the beginning of a text.
+        counts: how often each occurs, int32, shape (m,), above 0; read-only.
+        strength: what an occurrence weighs against the model's prediction at relative strength 1;
+            at least 0.
+
+    Raises:
+        ProfileError: a field holds what a profile may not hold.
+    """
+
+    tokens: NDArray[np.int32]  # (m, ORDER + 1)
+    counts: NDArray[np.int32]  # (m,)
+    strength: float
+
+    def __post_init__(self) -> None:
+        _check_fields(self, strength=_at_least_zero, tokens=_runs, counts=_occurrences)
+        if self.counts.shape != (len(self.tokens),):
+            with _at("counts"):
+                raise _wrong(self.counts, f"one for each of {len(self.tokens)} runs")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Phrases):
+            return NotImplemented
+        return _phrases_to_json(self) == _phrases_to_json(other)
+
+    def book(self, strength: float = 1.0) -> PhraseBook | None:
+        """The phrases as they are mixed in; None where they change nothing.
+
+        Args:
+            strength: relative strength; below 0 there are no phrases to steer away with.
+
+        Raises:
+            ProfileError: `strength` is not a finite number, or so large that the result is not.
+        """
+        with _at("strength"):
+            weight = _scaled(_number(strength), np.full(1, self.strength, np.float32), strength)[0]
+        return PhraseBook(Grams(self.tokens, self.counts), float(weight)) if weight > 0 else None
+
+
+@dataclass(frozen=True, eq=False)
 class Entry:
     """What was learned on one model.
 
@@ -465,9 +536,10 @@ class Entry:
             (layer,), above 0; read-only.
         sources: what each layer's direction is made of, one of SOURCES each; shape (layer,).
         strengths: what is added at each layer at relative strength 1, as a share of the norm
-            there, float32, shape (layer,), at least 0; read-only. All 0, and no tilt, says that
-            no reliable preference was found.
+            there, float32, shape (layer,), at least 0; read-only. All 0, no tilt and no
+            phrases say that no reliable preference was found.
         tilt: what is added to the logits, or None.
+        phrases: what is mixed into the predictions then, or None.
         gain: what the profile gave on the person's own held-out items, or None if it was not
             measured.
         rows: what is steered: generated tokens and the last prompt row, or all rows.
@@ -489,6 +561,7 @@ class Entry:
     sources: tuple[str, ...]  # (layer,)
     strengths: NDArray[np.float32]  # (layer,)
     tilt: Tilt | None
+    phrases: Phrases | None
     gain: Gain | None
     rows: Literal["generated", "all"]
     counts: Mapping[str, int]
@@ -512,6 +585,7 @@ class Entry:
             settings=_mapping_of(_setting),
             versions=_mapping_of(_line),
             tilt=_none_or(_instance_of(Tilt)),
+            phrases=_none_or(_instance_of(Phrases)),
             norms=_floats,
             directions=_floats,
         )
@@ -722,6 +796,7 @@ def _entry_to_json(entry: Entry) -> dict[str, Any]:
         "settings": dict(entry.settings),
         "versions": dict(entry.versions),
         "tilt": None if entry.tilt is None else _tilt_to_json(entry.tilt),
+        "phrases": None if entry.phrases is None else _phrases_to_json(entry.phrases),
         "norms": _decimals(entry.norms),
         "directions": _array_to_json(entry.directions),
     }
@@ -732,6 +807,14 @@ def _tilt_to_json(tilt: Tilt) -> dict[str, Any]:
         "strength": tilt.strength,
         "tokens": _array_to_json(tilt.tokens),
         "values": _array_to_json(tilt.values),
+    }
+
+
+def _phrases_to_json(phrases: Phrases) -> dict[str, Any]:
+    return {
+        "strength": phrases.strength,
+        "tokens": _array_to_json(phrases.tokens),
+        "counts": _array_to_json(phrases.counts),
     }
 
 
@@ -881,6 +964,13 @@ _entry_from_json = _record(
             Tilt,
             tokens=_array_from_json("int32", "token"),
             values=_array_from_json("float32", "token"),
+        )
+    ),
+    phrases=_none_or(
+        _record(
+            Phrases,
+            tokens=_array_from_json("int32", "run", "token"),
+            counts=_array_from_json("int32", "run"),
         )
     ),
     norms=_tuple_of(_number),

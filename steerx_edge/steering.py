@@ -1,9 +1,9 @@
-"""A profile at work on any `llama_cpp.Llama`: llama.cpp's in-graph control vector, and the tilt.
+"""A profile at work on any `llama_cpp.Llama`: the in-graph control vector, the tilt, the phrases.
 
 Row policy `generated`: the last prompt row and every generated token are steered, the rest of the
 prompt is not. So a prompt's KV cache is the same under every profile and without one, and what is
 generated depends on the prompt alone, not on what was generated before it. The tilt is added to the
-logits that a token is sampled from, by either policy.
+logits that a token is sampled from, and the phrases are mixed in, by either policy.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
+    from steerx_edge.phrases import PhraseBook
+
 _HANDLE = "_steerx_edge_steering"
 """Where a steered Llama keeps its handle: there is one at most."""
 
@@ -40,10 +42,12 @@ def steer(
     """Make a model write as the person of a profile does, until `clear()` or the end of `with`.
 
     Everything that generates through `llama` is steered: completions, chats, streams, grammars,
-    tools. A logits processor or a logit bias of the caller's comes after the profile's tilt. Its
+    tools. A logits processor or a logit bias of the caller's comes after the profile's tilt and
+    phrases. Its
     prompt cache (`set_cache`) is set aside meanwhile, as saved states do not tell under which
     vector they were made; for the same reason do not mix `save_state` and steering.
-    With a draft model, do not clear in the middle of a stream.
+    With a draft model, do not clear in the middle of a stream; phrases are left out there, as the
+    tokens before a row are not told.
 
     Args:
         llama: the model; not from another thread while it generates.
@@ -82,7 +86,8 @@ class Steering:
         self._cache = llama.cache
         # Checks the profile and the strength, before anything is changed.
         self._tokens = self._tilted_tokens()
-        self._control, self._bias = self._added_at(strength)
+        self._n_prompt = 0  # tokens of the one that is answered
+        self._control, self._bias, self._phrases = self._added_at(strength)
         self._strength = strength
         self._replaced = {name: vars(llama).get(name) for name in ("generate", "eval")}
         llama.cache = None
@@ -101,7 +106,7 @@ class Steering:
     def strength(self, strength: float) -> None:
         if vars(self._llama).get(_HANDLE) is not self:
             raise SteerxError("This steering was cleared. Call steer() again.")
-        self._control, self._bias = self._added_at(strength)
+        self._control, self._bias, self._phrases = self._added_at(strength)
         self._strength = strength
         self._switch(on=False)
         self._start()
@@ -112,7 +117,7 @@ class Steering:
         if vars(llama).get(_HANDLE) is not self:
             return
         delattr(llama, _HANDLE)
-        self._bias = None  # a stream that was left half-way may go on
+        self._bias = self._phrases = None  # a stream that was left half-way may go on
         for name, method in self._replaced.items():
             vars(llama).pop(name, None)
             if method is not None:
@@ -122,28 +127,43 @@ class Steering:
         self._switch(on=False)
         self._forget_cells(0 if self._entry.rows == "all" else self._first_steered)
 
-    def _added_at(self, strength: float) -> tuple[ControlVector | None, NDArray[np.float32] | None]:
-        """What is added to the residual stream, and to the logits of `_tokens`; None is nothing."""
+    def _added_at(
+        self, strength: float
+    ) -> tuple[ControlVector | None, NDArray[np.float32] | None, PhraseBook | None]:
+        """What is added to the residual stream, and to the logits of `_tokens`, and mixed in then.
+
+        None is nothing.
+        """
         entry = self._entry
         vectors = entry.vectors(strength)
-        control = ControlVector(entry.layers, vectors) if vectors.any() else None
-        return control, None if entry.tilt is None else entry.tilt.bias(strength)
+        return (
+            ControlVector(entry.layers, vectors) if vectors.any() else None,
+            None if entry.tilt is None else entry.tilt.bias(strength),
+            None if entry.phrases is None else entry.phrases.book(strength),
+        )
 
     def _tilted_tokens(self) -> NDArray[np.int32] | None:
-        tilt, n_vocab = self._entry.tilt, self._llama.n_vocab()
-        if tilt is None:
-            return None
-        if tilt.tokens[-1] >= n_vocab:
-            raise ProfileError(
-                f"This profile's tilt names token {tilt.tokens[-1]}, and the model has {n_vocab}: "
-                "the profile is damaged. Learn again with this model."
-            )
-        return tilt.tokens
+        tilt, phrases, n_vocab = self._entry.tilt, self._entry.phrases, self._llama.n_vocab()
+        highest = {
+            "tilt": -1 if tilt is None else tilt.tokens[-1],
+            "phrases": -1 if phrases is None else phrases.tokens.max(),
+        }
+        for what, token in highest.items():
+            if token >= n_vocab:
+                raise ProfileError(
+                    f"This profile's {what} names token {token}, and the model has {n_vocab}: "
+                    "the profile is damaged. Learn again with this model."
+                )
+        return None if tilt is None else tilt.tokens
 
-    def _add_tilt(self, _ids: NDArray[np.intc], logits: NDArray[np.single]) -> NDArray[np.single]:
+    def _change_logits(
+        self, ids: NDArray[np.intc], logits: NDArray[np.single]
+    ) -> NDArray[np.single]:
         """A logits processor, as llama-cpp-python calls them: it may change what it is given."""
         if self._bias is not None:
             logits[self._tokens] += self._bias
+        if self._phrases is not None and self._llama.draft_model is None:
+            self._phrases.shift(ids[self._n_prompt :].tolist(), logits)
         return logits
 
     def _start(self) -> None:
@@ -168,9 +188,10 @@ class Steering:
     ) -> Generator[int, Sequence[int] | None, None]:
         """`Llama.generate`: a new prompt comes in."""
         options = {**dict(zip(_OPTIONS, args, strict=False)), **kwargs}
-        if self._tokens is not None:
+        if self._tokens is not None or self._entry.phrases is not None:
             processors = options.get("logits_processor") or ()
-            options["logits_processor"] = LogitsProcessorList([self._add_tilt, *processors])
+            options["logits_processor"] = LogitsProcessorList([self._change_logits, *processors])
+        self._n_prompt = len(tokens) + (0 if options.get("reset", True) else self._llama.n_tokens)
         self._generation = None  # one that was left half-way has no say any more
         if options.get("reset", True):
             self._forget_cells(self._first_steered)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -71,6 +71,14 @@ class LayerList(click.ParamType):  # type: ignore[type-arg]
     help="What is added at a layer, as a share of the typical residual norm there: no calibration. "
     "[default: chosen on texts held out]",
 )
+@click.option(
+    "--phrases",
+    type=click.Choice(["shared", "all", "none"]),
+    default="shared",
+    show_default=True,
+    help="Which of your runs of words are kept: those that stand in two texts at least, all of "
+    "them (the profile then holds your texts nearly whole), or none.",
+)
 def learn(
     history: str,
     output: str,
@@ -83,6 +91,7 @@ def learn(
     max_items: int,
     layers: tuple[int, ...] | None,
     strength: float | None,
+    phrases: Literal["shared", "all", "none"],
 ) -> None:
     """Learn how you write from HISTORY and save it as a profile.
 
@@ -111,7 +120,7 @@ def learn(
     from steerx_edge.learning import Settings
     from steerx_edge.learning import learn as learn_profile
 
-    settings = Settings(max_items=max_items, layers=layers)
+    settings = Settings(max_items=max_items, layers=layers, phrases=phrases)
     if strength is not None:
         settings = replace(settings, strength=strength, calibrate=False)
     console = Console(stderr=True, highlight=False)
@@ -203,7 +212,9 @@ def _carried(entry: Entry) -> str:
         does.append(f"steers {' and '.join(steered)} of the residual norm")
     if bias := entry.tilt_bias():
         does.append(f"makes {len(bias)} tokens more or less probable")
-    said = f"It {' and '.join(does) or 'changes nothing: its strengths are 0'}."
+    if entry.phrases:
+        does.append(f"knows {len(entry.phrases.counts)} of your phrases")
+    said = f"It {', and '.join(does) or 'changes nothing: its strengths are 0'}."
     if entry.gain is None:
         return said
     gave = (

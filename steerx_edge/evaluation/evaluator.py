@@ -68,6 +68,8 @@ def steered(entry: Entry, strength: float = 1.0) -> dict[str, Any]:
         steering["interventions"] = (Add(entry.layers, vectors, entry.rows),)
     if bias := entry.tilt_bias(strength):
         steering["logit_bias"] = bias
+    if entry.phrases and (book := entry.phrases.book(strength)):
+        steering["phrases"] = book
     return steering
 
 

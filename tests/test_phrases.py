@@ -1,0 +1,121 @@
+"""Phrases against values worked out by hand, and against the formula over a whole vocabulary."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from steerx_edge.phrases import NOTHING, ORDER, START, Grams, PhraseBook, count_grams
+
+N_VOCAB = 12
+
+
+def as_dict(grams: Grams) -> dict[tuple[int, ...], int]:
+    runs = (tuple(t for t in run if t != NOTHING) for run in grams.tokens.tolist())
+    return dict(zip(runs, grams.counts.tolist(), strict=True))
+
+
+def test_every_run_is_counted_with_the_beginning_of_the_text() -> None:
+    assert as_dict(count_grams([[5, 6, 5, 6]], min_texts=1)) == {
+        (START, 5): 1,
+        (5, 6): 2,
+        (START, 5, 6): 1,
+        (6, 5): 1,
+        (5, 6, 5): 1,
+        (START, 5, 6, 5): 1,
+        (6, 5, 6): 1,
+        (5, 6, 5, 6): 1,
+    }
+
+
+def test_a_run_of_too_few_texts_is_not_kept() -> None:
+    texts = [[5, 6, 5, 6], [7, 5, 6], [8]]
+    assert as_dict(count_grams(texts, min_texts=2)) == {(5, 6): 3}
+    assert not len(count_grams(texts, min_texts=3).counts)
+
+
+def test_runs_are_distinct_and_in_order() -> None:
+    rng = np.random.default_rng(0)
+    texts = [rng.integers(0, N_VOCAB, 30).tolist() for _ in range(3)]
+    runs = count_grams(texts, min_texts=1).tokens.tolist()
+    assert runs == sorted(runs)
+    assert len({tuple(run) for run in runs}) == len(runs)
+    assert {len(run) for run in runs} == {ORDER + 1}
+
+
+def test_one_context_adds_its_share_by_hand() -> None:
+    book = PhraseBook(count_grams([[5, 6, 5, 6, 5, 7]], min_texts=1), 0.5)
+    # After 9, 5: only (5,) is known, with 6 twice and 7 once.
+    assert book.added([9, 5]) == {6: 1.0, 7: 0.5}
+    assert not book.added([9])
+    assert (
+        PhraseBook(Grams(np.empty((0, 4), np.int32), np.empty(0, np.int32)), 1.0).added([5]) == {}
+    )
+
+
+@pytest.fixture
+def texts() -> list[list[int]]:
+    rng = np.random.default_rng(1)
+    return [rng.integers(0, N_VOCAB // 2, 40).tolist() for _ in range(3)]
+
+
+def reference(
+    texts: list[list[int]], before: list[int], p: np.ndarray, strength: float
+) -> np.ndarray:
+    """The formula of the module's first lines, over the whole vocabulary."""
+    for length in range(1, ORDER + 1):
+        context = ([START, *before])[-length:]
+        if len(context) < length:
+            break
+        c = np.zeros(len(p))
+        for text in texts:
+            begun = [START, *text]
+            for end in range(length, len(begun)):
+                if begun[end - length : end] == context:
+                    c[begun[end]] += 1
+        p = (p + strength * c) / (1 + strength * c.sum())
+    return p
+
+
+@pytest.mark.parametrize("strength", [0.003, 0.1, 5.0])
+@pytest.mark.parametrize("n_before", [0, 1, 2, 3, 9])
+def test_the_next_token_is_as_by_the_formula(
+    texts: list[list[int]], n_before: int, strength: float
+) -> None:
+    before = texts[0][:n_before]
+    logits = np.random.default_rng(2).normal(size=N_VOCAB).astype(np.float32)
+    p = np.exp(logits.astype(np.float64))
+    p /= p.sum()
+    expected = reference(texts, before, p, strength)
+    book = PhraseBook(count_grams(texts, min_texts=1), strength)
+    assert book.added(before)
+    book.shift(before, logits)
+    shifted = np.exp(logits.astype(np.float64))
+    np.testing.assert_allclose(shifted / shifted.sum(), expected, rtol=1e-5)
+
+
+def test_a_text_is_scored_as_token_by_token(texts: list[list[int]]) -> None:
+    text = [*texts[1][5:12], 11, 3]
+    rng = np.random.default_rng(3)
+    p = rng.dirichlet(np.ones(N_VOCAB), size=len(text))
+    book = PhraseBook(count_grams(texts, min_texts=1), 0.05)
+    log_prob = np.log(p[np.arange(len(text)), text]).astype(np.float32)
+    expected = [
+        math.log(reference(texts, text[:row], p[row], 0.05)[token])
+        for row, token in enumerate(text)
+    ]
+    np.testing.assert_allclose(book.of_text(text).log_prob(log_prob), expected, atol=1e-5)
+    both = book.of_text(text).log_prob(np.stack([log_prob, log_prob - 1]))
+    assert both.shape == (2, len(text))
+    assert both.dtype == np.float32
+
+
+def test_strength_0_changes_nothing(texts: list[list[int]]) -> None:
+    book = PhraseBook(count_grams(texts, min_texts=1), 0.0)
+    logits = np.arange(N_VOCAB, dtype=np.float32)
+    book.shift(texts[0][:3], logits)
+    np.testing.assert_array_equal(logits, np.arange(N_VOCAB))
+    log_prob = np.full(5, -2, np.float32)
+    np.testing.assert_array_equal(book.of_text(texts[0][:5]).log_prob(log_prob), log_prob)
