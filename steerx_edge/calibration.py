@@ -2,7 +2,8 @@
 
 Fold by fold, everything is made of the other folds, and the texts of this one are scored under a
 grid of settings. The gain of a setting is the mean over texts of the gain in log-probability per
-token. The weakest setting within one standard error of the best is taken.
+token. Of the settings within one standard error of the best, the one that does the least to plain
+text of nobody's is taken.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from steerx_edge.analysis import Continuation, Pass
 from steerx_edge.directions import has_direction, mean_direction
 from steerx_edge.effects import bootstrap_mean_interval
 from steerx_edge.interventions import Add
-from steerx_edge.phrases import Grams, Mixed, PhraseBook, count_grams
+from steerx_edge.phrases import Mixed, PhraseBook, weigh_grams
 from steerx_edge.profile import Gain
+from steerx_edge.prompts import messages_for
 from steerx_edge.tilt import TiltCounts
 
 if TYPE_CHECKING:
@@ -30,14 +32,21 @@ STRENGTH = 0.1
 
 TILTS = (0.0, 0.5, 1.0, 1.5)
 
-PHRASES = (0.0, 0.003, 0.01, 0.03, 0.1)
-"""What an occurrence of a phrase is tried to weigh."""
+PHRASES = (0.0, 0.03, 0.1, 0.3, 1.0)
+"""Strengths of phrases that are tried."""
 
-# A whole tilt, and phrases of strength 1, count as these shares of the residual norm: what
-# "weakest" means.
-_TILT_WEIGHT, _PHRASE_WEIGHT = 0.2, 3.0
+# What is said here is nobody's manner. Written for this purpose, so that no model has it by heart.
+_PLAIN_TEXTS = (
+    "Bread dough rises because yeast turns sugar into gas. In a warm kitchen it doubles in an "
+    "hour, in a cold one it takes all night. When it is baked the bubbles set, and the loaf keeps "
+    "its shape.",
+    "The ferry leaves the north pier every forty minutes and takes twelve cars. In fog it waits. "
+    "Tickets are sold on board, and children under six travel free with an adult.",
+    "A key works because its cuts lift each pin of the lock to one height. Then nothing stands "
+    "across the edge of the cylinder, and it turns. A single cut that is too deep leaves it shut.",
+)
+
 _GUARDED_TEXTS, _GUARDED_TOKENS = 4, 48
-_MOST_SURPRISE = 0.5  # of the way from the model's own text to the user's, in nats/token
 _MOST_REPEATED = 0.1  # share of repeated 4-grams that may be added
 _WEAKER, _ATTEMPTS = 0.7, 4
 
@@ -83,12 +92,6 @@ class Setting:
     tilt: float = 0.0
     phrases: float = 0.0
 
-    @property
-    def weight(self) -> float:
-        """How strong it is in all."""
-        directions = sum(strength for _, strength in self.strengths)
-        return directions + _TILT_WEIGHT * self.tilt + _PHRASE_WEIGHT * self.phrases
-
     def scaled(self, factor: float) -> Setting:
         """The same, weaker."""
         strengths = tuple((place, factor * strength) for place, strength in self.strengths)
@@ -131,22 +134,29 @@ class Calibrator:
         phrase_texts: int | None = None,
     ) -> None:
         self._engine = engine
-        self._texts = texts
-        self._folds = folds
+        self._n_items = len(texts)
+        context = engine.prompt(messages_for(""))
+        plain = [Text(context, engine.tokenize(text)) for text in _PLAIN_TEXTS]
+        self._texts = [*texts, *plain]
+        # The plain texts are one more fold, which nothing is made of.
+        self._folds = [*folds, range(len(texts), len(texts) + len(plain))]
         self._carriers = carriers
         self._tilts = (0.0,) if tilt is None else TILTS
+        self._phrases = (0.0,) if phrase_texts is None else PHRASES
         everything = set(range(len(texts)))
-        self._others = [sorted(everything - set(fold)) for fold in folds]
-        self._directions = [
-            [carrier.direction(others) for carrier in carriers] for others in self._others
-        ]
+        others = [sorted(everything - set(fold)) for fold in self._folds]
+        self._directions = [[carrier.direction(items) for carrier in carriers] for items in others]
         self._values = [
             None if tilt is None else tilt.values([f for f in range(len(folds)) if f != fold])
-            for fold in range(len(folds))
+            for fold in range(len(self._folds))
         ]
-        self._phrases = [0.0] if phrase_texts is None else list(PHRASES)
-        self._phrase_texts = phrase_texts
-        self._mixed: dict[float, list[Mixed]] = {0.0: []}
+        self._grams = [
+            None
+            if phrase_texts is None
+            else weigh_grams([texts[i].response for i in items], phrase_texts)
+            for items in others
+        ]
+        self._mixed: dict[float, dict[int, Mixed]] = {}
         self._scores: dict[Setting, NDArray[np.float64]] = {}
         self.score([()])
 
@@ -199,21 +209,25 @@ class Calibrator:
         self, j: int, strength: float, log_prob: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """Scores of a text with the phrases of the other folds."""
-        if not strength or self._phrase_texts is None:
-            return log_prob
         if strength not in self._mixed:
-            mixed: dict[int, Mixed] = {}
-            for fold, others in zip(self._folds, self._others, strict=True):
-                grams = count_grams([self._texts[i].response for i in others], self._phrase_texts)
-                book = PhraseBook(grams, strength)
-                mixed |= {i: book.of_text(self._texts[i].response) for i in fold}
-            self._mixed[strength] = [mixed[i] for i in range(len(self._texts))]
-        return self._mixed[strength][j].log_prob(log_prob)
+            self._mixed[strength] = {
+                i: PhraseBook(grams, strength).of_text(self._texts[i].response)
+                for fold, grams in zip(self._folds, self._grams, strict=True)
+                if grams is not None and strength
+                for i in fold
+            }
+        mixed = self._mixed[strength].get(j)
+        return log_prob if mixed is None else mixed.log_prob(log_prob)
 
     def gains(self, setting: Setting) -> NDArray[np.float64]:
         """(item,) over unsteered, nats/token."""
         gains: NDArray[np.float64] = self._scores[setting] - self._scores[Setting()]
-        return gains
+        return gains[: self._n_items]
+
+    def harm(self, setting: Setting) -> float:
+        """What the plain texts lose, nats/token."""
+        lost = self._scores[Setting()] - self._scores[setting]
+        return float(lost[self._n_items :].mean())
 
     def gain(self, setting: Setting) -> Gain:
         """The mean of `gains`, with its interval."""
@@ -222,18 +236,19 @@ class Calibrator:
         return Gain(float(gains.mean()), float(low[0]), float(high[0]), len(gains))
 
     def best(self) -> Setting:
-        """The weakest setting within one standard error of the best.
+        """Of the settings within one standard error of the best, the one with the least harm.
 
         The error is that of the difference over texts, and no more than that of the best itself:
         how unlike the texts a setting is does not speak for it.
         """
-        settings = sorted(self._scores, key=lambda setting: setting.weight)
-        best = max(settings, key=lambda setting: self.gains(setting).mean())
-        for setting in settings:
+        best = max(self._scores, key=lambda setting: self.gains(setting).mean())
+        error = _standard_error(self.gains(best))
+
+        def is_near(setting: Setting) -> bool:
             behind = self.gains(best) - self.gains(setting)
-            if behind.mean() <= min(_standard_error(behind), _standard_error(self.gains(best))):
-                return setting
-        return best
+            return bool(behind.mean() <= min(_standard_error(behind), error))
+
+        return min(filter(is_near, self._scores), key=self.harm)
 
     def finer(self) -> list[tuple[tuple[int, float], ...]]:
         """Choices around the best: weaker, stronger, and with another carrier beside it."""
@@ -260,21 +275,15 @@ class Calibrator:
             for place, strength in choice
         )
 
-    def guarded(
-        self, setting: Setting, bias: NDArray[np.float32] | None, grams: Grams | None = None
-    ) -> Setting:
+    def guarded(self, setting: Setting) -> Setting:
         """The setting, weakened until what it writes is fluent.
 
         Unsteered, what the model writes itself is the least surprising, and the user's own text
-        much more so. Steered text may go half of that way, and repeat hardly more than unsteered.
-
-        Args:
-            setting: strengths.
-            bias: (n_vocab,) the tilt at strength 1, or None.
-            grams: the phrases, or None.
+        much more so. Steered text may be as surprising as that, and repeat hardly more than
+        unsteered.
         """
-        texts = self._texts[:_GUARDED_TEXTS]
-        directions = [carrier.direction() for carrier in self._carriers]
+        texts = self._texts[: min(_GUARDED_TEXTS, self._n_items)]
+        directions, bias, grams = self._directions[-1], self._values[-1], self._grams[-1]
 
         def write(setting: Setting) -> tuple[float, float]:
             tilt: dict[int, float] = {}
@@ -307,8 +316,8 @@ class Calibrator:
             return float(surprise), float(np.mean([repeated_four_grams(t) for t in written]))
 
         plain_surprise, plain_repeated = write(Setting())
-        own_surprise = -self._scores[Setting()].mean()
-        most = plain_surprise + _MOST_SURPRISE * max(0.0, own_surprise - plain_surprise)
+        own_surprise = -self._scores[Setting()][: self._n_items].mean()
+        most = max(plain_surprise, own_surprise)
         for _ in range(_ATTEMPTS):
             surprise, repeated = write(setting)
             if surprise <= most and repeated <= plain_repeated + _MOST_REPEATED:
@@ -343,7 +352,8 @@ def calibrate(
     """
     calibrator = Calibrator(engine, texts, folds, carriers, tilt, phrase_texts)
     coarse = [((place, STRENGTH),) for place in range(len(carriers))]
-    n_coarse, n_fine = len(coarse) * len(texts), (1 + len(carriers)) * len(texts)
+    n_scored = len(texts) + len(_PLAIN_TEXTS)
+    n_coarse, n_fine = len(coarse) * n_scored, (1 + len(carriers)) * n_scored
     total = n_coarse + n_fine + 1
     calibrator.score(coarse, lambda n: done(n, total))
     calibrator.score(calibrator.finer(), lambda n: done(n_coarse + n, total))
@@ -351,10 +361,7 @@ def calibrate(
     gain = calibrator.gain(setting)
     if gain.low > 0:
         done(n_coarse + n_fine, total)
-        grams = None
-        if phrase_texts is not None:
-            grams = count_grams([text.response for text in texts], phrase_texts)
-        setting = calibrator.guarded(setting, None if tilt is None else tilt.values(), grams)
+        setting = calibrator.guarded(setting)
         calibrator.score([setting.strengths], tilts=(setting.tilt,), phrases=(setting.phrases,))
         gain = calibrator.gain(setting)
     done(total, total)

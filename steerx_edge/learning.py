@@ -32,7 +32,7 @@ from steerx_edge.effects import Ablation, Effects, ablate, anchors, word_effects
 from steerx_edge.engine import Engine
 from steerx_edge.errors import HistoryError, SteerxError
 from steerx_edge.history import HistoryItem
-from steerx_edge.phrases import count_grams
+from steerx_edge.phrases import weigh_grams
 from steerx_edge.profile import Description, Entry, Phrases, Profile, Tilt
 from steerx_edge.prompts import messages_for
 from steerx_edge.retrieval import Retriever, query_for
@@ -357,8 +357,8 @@ def _phrases(texts: Sequence[Text], strength: float, settings: Settings) -> Phra
     min_texts = PHRASE_TEXTS[settings.phrases]
     if min_texts is None or not strength:
         return None
-    tokens, counts = count_grams([text.response for text in texts], min_texts)
-    return Phrases(tokens, counts, strength) if len(counts) else None
+    tokens, weights = weigh_grams([text.response for text in texts], min_texts)
+    return Phrases(tokens, weights, strength) if len(weights) else None
 
 
 def default_layers(n_layer: int, settings: Settings) -> tuple[int, ...]:

@@ -3,21 +3,25 @@
 A tilt knows how often the user writes a word; phrases know after what. They are counts of the
 user's own runs of tokens, mixed into the model's prediction as a Dirichlet posterior whose prior is
 the model itself (a cache language model, Kuhn and De Mori 1990; hierarchical Dirichlet smoothing,
-MacKay and Peto 1995). From the shortest context to the longest, c(v) of C occurrences going on
+MacKay and Peto 1995). From the shortest context to the longest, where c(v) of N occurrences go on
 with v:
 
-    P[n](v) = (P[n-1](v) + strength * c[n](v)) / (1 + strength * C[n]),  P[0] the model's prediction
+    P[n](v) = (P[n-1](v) + strength * w[n](v)) / (1 + strength * W[n]),  P[0] the model's prediction
+    w[n](v) = c(v) * sum(c * (c - 1)) / (N * (N - 1)),  W[n] the sum of w[n]
 
-`strength` is what one occurrence weighs against the whole of the model's prediction. No pass of the
-model is needed to count, and none to score: the new probability of a token depends on the old one
-of that token alone.
+An occurrence weighs as much as the user is consistent: the second factor is how often two
+occurrences of the context go on alike. "The" goes on with anything, and the model knows better; "I
+never hesitate" may always go on in the same way. `strength` is what an occurrence of a wholly
+consistent context weighs against the whole of the model's prediction. No pass of the model is
+needed to count, and none to score: the new probability of a token depends on the old one of that
+token alone.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,24 +35,22 @@ START = -1
 NOTHING = -2
 """Fills the places of a context that is shorter than ORDER."""
 
-_Counts: TypeAlias = Mapping[tuple[int, ...], tuple[NDArray[np.int32], NDArray[np.float64]]]
-
 
 class Grams(NamedTuple):
-    """Runs of tokens and how often they occur.
+    """Runs of tokens and what they weigh.
 
     Args:
         tokens: (m, ORDER + 1) int32, distinct and in lexical order: the context, filled up from the
             left with NOTHING, and what it goes on with.
-        counts: (m,) int32, above 0.
+        weights: (m,) float32, above 0.
     """
 
     tokens: NDArray[np.int32]
-    counts: NDArray[np.int32]
+    weights: NDArray[np.float32]
 
 
-def count_grams(texts: Sequence[Sequence[int]], min_texts: int) -> Grams:
-    """The runs that occur in at least so many of the texts.
+def weigh_grams(texts: Sequence[Sequence[int]], min_texts: int) -> Grams:
+    """The runs that occur in at least so many of the texts, and go on alike more than once.
 
     With 2, a run that stands in one text alone is not kept, and so no text can be put together from
     the runs, except where the user wrote the same thing twice.
@@ -57,18 +59,25 @@ def count_grams(texts: Sequence[Sequence[int]], min_texts: int) -> Grams:
         texts: the user's texts, as tokens.
         min_texts: 1 keeps every run.
     """
-    counts: dict[tuple[int, ...], int] = defaultdict(int)
-    occurs: dict[tuple[int, ...], set[int]] = defaultdict(set)
+    occurs: dict[tuple[int, ...], dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
     for number, text in enumerate(texts):
         for end, token in enumerate(text):
-            for context in _contexts(text[:end]):
-                gram = (NOTHING,) * (ORDER - len(context)) + context + (token,)
-                counts[gram] += 1
-                occurs[gram].add(number)
-    kept = sorted(gram for gram in counts if len(occurs[gram]) >= min_texts)
+            for context in _contexts(text[max(0, end - ORDER) : end], begins=end < ORDER):
+                occurs[context][token].append(number)
+    weights: dict[tuple[int, ...], float] = {}
+    for context, goes_on in occurs.items():
+        n = sum(map(len, goes_on.values()))
+        kept = {v: len(where) for v, where in goes_on.items() if len({*where}) >= min_texts}
+        alike = sum(count * (count - 1) for count in kept.values())
+        if alike:
+            filled = (NOTHING,) * (ORDER - len(context)) + context
+            for token, count in kept.items():
+                run = (*filled, token)
+                weights[run] = count * alike / (n * (n - 1))
+    runs = sorted(weights)
     return Grams(
-        np.array(kept, np.int32).reshape(-1, ORDER + 1),
-        np.array([counts[gram] for gram in kept], np.int32),
+        np.array(runs, np.int32).reshape(-1, ORDER + 1),
+        np.array([weights[run] for run in runs], np.float32),
     )
 
 
@@ -95,12 +104,12 @@ class PhraseBook:
     """Phrases at some strength, ready to be mixed into predictions.
 
     Args:
-        grams: what was counted.
-        strength: what an occurrence weighs; 0 or more.
+        grams: the runs.
+        strength: what their weights are multiplied by; 0 or more.
     """
 
     def __init__(self, grams: Grams, strength: float) -> None:
-        self._counts = _by_context(grams)
+        self._weights = _by_context(grams)
         self._strength = strength
 
     def added(self, before: Sequence[int]) -> dict[int, float]:
@@ -110,15 +119,12 @@ class PhraseBook:
             before: the tokens of the text so far, without what it answers.
         """
         added: dict[int, float] = defaultdict(float)
-        total = 1.0
-        for context in _contexts(before):
-            if context in self._counts:
-                tokens, counts = self._counts[context]
-                for token, weight in zip(
-                    tokens.tolist(), self._strength * total * counts, strict=True
-                ):
-                    added[token] += weight
-                total += self._strength * total * counts.sum()
+        total = self._strength
+        for context in _contexts(before[-ORDER:], begins=len(before) < ORDER):
+            weights = self._weights.get(context, {})
+            for token, weight in weights.items():
+                added[token] += total * weight
+            total *= 1 + self._strength * sum(weights.values())
         return added
 
     def of_text(self, text: Sequence[int]) -> Mixed:
@@ -150,18 +156,17 @@ class PhraseBook:
         logits[tokens] = np.logaddexp(logits[tokens], log_total + np.log(weights))
 
 
-def _contexts(before: Sequence[int]) -> Iterator[tuple[int, ...]]:
+def _contexts(last: Sequence[int], *, begins: bool) -> Iterator[tuple[int, ...]]:
     """The last token, the last two, ...; the beginning of the text counts as one."""
-    last = tuple(before[-ORDER:]) if len(before) >= ORDER else (START, *before)
-    for length in range(1, len(last) + 1):
-        yield last[-length:]
+    known = (START, *last) if begins else tuple(last)
+    for length in range(1, len(known) + 1):
+        yield known[-length:]
 
 
-def _by_context(grams: Grams) -> _Counts:
-    places: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for place, (*context, _) in enumerate(grams.tokens.tolist()):
-        places[tuple(token for token in context if token != NOTHING)].append(place)
-    return {
-        context: (grams.tokens[rows, -1], grams.counts[rows].astype(np.float64))
-        for context, rows in places.items()
-    }
+def _by_context(grams: Grams) -> Mapping[tuple[int, ...], Mapping[int, float]]:
+    found: dict[tuple[int, ...], dict[int, float]] = defaultdict(dict)
+    for (*context, token), weight in zip(
+        grams.tokens.tolist(), grams.weights.tolist(), strict=True
+    ):
+        found[tuple(each for each in context if each != NOTHING)][token] = weight
+    return found

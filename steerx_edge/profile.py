@@ -287,13 +287,6 @@ def _runs(value: object) -> NDArray[np.int32]:
     return _frozen(given, np.int32)
 
 
-def _occurrences(value: object) -> NDArray[np.int32]:
-    given = _array(value, "iu", "integers")
-    if given.ndim != 1 or not given.size or given.min() < 1 or given.max() > _MAX_TOKEN:
-        raise _wrong(given, "a list of counts, each 1 or more")
-    return _frozen(given, np.int32)
-
-
 def _check_fields(record: object, **checks: _Check[Any]) -> None:
     for name, check in checks.items():
         with _at(name):
@@ -481,23 +474,25 @@ class Phrases:
         tokens: runs of tokens, int32, shape (m, ORDER + 1), at least one, in strictly increasing
             lexical order; read-only. The last one of a row follows the others, which are filled up
             from the left with NOTHING; START stands for the beginning of a text.
-        counts: how often each occurs, int32, shape (m,), above 0; read-only.
-        strength: what an occurrence weighs against the model's prediction at relative strength 1;
-            at least 0.
+        weights: what each weighs, float32, shape (m,), above 0; read-only.
+        strength: what `weights` are multiplied by at relative strength 1, to be set against the
+            whole of the model's prediction, 1; at least 0.
 
     Raises:
         ProfileError: a field holds what a profile may not hold.
     """
 
     tokens: NDArray[np.int32]  # (m, ORDER + 1)
-    counts: NDArray[np.int32]  # (m,)
+    weights: NDArray[np.float32]  # (m,)
     strength: float
 
     def __post_init__(self) -> None:
-        _check_fields(self, strength=_at_least_zero, tokens=_runs, counts=_occurrences)
-        if self.counts.shape != (len(self.tokens),):
-            with _at("counts"):
-                raise _wrong(self.counts, f"one for each of {len(self.tokens)} runs")
+        _check_fields(self, strength=_at_least_zero, tokens=_runs, weights=_floats)
+        with _at("weights"):
+            if self.weights.shape != (len(self.tokens),):
+                raise _wrong(self.weights, f"one for each of {len(self.tokens)} runs")
+            if self.weights.min() <= 0:
+                raise _wrong(self.weights.min(), "weights above 0")
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Phrases):
@@ -515,7 +510,7 @@ class Phrases:
         """
         with _at("strength"):
             weight = _scaled(_number(strength), np.full(1, self.strength, np.float32), strength)[0]
-        return PhraseBook(Grams(self.tokens, self.counts), float(weight)) if weight > 0 else None
+        return PhraseBook(Grams(self.tokens, self.weights), float(weight)) if weight > 0 else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -814,7 +809,7 @@ def _phrases_to_json(phrases: Phrases) -> dict[str, Any]:
     return {
         "strength": phrases.strength,
         "tokens": _array_to_json(phrases.tokens),
-        "counts": _array_to_json(phrases.counts),
+        "weights": _array_to_json(phrases.weights),
     }
 
 
@@ -970,7 +965,7 @@ _entry_from_json = _record(
         _record(
             Phrases,
             tokens=_array_from_json("int32", "run", "token"),
-            counts=_array_from_json("int32", "run"),
+            weights=_array_from_json("float32", "run"),
         )
     ),
     norms=_tuple_of(_number),

@@ -7,52 +7,65 @@ import math
 import numpy as np
 import pytest
 
-from steerx_edge.phrases import NOTHING, ORDER, START, Grams, PhraseBook, count_grams
+from steerx_edge.phrases import NOTHING, ORDER, START, Grams, PhraseBook, weigh_grams
 
 N_VOCAB = 12
 
 
-def as_dict(grams: Grams) -> dict[tuple[int, ...], int]:
+def as_dict(grams: Grams) -> dict[tuple[int, ...], float]:
     runs = (tuple(t for t in run if t != NOTHING) for run in grams.tokens.tolist())
-    return dict(zip(runs, grams.counts.tolist(), strict=True))
+    return dict(zip(runs, grams.weights.tolist(), strict=True))
 
 
-def test_every_run_is_counted_with_the_beginning_of_the_text() -> None:
-    assert as_dict(count_grams([[5, 6, 5, 6]], min_texts=1)) == {
-        (START, 5): 1,
-        (5, 6): 2,
-        (START, 5, 6): 1,
-        (6, 5): 1,
-        (5, 6, 5): 1,
-        (START, 5, 6, 5): 1,
-        (6, 5, 6): 1,
-        (5, 6, 5, 6): 1,
-    }
+def test_runs_that_go_on_alike_are_weighed_with_the_beginning_of_the_text() -> None:
+    assert as_dict(weigh_grams([[5, 6, 5, 6], [5, 6, 7]], min_texts=1)) == pytest.approx(
+        {
+            (START, 5): 2,  # always the same: an occurrence weighs 1
+            (5, 6): 3,
+            (START, 5, 6): 2,
+        }
+    )
 
 
-def test_a_run_of_too_few_texts_is_not_kept() -> None:
-    texts = [[5, 6, 5, 6], [7, 5, 6], [8]]
-    assert as_dict(count_grams(texts, min_texts=2)) == {(5, 6): 3}
-    assert not len(count_grams(texts, min_texts=3).counts)
+def test_an_occurrence_weighs_how_often_two_go_on_alike() -> None:
+    # After 5: three times 6 and once 7. Of 4 * 3 pairs of occurrences, 3 * 2 agree.
+    weights = as_dict(weigh_grams([[5, 6, 8, 5, 6, 9, 5, 6, 4, 5, 7]], min_texts=1))
+    assert weights[5, 6] == pytest.approx(3 / 2)
+    assert weights[5, 7] == pytest.approx(1 / 2)
+
+
+def test_a_run_of_too_few_texts_is_not_kept_and_its_context_is_the_less_consistent() -> None:
+    texts = [[5, 6, 5, 7], [9, 5, 6], [8, 5, 7]]
+    # After 5: twice 6 and twice 7, in two texts each.
+    assert as_dict(weigh_grams(texts, min_texts=2)) == pytest.approx({(5, 6): 2 / 3, (5, 7): 2 / 3})
+    once = [[5, 6, 5, 7], [9, 5, 6], [8]]
+    assert as_dict(weigh_grams(once, min_texts=2)) == pytest.approx({(5, 6): 2 / 3})
+    assert not len(weigh_grams(texts, min_texts=3).weights)
+
+
+def test_what_stands_in_one_text_alone_is_not_kept() -> None:
+    secret = [101, 102, 103, 104, 105]
+    texts = [[5, 6, *secret, 5, 6], [5, 6, 7], [*range(20, 60)]]
+    kept = {token for run in as_dict(weigh_grams(texts, min_texts=2)) for token in run}
+    assert kept == {START, 5, 6}
 
 
 def test_runs_are_distinct_and_in_order() -> None:
     rng = np.random.default_rng(0)
     texts = [rng.integers(0, N_VOCAB, 30).tolist() for _ in range(3)]
-    runs = count_grams(texts, min_texts=1).tokens.tolist()
+    runs = weigh_grams(texts, min_texts=1).tokens.tolist()
     assert runs == sorted(runs)
     assert len({tuple(run) for run in runs}) == len(runs)
     assert {len(run) for run in runs} == {ORDER + 1}
 
 
 def test_one_context_adds_its_share_by_hand() -> None:
-    book = PhraseBook(count_grams([[5, 6, 5, 6, 5, 7]], min_texts=1), 0.5)
-    # After 9, 5: only (5,) is known, with 6 twice and 7 once.
-    assert book.added([9, 5]) == {6: 1.0, 7: 0.5}
+    book = PhraseBook(weigh_grams([[8, 5, 6, 9, 5, 6, 3, 5, 7]], min_texts=1), 0.5)
+    # After 4, 5: only (5,) is known, with 6 twice and 7 once; a third of the pairs agree.
+    assert book.added([4, 5]) == pytest.approx({6: 1 / 3, 7: 1 / 6})
     assert not book.added([9])
-    assert (
-        PhraseBook(Grams(np.empty((0, 4), np.int32), np.empty(0, np.int32)), 1.0).added([5]) == {}
-    )
+    nothing = Grams(np.empty((0, 4), np.int32), np.empty(0, np.float32))
+    assert PhraseBook(nothing, 1.0).added([5]) == {}
 
 
 @pytest.fixture
@@ -75,7 +88,9 @@ def reference(
             for end in range(length, len(begun)):
                 if begun[end - length : end] == context:
                     c[begun[end]] += 1
-        p = (p + strength * c) / (1 + strength * c.sum())
+        n = c.sum()
+        w = c * (c * (c - 1)).sum() / (n * (n - 1)) if n > 1 else 0 * c
+        p = (p + strength * w) / (1 + strength * w.sum())
     return p
 
 
@@ -89,7 +104,7 @@ def test_the_next_token_is_as_by_the_formula(
     p = np.exp(logits.astype(np.float64))
     p /= p.sum()
     expected = reference(texts, before, p, strength)
-    book = PhraseBook(count_grams(texts, min_texts=1), strength)
+    book = PhraseBook(weigh_grams(texts, min_texts=1), strength)
     assert book.added(before)
     book.shift(before, logits)
     shifted = np.exp(logits.astype(np.float64))
@@ -100,7 +115,7 @@ def test_a_text_is_scored_as_token_by_token(texts: list[list[int]]) -> None:
     text = [*texts[1][5:12], 11, 3]
     rng = np.random.default_rng(3)
     p = rng.dirichlet(np.ones(N_VOCAB), size=len(text))
-    book = PhraseBook(count_grams(texts, min_texts=1), 0.05)
+    book = PhraseBook(weigh_grams(texts, min_texts=1), 0.05)
     log_prob = np.log(p[np.arange(len(text)), text]).astype(np.float32)
     expected = [
         math.log(reference(texts, text[:row], p[row], 0.05)[token])
@@ -113,7 +128,7 @@ def test_a_text_is_scored_as_token_by_token(texts: list[list[int]]) -> None:
 
 
 def test_strength_0_changes_nothing(texts: list[list[int]]) -> None:
-    book = PhraseBook(count_grams(texts, min_texts=1), 0.0)
+    book = PhraseBook(weigh_grams(texts, min_texts=1), 0.0)
     logits = np.arange(N_VOCAB, dtype=np.float32)
     book.shift(texts[0][:3], logits)
     np.testing.assert_array_equal(logits, np.arange(N_VOCAB))

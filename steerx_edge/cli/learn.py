@@ -213,7 +213,7 @@ def _carried(entry: Entry) -> str:
     if bias := entry.tilt_bias():
         does.append(f"makes {len(bias)} tokens more or less probable")
     if entry.phrases:
-        does.append(f"knows {len(entry.phrases.counts)} of your phrases")
+        does.append(f"knows {len(entry.phrases.weights)} of your phrases")
     said = f"It {', and '.join(does) or 'changes nothing: its strengths are 0'}."
     if entry.gain is None:
         return said
