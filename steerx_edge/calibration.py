@@ -8,8 +8,8 @@ text of nobody's is taken.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,17 +68,25 @@ class Carrier:
         layer: 0-based.
         differences: (item, n_embd).
         norm: median length of the residual rows there.
+        contexts: of an item, the other items that stood in its context when it was read.
     """
 
     source: str
     layer: int
     differences: NDArray[np.float32]
     norm: float
+    contexts: Mapping[int, frozenset[int]] = field(default_factory=dict)
 
     def direction(self, items: Sequence[int] | None = None) -> NDArray[np.float32]:
-        """Of unit length, (n_embd,), from some of the items; 0 where these cancel out."""
-        chosen = self.differences if items is None else self.differences[list(items)]
-        if not has_direction(chosen):
+        """Of unit length, (n_embd,), from items that have seen no others than these; None for all.
+
+        0 where these cancel out, or there are none.
+        """
+        chosen = self.differences
+        if items is not None:
+            seen = set(items)
+            chosen = chosen[[j for j in items if self.contexts.get(j, frozenset()) <= seen]]
+        if not len(chosen) or not has_direction(chosen):
             return np.zeros(chosen.shape[1], np.float32)
         direction: NDArray[np.float32] = mean_direction(chosen[:, None])[0]
         return direction

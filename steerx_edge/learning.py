@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -122,7 +122,7 @@ class Fold(NamedTuple):
     """Items that are read in the same context."""
 
     members: list[int]
-    companions: list[HistoryItem]  # the most relevant last
+    companions: list[int]  # the most relevant last
 
 
 class _Contrast(NamedTuple):
@@ -175,7 +175,7 @@ def learn(
 
     made_by = (__version__, llama_cpp.__version__, engine.model_id, engine.analysis.n_ctx)
     checkpoint = Checkpoint(resume, made_by, tuple(items), settings, tuple(layers))
-    folds = list(folds_of(engine, items, settings))
+    folds = folds_of(engine, items, settings)
     contrasts, counts = _read_folds(engine, items, folds, layers, settings, progress, checkpoint)
     words = word_effects([contrast.effects for contrast in contrasts])
     norms = median_norms([contrast.norms for contrast in contrasts])
@@ -193,10 +193,12 @@ def learn(
         progress(backbone, 0, 1)
         if backbone == "stylevector":
             differences = _stylevector(engine, texts, contrasts, described, layers, settings)
+            contexts = {}
         else:
             differences = _context_contrast(contrasts, described)
+            contexts = {j: frozenset(fold.companions) for fold in folds for j in fold.members}
         carriers += [
-            Carrier(backbone, layer, differences[:, place], float(norms[place]))
+            Carrier(backbone, layer, differences[:, place], float(norms[place]), contexts)
             for place, layer in enumerate(layers)
             if has_direction(differences[:, place])
         ]
@@ -259,7 +261,7 @@ def _read_folds(
         kept = checkpoint.get(f"fold-{number}")
         if kept is None:
             members = [items[j] for j in fold.members]
-            ablations = ablate(engine, members, fold.companions, layers)
+            ablations = ablate(engine, members, [items[j] for j in fold.companions], layers)
             new = {
                 j: _contrast(ablation, settings)
                 for j, ablation in zip(fold.members, ablations, strict=True)
@@ -367,29 +369,36 @@ def default_layers(n_layer: int, settings: Settings) -> tuple[int, ...]:
     return tuple(sorted({max(1, above * n_layer // below) for above, below in shares}))
 
 
-def folds_of(engine: Engine, items: Sequence[HistoryItem], settings: Settings) -> Iterator[Fold]:
-    """Every item in one fold, with the others that fit the fold's requests best as its context.
+def folds_of(engine: Engine, items: Sequence[HistoryItem], settings: Settings) -> list[Fold]:
+    """Every item in one fold, with items of one other fold as its context.
 
-    Fewer companions where they would not fit their share of the analysis context.
+    Of that fold, those that fit the requests best; fewer where they would not fit their share of
+    the analysis context. Folds are each other's context by pairs, so that what is made of the other
+    pairs has not seen a fold at all, not even as a context: see `Carrier.contexts`.
     """
     retriever = Retriever(items)
     room = engine.analysis.n_ctx * 3 // 8
     # Texts that differ in white space and case at most are one text.
     words = [item.response.casefold().split() for item in items]
-    # With few items, folds are smaller, so that most of the others are left to be companions.
+    # With few items, folds are smaller, so that most of the others are left to be learned from.
     n_folds = max(min(len(items), _FEWEST_FOLDS), -(-len(items) // settings.fold))
+    folds = []
     for begin in range(n_folds):
         members = list(range(begin, len(items), n_folds))
+        partner = begin ^ 1 if begin ^ 1 < n_folds else 0
         themselves = [words[j] for j in members]
-        excluded = {i for i, text in enumerate(words) if text in themselves}
+        excluded = {
+            i for i, text in enumerate(words) if i % n_folds != partner or text in themselves
+        }
         query = "\n".join(query_for(items[j]) for j in members)
-        chosen: list[HistoryItem] = []
+        chosen: list[int] = []
         for i in retriever.retrieve(query, settings.companions, exclude=excluded):
-            longer = [items[i], *chosen]
+            longer = [items[k] for k in (i, *chosen)]
             if chosen and len(engine.prompt(messages_for("", history=longer))) > room:
                 break
-            chosen = longer
-        yield Fold(members, chosen)
+            chosen = [i, *chosen]
+        folds.append(Fold(members, chosen))
+    return folds
 
 
 def _usable(engine: Engine, history: Sequence[HistoryItem], max_items: int) -> list[HistoryItem]:
