@@ -168,6 +168,7 @@ class _Sequence:
     weights: NDArray[np.floating]  # (slot, T + 1)
     changes: list[tuple[_native.Intervention, tuple[int, ...], NDArray[np.bool_]]]
     control: ControlVector | None  # in place of changes, on all rows of the body
+    steers_context: bool  # the control vector is on all rows before the body too
     out: PassResult
 
 
@@ -244,9 +245,9 @@ class AnalysisContext:
         kv_unified: one KV cache for all sequences; split, a decode call takes one sequence only.
 
     Attributes:
-        in_graph: whether plain additions to generated rows are made by the control vector, and not
-            by a hook. The results are the same; passes that differ in it do not run side by side.
-            By default, where layers are on a device.
+        in_graph: whether plain additions to generated rows, or to all, are made by the control
+            vector, and not by a hook. The results are the same; passes that differ in it do not run
+            side by side. By default, where layers are on a device.
 
     Raises:
         ModelError: llama.cpp lacks a function we need, the context cannot be made, or the model's
@@ -424,9 +425,10 @@ class AnalysisContext:
             members = [sequences[i] for i in group.members]
             self._keep(group.kept, n_before)
             n_before = len(members)
+            first_steered = 0 if members[0].steers_context else group.n_filling
             try:
                 for number, call in enumerate(group.calls):
-                    if number == group.n_filling:
+                    if number == first_steered:
                         self._set_control(members[0].control)
                     self._decode([_Span(members[each.first], each) for each in call])
                 yield members
@@ -553,17 +555,18 @@ class AnalysisContext:
             for each in ([] if control else job.interventions)
         ]
         changed = [int(np.argmax(mask)) for _, _, mask in changes if mask.any()]
+        steers_context = control is not None and job.interventions[0].rows == "all"
         depth = self.n_layer if job.score else max(0, job.layers[-1])
         strand = Strand(
             tokens,
             body=first,
-            shareable=min([first, *changed]) if self._shares else 0,
+            shareable=min([first, *changed]) if self._shares and not steers_context else 0,
             outputs=depth >= self.n_layer - 1,
             depth=depth,
             change=kind if control else -1,
         )
         out = _empty_result(job, n_slots=len(weights), n_embd=self.n_embd, n_vocab=self.n_vocab)
-        return _Sequence(job, strand, weights, changes, control, out)
+        return _Sequence(job, strand, weights, changes, control, steers_context, out)
 
     def _compiled(self, intervention: Intervention) -> _native.Intervention:
         compiled = intervention.native()

@@ -182,18 +182,17 @@ def selected_rows(rows: Rows, n_context: int, n_tokens: int) -> NDArray[np.bool_
 def as_control_vector(interventions: Sequence[Intervention]) -> ControlVector | None:
     """The in-graph control vector that does the same, if there is one.
 
-    It adds only, from block 1 on, and to all rows from the last one of the context on.
+    It adds only, from block 1 on, and to rows "all" or "generated", the same for all of them.
     """
+    rows = {each.rows if isinstance(each.rows, str) else "some" for each in interventions}
+    if rows not in ({"all"}, {"generated"}):
+        return None
     total: dict[int, NDArray[np.float32]] = {}
     for each in interventions:
         if not isinstance(each, Add) or 0 in each.layers:
             return None
-        if not isinstance(each.rows, str) or each.rows != "generated":
-            return None
         for layer, vector in zip(each.layers, _matrix(each.vectors, each.layers), strict=True):
             total[layer] = total[layer] + vector if layer in total else vector
-    if not total:
-        return None
     layers = tuple(sorted(total))
     return ControlVector(layers, np.stack([total[layer] for layer in layers]))
 

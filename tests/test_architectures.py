@@ -16,7 +16,15 @@ from models.operations import Array
 from models.transformer import Transformer
 from steerx_edge.analysis import INPUT_LAYER, AnalysisContext, Pass, PassResult, Site
 from steerx_edge.errors import ModelError
-from steerx_edge.interventions import Add, Clamp, Intervention, Rotate, SetComponent, selected_rows
+from steerx_edge.interventions import (
+    Add,
+    Clamp,
+    Intervention,
+    Rotate,
+    Rows,
+    SetComponent,
+    selected_rows,
+)
 from tests.conftest import open_tiny
 from tests.steered_reference import scores_of, steered_forward, unit
 
@@ -228,13 +236,14 @@ def test_a_change_adds_to_its_layer_and_spares_those_below(tiny: Tiny, layer: in
 
 
 @pytest.mark.parametrize("layers", [(1,), (3,), (1, 2, 3)])
+@pytest.mark.parametrize("rows", ["generated", "all"])
 def test_an_addition_is_the_control_vector(
-    monkeypatch: pytest.MonkeyPatch, tiny: Tiny, layers: tuple[int, ...]
+    monkeypatch: pytest.MonkeyPatch, tiny: Tiny, layers: tuple[int, ...], rows: Rows
 ) -> None:
-    added = vectors(n_layers=len(layers))
-    by_hook = tiny.run(Add(layers, added))
+    change = Add(layers, vectors(n_layers=len(layers)), rows=rows)
+    by_hook = tiny.run(change)
     monkeypatch.setattr(tiny.context, "in_graph", True)
-    in_graph = tiny.run(Add(layers, added))
+    in_graph = tiny.run(change)
     assert_agree(by_hook, in_graph, 1e-4 * float(np.abs(in_graph.captured).max()))
     assert np.abs(in_graph.scored - tiny.run().scored).max() > 0.1
 

@@ -313,11 +313,13 @@ def test_a_change_far_too_strong_is_an_error_and_spoils_nothing(tiny_engine: Eng
 
 @pytest.mark.parametrize("layers", [(1,), (3,), (1, 2), (1, 2, 3)])
 @pytest.mark.parametrize("n_context", [1, N_CONTEXT, N])
+@pytest.mark.parametrize("rows", ["generated", "all"])
 def test_an_addition_is_the_control_vector(
-    engine: Engine, layers: tuple[int, ...], n_context: int
+    engine: Engine, layers: tuple[int, ...], n_context: int, rows: Rows
 ) -> None:
-    added = vectors(n_layers=len(layers))
-    job = split(Add(layers, added), n_context=n_context)
+    change = Add(layers, vectors(n_layers=len(layers)), rows=rows)
+    assert as_control_vector([change]) is not None
+    job = split(change, n_context=n_context)
     engine.analysis.in_graph = False
     by_hook = engine.run(job)
     engine.analysis.in_graph = True
@@ -343,7 +345,7 @@ def test_additions_have_one_control_vector_in_sum() -> None:
     [
         (),
         (Add((0, 1), vectors()),),
-        (Add((1,), vectors(n_layers=1), rows="all"),),
+        (Add((1,), vectors(n_layers=1), rows="all"), Add((1,), vectors(n_layers=1))),
         (Add((1,), vectors(n_layers=1), rows="response"),),
         (Add((1,), vectors(n_layers=1), rows=N),),
         (Add((1,), vectors(n_layers=1), rows=np.ones(N, dtype=np.bool_)),),
