@@ -53,7 +53,8 @@ class Gemma3(Qwen3):
 
     def draw_embedding(self, rng: np.random.Generator) -> dict[str, Array]:
         """Draw what `embed` reads, and `logits` too: hence the size."""
-        return {"token_embd.weight": rng.normal(scale=0.25, size=(self.n_vocab, self.n_embd))}
+        scale = 2 / math.sqrt(self.n_embd)
+        return {"token_embd.weight": rng.normal(scale=scale, size=(self.n_vocab, self.n_embd))}
 
     def draw_attention(self, rng: np.random.Generator) -> dict[str, Array]:
         """Draw what `attention` and the norms around it read."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 from gguf import (
     GGML_QUANT_VERSION,
     GGMLQuantizationType,
@@ -15,10 +17,11 @@ from gguf import (
     LlamaFileType,
     quants,
 )
+from llama_cpp._ggml import libggml
 
 from models.operations import Array
 
-Quantization = Literal["F32", "F16", "Q8_0", "Q4_0"]
+Quantization = Literal["F32", "F16", "Q8_0", "Q4_0", "Q4_K"]
 QUANTIZATIONS: tuple[Quantization, ...] = get_args(Quantization)
 QUANTIZATION_BLOCK = 32
 _FILE_TYPES = {
@@ -26,6 +29,7 @@ _FILE_TYPES = {
     "F16": LlamaFileType.MOSTLY_F16,
     "Q8_0": LlamaFileType.MOSTLY_Q8_0,
     "Q4_0": LlamaFileType.MOSTLY_Q4_0,
+    "Q4_K": LlamaFileType.MOSTLY_Q4_K_S,
 }
 # What llama.cpp's own converter and quantizer leave in float32 though it is no vector.
 _NEVER_QUANTIZED = (
@@ -82,17 +86,39 @@ def add_tensors(
 
     Args:
         writer: The file being made.
-        weights: GGUF tensor name -> (n,) or (..., n_out, n_in) weights; n_in a multiple of 32.
+        weights: GGUF tensor name -> (n,) or (..., n_out, n_in) weights; n_in a multiple of 32,
+            of 256 for Q4_K.
         quantization: How matrices are stored.
 
     Returns:
         The same names with the weights that a reader of the file gets, rounding included.
+
+    Raises:
+        ValueError: If n_in is no such multiple.
     """
     stored = {}
     for name, weight in weights.items():
         stays_f32 = weight.ndim == 1 or any(part in name for part in _NEVER_QUANTIZED)
         kind = GGMLQuantizationType["F32" if stays_f32 else quantization]
-        data = quants.quantize(weight.astype(np.float32), kind)
+        data = _quantize(np.ascontiguousarray(weight, dtype=np.float32), kind)
         writer.add_tensor(name, data, raw_dtype=kind)
         stored[name] = quants.dequantize(data, kind).astype(np.float64)
     return stored
+
+
+def _quantize(weight: npt.NDArray[np.float32], kind: GGMLQuantizationType) -> npt.NDArray[Any]:
+    """Quantize (..., n_in) weights; K-quants by ggml itself, since gguf only reads them."""
+    if kind is not GGMLQuantizationType.Q4_K:
+        return quants.quantize(weight, kind)
+    n_in = weight.shape[-1]
+    data = np.empty(quants.quant_shape_to_byte_shape(weight.shape, kind), dtype=np.uint8)
+    libggml.ggml_quantize_chunk(
+        ctypes.c_int(kind),
+        ctypes.c_void_p(weight.ctypes.data),
+        ctypes.c_void_p(data.ctypes.data),
+        ctypes.c_int64(0),  # the first element
+        ctypes.c_int64(weight.size // n_in),
+        ctypes.c_int64(n_in),
+        None,  # all columns matter alike
+    )
+    return data

@@ -31,8 +31,9 @@ class Gpt2(Transformer):
 
     def draw_embedding(self, rng: np.random.Generator) -> dict[str, Array]:
         """Draw what `embed` reads; `logits` reads the tokens' part too, hence the size."""
+        scale = 2 / np.sqrt(self.n_embd)
         return {
-            "token_embd.weight": rng.normal(scale=0.25, size=(self.n_vocab, self.n_embd)),
+            "token_embd.weight": rng.normal(scale=scale, size=(self.n_vocab, self.n_embd)),
             "position_embd.weight": rng.normal(scale=0.25, size=(self.n_ctx, self.n_embd)),
         }
 

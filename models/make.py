@@ -49,7 +49,7 @@ def make_tiny(
         quantization: How matrices are stored; vectors are always float32.
         seed: Decides the weights: equal arguments give equal bytes.
         n_layer: Number of blocks.
-        n_embd: Width of the residual stream, a multiple of 32.
+        n_embd: Width of the residual stream, a multiple of 32; of 256 for Q4_K.
         chat_template: Jinja template to put into the metadata.
         name: The model's name in the metadata; by default `tiny-` and the architecture.
 
@@ -57,7 +57,7 @@ def make_tiny(
         The file with its forward pass, which uses the weights as quantized.
 
     Raises:
-        ValueError: If there is no such architecture, or `n_embd` is not a multiple of 32.
+        ValueError: If there is no such architecture, or `n_embd` is no such multiple.
     """
     if architecture not in _NETWORKS:
         raise ValueError(f"no such architecture: {architecture!r}; there are {ARCHITECTURES}")

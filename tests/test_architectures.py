@@ -35,8 +35,8 @@ TOKENS = [int(token) for token in np.random.default_rng(2).integers(5, 300, size
 N, N_CONTEXT = len(TOKENS), 10
 
 F32_MAX = 1e-4  # of tests/test_models_reference.py, as are the reasons for the next two
-QUANTIZED_ROW_MAX = {"F16": 0.04, "Q8_0": 1.0, "Q4_0": 1.0}
-QUANTIZED_ROW_MEDIAN = {"F16": 0.004, "Q8_0": 0.08, "Q4_0": 0.08}
+QUANTIZED_ROW_MAX = {"F16": 0.04, "Q8_0": 1.0, "Q4_0": 1.0, "Q4_K": 1.0}
+QUANTIZED_ROW_MEDIAN = {"F16": 0.004, "Q8_0": 0.08, "Q4_0": 0.08, "Q4_K": 0.08}
 ALONE_MAX = 1e-4  # a batch of another size sums in another order
 
 # Rounding within the GELU (see models/README.md) shows more before the norm that makes it smaller.
@@ -56,7 +56,8 @@ class Tiny:
 
     def __init__(self, path: Path, architecture: str, quantization: Quantization = "F32") -> None:
         self.architecture = architecture
-        self.model = make_tiny(path, architecture, quantization=quantization)
+        n_embd = 256 if quantization == "Q4_K" else N_EMBD
+        self.model = make_tiny(path, architecture, quantization=quantization, n_embd=n_embd)
         self.llama = open_tiny(self.model)
         self.context = AnalysisContext(self.llama, 512)
 
@@ -73,13 +74,13 @@ def split(*interventions: Intervention, n_context: int = N_CONTEXT, **options: A
     return Pass(TOKENS[:n_context], TOKENS[n_context:], interventions=interventions, **options)
 
 
-def vectors(*, seed: int = 3, n_layers: int = 1) -> NDArray[np.float32]:
+def vectors(*, seed: int = 3, n_layers: int = 1, n_embd: int = N_EMBD) -> NDArray[np.float32]:
     rng = np.random.default_rng(seed)
-    return rng.standard_normal((n_layers, N_EMBD)).astype(np.float32)
+    return rng.standard_normal((n_layers, n_embd)).astype(np.float32)
 
 
-def directions(*, seed: int = 3, n_layers: int = 1) -> NDArray[np.float32]:
-    return unit(vectors(seed=seed, n_layers=n_layers)).astype(np.float32)
+def directions(*, seed: int = 3, n_layers: int = 1, n_embd: int = N_EMBD) -> NDArray[np.float32]:
+    return unit(vectors(seed=seed, n_layers=n_layers, n_embd=n_embd)).astype(np.float32)
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -203,12 +204,16 @@ def test_what_attention_adds_follows_from_the_rest(tiny: Tiny) -> None:
 # Changing
 
 
-COMPOSITION: tuple[Intervention, ...] = (
-    Add((0, 2), vectors(n_layers=2), rows="all"),
-    SetComponent((1,), directions(seed=4), [0], rows="response"),
-    Rotate((2, 3), directions(seed=5, n_layers=2), 0.3, rows=20),
-    Clamp(Add((3,), 9 * vectors(seed=6)), 0.2),
-)
+def composition(n_embd: int) -> tuple[Intervention, ...]:
+    return (
+        Add((0, 2), vectors(n_layers=2, n_embd=n_embd), rows="all"),
+        SetComponent((1,), directions(seed=4, n_embd=n_embd), [0], rows="response"),
+        Rotate((2, 3), directions(seed=5, n_layers=2, n_embd=n_embd), 0.3, rows=20),
+        Clamp(Add((3,), 9 * vectors(seed=6, n_embd=n_embd)), 0.2),
+    )
+
+
+COMPOSITION = composition(N_EMBD)
 
 
 @pytest.mark.parametrize("tiny", REFERENCED, indirect=True)
@@ -309,10 +314,11 @@ def test_quantized_models(
     quantized: Callable[[str, Quantization], Tiny], architecture: str, quantization: Quantization
 ) -> None:
     tiny = quantized(architecture, quantization)
-    changes = [(each, selected_rows(each.rows, N_CONTEXT, N)) for each in COMPOSITION]
+    several = composition(tiny.model.n_embd)
+    changes = [(each, selected_rows(each.rows, N_CONTEXT, N)) for each in several]
     for interventions, expected in [
         ((), tiny.model.forward(TOKENS)),
-        (COMPOSITION, steered_forward(tiny.model, TOKENS, changes)),
+        (several, steered_forward(tiny.model, TOKENS, changes)),
     ]:
         got = tiny.run(*interventions)
         error = np.abs(got.captured - expected.residual[:, N_CONTEXT - 1 :])
@@ -327,5 +333,6 @@ def test_quantized_identities(
     tiny = quantized("qwen3", quantization)
     early = tiny.run(layers=(2,), score=False).captured
     np.testing.assert_array_equal(early[0], tiny.run().captured[2])
-    by_hook = tiny.run(Add((2,), vectors())).captured[2]
-    np.testing.assert_array_equal(by_hook, tiny.run().captured[2] + vectors()[0])
+    added = vectors(n_embd=tiny.model.n_embd)
+    by_hook = tiny.run(Add((2,), added)).captured[2]
+    np.testing.assert_array_equal(by_hook, tiny.run().captured[2] + added[0])
