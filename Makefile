@@ -14,8 +14,8 @@ BIN := $(VENV)/bin
 DEMO := build/demo
 NATIVE := $(wildcard native/*.cpp native/*.hpp)
 NATIVE_TESTS := tests/native tests/test_analysis.py tests/test_architectures.py \
-	tests/test_interventions.py tests/test_lifetimes.py tests/test_run_many.py \
-	tests/test_threads.py
+	tests/test_interventions.py tests/test_lifetimes.py tests/test_real_models.py \
+	tests/test_run_many.py tests/test_threads.py
 THREADED_TESTS := tests/test_threads.py tests/native/test_token_scores.py \
 	tests/native/test_residual_hooks.py
 comma := ,

@@ -367,36 +367,7 @@ def test_the_sum_does_not_change_what_it_is_made_of() -> None:
     np.testing.assert_array_equal(one, kept)
 
 
-# A real model
-
-
-def test_a_real_model_under_interventions(
-    monkeypatch: pytest.MonkeyPatch, smollm2_engine: Engine
-) -> None:
-    engine = smollm2_engine
-    context = engine.raw_prompt("The capital of France is")
-    response = engine.tokenize(" Paris.")
-    rng = np.random.default_rng(0)
-    u = unit(rng.standard_normal((1, engine.analysis.n_embd))).astype(np.float32)
-    layer = 12
-    job = Pass(context, response, layers=(layer,))
-    plain = engine.run(job)
-
-    def run(*interventions: Intervention) -> PassResult:
-        return engine.run(Pass(context, response, layers=(layer,), interventions=interventions))
-
-    projected = run(SetComponent((layer,), u, [0])).captured
-    norms = np.linalg.norm(projected, axis=-1)
-    assert (np.abs(projected @ u[0]) / norms).max() < 1e-4
-    rotated = run(Rotate((layer,), u, 0.4)).captured
-    np.testing.assert_allclose(
-        np.linalg.norm(rotated, axis=-1), np.linalg.norm(plain.captured, axis=-1), rtol=1e-5
-    )
-    by_hook = run(Add((layer,), 20 * u))
-    monkeypatch.setattr(engine.analysis, "in_graph", True)
-    in_graph = run(Add((layer,), 20 * u))
-    np.testing.assert_allclose(by_hook.scored, in_graph.scored, rtol=1e-4, atol=1e-4)
-    assert np.abs(by_hook.scored - plain.scored).max() > 1e-3
+# Quantized weights
 
 
 @pytest.fixture
