@@ -6,6 +6,7 @@ import ctypes
 import gc
 import weakref
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import llama_cpp
@@ -453,6 +454,34 @@ def test_more_or_fewer_tokens_than_planned_are_refused(context: Context) -> None
         with pytest.raises(RuntimeError, match=f"split: llama.cpp computes 12 of {n} tokens"):
             context.hooks.finish()
         assert not values.any()
+
+
+def test_an_order_that_was_not_checked_is_refused(
+    open_context: Callable[..., Context], expected: NDArray[np.float64]
+) -> None:
+    """The hook is armed when the tokens have been looked up already."""
+    hooks = _native.ResidualHooks(find_functions(), N_LAYER, N_EMBD)
+    hook = llama_cpp.ggml_backend_sched_eval_callback(hooks.callback)
+    values = np.zeros((1, 12, N_EMBD), np.float32)
+    libggml.ggml_get_name.argtypes = [ctypes.c_void_p]
+    libggml.ggml_get_name.restype = ctypes.c_char_p
+
+    @llama_cpp.ggml_backend_sched_eval_callback
+    def arm_late(tensor: int, ask: bool, user_data: int) -> bool:
+        if ask and libggml.ggml_get_name(tensor) == b"l_out-0":
+            context.arm(values, layers=(1,))
+        return bool(hook(tensor, ask, user_data))
+
+    late = SimpleNamespace(
+        callback=ctypes.cast(arm_late, ctypes.c_void_p).value,
+        user_data=hooks.user_data,
+        arm=hooks.arm,
+    )
+    context = open_context(hooks=late)
+    context.decode()
+    with pytest.raises(RuntimeError, match=r"the order .* could not be checked"):
+        hooks.finish()
+    assert_rows_close(values, expected[1:2])  # nothing else is wrong
 
 
 @pytest.mark.parametrize("layer", [0, 1, 3])
