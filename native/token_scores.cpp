@@ -47,7 +47,9 @@ struct Moments {
 };
 
 // Float lanes are summed in short blocks, and the blocks in double, so the error stays near 1e-7.
-template <bool WithEntropy> STEERX_WIDEST Moments softmax_moments(const float *logits, size_t n, float max) {
+// Where p (n,) is kept, it gets exp(x - max); the sums are the same to the last bit.
+template <bool WithEntropy, bool KeepP>
+STEERX_WIDEST Moments softmax_moments(const float *logits, size_t n, float max, float *p) {
     constexpr size_t lanes = 16;
     constexpr size_t block = 1024;
     Moments total;
@@ -64,6 +66,9 @@ template <bool WithEntropy> STEERX_WIDEST Moments softmax_moments(const float *l
                 if constexpr (WithEntropy) {
                     weighted[lane] += std::max(x, -87.0f) * e;
                 }
+                if constexpr (KeepP) {
+                    p[i + lane] = e;
+                }
             }
         }
         total.sum += std::accumulate(sum.begin(), sum.end(), 0.0);
@@ -74,6 +79,9 @@ template <bool WithEntropy> STEERX_WIDEST Moments softmax_moments(const float *l
         const float e = exp_nonpositive(x);
         total.sum += e;
         total.weighted += x * e;
+        if constexpr (KeepP) {
+            p[i] = e;
+        }
     }
     return total;
 }
@@ -109,23 +117,6 @@ STEERX_WIDEST float largest(const float *values, size_t n) {
     return *std::max_element(best.begin(), best.end());
 }
 
-// p(v) up to a factor, for the outputs that need all of the distribution.
-STEERX_WIDEST double softmax_into(const float *logits, size_t n, float max, std::span<float> p) {
-    for (size_t i = 0; i < n; ++i) {
-        p[i] = exp_nonpositive(logits[i] - max);
-    }
-    constexpr size_t block = 1024;
-    double sum = 0.0;
-    for (size_t i = 0; i < n; i += block) {
-        float part = 0.0f;
-        for (size_t k = i; k < std::min(i + block, n); ++k) {
-            part += p[k];
-        }
-        sum += part;
-    }
-    return sum;
-}
-
 STEERX_WIDEST double dot(std::span<const float> a, const float *b) {
     constexpr size_t lanes = 16;
     constexpr size_t block = 1024;
@@ -147,51 +138,69 @@ STEERX_WIDEST double dot(std::span<const float> a, const float *b) {
     return total;
 }
 
-// What one thread has of the outputs that are made of whole distributions.
-struct Distributions {
-    std::vector<float> p;         // (n_vocab,) scratch
-    std::vector<double> expected; // (n_vocab,) summed over this thread's rows
-
-    void add_row(const float *logits, size_t n_vocab, int32_t target, size_t row, const TokenScores &out) {
-        if (out.expected.empty() && out.tilted.empty()) {
-            return;
-        }
-        p.resize(n_vocab);
-        const float max = largest(logits, n_vocab);
-        const double sum = softmax_into(logits, n_vocab, max, p);
-        if (!out.expected.empty()) {
-            expected.resize(n_vocab);
-            const double scale = 1.0 / sum;
-            for (size_t i = 0; i < n_vocab; ++i) {
-                expected[i] += scale * p[i];
-            }
-        }
-        const auto v = static_cast<size_t>(target);
-        const size_t n_rows = out.log_prob.size();
-        for (size_t tilt = 0; tilt * n_rows < out.tilted.size(); ++tilt) {
-            const float *factors = out.tilt_factors.data() + tilt * n_vocab;
-            const double log_sum = std::log(dot(p, factors));
-            out.tilted[tilt * n_rows + row] = static_cast<float>(static_cast<double>(logits[v]) - max +
-                                                                 std::log(static_cast<double>(factors[v])) - log_sum);
-        }
-    }
-};
-
-void score_row(const float *logits, size_t n_vocab, int32_t target, size_t row, const TokenScores &out) {
-    const float max = largest(logits, n_vocab);
-    const Moments moments = out.entropy.empty() ? softmax_moments<false>(logits, n_vocab, max)
-                                                : softmax_moments<true>(logits, n_vocab, max);
-    const double log_sum = std::log(moments.sum);
-    out.log_prob[row] = static_cast<float>(static_cast<double>(logits[target]) - max - log_sum);
-    if (!out.entropy.empty()) {
-        out.entropy[row] = static_cast<float>(log_sum - moments.weighted / moments.sum);
-    }
-    if (out.top_k > 0) {
-        const auto k = static_cast<size_t>(out.top_k);
-        top_tokens(logits, n_vocab, max + log_sum, out.top_token.subspan(row * k, k),
-                   out.top_log_prob.subspan(row * k, k));
+STEERX_WIDEST void add_scaled(std::span<const float> p, double scale, double *sums) {
+    for (size_t i = 0; i < p.size(); ++i) {
+        sums[i] += scale * p[i];
     }
 }
+
+// One thread's: it scores rows, and sums what is made of whole distributions.
+class Scorer {
+  public:
+    Scorer(size_t n_vocab, const TokenScores &out) : n_vocab_(n_vocab), out_(out) {
+        if (!out.expected.empty() || !out.tilted.empty()) {
+            p_.resize(n_vocab);
+        }
+        expected_.resize(out.expected.size());
+    }
+
+    void score_row(const float *logits, int32_t target, size_t row) {
+        const float max = largest(logits, n_vocab_);
+        const Moments moments = moments_of(logits, max);
+        const double log_sum = std::log(moments.sum);
+        const double above_max = static_cast<double>(logits[target]) - max;
+        out_.log_prob[row] = static_cast<float>(above_max - log_sum);
+        if (!out_.entropy.empty()) {
+            out_.entropy[row] = static_cast<float>(log_sum - moments.weighted / moments.sum);
+        }
+        if (out_.top_k > 0) {
+            const auto k = static_cast<size_t>(out_.top_k);
+            top_tokens(logits, n_vocab_, max + log_sum, out_.top_token.subspan(row * k, k),
+                       out_.top_log_prob.subspan(row * k, k));
+        }
+        if (!expected_.empty()) {
+            add_scaled(p_, 1.0 / moments.sum, expected_.data());
+        }
+        const size_t n_rows = out_.log_prob.size();
+        for (size_t tilt = 0; tilt * n_rows < out_.tilted.size(); ++tilt) {
+            const float *factors = out_.tilt_factors.data() + tilt * n_vocab_;
+            const double own = std::log(static_cast<double>(factors[target]));
+            out_.tilted[tilt * n_rows + row] = static_cast<float>(above_max + own - std::log(dot(p_, factors)));
+        }
+    }
+
+    void hand_in() const {
+        for (size_t i = 0; i < expected_.size(); ++i) {
+            out_.expected[i] += expected_[i];
+        }
+    }
+
+  private:
+    Moments moments_of(const float *logits, float max) {
+        const bool with_entropy = !out_.entropy.empty();
+        if (p_.empty()) {
+            return with_entropy ? softmax_moments<true, false>(logits, n_vocab_, max, nullptr)
+                                : softmax_moments<false, false>(logits, n_vocab_, max, nullptr);
+        }
+        return with_entropy ? softmax_moments<true, true>(logits, n_vocab_, max, p_.data())
+                            : softmax_moments<false, true>(logits, n_vocab_, max, p_.data());
+    }
+
+    size_t n_vocab_;
+    const TokenScores &out_;
+    std::vector<float> p_;         // (n_vocab,) p(v) up to a factor, or empty where nobody asks
+    std::vector<double> expected_; // (n_vocab,) summed over this thread's rows, or empty
+};
 
 } // namespace
 
@@ -214,15 +223,12 @@ void score_tokens(const LlamaApi &api, llama_context *ctx, int32_t n_vocab, std:
     std::atomic<size_t> next{0};
     std::mutex adding;
     const auto work = [&] {
-        Distributions distributions;
+        Scorer scorer(static_cast<size_t>(n_vocab), out);
         for (size_t row = next++; row < n_rows; row = next++) {
-            score_row(logits[row], static_cast<size_t>(n_vocab), target[row], row, out);
-            distributions.add_row(logits[row], static_cast<size_t>(n_vocab), target[row], row, out);
+            scorer.score_row(logits[row], target[row], row);
         }
         const std::lock_guard lock(adding);
-        for (size_t i = 0; i < distributions.expected.size(); ++i) {
-            out.expected[i] += distributions.expected[i];
-        }
+        scorer.hand_in();
     };
     // The futures join and hand on what a helper threw.
     std::vector<std::future<void>> helpers;

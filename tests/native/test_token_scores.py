@@ -216,6 +216,20 @@ def test_outputs_that_are_not_wanted_change_nothing(outputs: Outputs) -> None:
     log_prob = np.empty(N_ROWS, np.float32)
     _native.score_tokens(outputs.api, outputs.address, N_VOCAB, rows, target, 1, log_prob)
     np.testing.assert_array_equal(log_prob, outputs.score(rows, target, top_k=2)["log_prob"])
+    with_distributions = np.empty(N_ROWS, np.float32)
+    _native.score_tokens(
+        outputs.api,
+        outputs.address,
+        N_VOCAB,
+        rows,
+        target,
+        1,
+        with_distributions,
+        expected=np.zeros(N_VOCAB),
+        tilt_factors=np.ones((2, N_VOCAB), np.float32),
+        tilted=np.empty((2, N_ROWS), np.float32),
+    )
+    np.testing.assert_array_equal(log_prob, with_distributions)
 
 
 def test_no_rows_are_no_error(outputs: Outputs) -> None:
