@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from steerx_edge.analysis import Continuation
 from steerx_edge.effects import is_printable
 from steerx_edge.profile import Description, Word
 from steerx_edge.prompts import Message
@@ -43,6 +44,7 @@ _EXAMPLE_ANSWER = (
 )
 
 _MIN_WORDS, _MAX_WORDS, _MAX_SENTENCES = 8, 90, 3
+_LONGEST_ANSWER = 120  # tokens
 _QUOTED_WORDS = 6
 
 
@@ -155,7 +157,8 @@ def _ask(engine: Engine, words: Sequence[Word], facts: Sequence[str]) -> str:
         ("user", _request(facts, [word.word for word in words[:15]])),
     ]
     prompt = engine.prompt([Message(role=role, content=content) for role, content in turns])
-    answer = engine.generate(prompt, max_tokens=120, temperature=0.0)
+    # Not in the Llama's own context, which may be a small one, and hold a chat.
+    [answer] = engine.generate_many([Continuation(prompt, _LONGEST_ANSWER)])
     return tidied(answer)
 
 

@@ -341,17 +341,22 @@ class TestTidied:
 
 
 class TestDescribe:
-    @pytest.fixture
-    def tiny_llama(self, open_llama: Callable[..., Llama], tiny_f32: TinyModel) -> Llama:
-        """With room for the question, which takes many of a tiny model's tokens."""
-        return open_llama(tiny_f32, n_ctx=1024)
-
     def test_where_the_model_talks_nonsense_the_fixed_sentence_stands_in(
         self, tiny_engine: Engine
     ) -> None:
         description = describe(tiny_engine, ANCHORS, FACTS)
         assert description.origin == "statistics"
         assert description.text == fixed_description(ANCHORS, FACTS)
+
+    def test_the_context_of_the_llama_is_not_used(
+        self, open_llama: Callable[..., Llama], tiny_f32: TinyModel
+    ) -> None:
+        """It may hold a chat, and have no room for the question."""
+        llama = open_llama(tiny_f32, n_ctx=64)
+        llama.eval([5, 6, 7])
+        describe(Engine(llama), ANCHORS, FACTS)
+        assert llama.n_tokens == 3
+        assert list(llama.input_ids[:3]) == [5, 6, 7]
 
     def test_with_nothing_measured(self, tiny_engine: Engine) -> None:
         description = describe(tiny_engine, [], [])
