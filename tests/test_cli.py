@@ -22,6 +22,7 @@ from click.testing import CliRunner, Result
 from models import TinyModel
 from steerx_edge.checkpoint import USER_PATH_VARIABLE
 from steerx_edge.cli import COMMANDS, main
+from steerx_edge.cli.common import open_engine
 from steerx_edge.cli.learn import LayerList, _carried
 from steerx_edge.engine import Engine
 from steerx_edge.history import HistoryItem
@@ -769,10 +770,10 @@ def test_learning_again_replaces_the_entry_and_keeps_those_of_other_models(
 def test_a_file_that_is_no_profile_is_refused_before_any_work(
     folder: Path, history: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
-    def open_engine(*_: object, **__: object) -> None:
+    def load(*_: object, **__: object) -> None:
         pytest.fail("a model was loaded")
 
-    monkeypatch.setattr("steerx_edge.cli.learn.open_engine", open_engine)
+    monkeypatch.setattr("steerx_edge.cli.learn.open_engine", load)
     (folder / "diary.txt").write_bytes(content)
     for output, message in (("diary.txt", "It is left as it is"), ("a/b.json", "no folder")):
         result = run("learn", history, "-o", output)
@@ -780,6 +781,19 @@ def test_a_file_that_is_no_profile_is_refused_before_any_work(
         assert message in result.stderr
     assert (folder / "diary.txt").read_bytes() == content
     assert {path.name for path in folder.iterdir()} == {"history.jsonl", "diary.txt"}
+
+
+def test_the_context_that_learning_does_not_use_is_small(
+    learn: Callable[..., Entry], history: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Engine] = []
+    monkeypatch.setattr(
+        "steerx_edge.cli.learn.open_engine",
+        lambda *args, **options: opened.append(open_engine(*args, **options)) or opened[-1],
+    )
+    learn(history)
+    assert opened[0].llama.n_ctx() == 256
+    assert opened[0].llama.n_tokens == 0
 
 
 def test_learning_depends_on_the_texts_alone(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from steerx_edge.profile import Entry, Profile
 
 _SHOWN_WORDS = 12
+_CTX_SIZE = 256  # of a context that is never used: learning has its own
 
 
 class LayerList(click.ParamType):  # type: ignore[type-arg]
@@ -104,7 +105,7 @@ def learn(
 
     items = read_history(history, user=user, response=response, prompt=prompt)
     existing = _existing_profile(Path(output))
-    engine = open_engine(model, threads, n_gpu_layers)
+    engine = open_engine(model, threads, n_gpu_layers, ctx_size=_CTX_SIZE)
 
     from rich.console import Console
     from rich.progress import (
