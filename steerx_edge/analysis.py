@@ -266,6 +266,7 @@ class AnalysisContext:
         self.n_vocab: int = llama.n_vocab()
         self._n_threads: int = llama.n_threads_batch
         self._steered = False
+        self._factors: tuple[Pass, NDArray[np.float32] | None] | None = None  # the latest
         self._was_changed = True  # KV cells may hold what is not a number
         self._kv_unified = kv_unified
         chunk = max(1, min(MICRO_BATCH, n_ctx))
@@ -417,6 +418,7 @@ class AnalysisContext:
     def _evaluated(self, sequences: Sequence[_Sequence]) -> Generator[list[_Sequence], None, None]:
         """Evaluate sequences, and give those that stand side by side in the KV cache."""
         self._end()  # of what was interrupted, even while it ended
+        self._factors = None  # the caller may have changed the arrays since
         # What masked cells hold does not count, unless they are no numbers.
         llama_cpp.llama_memory_clear(self._memory, self._was_changed)
         self._was_changed = True
@@ -714,7 +716,19 @@ class AnalysisContext:
             raise ModelError(_NOT_NUMBERS.format("log-probabilities"))
 
     def _tilt_factors(self, job: Pass) -> NDArray[np.float32] | None:
-        """Exp of everything that is added to the logits, the bias last: (tilt, n_vocab)."""
+        """Exp of everything that is added to the logits, the bias last: (tilt, n_vocab).
+
+        Made anew only where it is not that of the pass before: it is as large as rows of logits.
+        """
+        if self._factors is not None:
+            latest, factors = self._factors
+            if latest.tilts is job.tilts and latest.logit_bias == job.logit_bias:
+                return factors
+        factors = self._new_tilt_factors(job)
+        self._factors = job, factors
+        return factors
+
+    def _new_tilt_factors(self, job: Pass) -> NDArray[np.float32] | None:
         tilts = [] if job.tilts is None else list(job.tilts)
         if job.logit_bias:
             bias = np.zeros(self.n_vocab, np.float32)

@@ -286,6 +286,28 @@ def test_a_logit_bias_is_a_tilt(context: AnalysisContext) -> None:
         context.run(one_pass(0, 4, 9, logit_bias={448: 1.0}))
 
 
+def test_what_a_tilt_multiplies_by_is_made_once_for_passes_that_share_it(
+    context: AnalysisContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, made = context._new_tilt_factors, []
+    monkeypatch.setattr(context, "_new_tilt_factors", lambda job: made.append(job) or make(job))
+    tilts = np.random.default_rng(5).standard_normal((3, N_VOCAB)).astype(np.float32)
+    jobs = [one_pass(0, 4, 9, tilts=tilts), one_pass(0, 4, 20, tilts=tilts)]
+    before = context.run_many(jobs)
+    assert len(made) == 1
+    # Between passes the same arrays may hold something else.
+    tilts *= 2
+    after = context.run_many(jobs)
+    assert len(made) == 2
+    assert np.abs(asked_for(after[0].tilted) - asked_for(before[0].tilted)).max() > 1e-2
+    # One after the other on the same context, passes have tilts of their own.
+    biased, plain = one_pass(0, 4, 9, logit_bias={7: 2.5}), one_pass(0, 4, 9)
+    mixed = context.run_many([jobs[0], biased, plain, jobs[1]])
+    for job, got in zip([jobs[0], biased, plain, jobs[1]], mixed, strict=True):
+        np.testing.assert_allclose(got.scored, context.run(job).scored, rtol=0, atol=F32_MAX)
+        assert (got.tilted is None) == (job.tilts is None)
+
+
 def test_tilts_that_do_not_fit(context: AnalysisContext) -> None:
     with pytest.raises(ModelError, match=r"tilts have shape \(1, 3\), expected \(tilt, 448\)"):
         context.run(one_pass(0, 3, 3, tilts=np.zeros((1, 3), np.float32)))
