@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
     from steerx_edge.phrases import PhraseBook
 
-MICRO_BATCH = 512
-"""Tokens of one decode call: one micro-batch, so that rows come in the order of the tokens."""
+MICRO_BATCH = 256
+"""Tokens of one decode call: one micro-batch, so that rows come in the order of the tokens. More
+are no faster on a CPU, and attention over a long context takes memory for each of them."""
 
 LLAMA_CPP_VERSIONS = ((0, 3, 36), (0, 4))
 """Versions of llama-cpp-python that this package is tested with: from, and below."""
@@ -50,8 +51,12 @@ INPUT_LAYER = -1
 _Number = TypeVar("_Number", bound=np.generic)
 Site: TypeAlias = Literal["l_out", "attn_out", "ffn_out"]
 
+MOST_OUTPUTS = 128
+"""Rows with logits in one decode call. More are no faster: the output weights are read once a call.
+llama.cpp holds each row twice, as computed and as given out."""
+
 LOGITS_BYTES = 64 << 20
-"""Bound on the logits held at a time; a 262,144-token vocabulary gets 64 rows out of it."""
+"""Bound on the logits given out at a time; a 262,144-token vocabulary gets 64 rows out of it."""
 
 
 _NONE = np.empty(0, dtype=np.int32)
@@ -270,7 +275,7 @@ class AnalysisContext:
         self._was_changed = True  # KV cells may hold what is not a number
         self._kv_unified = kv_unified
         chunk = max(1, min(MICRO_BATCH, n_ctx))
-        outputs = max(1, min(chunk, LOGITS_BYTES // (4 * self.n_vocab)))
+        outputs = max(1, min(chunk, MOST_OUTPUTS, LOGITS_BYTES // (4 * self.n_vocab)))
         # Recurrent models keep no cells to share, and compute sequences of a batch in an order of
         # their own, as llama.cpp does with a cache for each sequence.
         recurrent = llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(
@@ -280,7 +285,7 @@ class AnalysisContext:
         self._limits = Limits(
             sequences=min(MAX_SEQUENCES, outputs - 1) if self._shares else 1,
             cells=n_ctx,
-            group=2 * chunk,
+            group=4 * chunk,
             call=chunk,
             outputs=outputs,
         )

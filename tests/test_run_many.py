@@ -308,6 +308,22 @@ def test_what_a_tilt_multiplies_by_is_made_once_for_passes_that_share_it(
         assert (got.tilted is None) == (job.tilts is None)
 
 
+def test_rows_of_logits_are_bounded_whatever_the_vocabulary(
+    tiny_llama: Llama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = AnalysisContext(tiny_llama, 512)
+    real, n_rows = llama_cpp.llama_decode, []
+
+    def decode(address: Any, batch: Any) -> int:
+        n_rows.append(sum(batch.logits[row] for row in range(batch.n_tokens)))
+        return int(real(address, batch))
+
+    monkeypatch.setattr(llama_cpp, "llama_decode", decode)
+    context.run(one_pass(0, 20, 400))
+    assert max(n_rows) == 128
+    assert sum(n_rows) == 401
+
+
 def test_tilts_that_do_not_fit(context: AnalysisContext) -> None:
     with pytest.raises(ModelError, match=r"tilts have shape \(1, 3\), expected \(tilt, 448\)"):
         context.run(one_pass(0, 3, 3, tilts=np.zeros((1, 3), np.float32)))
