@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
@@ -107,11 +106,12 @@ class CountingEngine(Engine):
         self.jobs += jobs
         return super().run_many(jobs, done)
 
-    def generate(self, prompt: Sequence[int], **options: Any) -> str:
+    def generate_many(self, jobs: Sequence[Continuation]) -> list[str]:
         """Note the tokens, and generate."""
-        text = super().generate(prompt, **options)
-        self.n_written += len(prompt) + len(self.tokenize(text))
-        return text
+        texts = super().generate_many(jobs)
+        self.n_written += sum(len(job.context) for job in jobs)
+        self.n_written += sum(len(self.tokenize(text)) for text in texts)
+        return texts
 
     def n_distinct(self) -> int:
         """Tokens that must be evaluated however much is shared: the nodes of the tree."""

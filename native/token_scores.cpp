@@ -6,6 +6,7 @@
 #include <bit>
 #include <cmath>
 #include <future>
+#include <iterator>
 #include <mutex>
 #include <numeric>
 #include <stdexcept>
@@ -117,25 +118,32 @@ STEERX_WIDEST float largest(const float *values, size_t n) {
     return *std::max_element(best.begin(), best.end());
 }
 
-STEERX_WIDEST double dot(std::span<const float> a, const float *b) {
+// sums (tilt,): of p (n,) times each row of factors (tilt, n). Block by block, so that a part of p stays
+// in the nearest cache for all tilts.
+STEERX_WIDEST void weighted_sums(std::span<const float> p, const float *factors, std::span<double> sums) {
     constexpr size_t lanes = 16;
     constexpr size_t block = 1024;
-    double total = 0.0;
-    size_t i = 0;
-    while (i + lanes <= a.size()) {
-        const size_t end = std::min(i + block, a.size() - (a.size() - i) % lanes);
-        std::array<float, lanes> sum{};
-        for (; i < end; i += lanes) {
-            for (size_t lane = 0; lane < lanes; ++lane) {
-                sum[lane] += a[i + lane] * b[i + lane];
+    const size_t n = p.size();
+    const size_t n_whole = n - n % lanes;
+    std::fill(sums.begin(), sums.end(), 0.0);
+    for (size_t begin = 0; begin < n_whole; begin += block) {
+        const size_t end = std::min(begin + block, n_whole);
+        for (size_t tilt = 0; tilt < sums.size(); ++tilt) {
+            const float *factor = factors + tilt * n;
+            float sum[lanes] = {}; // gcc unrolls a std::array to scalars here, at a third of the speed
+            for (size_t i = begin; i < end; i += lanes) {
+                for (size_t lane = 0; lane < lanes; ++lane) {
+                    sum[lane] += p[i + lane] * factor[i + lane];
+                }
             }
+            sums[tilt] += std::accumulate(std::begin(sum), std::end(sum), 0.0);
         }
-        total += std::accumulate(sum.begin(), sum.end(), 0.0);
     }
-    for (; i < a.size(); ++i) {
-        total += static_cast<double>(a[i]) * b[i];
+    for (size_t i = n_whole; i < n; ++i) {
+        for (size_t tilt = 0; tilt < sums.size(); ++tilt) {
+            sums[tilt] += static_cast<double>(p[i]) * factors[tilt * n + i];
+        }
     }
-    return total;
 }
 
 STEERX_WIDEST void add_scaled(std::span<const float> p, double scale, double *sums) {
@@ -152,6 +160,7 @@ class Scorer {
             p_.resize(n_vocab);
         }
         expected_.resize(out.expected.size());
+        sums_.resize(out.tilt_factors.size() / n_vocab);
     }
 
     void score_row(const float *logits, int32_t target, size_t row) {
@@ -171,11 +180,13 @@ class Scorer {
         if (!expected_.empty()) {
             add_scaled(p_, 1.0 / moments.sum, expected_.data());
         }
+        if (!sums_.empty()) {
+            weighted_sums(p_, out_.tilt_factors.data(), sums_);
+        }
         const size_t n_rows = out_.log_prob.size();
-        for (size_t tilt = 0; tilt * n_rows < out_.tilted.size(); ++tilt) {
-            const float *factors = out_.tilt_factors.data() + tilt * n_vocab_;
-            const double own = std::log(static_cast<double>(factors[target]));
-            out_.tilted[tilt * n_rows + row] = static_cast<float>(above_max + own - std::log(dot(p_, factors)));
+        for (size_t tilt = 0; tilt < sums_.size(); ++tilt) {
+            const double own = std::log(static_cast<double>(out_.tilt_factors[tilt * n_vocab_ + target]));
+            out_.tilted[tilt * n_rows + row] = static_cast<float>(above_max + own - std::log(sums_[tilt]));
         }
     }
 
@@ -200,6 +211,7 @@ class Scorer {
     const TokenScores &out_;
     std::vector<float> p_;         // (n_vocab,) p(v) up to a factor, or empty where nobody asks
     std::vector<double> expected_; // (n_vocab,) summed over this thread's rows, or empty
+    std::vector<double> sums_;     // (tilt,) scratch
 };
 
 } // namespace
