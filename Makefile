@@ -79,7 +79,7 @@ bench: $(VENV)/dev
 
 bench-repeng: $(VENV)/dev
 	test -d $(VENV)-repeng || $(PYTHON) -m venv $(VENV)-repeng
-	$(VENV)-repeng/bin/pip install --quiet 'repeng==0.4.0' 'gguf>=0.17,<0.20'
+	$(VENV)-repeng/bin/pip install --quiet 'repeng==0.4.0' accelerate 'gguf>=0.17,<0.20'
 	$(BIN)/python benchmarks/against_repeng.py --repeng-python $(VENV)-repeng/bin/python
 
 lint: $(VENV)/dev

@@ -1,7 +1,10 @@
 """Against repeng 0.4 (PyTorch on the CPU): the same weights, the same 13 pairs of texts.
 
-Whole processes, loading included, in turns. Ours also finds the anchors, writes a description and
-saves the profile. repeng has an environment of its own:
+Whole processes, loading included, in turns. repeng makes a control vector and no more, so it is
+set against learning without calibration and tilt, which finds the anchors, writes a description and
+saves the profile on its way. What `learn` takes as it is, with a grid of settings scored on texts
+held out, which has no counterpart there, is run once and printed beside. repeng has an environment
+of its own:
 
     make bench-repeng
 """
@@ -29,9 +32,10 @@ OURS = """
 import json, sys, time
 from steerx_edge import Engine, HistoryItem, Settings, learn, steer
 task = json.loads(open(sys.argv[1]).read())
-engine = Engine(task["model"], n_threads=task["threads"])
+engine = Engine(task["model"], n_ctx=512, n_threads=task["threads"])
 history = [HistoryItem(text, request) for text, request in task["items"]]
-profile = learn(engine, history)
+vector = Settings(backbones=("context-contrast",), tilt=False, calibrate=False)
+profile = learn(engine, history, vector if sys.argv[2] == "vector" else None)
 profile.save(sys.argv[1] + ".me.json")
 prompt = engine.llama.tokenize(task["prompt"].encode())
 with steer(engine.llama, profile):
@@ -67,14 +71,16 @@ def main() -> None:
         "prompt": PROMPT,
         "n_tokens": N_TOKENS,
     }
-    runs: dict[str, list[dict[str, float]]] = {"ours": [], "repeng": []}
+    runs: dict[str, list[dict[str, float]]] = {"ours": [], "repeng": [], "ours, calibrated": []}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "task.json"
         file.write_text(json.dumps(task))
         theirs = str(Path(__file__).parent / "peer_repeng.py")
+        ours = [sys.executable, "-c", OURS, str(file)]
         for _ in range(args.rounds):
-            runs["ours"].append(run([sys.executable, "-c", OURS, str(file)]))
+            runs["ours"].append(run([*ours, "vector"]))
             runs["repeng"].append(run([args.repeng_python, theirs, str(file)]))
+        runs["ours, calibrated"].append(run([*ours, "calibrated"]))
     for name, results in runs.items():
         for result in results:
             print(name, json.dumps({key: round(value, 2) for key, value in result.items()}))
@@ -84,7 +90,7 @@ def main() -> None:
 
     lines = [
         Line(
-            "learn from 13 pairs, loading included",
+            "a vector from 13 pairs, loading included",
             "times faster than repeng",
             ratio(column("repeng", "seconds"), column("ours", "seconds")),
             4,
@@ -114,16 +120,19 @@ def run(command: list[str]) -> dict[str, float]:
     """What a process printed, with its wall seconds without generating and its peak memory."""
     begin = time.perf_counter()
     environment = os.environ | {"OMP_WAIT_POLICY": "passive"}
-    process = subprocess.Popen(  # noqa: S603
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
-    )
-    assert process.stdout is not None  # noqa: S101
-    answer = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - begin
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        raise SystemExit(f"{command[0]} failed with {process.returncode}")
+    with tempfile.TemporaryFile() as complaints:
+        process = subprocess.Popen(  # noqa: S603
+            command, stdout=subprocess.PIPE, stderr=complaints, env=environment
+        )
+        assert process.stdout is not None  # noqa: S101
+        answer = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - begin
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode != 0:
+            complaints.seek(0)
+            why = complaints.read().decode(errors="replace")[-1000:]
+            raise SystemExit(f"{command[0]} failed with {process.returncode}:\n{why}")
     result: dict[str, float] = json.loads(answer.splitlines()[-1])
     generating = (N_TOKENS + 4) / result["tokens_per_second"]
     return result | {"seconds": seconds - generating, "megabytes": usage.ru_maxrss / 1000}
