@@ -9,7 +9,7 @@ text of nobody's is taken.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -288,7 +288,7 @@ class Calibrator:
 
         Unsteered, what the model writes itself is the least surprising, and the user's own text
         much more so. Steered text may be as surprising as that, and repeat hardly more than
-        unsteered.
+        unsteered. What stays beyond that is tried without phrases, before it is given up.
         """
         texts = self._texts[: min(_GUARDED_TEXTS, self._n_items)]
         directions, bias, grams = self._directions[-1], self._values[-1], self._grams[-1]
@@ -326,11 +326,12 @@ class Calibrator:
         plain_surprise, plain_repeated = write(Setting())
         own_surprise = -self._scores[Setting()][: self._n_items].mean()
         most = max(plain_surprise, own_surprise)
-        for _ in range(_ATTEMPTS):
-            surprise, repeated = write(setting)
-            if surprise <= most and repeated <= plain_repeated + _MOST_REPEATED:
-                return setting
-            setting = setting.scaled(_WEAKER)
+        for weakened in dict.fromkeys((setting, replace(setting, phrases=0.0))):
+            for _ in range(_ATTEMPTS):
+                surprise, repeated = write(weakened)
+                if surprise <= most and repeated <= plain_repeated + _MOST_REPEATED:
+                    return weakened
+                weakened = weakened.scaled(_WEAKER)
         return Setting()
 
 

@@ -28,16 +28,18 @@ RowConvention = Literal["at", "predicts"]
 """Whether the row *at* a token or the row that *predicts* it stands for the token."""
 
 
-def row_weights(selected: NDArray[np.bool_], convention: RowConvention) -> NDArray[np.float32]:
-    """Weights that average the rows of selected tokens: (T + 1,) float32, summing to 1.
+def row_weights(
+    tokens: NDArray[np.bool_] | NDArray[np.floating], convention: RowConvention
+) -> NDArray[np.float32]:
+    """Weights that average the rows of tokens: (T + 1,) float32, summing to 1.
 
     Args:
-        selected: (T,) at least one true.
+        tokens: (T,) which ones, or what each weighs; at least one above 0.
         convention: which row stands for a token.
     """
-    weights = np.zeros(len(selected) + 1, dtype=np.float32)
+    weights = np.zeros(len(tokens) + 1, dtype=np.float32)
     rows = weights[1:] if convention == "at" else weights[:-1]
-    rows[:] = selected / selected.sum()
+    rows[:] = tokens / tokens.sum()
     return weights
 
 

@@ -61,8 +61,10 @@ class Settings:
 
     Args:
         backbones: what directions are made of.
-        selection: which rows of the user's texts a direction is made of: those of anchors, half of
-            them under the description (SteerX), or all, under the history alone.
+        selection: which rows of the user's texts a direction is made of: those of anchors (as
+            SteerX does), all, weighted by their effect up to `max_weight`, or all alike.
+        described: whether half of them are read under the description (as SteerX does).
+        max_weight: the effect above which a row weighs no more, in nats.
         tilt: whether the user's words may be added to the logits.
         phrases: which of the user's runs of words may be mixed into the predictions: those that
             stand in two texts at least, all of them, or none. With all, the profile holds the texts
@@ -82,7 +84,9 @@ class Settings:
     """
 
     backbones: tuple[Backbone, ...] = ("stylevector", "context-contrast")
-    selection: Literal["anchors", "all"] = "anchors"
+    selection: Literal["anchors", "weighted", "all"] = "all"
+    described: bool = True
+    max_weight: float = 3.0
     tilt: bool = True
     phrases: Literal["shared", "all", "none"] = "shared"
     calibrate: bool = True
@@ -100,7 +104,8 @@ class Settings:
             "backbones": not self.backbones
             or not set(self.backbones) <= set(get_args(Backbone))
             or len(set(self.backbones)) < len(self.backbones),
-            "selection": self.selection not in ("anchors", "all"),
+            "selection": self.selection not in ("anchors", "weighted", "all"),
+            "max_weight": not (math.isfinite(self.max_weight) and self.max_weight > 0),
             "phrases": self.phrases not in PHRASE_TEXTS,
             "layers": self.layers is not None and not self.layers,
             "strength": not (math.isfinite(self.strength) and self.strength >= 0),
@@ -184,7 +189,7 @@ def learn(
     description = describe(engine, words, style_facts([item.response for item in items]))
 
     described = None
-    if settings.selection == "anchors":
+    if settings.described:
         described = _described_rows(engine, items, contrasts, layers, description)
     carriers: list[Carrier] = []
     for backbone in settings.backbones:
@@ -430,10 +435,13 @@ def _cut(engine: Engine, text: str, n_tokens: int) -> str:
 
 def _contrast(ablation: Ablation, settings: Settings) -> _Contrast:
     nats = ablation.effects.nats
-    everything = np.ones(len(nats), np.bool_)
     selected = anchors(nats, threshold=settings.threshold, at_least=settings.min_anchors)
-    rows = selected if settings.selection == "anchors" else everything
-    weights = row_weights(rows, settings.row)
+    rows: dict[str, NDArray[Any]] = {
+        "anchors": selected,
+        "weighted": np.clip(nats, 1e-6, settings.max_weight),  # a text may have no effect at all
+        "all": np.ones(len(nats)),
+    }
+    weights = row_weights(rows[settings.selection], settings.row)
     return _Contrast(
         effects=ablation.effects,
         norms=np.linalg.norm(ablation.control[:, 1:], axis=-1),

@@ -14,13 +14,14 @@ occurrences of the context go on alike. "The" goes on with anything, and the mod
 never hesitate" may always go on in the same way. `strength` is what an occurrence of a wholly
 consistent context weighs against the whole of the model's prediction. No pass of the model is
 needed to count, and none to score: the new probability of a token depends on the old one of that
-token alone.
+token alone. Within one text a pair of tokens is offered once, or a phrase would lead into itself.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -62,7 +63,7 @@ def weigh_grams(texts: Sequence[Sequence[int]], min_texts: int) -> Grams:
     occurs: dict[tuple[int, ...], dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
     for number, text in enumerate(texts):
         for end, token in enumerate(text):
-            for context in _contexts(text[max(0, end - ORDER) : end], begins=end < ORDER):
+            for context in _contexts(text, end):
                 occurs[context][token].append(number)
     weights: dict[tuple[int, ...], float] = {}
     for context, goes_on in occurs.items():
@@ -115,13 +116,23 @@ class PhraseBook:
     def added(self, before: Sequence[int]) -> dict[int, float]:
         """What the next token's probability is increased by, before all are scaled to 1 again.
 
+        A token that stands after the last one already is not offered again: a phrase would lead
+        into itself.
+
         Args:
             before: the tokens of the text so far, without what it answers.
         """
+        return self._added(before, set(pairwise(before)))
+
+    def _added(self, before: Sequence[int], pairs: Set[tuple[int, int]]) -> dict[int, float]:
         added: dict[int, float] = defaultdict(float)
         total = self._strength
-        for context in _contexts(before[-ORDER:], begins=len(before) < ORDER):
-            weights = self._weights.get(context, {})
+        for context in _contexts(before, len(before)):
+            weights = {
+                token: weight
+                for token, weight in self._weights.get(context, {}).items()
+                if (context[-1], token) not in pairs
+            }
             for token, weight in weights.items():
                 added[token] += total * weight
             total *= 1 + self._strength * sum(weights.values())
@@ -133,11 +144,13 @@ class PhraseBook:
         Args:
             text: T tokens.
         """
-        gains = [self.added(text[:row]) for row in range(len(text))]
-        return Mixed(
-            np.array([gain.get(token, 0.0) for token, gain in zip(text, gains, strict=True)]),
-            np.array([sum(gain.values()) for gain in gains]),
-        )
+        own, total = np.zeros(len(text)), np.zeros(len(text))
+        pairs: set[tuple[int, int]] = set()
+        for row, token in enumerate(text):
+            added = self._added(text[:row], pairs)
+            own[row], total[row] = added.get(token, 0.0), sum(added.values())
+            pairs.update(pairwise(text[max(0, row - 1) : row + 1]))
+        return Mixed(own, total)
 
     def shift(self, before: Sequence[int], logits: NDArray[np.float32]) -> None:
         """Change the logits of the next token in place, so that they give the mixed prediction.
@@ -156,9 +169,10 @@ class PhraseBook:
         logits[tokens] = np.logaddexp(logits[tokens], log_total + np.log(weights))
 
 
-def _contexts(last: Sequence[int], *, begins: bool) -> Iterator[tuple[int, ...]]:
-    """The last token, the last two, ...; the beginning of the text counts as one."""
-    known = (START, *last) if begins else tuple(last)
+def _contexts(text: Sequence[int], end: int) -> Iterator[tuple[int, ...]]:
+    """Before a place in a text: the last token, the last two, ...; its beginning counts as one."""
+    last = text[max(0, end - ORDER) : end]
+    known = (START, *last) if end < ORDER else tuple(last)
     for length in range(1, len(known) + 1):
         yield known[-length:]
 

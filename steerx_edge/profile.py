@@ -1,8 +1,10 @@
 """Profile: what was learned about one person's writing, in one small JSON file (`me.json`).
 
-The file is readable, holds no code and none of the person's texts, and has one entry for each
-model it was learned on. Loading checks everything and names the first thing wrong. The format is
-described in `docs/profile.md` and, for other programs, in `profile.schema.json`.
+The file is readable, holds no code, and has one entry for each model it was learned on. It holds
+words of the person's, and phrases: unless told otherwise, runs of up to four tokens that stand in
+two of the texts at least, so no text that was written only once. Loading checks everything and
+names the first thing wrong. The format is described in `docs/profile.md` and, for other programs,
+in `profile.schema.json`.
 
 How checking works: a field's rule is written once, in its class's `__post_init__`, and so holds
 for objects made in Python and in a file alike. The reader only turns JSON into constructor
@@ -509,7 +511,7 @@ class Phrases:
             ProfileError: `strength` is not a finite number, or so large that the result is not.
         """
         with _at("strength"):
-            weight = _scaled(_number(strength), np.full(1, self.strength, np.float32), strength)[0]
+            (weight,) = _scaled(_number(strength) * self.strength, np.ones(1, np.float32), strength)
         return PhraseBook(Grams(self.tokens, self.weights), float(weight)) if weight > 0 else None
 
 
@@ -904,7 +906,7 @@ def _check_keys(value: object, expected: tuple[str, ...]) -> dict[str, Any]:
     return value
 
 
-_Record = TypeVar("_Record", ModelId, Word, Description, Gain, Tilt, Entry)
+_Record = TypeVar("_Record", ModelId, Word, Description, Gain, Tilt, Phrases, Entry)
 
 
 def _record(kind: type[_Record], **readers: _Check[Any]) -> _Check[_Record]:

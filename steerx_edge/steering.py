@@ -9,6 +9,7 @@ logits that a token is sampled from, and the phrases are mixed in, by either pol
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from functools import partial
 from inspect import signature
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -43,9 +44,8 @@ def steer(
 
     Everything that generates through `llama` is steered: completions, chats, streams, grammars,
     tools. A logits processor or a logit bias of the caller's comes after the profile's tilt and
-    phrases. Its
-    prompt cache (`set_cache`) is set aside meanwhile, as saved states do not tell under which
-    vector they were made; for the same reason do not mix `save_state` and steering.
+    phrases. Its prompt cache (`set_cache`) is set aside meanwhile, as saved states do not tell
+    under which vector they were made; for the same reason do not mix `save_state` and steering.
     With a draft model, do not clear in the middle of a stream; phrases are left out there, as the
     tokens before a row are not told.
 
@@ -86,7 +86,6 @@ class Steering:
         self._cache = llama.cache
         # Checks the profile and the strength, before anything is changed.
         self._tokens = self._tilted_tokens()
-        self._n_prompt = 0  # tokens of the one that is answered
         self._control, self._bias, self._phrases = self._added_at(strength)
         self._strength = strength
         self._replaced = {name: vars(llama).get(name) for name in ("generate", "eval")}
@@ -157,13 +156,16 @@ class Steering:
         return None if tilt is None else tilt.tokens
 
     def _change_logits(
-        self, ids: NDArray[np.intc], logits: NDArray[np.single]
+        self, n_prompt: int, ids: NDArray[np.intc], logits: NDArray[np.single]
     ) -> NDArray[np.single]:
-        """A logits processor, as llama-cpp-python calls them: it may change what it is given."""
+        """After a prompt, a logits processor as llama-cpp-python calls them.
+
+        It may change what it is given.
+        """
         if self._bias is not None:
             logits[self._tokens] += self._bias
         if self._phrases is not None and self._llama.draft_model is None:
-            self._phrases.shift(ids[self._n_prompt :].tolist(), logits)
+            self._phrases.shift(ids[n_prompt:].tolist(), logits)
         return logits
 
     def _start(self) -> None:
@@ -189,9 +191,10 @@ class Steering:
         """`Llama.generate`: a new prompt comes in."""
         options = {**dict(zip(_OPTIONS, args, strict=False)), **kwargs}
         if self._tokens is not None or self._entry.phrases is not None:
+            before = 0 if options.get("reset", True) else self._llama.n_tokens
+            change = partial(self._change_logits, before + len(tokens))
             processors = options.get("logits_processor") or ()
-            options["logits_processor"] = LogitsProcessorList([self._change_logits, *processors])
-        self._n_prompt = len(tokens) + (0 if options.get("reset", True) else self._llama.n_tokens)
+            options["logits_processor"] = LogitsProcessorList([change, *processors])
         self._generation = None  # one that was left half-way has no say any more
         if options.get("reset", True):
             self._forget_cells(self._first_steered)

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from steered_reference import steered_forward
 
 from models import TinyModel
 from models.operations import log_softmax
 from steerx_edge.analysis import Continuation, Pass, PassResult
 from steerx_edge.calibration import (
-    STRENGTHS,
+    _PLAIN_TEXTS,
+    PHRASES,
+    STRENGTH,
     TILTS,
     Calibrator,
     Carrier,
@@ -26,11 +27,15 @@ from steerx_edge.calibration import (
 )
 from steerx_edge.engine import Engine
 from steerx_edge.interventions import Add
+from steerx_edge.prompts import messages_for
 from steerx_edge.tilt import TiltCounts
+from tests.phrases_reference import with_phrases
+from tests.steered_reference import steered_forward
 
 N_VOCAB, N_EMBD = 448, 64
 FIRST_WORD = 259  # above the control tokens and single bytes
 FOLDS = ((0, 3), (1, 4), (2,))
+PLAIN = (5, 6, 7)  # where the plain texts stand among the scores
 UNSTEERED = Setting()
 
 
@@ -47,6 +52,16 @@ def random_texts(n: int, seed: int = 0) -> list[Text]:
         return rng.integers(FIRST_WORD, N_VOCAB, rng.integers(least, most)).tolist()
 
     return [Text([1, *tokens(3, 7)], tokens(5, 9)) for _ in range(n)]
+
+
+def alike_texts(n: int, seed: int = 0) -> list[Text]:
+    """Of few words, so that runs of them come again."""
+    rng = np.random.default_rng(seed)
+    words = FIRST_WORD + np.arange(3)
+    return [
+        replace(text, response=rng.choice(words, rng.integers(8, 12)).tolist())
+        for text in random_texts(n, seed)
+    ]
 
 
 def random_carriers(n: int, seed: int = 1) -> list[Carrier]:
@@ -71,9 +86,51 @@ def random_counts(n_folds: int, seed: int = 2) -> TiltCounts:
     )
 
 
-def others_of(held_out: int, n: int) -> list[int]:
-    """The items outside of a fold."""
-    return [j for j in range(n) if j not in FOLDS[held_out]]
+def others_of(held_out: int) -> list[int]:
+    """The items outside of a fold; all of them for the fold of the plain texts."""
+    return [j for j in range(5) if j not in (*FOLDS, PLAIN)[held_out]]
+
+
+def with_plain(engine: Engine, texts: Sequence[Text]) -> list[Text]:
+    """The user's texts, and the plain ones as the answer to an empty request."""
+    context = engine.prompt(messages_for(""))
+    return [*texts, *(Text(context, engine.tokenize(text)) for text in _PLAIN_TEXTS)]
+
+
+class TestCarrier:
+    """Items 0 and 1 stood in each other's context, and so did 2 and 3; 4 was read alone."""
+
+    DIFFERENCES = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
+    CONTEXTS: ClassVar = {j: frozenset({j ^ 1}) for j in range(4)}
+
+    @pytest.mark.parametrize(
+        ("items", "used"),
+        [
+            (None, [0, 1, 2, 3, 4]),
+            ([0, 1, 2, 3, 4], [0, 1, 2, 3, 4]),
+            ([1, 2, 3, 4], [2, 3, 4]),
+            ([0, 1, 2], [0, 1]),
+            ([1, 4], [4]),
+            ([0, 3], []),
+            ([], []),
+        ],
+        ids=str,
+    )
+    def test_a_direction_is_of_items_that_have_seen_no_others(
+        self, items: list[int] | None, used: list[int]
+    ) -> None:
+        carrier = Carrier("context-contrast", 1, self.DIFFERENCES, 1.0, self.CONTEXTS)
+        mean = self.DIFFERENCES[used].astype(np.float64).sum(axis=0)
+        expected = mean / np.linalg.norm(mean) if used else mean
+        found = carrier.direction(items)
+        assert (found.shape, found.dtype) == ((8,), np.float32)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+    def test_an_item_may_have_seen_several(self) -> None:
+        carrier = Carrier("x", 1, self.DIFFERENCES, 1.0, {0: frozenset({1, 2})})
+        alone = Carrier("x", 1, self.DIFFERENCES, 1.0)
+        np.testing.assert_array_equal(carrier.direction([0, 1, 3]), alone.direction([1, 3]))
+        np.testing.assert_array_equal(carrier.direction([0, 1, 2]), alone.direction([0, 1, 2]))
 
 
 class TestScores:
@@ -99,10 +156,11 @@ class TestScores:
         texts, carriers, counts = parts
         calibrator = Calibrator(tiny_engine, texts, FOLDS, carriers, counts if with_tilt else None)
         calibrator.score([strengths])
+        texts = with_plain(tiny_engine, texts)
         for tilt in TILTS if with_tilt else (0.0,):
-            expected = np.zeros(5)
-            for fold, members in enumerate(FOLDS):
-                others = others_of(fold, 5)
+            expected = np.zeros(8)
+            for fold, members in enumerate((*FOLDS, PLAIN)):
+                others = others_of(fold)
                 rest = [f for f in range(3) if f != fold]
                 ratio = (counts.used[rest].sum(0) + 1) / (counts.expected[rest].sum(0) + 1)
                 values = np.where(np.abs(np.log(ratio)) < 0.05, 0, np.log(ratio))
@@ -118,8 +176,11 @@ class TestScores:
                     logits = steered_forward(tiny_f32, tokens, changes).logits[first:-1]
                     log_p = log_softmax(logits + tilt * values)
                     expected[j] = log_p[np.arange(len(log_p)), texts[j].response].mean()
-            found = calibrator.gains(Setting(strengths, tilt)) + calibrator._scores[UNSTEERED]
-            np.testing.assert_allclose(found, expected, atol=2e-4)
+            setting = Setting(strengths, tilt)
+            np.testing.assert_allclose(calibrator._scores[setting], expected, atol=2e-4)
+            gains = expected - calibrator._scores[UNSTEERED]
+            np.testing.assert_allclose(calibrator.gains(setting), gains[:5], atol=2e-4)
+            assert calibrator.harm(setting) == pytest.approx(-gains[5:].mean(), abs=2e-4)
 
     def test_unsteered_gains_exactly_nothing(
         self, tiny_engine: Engine, parts: tuple[list[Text], list[Carrier], TiltCounts]
@@ -129,6 +190,7 @@ class TestScores:
             assert calibrator.gains(UNSTEERED).tolist() == [0.0] * 5
             gain = calibrator.gain(UNSTEERED)
             assert (gain.mean, gain.low, gain.high, gain.items) == (0, 0, 0, 5)
+            assert calibrator.harm(UNSTEERED) == 0
 
     @pytest.mark.parametrize("fold", range(3))
     def test_a_folds_own_differences_do_not_enter_its_scores(
@@ -138,7 +200,7 @@ class TestScores:
         fold: int,
     ) -> None:
         texts, carriers, counts = parts
-        own, others = list(FOLDS[fold]), others_of(fold, 5)
+        own, others = list(FOLDS[fold]), others_of(fold)
         changed = []
         for carrier in carriers:
             differences = carrier.differences.copy()
@@ -149,6 +211,30 @@ class TestScores:
         assert one[own].tobytes() == other[own].tobytes()
         assert (np.abs(one[others] - other[others]) > 1e-3).all()
 
+    @pytest.mark.parametrize("changed", range(5))
+    def test_nor_do_those_of_items_that_have_seen_the_fold(
+        self,
+        tiny_engine: Engine,
+        parts: tuple[list[Text], list[Carrier], TiltCounts],
+        changed: int,
+    ) -> None:
+        texts, (carrier, *_), counts = parts
+        # As of three folds: the first two are each other's context, and the last one has the first.
+        contexts = {0: {1}, 3: {1, 4}, 1: {0, 3}, 4: {3}, 2: {0}}
+        known = {j: frozenset(others) for j, others in contexts.items()}
+        carrier = replace(carrier, contexts=known)
+        differences = carrier.differences.copy()
+        differences[changed] = -50 * differences[changed][::-1] + 3
+        setting = Setting(((0, 0.3),))
+        carriers = ([carrier], [replace(carrier, differences=differences)])
+        one, other = self.gains_of(setting, tiny_engine, texts, carriers, counts)
+        for fold, members in enumerate(FOLDS):
+            others = others_of(fold)
+            enters = changed in others and contexts[changed] <= set(others)
+            assert ((np.abs(one - other)[list(members)] > 1e-3) == enters).all()
+        # All the others of the first fold have seen it.
+        np.testing.assert_allclose(one[list(FOLDS[0])], 0, atol=1e-6)
+
     @pytest.mark.parametrize("fold", range(3))
     def test_a_folds_own_words_do_not_enter_its_scores(
         self,
@@ -157,7 +243,7 @@ class TestScores:
         fold: int,
     ) -> None:
         texts, carriers, counts = parts
-        own, others = list(FOLDS[fold]), others_of(fold, 5)
+        own, others = list(FOLDS[fold]), others_of(fold)
         used = counts.used.copy()
         used[fold] = used[fold][::-1] * 9
         one, other = (
@@ -166,6 +252,98 @@ class TestScores:
         )
         assert one[own].tobytes() == other[own].tobytes()
         assert (np.abs(one[others] - other[others]) > 1e-3).all()
+
+    @pytest.mark.parametrize("with_tilt", [True, False], ids=["tilt", "no tilt"])
+    @pytest.mark.parametrize("phrase_texts", [1, 2, 3])
+    @pytest.mark.parametrize("strengths", [(), ((0, 0.2),)], ids=str)
+    def test_phrases_are_those_of_the_other_folds(
+        self,
+        tiny_engine: Engine,
+        tiny_f32: TinyModel,
+        parts: tuple[list[Text], list[Carrier], TiltCounts],
+        strengths: tuple[tuple[int, float], ...],
+        phrase_texts: int,
+        *,
+        with_tilt: bool,
+    ) -> None:
+        _, carriers, counts = parts
+        texts = alike_texts(5)
+        calibrator = Calibrator(
+            tiny_engine, texts, FOLDS, carriers, counts if with_tilt else None, phrase_texts
+        )
+        calibrator.score([strengths])
+        tilts = TILTS if with_tilt else (0.0,)
+        weights = [*PHRASES, 0.21]
+        calibrator.score([strengths], tilts=tilts, phrases=(0.21,))  # as after the guard
+        expected = {(tilt, weight): np.zeros(8) for tilt in tilts for weight in weights}
+        texts = with_plain(tiny_engine, texts)
+        for fold, members in enumerate((*FOLDS, PLAIN)):
+            others = others_of(fold)
+            values = counts.values([f for f in range(3) if f != fold])
+            known = [texts[i].response for i in others]
+            for j in members:
+                tokens = [*texts[j].context, *texts[j].response]
+                first = len(texts[j].context) - 1
+                generated = np.arange(len(tokens)) >= first
+                changes = [
+                    (
+                        Add(
+                            (carriers[place].layer,),
+                            (strength * carriers[place].norm * carriers[place].direction(others))[
+                                None
+                            ],
+                        ),
+                        generated,
+                    )
+                    for place, strength in strengths
+                ]
+                logits = steered_forward(tiny_f32, tokens, changes).logits[first:-1]
+                for tilt, weight in expected:
+                    p = np.exp(log_softmax(logits + tilt * values))
+                    expected[tilt, weight][j] = np.mean(
+                        [
+                            np.log(
+                                with_phrases(
+                                    p[row], texts[j].response[:row], known, weight, phrase_texts
+                                )[token]
+                            )
+                            for row, token in enumerate(texts[j].response)
+                        ]
+                    )
+        for (tilt, weight), scores in expected.items():
+            found = calibrator._scores[Setting(strengths, tilt, weight)]
+            np.testing.assert_allclose(found, scores, atol=2e-4, err_msg=f"{tilt} {weight}")
+            same = calibrator._scores[Setting(strengths, tilt)]
+            assert (weight == 0) == np.array_equal(found[:5], same[:5])
+
+    @pytest.mark.parametrize("fold", range(3))
+    def test_a_folds_own_phrases_do_not_enter_its_scores(
+        self,
+        tiny_engine: Engine,
+        parts: tuple[list[Text], list[Carrier], TiltCounts],
+        fold: int,
+    ) -> None:
+        """What another text of the fold says does not count, and what other folds say does."""
+        texts = alike_texts(5)
+        *own, changed = FOLDS[fold]
+        elsewhere = [*texts]
+        elsewhere[changed] = replace(texts[changed], response=texts[changed].response[::-1] * 3)
+        setting = Setting((), 0.0, 0.1)
+        one, other = (
+            Calibrator(tiny_engine, each, FOLDS, parts[1], None, 1).gains(setting)
+            for each in (texts, elsewhere)
+        )
+        np.testing.assert_allclose(one[own], other[own], atol=1e-5)
+        others = others_of(fold)
+        assert (np.abs(one[others] - other[others]) > 1e-3).all()
+
+    def test_without_phrases_none_are_tried(
+        self, tiny_engine: Engine, parts: tuple[list[Text], list[Carrier], TiltCounts]
+    ) -> None:
+        calibrator = Calibrator(tiny_engine, alike_texts(5), FOLDS, parts[1], None)
+        assert {setting.phrases for setting in calibrator._scores} == {0.0}
+        found = calibrate(tiny_engine, alike_texts(5), FOLDS, parts[1], None)
+        assert found.setting.phrases == 0
 
     def test_the_order_of_items_in_a_fold_and_of_folds_does_not_matter(
         self, tiny_engine: Engine, parts: tuple[list[Text], list[Carrier], TiltCounts]
@@ -194,13 +372,13 @@ class TestScores:
     def test_a_setting_is_scored_once(self) -> None:
         engine = ScriptedEngine(lambda job: -size_of(job))
         calibrator = engine.calibrator()
-        assert engine.n_scored == 4
+        assert engine.n_scored == 4 + 3
         calibrator.score([(), ((0, 0.1),)])
-        assert engine.n_scored == 8
+        assert engine.n_scored == 2 * 7
         calibrator.score([((0, 0.1),)])
-        assert engine.n_scored == 8
+        assert engine.n_scored == 2 * 7
         calibrator.score([((0, 0.1),)], tilts=(0.0,))
-        assert engine.n_scored == 8
+        assert engine.n_scored == 2 * 7
 
     @staticmethod
     def gains_of(
@@ -219,6 +397,19 @@ class TestScores:
 
 
 # ---------------------------------------------------------------- rules, on scores made by hand
+
+
+PLAIN_REQUEST, PLAIN_TOKEN = 99, 8
+
+
+def is_plain(job: Pass) -> bool:
+    """Whether what is read is a plain text."""
+    return list(job.context) == [PLAIN_REQUEST]
+
+
+def strength_of(setting: Setting) -> float:
+    """Of all carriers together."""
+    return sum(strength for _, strength in setting.strengths)
 
 
 def size_of(job: Pass | Continuation) -> float:
@@ -246,6 +437,12 @@ class ScriptedEngine:
         self.analysis = SimpleNamespace(
             generate_many=lambda jobs: [self._written(write, job) for job in jobs]
         )
+
+    def prompt(self, _messages: object) -> list[int]:
+        return [PLAIN_REQUEST]
+
+    def tokenize(self, _text: str) -> list[int]:
+        return [PLAIN_TOKEN] * 3
 
     def _written(self, write: Callable[[Continuation], list[int]], job: Continuation) -> list[int]:
         self.n_written += 1
@@ -276,67 +473,90 @@ class ScriptedEngine:
     counts = TiltCounts(
         np.ones((4, 1), np.float32), np.full((4, 1), (4 / np.e - 1) / 3, np.float32)
     )
-    """Of which every three folds have a value of exactly 1 nat, but for rounding."""
+    """Of which every three folds have a value of exactly 1 nat, but for rounding; all of 1.12."""
 
-    def calibrator(self, tilt: TiltCounts | None = None) -> Calibrator:
+    def calibrator(
+        self, tilt: TiltCounts | None = None, phrase_texts: int | None = None
+    ) -> Calibrator:
         engine: Any = self
-        return Calibrator(engine, self.texts, self.folds, self.carriers, tilt)
+        return Calibrator(engine, self.texts, self.folds, self.carriers, tilt, phrase_texts)
 
-    def calibrate(self, tilt: TiltCounts | None = None, **options: Any) -> Any:
+    def calibrate(
+        self, tilt: TiltCounts | None = None, phrase_texts: int | None = None, **options: Any
+    ) -> Any:
         engine: Any = self
-        return calibrate(engine, self.texts, self.folds, self.carriers, tilt, **options)
+        return calibrate(
+            engine, self.texts, self.folds, self.carriers, tilt, phrase_texts, **options
+        )
 
 
 A, B = Setting(((0, 0.1),)), Setting(((0, 0.2),))
 
 
+TILT, PHRASE = Setting((), 0.5), Setting((), 0.0, 0.1)
+NEAR, BEST = [1, 1, 1, 1], [1.1, 1, 1.2, 0.9]
+
+
 @pytest.mark.parametrize(
     ("table", "best"),
     [
-        pytest.param({A: [1, 1, 1, 1], B: [1.1, 1, 1.2, 0.9]}, A, id="within one error"),
-        pytest.param({A: [0.9, 0.9, 0.9, 0.9], B: [1.1, 1, 1.2, 0.9]}, B, id="beyond it"),
-        pytest.param({A: [1, 1, 1, 1], B: [1, 1, 1, 1]}, A, id="equal"),
-        pytest.param({A: [1, 2, 3, 4], B: [1.5, 2.5, 3.5, 4.6]}, B, id="beyond that of the pairs"),
-        pytest.param({A: [0.1, 0.2, 0.1, 0.1], B: [1, -1, 1, -0.4]}, UNSTEERED, id="not beyond 0"),
-        pytest.param({A: [-1, -1, -1, -1], B: [-2, -2, -2, -2]}, UNSTEERED, id="harm"),
-        pytest.param({A: [3, -3, 3, -3.4], B: [1, 1.1, 1, 0.9]}, B, id="scatter is no merit"),
-        pytest.param({A: [2, -1, 2, -2], B: [1, 1.1, 1, 0.9]}, B, id="nor above 0"),
+        pytest.param({A: (NEAR, 0.1), B: (BEST, 0.2)}, A, id="within one error"),
+        pytest.param({A: (BEST, 0.2), B: (NEAR, 0.1)}, B, id="what is stronger may harm less"),
+        pytest.param({A: (NEAR, 0.2), B: (BEST, 0.1)}, B, id="the best may harm the least"),
+        pytest.param({A: ([0.9] * 4, 0.1), B: (BEST, 0.2)}, B, id="beyond it"),
+        pytest.param({A: (NEAR, 0.1), B: (NEAR, 0.2)}, A, id="equal"),
         pytest.param(
-            {B: [1, 1.1, 1, 1.2], Setting((), 0.5): [1, 1.1, 1, 1.1]},
-            Setting((), 0.5),
-            id="half a tilt is weaker than a fifth of the norm",
-        ),
-        pytest.param(
-            {A: [1, 1.1, 1, 1.1], Setting((), 1.0): [1, 1.1, 1, 1.2]},
-            A,
-            id="a whole tilt is stronger than a tenth",
-        ),
-        pytest.param(
-            {Setting(((0, 0.1), (2, 0.1)), 0.5): [1, 1.1, 1, 1.2], B: [1, 1.1, 1, 1.1]},
+            {A: ([1, 2, 3, 4], 0.1), B: ([1.5, 2.5, 3.5, 4.6], 0.2)},
             B,
-            id="what is added counts together",
+            id="beyond that of the pairs",
+        ),
+        pytest.param(
+            {A: ([0.1, 0.2, 0.1, 0.1], 0.1), B: ([1, -1, 1, -0.4], 0.1)},
+            UNSTEERED,
+            id="not beyond 0",
+        ),
+        pytest.param(
+            {A: ([-1] * 4, 0.1), B: ([-2] * 4, -0.1)}, UNSTEERED, id="what plain texts gain is none"
+        ),
+        pytest.param({A: ([0] * 4, -0.1)}, A, id="but it may decide"),
+        pytest.param(
+            {A: ([3, -3, 3, -3.4], 0.1), B: ([1, 1.1, 1, 0.9], 0.2)}, B, id="scatter is no merit"
+        ),
+        pytest.param({A: ([2, -1, 2, -2], 0.1), B: ([1, 1.1, 1, 0.9], 0.2)}, B, id="nor above 0"),
+        pytest.param({B: (BEST, 0.2), TILT: (NEAR, 0.1)}, TILT, id="a tilt that harms less"),
+        pytest.param({A: (NEAR, 0.1), TILT: (BEST, 0.2)}, A, id="a tilt that harms more"),
+        pytest.param({A: (BEST, 0.2), PHRASE: (NEAR, 0.1)}, PHRASE, id="phrases that harm less"),
+        pytest.param({B: (NEAR, 0.1), PHRASE: (BEST, 0.2)}, B, id="phrases that harm more"),
+        pytest.param(
+            {A: (NEAR, (0.25, 0.0, 0.0)), B: (BEST, (0.05, 0.05, 0.05))},
+            B,
+            id="the three texts count together",
         ),
     ],
 )
-def test_the_weakest_within_one_standard_error_is_taken(
-    table: dict[Setting, list[float]], best: Setting
+def test_of_those_within_one_standard_error_the_one_with_the_least_harm_is_taken(
+    table: dict[Setting, tuple[list[float], float | tuple[float, ...]]], best: Setting
 ) -> None:
     for order in (table, dict(reversed(table.items()))):
         calibrator = ScriptedEngine(lambda _: 0.0).calibrator()
-        calibrator._scores |= {setting: np.array(gains) for setting, gains in order.items()}
+        for setting, (gains, harm) in order.items():
+            lost = np.broadcast_to(harm, 3)
+            calibrator._scores[setting] = np.array([*gains, *-lost], float)
+            assert calibrator.harm(setting) == pytest.approx(lost.mean())
         assert calibrator.best() == best
 
 
 @pytest.mark.parametrize(
     ("best", "around"),
     [
-        (Setting(((0, 0.2),)), [((0, 0.1),), ((0, 0.3),), ((0, 0.2), (2, 0.1))]),
-        (Setting(((1, 0.2),), 0.5), [((1, 0.1),), ((1, 0.3),), ((1, 0.2), (2, 0.1))]),
+        (Setting(((0, 0.2),)), [((0, 0.1),), ((0, 0.4),), ((0, 0.2), (2, 0.1))]),
+        (Setting(((1, 0.2),), 0.5, 0.1), [((1, 0.1),), ((1, 0.4),), ((1, 0.2), (2, 0.1))]),
         (
             Setting(((2, 0.1),)),
-            [((2, 0.05),), ((2, 0.15),), ((0, 0.1), (2, 0.1)), ((1, 0.1), (2, 0.1))],
+            [((2, 0.05),), ((2, 0.2),), ((0, 0.1), (2, 0.1)), ((1, 0.1), (2, 0.1))],
         ),
         (Setting((), 1.0), []),
+        (Setting((), 0.0, 0.1), []),
         (UNSTEERED, []),
     ],
     ids=str,
@@ -345,7 +565,11 @@ def test_finer_is_weaker_stronger_and_beside_on_other_blocks(
     best: Setting, around: list[tuple[tuple[int, float], ...]]
 ) -> None:
     calibrator = ScriptedEngine(lambda _: 0.0).calibrator()
-    calibrator._scores |= {A: np.full(4, -1.0), best: np.full(4, float(best != UNSTEERED))}
+    # What the plain texts gain with another setting makes it no better.
+    calibrator._scores |= {
+        A: np.array([-1.0] * 4 + [9.0] * 3),
+        best: np.full(7, float(best != UNSTEERED)),
+    }
     found = calibrator.finer()
     assert [[place for place, _ in choice] for choice in found] == [
         [place for place, _ in choice] for choice in around
@@ -355,16 +579,14 @@ def test_finer_is_weaker_stronger_and_beside_on_other_blocks(
 
 
 def test_a_scaled_setting_is_weaker_in_all_it_does() -> None:
-    setting = Setting(((0, 0.2), (2, 0.1)), 1.0)
-    assert setting.weight == pytest.approx(0.5)
-    scaled = setting.scaled(0.5)
-    assert scaled == Setting(((0, 0.1), (2, 0.05)), 0.5)
-    assert scaled.weight == pytest.approx(0.25)
-    assert UNSTEERED.weight == 0
+    setting = Setting(((0, 0.2), (2, 0.1)), 1.0, 0.1)
+    assert setting.scaled(0.5) == Setting(((0, 0.1), (2, 0.05)), 0.5, 0.05)
+    assert setting.scaled(0) == Setting(((0, 0), (2, 0)))
+    assert UNSTEERED.scaled(0.5) == UNSTEERED
 
 
 class TestGuard:
-    """The user's texts take 3 nats a token, the model's own 1: up to 2 is fluent."""
+    """The user's texts take 3 nats a token, the model's own 1: up to 3 is fluent."""
 
     @staticmethod
     def score(job: Pass) -> float:
@@ -374,10 +596,12 @@ class TestGuard:
     @staticmethod
     def surprising(job: Continuation) -> list[int]:
         added = size_of(job) + abs(job.logit_bias.get(0, 0.0))
+        if job.phrases is not None:
+            added += job.phrases.added([])[7]
         return [100 + round(100 * added), *range(900, 930)]
 
     @pytest.mark.parametrize(
-        ("strength", "n_weakened"), [(0.2, 0), (0.99, 0), (1.01, 1), (1.4, 1), (1.9, 2), (2.8, 3)]
+        ("strength", "n_weakened"), [(0.4, 0), (1.99, 0), (2.01, 1), (2.8, 1), (3.8, 2), (5.6, 3)]
     )
     def test_what_is_too_surprising_is_weakened(self, strength: float, n_weakened: int) -> None:
         engine = ScriptedEngine(self.score, self.surprising)
@@ -385,20 +609,90 @@ class TestGuard:
         expected = given
         for _ in range(n_weakened):
             expected = expected.scaled(0.7)
-        assert engine.calibrator().guarded(given, None) == expected
+        assert engine.calibrator().guarded(given) == expected
 
     def test_what_stays_too_surprising_is_given_up(self) -> None:
         engine = ScriptedEngine(self.score, self.surprising)
-        assert engine.calibrator().guarded(Setting(((0, 5.0),)), None) == UNSTEERED
+        assert engine.calibrator().guarded(Setting(((0, 6.0),))) == UNSTEERED
 
-    def test_the_tilt_is_at_work_and_weakened_too(self) -> None:
+    @pytest.mark.parametrize(("added", "n_weakened"), [(0, 0), (1, 1)])
+    def test_where_the_user_is_less_surprising_the_model_itself_is_the_bound(
+        self, added: int, n_weakened: int
+    ) -> None:
+        def score(job: Pass) -> float:
+            return max(self.score(job), -2.0) if list(job.response) != [7, 7, 7] else -0.5
+
+        def write(job: Continuation) -> list[int]:
+            return [100 + added * (size_of(job) > 0.09), *range(900, 930)]
+
+        assert ScriptedEngine(score, write).calibrator().guarded(A) == (
+            A if not n_weakened else A.scaled(0.7)
+        )
+
+    def test_the_tilt_of_all_texts_is_at_work_and_weakened_too(self) -> None:
         engine = ScriptedEngine(self.score, self.surprising)
         calibrator = engine.calibrator(engine.counts)
-        given = Setting(((0, 0.5),), 1.0)
-        bias = np.array([0.4, 0], np.float32)
-        assert calibrator.guarded(given, bias) == given
-        assert calibrator.guarded(given, 2 * bias) == given.scaled(0.7)
-        assert calibrator.guarded(replace(given, tilt=0.0), 100 * bias).weight == 0.5
+        # 0.85 and 1.12 are less than 2, and 0.9 and 1.12 are more.
+        given = Setting(((0, 0.85),), 1.0)
+        assert calibrator.guarded(given) == given
+        given = Setting(((0, 0.9),), 1.0)
+        assert calibrator.guarded(given) == given.scaled(0.7)
+        untilted = replace(given, tilt=0.0)
+        assert calibrator.guarded(untilted) == untilted
+        assert engine.calibrator().guarded(given) == given  # there is no tilt
+
+    @pytest.mark.parametrize(
+        ("given", "n_weakened"),
+        [
+            (Setting((), 0.0, 0.49), 0),  # times four occurrences
+            (Setting((), 0.0, 0.51), 1),
+            (Setting(((0, 1.0),), 0.0, 0.24), 0),
+            (Setting(((0, 1.0),), 0.0, 0.4), 1),
+            (Setting(((0, 1.0),), 0.0, 0.6), 2),
+        ],
+    )
+    def test_the_phrases_of_all_texts_are_at_work_and_weakened_too(
+        self, given: Setting, n_weakened: int
+    ) -> None:
+        engine = ScriptedEngine(self.score, self.surprising)
+        expected = given
+        for _ in range(n_weakened):
+            expected = expected.scaled(0.7)
+        calibrator = engine.calibrator(phrase_texts=2)
+        assert calibrator.guarded(given) == expected
+        assert calibrator.guarded(replace(given, phrases=0.0)).phrases == 0
+        assert engine.calibrator().guarded(given) == given  # there are no phrases
+
+    def test_the_directions_are_those_of_all_texts(self) -> None:
+        """Which are the opposite of those without the last text."""
+        given: list[float] = []
+
+        def write(job: Continuation) -> list[int]:
+            given.extend(float(each.vectors.sum()) for each in job.interventions)
+            return [100, *range(900, 930)]
+
+        engine = ScriptedEngine(self.score, write)
+        differences = np.array([[1], [1], [1], [-9]], np.float32)
+        engine.carriers = tuple(replace(each, differences=differences) for each in engine.carriers)
+        engine.calibrator().guarded(Setting(((0, 0.5),)))
+        assert given == [-0.5] * 4
+
+    @pytest.mark.parametrize("n_texts", [2, 3, 4, 6])
+    def test_no_more_than_four_requests_of_the_users_are_answered(self, n_texts: int) -> None:
+        asked: list[int] = []
+
+        def write(job: Continuation) -> list[int]:
+            asked.extend(job.context)
+            return [100, *range(900, 930)]
+
+        engine = ScriptedEngine(self.score, write)
+        engine.texts = tuple(Text([j], [7, 7, 7]) for j in range(n_texts))
+        engine.folds = tuple((j,) for j in range(n_texts))
+        engine.carriers = tuple(
+            replace(each, differences=np.ones((n_texts, 1), np.float32)) for each in engine.carriers
+        )
+        engine.calibrator().guarded(A)
+        assert sorted(asked) == sorted([*range(min(n_texts, 4))] * 2)
 
     @pytest.mark.parametrize("n_repeated", [0, 2, 3, 4, 10])
     def test_what_repeats_is_weakened(self, n_repeated: int) -> None:
@@ -412,33 +706,45 @@ class TestGuard:
         assert len(written) == 33
         engine = ScriptedEngine(self.score, write)
         given = Setting(((0, 0.4),))
-        found = engine.calibrator().guarded(given, None)
+        found = engine.calibrator().guarded(given)
         assert found == (given if n_repeated <= 3 else given.scaled(0.7))
 
     def test_as_much_as_unsteered_may_be_repeated(self) -> None:
         engine = ScriptedEngine(self.score, lambda _: [100] + [5] * 30)
         given = Setting(((0, 0.4),))
-        assert engine.calibrator().guarded(given, None) == given
+        assert engine.calibrator().guarded(given) == given
 
     def test_a_real_model_may_be_steered_mildly_and_not_ruined(self, tiny_engine: Engine) -> None:
         calibrator = Calibrator(tiny_engine, random_texts(5), FOLDS, random_carriers(5), None)
         mild, ruinous = Setting(((0, 0.01),)), Setting(((0, 8.0), (2, 8.0)))
-        assert calibrator.guarded(mild, None) == mild
-        assert calibrator.guarded(ruinous, None).weight < ruinous.weight
+        assert calibrator.guarded(mild) == mild
+        assert strength_of(calibrator.guarded(ruinous)) < strength_of(ruinous)
 
     def test_a_model_that_says_nothing_is_fluent(self) -> None:
         engine = ScriptedEngine(self.score, lambda _: [])
-        assert engine.calibrator().guarded(A, None) == A
+        assert engine.calibrator().guarded(A) == A
 
 
 class TestCalibrate:
     def test_a_gain_that_holds_is_carried(self) -> None:
         engine = ScriptedEngine(lambda job: -3 + size_of(job))
         found = engine.calibrate()
-        # The strongest that was tried: half as much again, or another carrier beside it.
-        assert found.setting.weight == pytest.approx(0.3)
-        assert found.gain.mean == pytest.approx(0.3, abs=1e-6)
-        assert found.gain.low == pytest.approx(0.3, abs=1e-6)
+        # The strongest that was tried: twice as much, or another carrier beside it.
+        assert strength_of(found.setting) == pytest.approx(0.2)
+        assert found.gain.mean == pytest.approx(0.2, abs=1e-6)
+        assert found.gain.low == pytest.approx(0.2, abs=1e-6)
+        assert found.gain.items == 4
+
+    def test_of_gains_alike_the_one_that_spares_plain_texts_is_carried(self) -> None:
+        def score(job: Pass) -> float:
+            layers = [layer for each in job.interventions for layer in each.layers]
+            if not layers:
+                return -3.0
+            return -3.0 - (0.1 if layers == [3] else 0.5) if is_plain(job) else -2.0
+
+        found = ScriptedEngine(score).calibrate()
+        assert [place for place, _ in found.setting.strengths] == [2]
+        assert found.gain.mean == pytest.approx(1, abs=1e-6)
         assert found.gain.items == 4
 
     def test_the_strength_is_in_units_of_the_residual_norm(self) -> None:
@@ -451,17 +757,52 @@ class TestCalibrate:
         engine = ScriptedEngine(score)
         engine.carriers = tuple(replace(each, norm=7.0) for each in engine.carriers)
         engine.calibrate()
-        assert lengths == {0, *(round(7 * strength, 4) for strength in STRENGTHS)}
+        assert lengths == {0, round(7 * STRENGTH, 4)}
 
     def test_the_tilt_is_chosen_with_the_direction(self) -> None:
-        """Half of it is best, and with it the weaker direction."""
+        """Half of it is best, and with it the direction as it was tried first."""
         engine = ScriptedEngine(
             lambda job: -3 - abs(size_of(job) - 0.1), tilted=lambda tilt: -abs(tilt - 0.5)
         )
         found = engine.calibrate(engine.counts)
         assert found.setting.tilt == 0.5
-        assert found.setting.weight == pytest.approx(0.2)
+        assert strength_of(found.setting) == pytest.approx(0.1)
         assert found.gain.mean == pytest.approx(0.6, abs=1e-4)
+
+    def test_phrases_that_help_are_carried(self) -> None:
+        """All texts are one, and every strength of its phrases helps more than the one before."""
+        engine = ScriptedEngine(lambda job: -3 - size_of(job))
+        found = engine.calibrate(None, 2)
+        assert found.setting == Setting((), 0.0, max(PHRASES))
+        assert found.gain.mean == pytest.approx(self.gain_of_phrases(max(PHRASES)), abs=1e-5)
+        assert found.gain.low > 0.5
+        assert engine.calibrate(None, 4).setting == UNSTEERED  # three others are too few
+        assert engine.calibrate(None, None).setting == UNSTEERED
+
+    @staticmethod
+    def gain_of_phrases(weight: float) -> float:
+        """Of the text 7, 7, 7 that stands in three others, by hand: all runs go on alike."""
+        p = np.exp(-3.0)
+        at_first = (p + 3 * weight) / (1 + 3 * weight)
+        after = (p + 6 * weight) / (1 + 6 * weight)
+        second = (after + 3 * weight) / (1 + 3 * weight)  # after the beginning and 7
+        # No pair of tokens is offered again, so the third 7 is as without.
+        return float(np.mean(np.log([at_first, second, p])) + 3)
+
+    def test_weakened_phrases_are_measured_at_their_own_strength(self) -> None:
+        given: list[float] = []
+
+        def write(job: Continuation) -> list[int]:
+            weight = 0.0 if job.phrases is None else job.phrases.added([])[7]
+            given.append(weight)
+            return [5] * 40 if weight > 3 else list(range(40))
+
+        engine = ScriptedEngine(lambda job: -3 - size_of(job), write)
+        found = engine.calibrate(None, 2)
+        # The guard is given the phrases of all four texts.
+        assert sorted({round(weight, 6) for weight in given}) == [0.0, 2.8, 4.0]
+        assert found.setting == Setting((), 0.0, pytest.approx(0.7))
+        assert found.gain.mean == pytest.approx(self.gain_of_phrases(0.7), abs=1e-5)
 
     @pytest.mark.parametrize("tilt", [None, ScriptedEngine.counts], ids=["no tilt", "tilt"])
     def test_no_gain_is_no_preference(self, tilt: TiltCounts | None) -> None:
@@ -473,7 +814,7 @@ class TestCalibrate:
 
     def test_a_gain_whose_interval_reaches_0_is_no_preference(self) -> None:
         def score(job: Pass) -> float:
-            sign = (1.0, 1.0, 1.0, -0.5)[job.context[0]]
+            sign = 0.0 if is_plain(job) else (1.0, 1.0, 1.0, -0.5)[job.context[0]]
             return -3 + sign * size_of(job)
 
         engine = ScriptedEngine(score)
@@ -484,12 +825,12 @@ class TestCalibrate:
 
     def test_what_the_guard_weakens_is_measured_again(self) -> None:
         def write(job: Continuation) -> list[int]:
-            return [5] * 40 if size_of(job) > 0.25 else list(range(40))
+            return [5] * 40 if size_of(job) > 0.15 else list(range(40))
 
         engine = ScriptedEngine(lambda job: -3 + size_of(job), write)
         found = engine.calibrate()
-        assert found.setting.weight == pytest.approx(0.3 * 0.7)
-        assert found.gain.mean == pytest.approx(0.3 * 0.7, abs=1e-6)
+        assert strength_of(found.setting) == pytest.approx(0.2 * 0.7)
+        assert found.gain.mean == pytest.approx(0.2 * 0.7, abs=1e-6)
 
     def test_what_the_guard_gives_up_is_not_carried(self) -> None:
         def write(job: Continuation) -> list[int]:
@@ -518,7 +859,8 @@ class TestCalibrate:
         (of,) = {of for _, of in calls}
         done = [n for n, _ in calls]
         assert done == sorted(done)
-        assert done[-1] == of
+        # Three carriers, then four settings around the best at most, on seven texts; and the guard.
+        assert done[-1] == of == (3 + 4) * 7 + 1
 
     def test_two_texts_are_enough(self, tiny_engine: Engine) -> None:
         found = calibrate(
@@ -559,6 +901,27 @@ def test_a_planted_preference_for_some_words_is_found(tiny_engine: Engine) -> No
         assert found.gain.low > 0.1
 
 
+def test_a_planted_phrase_is_found(tiny_engine: Engine) -> None:
+    """It stands in every text, each time in another place."""
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        phrase = rng.integers(FIRST_WORD, N_VOCAB, 6).tolist()
+        texts = [
+            replace(text, response=[*text.response[:at], *phrase, *text.response[at:]])
+            for at, text in enumerate(random_texts(8, seed))
+        ]
+        carriers = random_carriers(8, seed)
+        found = calibrate(tiny_engine, texts, QUARTERS, carriers, None, 2)
+        assert found.setting.phrases > 0
+        assert found.gain is not None
+        assert found.gain.low > 0.1
+        assert found.gain.items == 8
+        without = calibrate(tiny_engine, texts, QUARTERS, carriers, None)
+        assert without.setting.phrases == 0
+        assert without.gain is not None
+        assert without.gain.mean < found.gain.mean - 0.1
+
+
 def test_a_planted_direction_is_found(tiny_engine: Engine, tiny_f32: TinyModel) -> None:
     """The person is the model itself, steered: its carrier is found among others."""
     planted, other, _ = random_carriers(8)
@@ -597,7 +960,7 @@ def test_of_a_person_who_writes_as_the_model_does_mostly_nothing_is_found(
             for context, tokens in zip(contexts, written, strict=True)
         ]
         counts = counts_of(tiny_engine, texts, QUARTERS)
-        found = calibrate(tiny_engine, texts, QUARTERS, random_carriers(8, seed), counts)
+        found = calibrate(tiny_engine, texts, QUARTERS, random_carriers(8, seed), counts, 2)
         n_found += found.setting != UNSTEERED
     assert n_found <= n_people // 4
 

@@ -20,6 +20,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from models import TinyModel
+from steerx_edge.calibration import Calibrator
 from steerx_edge.checkpoint import USER_PATH_VARIABLE
 from steerx_edge.cli import COMMANDS, main
 from steerx_edge.cli.common import open_engine
@@ -27,7 +28,8 @@ from steerx_edge.cli.learn import LayerList, _carried
 from steerx_edge.engine import Engine
 from steerx_edge.history import HistoryItem
 from steerx_edge.models import MODEL_VARIABLE, identify
-from steerx_edge.profile import Description, Entry, Gain, Profile, Tilt
+from steerx_edge.phrases import weigh_grams
+from steerx_edge.profile import Description, Entry, Gain, Phrases, Profile, Tilt
 from steerx_edge.prompts import Message, messages_for
 from steerx_edge.steering import steer
 
@@ -39,6 +41,9 @@ TEXTS = (
     "The White Rabbit ran on, oh dear, oh dear!",
     "She was quiet for once, the watch said nothing.",
 )
+
+
+PHRASES = Phrases([[-2, -2, -1, 5], [-2, -1, 5, 6]], [2, 2], 0.01)
 
 
 def a_profile(model: TinyModel, *, norm: float = 10.0, seed: int = 0) -> Profile:
@@ -56,6 +61,7 @@ def a_profile(model: TinyModel, *, norm: float = 10.0, seed: int = 0) -> Profile
         sources=("context-contrast",),
         strengths=np.ones(1, np.float32),
         tilt=None,
+        phrases=None,
         gain=None,
         rows="generated",
         counts={},
@@ -215,6 +221,7 @@ USAGE_ERRORS: list[tuple[list[str], str]] = [
     ([*LEARN, "--layers", "x"], "'x' is no list of layers such as 12 or 10,12-14"),
     ([*LEARN, "--layers", ""], "'' is no list of layers"),
     ([*LEARN, "--layers", "3-2"], "'3-2' names no layer"),
+    ([*LEARN, "--phrases", "some"], "'some' is not one of 'shared', 'all', 'none'"),
     ([*LEARN, "--strength", "-0.1"], "--strength"),
     ([*LEARN, "--strength", "nan"], "nan is not a finite number"),
     (["evaluate"], "Missing argument 'DATA'"),
@@ -686,11 +693,18 @@ def test_learn_reports_the_words_and_the_description(tiny_chat: TinyModel, histo
     assert "gain" not in flowing  # which was not measured
 
 
+@pytest.fixture
+def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if what is written were fluent: a tiny model repeats itself whenever it is steered far."""
+    monkeypatch.setattr(Calibrator, "guarded", lambda _self, setting: setting)
+
+
+@pytest.mark.usefixtures("unguarded")
 def test_learn_reports_what_calibration_found(tiny_chat: TinyModel, folder: Path) -> None:
     """One person's texts have a word in common, the other's have nothing."""
     texts = {
         "own": [f"{word} hello hello hello {word} hello hello hello" for word in "abcdef"],
-        "none": ["aaaaaaaaa", "bbbbbbbbb", "cccccccc", "dddddddddd"],
+        "none": ["one tiny fox", "BLUE GREEN", "12 345 6"],
     }
     reports, entries = {}, {}
     for name, written in texts.items():
@@ -702,7 +716,7 @@ def test_learn_reports_what_calibration_found(tiny_chat: TinyModel, folder: Path
     own, none = entries["own"], entries["none"]
     assert own.gain is not None
     assert own.gain.low > 0
-    assert own.strengths.any() or own.tilt_bias()
+    assert own.strengths.any() or own.tilt_bias() or own.phrases
     assert (
         f"Expected gain: {own.gain.mean:+.3f} nats/token (95% interval {own.gain.low:+.3f} to "
         f"{own.gain.high:+.3f}), measured on 6 texts held out." in reports["own"]
@@ -711,8 +725,47 @@ def test_learn_reports_what_calibration_found(tiny_chat: TinyModel, folder: Path
     assert none.gain.low <= 0
     assert not none.strengths.any()
     assert none.tilt is None
+    assert none.phrases is None
     assert "No reliable preference found: the best setting gave " in reports["none"]
     assert "It changes nothing: its strengths are 0." in reports["none"]
+
+
+ALIKE = [f"{word} {word}. Oh dear, oh dear, said she." for word in TEXTS[0].split()]
+"""Each begins in its own way, and all end in the same."""
+
+
+@pytest.mark.usefixtures("unguarded")
+def test_learn_keeps_the_phrases_that_it_is_told_to(
+    learn: Callable[..., Entry], folder: Path, engine: Engine
+) -> None:
+    history = write_history(folder / "alike.jsonl", ALIKE)
+    by_default = learn(history)
+    shared, everything, none = (
+        learn(history, "--phrases", which, output=f"{which}.json")
+        for which in ("shared", "all", "none")
+    )
+    assert same(by_default, shared)
+    assert [entry.settings["phrases"] for entry in (shared, everything, none)] == [
+        *("shared", "all", "none")
+    ]
+    assert shared.phrases is not None
+    assert everything.phrases is not None
+    assert none.phrases is None
+    few, many = ({*map(tuple, entry.phrases.tokens.tolist())} for entry in (shared, everything))
+    assert few < many
+    texts = [engine.tokenize(text) for text in ALIKE]
+    for phrases, min_texts in ((shared.phrases, 2), (everything.phrases, 1)):
+        assert phrases == Phrases(*weigh_grams(texts, min_texts), phrases.strength)
+
+
+@pytest.mark.usefixtures("unguarded")
+def test_learn_reports_the_phrases(tiny_chat: TinyModel, folder: Path) -> None:
+    history = write_history(folder / "alike.jsonl", ALIKE)
+    where = ("-o", "new.json", "-m", tiny_chat.path, "-t", "1")
+    report = " ".join(succeed("learn", history, *where).stderr.split())
+    phrases = Profile.load("new.json").entries[0].phrases
+    assert phrases is not None
+    assert f"knows {len(phrases.weights)} of your phrases." in report
 
 
 @pytest.mark.parametrize(
@@ -722,11 +775,23 @@ def test_learn_reports_what_calibration_found(tiny_chat: TinyModel, folder: Path
         ({"strengths": [0]}, "It changes nothing: its strengths are 0."),
         (
             {"tilt": Tilt([3, 4], [0.5, -1], 0.2)},
-            "It steers layer 2 by 1 of the residual norm and makes 2 tokens more or less probable.",
+            "It steers layer 2 by 1 of the residual norm, and makes 2 tokens more or less "
+            "probable.",
         ),
         (
             {"tilt": Tilt([3, 4], [0.5, -1], 0), "strengths": [0.25]},
             "It steers layer 2 by 0.25 of the residual norm.",
+        ),
+        ({"phrases": PHRASES, "strengths": [0]}, "It knows 2 of your phrases."),
+        (
+            {"phrases": PHRASES, "tilt": Tilt([3, 4], [0.5, -1], 1)},
+            "It steers layer 2 by 1 of the residual norm, and makes 2 tokens more or less "
+            "probable, and knows 2 of your phrases.",
+        ),
+        (
+            {"phrases": PHRASES, "strengths": [0], "gain": Gain(0.05, 0.0104, 0.1, 9)},
+            "It knows 2 of your phrases.\nExpected gain: +0.050 nats/token (95% interval +0.010 to "
+            "+0.100), measured on 9 texts held out.",
         ),
         (
             {

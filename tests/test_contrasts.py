@@ -1,11 +1,11 @@
-"""Row weights, pooling, and the SteerX difference."""
+"""Row weights, pooling, and the halves of SteerX."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from steerx_edge.contrasts import RowConvention, pooled, row_weights, steerx_difference
+from steerx_edge.contrasts import RowConvention, halves, pooled, row_weights
 
 THIRD = 1 / 3
 
@@ -79,27 +79,26 @@ def test_pooling_equal_rows_gives_that_row() -> None:
     np.testing.assert_allclose(pooled(np.repeat(row, 5, axis=1), weights), row[:, 0], rtol=1e-6)
 
 
-def test_where_the_description_does_what_the_history_does_it_is_the_plain_contrast() -> None:
-    treatment, control = rows_of(0, 2, 8), rows_of(1, 2, 8)
-    np.testing.assert_array_equal(
-        steerx_difference(treatment, control, described=treatment), treatment - control
-    )
+def test_without_a_description_it_is_the_rows() -> None:
+    rows = rows_of(0, 3, 2, 8)
+    np.testing.assert_array_equal(halves(rows, None), rows)
+
+
+def test_where_the_description_does_what_the_rows_do_it_is_the_rows() -> None:
+    rows = rows_of(0, 3, 2, 8)
+    np.testing.assert_array_equal(halves(rows, rows), rows)
 
 
 def test_where_the_description_does_nothing_half_of_the_contrast_is_left() -> None:
-    treatment, control = rows_of(0, 2, 8), rows_of(1, 2, 8)
-    np.testing.assert_array_equal(
-        steerx_difference(treatment, control, described=control), 0.5 * (treatment - control)
+    treatment, control = rows_of(0, 3, 2, 8), rows_of(1, 3, 2, 8)
+    np.testing.assert_allclose(
+        halves(treatment, control) - control, 0.5 * (treatment - control), atol=1e-6
     )
 
 
-def test_history_and_description_count_alike() -> None:
-    treatment, control, described = rows_of(0, 2, 8), rows_of(1, 2, 8), rows_of(2, 2, 8)
-    difference = steerx_difference(treatment, control, described)
-    np.testing.assert_array_equal(difference, steerx_difference(described, control, treatment))
-    np.testing.assert_allclose(difference, (treatment + described) / 2 - control, atol=1e-6)
-
-
-def test_equal_arms_make_no_difference() -> None:
-    rows = rows_of(0, 2, 8)
-    assert not steerx_difference(rows, rows, rows).any()
+def test_rows_and_description_count_alike() -> None:
+    rows, described = rows_of(0, 3, 2, 8), rows_of(1, 3, 2, 8)
+    both = halves(rows, described)
+    assert both.dtype == np.float32
+    np.testing.assert_array_equal(both, halves(described, rows))
+    np.testing.assert_allclose(both, (rows.astype(np.float64) + described) / 2, atol=1e-6)

@@ -40,7 +40,7 @@ from steerx_edge.evaluation.text_metrics import Attribution, overlap, repeats
 from steerx_edge.history import HistoryItem, User
 from steerx_edge.interventions import Add
 from steerx_edge.learning import Settings, learn
-from steerx_edge.profile import Description, Entry, ModelId, Profile, Tilt
+from steerx_edge.profile import Description, Entry, ModelId, Phrases, Profile, Tilt
 from steerx_edge.prompts import messages_for
 from steerx_edge.retrieval import Retriever
 
@@ -328,6 +328,7 @@ def an_entry(words: Counter[str], strength: float = 1.0) -> Entry:
         sources=("stylevector",),
         strengths=np.array([strength], np.float32),
         tilt=None,
+        phrases=None,
         gain=None,
         rows="generated",
         counts={},
@@ -929,6 +930,12 @@ def test_steered_is_the_entry_at_its_rows() -> None:
     tilt = Tilt(np.array([5, 9], np.int32), np.array([1, -2], np.float32), 0.5)
     tilted = dataclasses.replace(entry, strengths=off, tilt=tilt)
     assert steered(tilted, 2.0) == {"logit_bias": {5: 1.0, 9: -2.0}}
+    phrases = Phrases([[-2, -2, 5, 9]], [3], 0.5)
+    phrased = dataclasses.replace(entry, strengths=off, phrases=phrases)
+    mixed_in = steered(phrased, 2.0)
+    assert list(mixed_in) == ["phrases"]
+    assert mixed_in["phrases"].added([5]) == {9: 3.0}
+    assert steered(phrased, 0) == steered(phrased, -1.0) == {}
 
 
 def test_the_default_method_is_learn_as_it_is() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from steerx_edge.errors import HistoryError, ModelError, SteerxError
 from steerx_edge.history import HistoryItem
 from steerx_edge.interventions import Add
 from steerx_edge.learning import Settings, _cut, default_layers, folds_of, learn
-from steerx_edge.profile import Entry, Gain, Profile
+from steerx_edge.phrases import NOTHING, START, weigh_grams
+from steerx_edge.profile import Entry, Gain, Phrases, Profile
 from steerx_edge.prompts import messages_for
 from steerx_edge.tilt import SMOOTHING
 from steerx_edge.version import __version__
@@ -103,7 +105,7 @@ def contexts_of(
 ) -> list[list[HistoryItem]]:
     """The companions of each item."""
     found = {j: fold.companions for fold in folds_of(engine, items, settings) for j in fold.members}
-    return [found[j] for j in range(len(items))]
+    return [[items[i] for i in found[j]] for j in range(len(items))]
 
 
 def without_time(profile: Profile) -> Entry:
@@ -141,12 +143,22 @@ class TestAgainstTheReference:
         [
             {"layers": (1, 3)},
             {"layers": (2,), "row": "at", "companions": 2},
-            {"layers": (1, 2), "threshold": 0.25, "min_anchors": 1, "companions": 1},
-            {"layers": (3,), "threshold": 99.0, "min_anchors": 5, "max_items": 3},
-            {"layers": (1, 2, 3), "selection": "all"},
-            {"layers": (2,), "selection": "all", "row": "at"},
+            {"layers": (1, 2, 3), "described": False},
+            {"layers": (2,), "row": "at", "described": False},
+            {"layers": (1, 3), "selection": "anchors"},
+            {"layers": (2,), "selection": "anchors", "row": "at", "described": False},
+            {"layers": (1, 2), "selection": "anchors", "threshold": 0.25, "min_anchors": 1},
+            {"layers": (3,), "selection": "anchors", "min_anchors": 5, "max_items": 3}
+            | {"threshold": 99.0},
+            {"layers": (1, 2), "selection": "weighted"},
+            {"layers": (2,), "selection": "weighted", "max_weight": 0.02, "row": "at"},
+            {"layers": (3,), "selection": "weighted", "max_weight": 0.1, "described": False},
             {"layers": (1, 3), "backbones": ("stylevector",)},
-            {"layers": (2,), "backbones": ("stylevector",), "row": "at", "selection": "all"},
+            {"layers": (2,), "backbones": ("stylevector",), "row": "at", "described": False},
+            {"layers": (2,), "backbones": ("stylevector",), "selection": "anchors"}
+            | {"row": "at", "min_anchors": 2},
+            {"layers": (1, 2), "backbones": ("stylevector",), "selection": "weighted"}
+            | {"max_weight": 0.02},
         ],
         ids=str,
     )
@@ -178,18 +190,21 @@ class TestAgainstTheReference:
             chosen = np.flatnonzero(nats > settings.threshold)
             if len(chosen) < settings.min_anchors:
                 chosen = np.argsort(-nats)[: settings.min_anchors]
-            everything = np.arange(len(response)) + shift
+            weights = {
+                "anchors": np.isin(np.arange(len(response)), chosen).astype(float),
+                "weighted": np.minimum(np.maximum(nats, 1e-6), settings.max_weight),
+                "all": np.ones(len(response)),
+            }[settings.selection]
+            rows = np.arange(len(response)) + shift
             if settings.backbones == ("stylevector",):
                 reply = reference_reply(tiny_f32, prompt, min(max(len(response), 16), 96))
                 _, replied = reference_arm(tiny_f32, prompt, reply, settings.layers)
-                difference = control[:, everything].mean(axis=1)
-                difference = difference - replied[:, np.arange(len(reply)) + shift].mean(axis=1)
-            elif settings.selection == "all":
-                difference = (treatment - control)[:, everything].mean(axis=1)
+                ours, theirs = control, replied[:, np.arange(len(reply)) + shift].mean(axis=1)
             else:
-                half_and_half = (treatment + described) / 2 - control
-                difference = half_and_half[:, chosen + shift].mean(axis=1)
-            differences.append(difference)
+                ours, theirs = treatment, np.average(control[:, rows], axis=1, weights=weights)
+            if settings.described:
+                ours = (ours + described) / 2
+            differences.append(np.average(ours[:, rows], axis=1, weights=weights) - theirs)
             lengths.append(length_of(control[:, 1:]))
             effects.append(Effects(response, tiny_engine.pieces(response), nats))
             n_anchors += len(chosen)
@@ -235,6 +250,9 @@ class TestAgainstTheReference:
 class TestProfile:
     def test_what_is_recorded(self, tiny_engine: Engine) -> None:
         settings = Settings(
+            selection="weighted",
+            described=False,
+            max_weight=2.5,
             strength=0.3,
             companions=2,
             threshold=0.5,
@@ -246,8 +264,11 @@ class TestProfile:
         entry = only_entry(learn(tiny_engine, HISTORY, settings))
         assert entry.settings == {
             "backbones": "stylevector, context-contrast",
-            "selection": "anchors",
+            "selection": "weighted",
+            "described": False,
+            "max_weight": 2.5,
             "tilt": True,
+            "phrases": "shared",
             "calibrate": False,
             "companions": 2,
             "fold": 4,
@@ -259,6 +280,7 @@ class TestProfile:
         assert entry.strengths.tolist() == [np.float32(0.3)]
         assert entry.sources == ("stylevector",)
         assert entry.tilt is None
+        assert entry.phrases is None
         assert entry.gain is None
         assert entry.layers == default_layers(4, settings) == (2,)
         assert entry.rows == "generated"
@@ -267,6 +289,13 @@ class TestProfile:
             "steerx_edge": __version__,
             "llama_cpp_python": llama_cpp.__version__,
         }
+
+    def test_all_rows_are_read_and_half_of_them_under_the_description_unless_told_otherwise(
+        self, tiny_engine: Engine
+    ) -> None:
+        recorded = only_entry(learn(tiny_engine, HISTORY, FAST)).settings
+        assert (recorded["selection"], recorded["described"]) == ("all", True)
+        assert recorded["max_weight"] == 3.0
 
     def test_the_description_is_of_the_words_and_texts(self, tiny_engine: Engine) -> None:
         entry = only_entry(learn(tiny_engine, HISTORY))
@@ -339,17 +368,21 @@ class TestCalibrated:
             given.extend(arguments)
             done(1, 1)
             # The upper block is named first: a profile has them in increasing order.
-            return Calibration(Setting(((3, 0.25), (0, 0.5)), 0.75), gain)
+            return Calibration(Setting(((3, 0.25), (0, 0.5)), 0.75, 0.03), gain)
 
         monkeypatch.setattr("steerx_edge.learning.calibrate", chosen)
         settings = Settings(layers=(1, 3))
         entry = only_entry(learn(tiny_engine, HISTORY, settings))
 
-        engine, texts, folds, carriers, counts = given
+        engine, texts, folds, carriers, counts, phrase_texts = given
         assert engine is tiny_engine
-        assert folds == [fold.members for fold in folds_of(tiny_engine, HISTORY, settings)]
+        read = folds_of(tiny_engine, HISTORY, settings)
+        assert folds == [fold.members for fold in read]
         places = [(carrier.source, carrier.layer) for carrier in carriers]
         assert places == [(s, layer) for s in settings.backbones for layer in (1, 3)]
+        seen = {j: set(fold.companions) for fold in read for j in fold.members}
+        assert seen == {0: {1}, 1: {0}, 2: {3}, 3: {2}}
+        assert [carrier.contexts for carrier in carriers] == [{}, {}, seen, seen]
         used = np.zeros((len(folds), tiny_f32.n_vocab))
         expected = np.zeros_like(used)
         for number, fold in enumerate(folds):
@@ -370,6 +403,9 @@ class TestCalibrated:
         assert entry.tilt.tokens.tolist() == kept.tolist()
         np.testing.assert_allclose(entry.tilt.values, values[kept], atol=1e-4)
         assert entry.tilt.strength == 0.75
+        assert phrase_texts == 2
+        grams = weigh_grams([text.response for text in texts], min_texts=2)
+        assert entry.phrases == Phrases(grams.tokens, grams.weights, 0.03)
         assert entry.gain == gain
         assert entry.layers == (1, 3)
         assert entry.sources == ("stylevector", "context-contrast")
@@ -379,7 +415,9 @@ class TestCalibrated:
             assert entry.norms[place] == np.float32(carrier.norm)
 
     @pytest.mark.parametrize(
-        "setting", [Setting(), Setting((), 0.5), Setting(((1, 0.5),))], ids=str
+        "setting",
+        [Setting(), Setting((), 0.5), Setting(((1, 0.5),)), Setting((), 0.0, 0.01)],
+        ids=str,
     )
     def test_what_was_not_chosen_is_not_carried(
         self, tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch, setting: Setting
@@ -393,6 +431,90 @@ class TestCalibrated:
         assert entry.layers == ((3,) if setting.strengths else (1,))
         assert (entry.tilt is not None) == (setting.tilt > 0)
         assert bool(entry.tilt_bias()) == (setting.tilt > 0)
+        assert (entry.phrases is not None) == (setting.phrases > 0)
+
+
+class TestPhrases:
+    @pytest.fixture(autouse=True)
+    def given(self, monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+        """In how many texts a phrase must occur, as calibration is told; it takes what there is."""
+        given = []
+
+        def chosen(*arguments: Any, **_: Any) -> Calibration:
+            given.append(arguments[5])
+            phrases = 0.0 if arguments[5] is None else 0.03
+            return Calibration(Setting((), 0.0, phrases), Gain(0.5, 0.25, 0.75, 4))
+
+        monkeypatch.setattr("steerx_edge.learning.calibrate", chosen)
+        return given
+
+    @staticmethod
+    def runs_of(tokens: Sequence[int]) -> list[tuple[int, ...]]:
+        """Up to four tokens; the beginning of a text is one."""
+        begun = [START, *tokens]
+        return [
+            tuple(begun[begin : begin + length])
+            for length in (2, 3, 4)
+            for begin in range(len(begun) - length + 1)
+        ]
+
+    @pytest.mark.parametrize(("which", "n_texts"), [("shared", 2), ("all", 1), ("none", None)])
+    def test_a_profile_has_the_phrases_that_were_asked_for(
+        self, tiny_engine: Engine, given: list[int | None], which: Any, n_texts: int | None
+    ) -> None:
+        entry = only_entry(learn(tiny_engine, HISTORY, Settings(phrases=which)))
+        assert given == [n_texts]
+        assert entry.settings["phrases"] == which
+        if n_texts is None:
+            assert entry.phrases is None
+            return
+        assert entry.phrases is not None
+        assert entry.phrases.strength == 0.03
+        held = {
+            tuple(token for token in run if token != NOTHING)
+            for run in entry.phrases.tokens.tolist()
+        }
+        texts = [self.runs_of(tiny_engine.tokenize(item.response)) for item in HISTORY]
+        counts = Counter(run for runs in texts for run in runs)
+        occurs = Counter(run for runs in texts for run in {*runs})
+        kept = {run for run, n in occurs.items() if n >= n_texts}
+        habits = {run[:-1] for run in kept if counts[run] > 1}
+        assert held == {run for run in kept if run[:-1] in habits}
+        assert len(held) > 0
+
+    def test_what_was_written_once_is_not_held_and_what_was_written_twice_is(
+        self, tiny_engine: Engine, tmp_path: Path
+    ) -> None:
+        greeting = "With all good wishes from the garden, your Alice."
+        history = [
+            *HISTORY,
+            HistoryItem(f"So it was. {greeting}"),
+            HistoryItem(f"Never again! {greeting}"),
+        ]
+        learn(tiny_engine, history, Settings()).save(tmp_path / "me.json")
+        phrases = Profile.load(tmp_path / "me.json").entries[0].phrases
+        assert phrases is not None
+        fours = {tuple(run) for run in phrases.tokens.tolist() if NOTHING not in run}
+
+        def held(text: str) -> float:
+            """The share of the text's longest runs that the profile has."""
+            tokens = tiny_engine.tokenize(text)
+            runs = [tuple(tokens[begin : begin + 4]) for begin in range(len(tokens) - 3)]
+            return float(np.mean([run in fours for run in runs]))
+
+        assert held(greeting) > 0.8
+        assert held(HISTORY[0].response) < 0.3
+        assert held(HISTORY[2].response) < 0.3
+
+    def test_texts_that_share_nothing_have_no_phrases(
+        self, tiny_engine: Engine, given: list[int | None]
+    ) -> None:
+        words = ("aaaaaaa", "bbbbbbbb")
+        one, other = ({*self.runs_of(tiny_engine.tokenize(word))} for word in words)
+        assert not one & other
+        entry = only_entry(learn(tiny_engine, [HistoryItem(word) for word in words], Settings()))
+        assert given == [2]
+        assert entry.phrases is None
 
 
 class TestHistory:
@@ -496,6 +618,14 @@ class TestHistory:
             {"backbones": "stylevector"},
             {"backbones": ("stylevector", "stylevector")},
             {"selection": "some"},
+            {"selection": None},
+            {"max_weight": 0.0},
+            {"max_weight": -1.0},
+            {"max_weight": float("inf")},
+            {"max_weight": float("nan")},
+            {"phrases": "some"},
+            {"phrases": None},
+            {"phrases": 2},
             {"fold": 0},
             {"row": "before"},
             {"strength": -1.0},
@@ -510,85 +640,133 @@ class TestHistory:
             Settings(**wrong)
 
 
+def in_folds(*folds: Sequence[HistoryItem]) -> list[HistoryItem]:
+    """A history that is told apart into these folds, all of one length."""
+    return [item for together in zip(*folds, strict=True) for item in together]
+
+
 class TestCompanions:
-    ITEMS = (
+    FIRST = (
         HistoryItem("Tea in the green kettle, with a spoon of sugar.", "tea kettle sugar"),
+        *(HistoryItem(f"Something else, {word}.", word) for word in ("alpha", "beta", "gamma")),
+    )
+    PARTNER = (
         HistoryItem("Nothing of the sort.", "zeppelin"),
         HistoryItem("A kettle of tea.", "kettle tea"),
         HistoryItem("More sugar, and no milk.", "sugar"),
         HistoryItem("Trains are late.", "travel"),
     )
+    OTHERS = tuple(
+        [HistoryItem(f"Tea, {n} kettles and sugar, no {end}.", "tea kettle sugar") for n in "1234"]
+        for end in ("milk", "cream")
+    )
+    ITEMS = tuple(in_folds(FIRST, PARTNER, *OTHERS))
 
     @pytest.mark.parametrize(
         ("k", "of_first"),
-        [(1, [2]), (2, [3, 2]), (3, [4, 3, 2]), (4, [1, 4, 3, 2]), (99, [1, 4, 3, 2])],
+        [(1, [1]), (2, [2, 1]), (3, [3, 2, 1]), (4, [0, 3, 2, 1]), (99, [0, 3, 2, 1])],
     )
-    def test_they_are_the_k_most_relevant_and_the_best_is_last(
+    def test_they_are_the_k_most_relevant_of_the_partner_and_the_best_is_last(
         self, tiny_engine: Engine, k: int, of_first: list[int]
     ) -> None:
-        first, *_ = contexts_of(tiny_engine, self.ITEMS, Settings(companions=k, fold=1))
-        assert first == [self.ITEMS[i] for i in of_first]
+        first, *_ = contexts_of(tiny_engine, self.ITEMS, Settings(companions=k))
+        assert first == [self.PARTNER[i] for i in of_first]
 
     @pytest.mark.parametrize("k", [1, 2, 4, 99])
     def test_an_item_is_never_its_own_companion(self, tiny_engine: Engine, k: int) -> None:
-        companions = contexts_of(tiny_engine, self.ITEMS, Settings(companions=k, fold=1))
+        companions = contexts_of(tiny_engine, self.ITEMS, Settings(companions=k))
         assert len(companions) == len(self.ITEMS)
         for item, others in zip(self.ITEMS, companions, strict=True):
             assert item not in others
             assert len(others) == len(set(others)) == min(k, 4)
 
-    @pytest.mark.parametrize(("n_items", "fold"), [(2, 4), (3, 1), (5, 4), (8, 4), (17, 4), (9, 9)])
-    def test_folds_hold_each_item_once_and_none_of_its_companions(
-        self, tiny_engine: Engine, n_items: int, fold: int
+    @pytest.mark.parametrize(
+        ("n_items", "fold", "partners"),
+        [
+            (2, 4, [1, 0]),
+            (3, 1, [1, 0, 0]),
+            (5, 4, [1, 0, 3, 2]),
+            (8, 4, [1, 0, 3, 2]),
+            (17, 4, [1, 0, 3, 2, 0]),
+            (9, 9, [1, 0, 3, 2]),
+            (14, 2, [1, 0, 3, 2, 5, 4, 0]),
+        ],
+    )
+    def test_folds_hold_each_item_once_and_have_one_other_fold_as_their_context(
+        self, tiny_engine: Engine, n_items: int, fold: int, partners: list[int]
     ) -> None:
         items = [HistoryItem(f"Text {n}.", "Write.") for n in range(n_items)]
-        folds = list(folds_of(tiny_engine, items, Settings(fold=fold)))
+        folds = folds_of(tiny_engine, items, Settings(fold=fold, companions=3))
         assert sorted(j for each in folds for j in each.members) == list(range(n_items))
-        assert len(folds) == max(min(n_items, 4), -(-n_items // fold))
-        for each in folds:
-            assert each.companions
-            assert not {items[j] for j in each.members} & set(each.companions)
+        assert len(folds) == len(partners)
+        for each, partner in zip(folds, partners, strict=True):
+            others = folds[partner].members
+            assert set(each.companions) <= set(others)
+            assert len(each.companions) == len(set(each.companions)) == min(3, len(others))
+
+    def test_what_is_made_of_the_other_pairs_has_not_seen_a_fold(self, tiny_engine: Engine) -> None:
+        items = [HistoryItem(f"Text {n}.", "Write.") for n in range(24)]
+        folds = folds_of(tiny_engine, items, Settings(fold=4))
+        for number, fold in enumerate(folds):
+            for other in (each for n, each in enumerate(folds) if n // 2 != number // 2):
+                assert not set(other.companions) & set(fold.members)
+
+    def test_a_copy_of_a_folds_own_text_is_no_companion(self, tiny_engine: Engine) -> None:
+        """Nor is a text that differs in white space and case at most."""
+        items = [HistoryItem(f"Text {word}.", "Write.") for word in "abcdefgh"]
+        items[1] = HistoryItem(" TEXT  a.\n", "Read.")
+        folds = folds_of(tiny_engine, items, Settings(fold=2))
+        assert [fold.members for fold in folds] == [[0, 4], [1, 5], [2, 6], [3, 7]]
+        assert [set(fold.companions) for fold in folds] == [{5}, {4}, {3, 7}, {2, 6}]
 
     def test_an_item_without_a_request_finds_what_is_like_its_text(
         self, tiny_engine: Engine
     ) -> None:
         items = [HistoryItem("Sugar in the tea."), *self.ITEMS[1:]]
-        first, *_ = contexts_of(tiny_engine, items, Settings(companions=2, fold=1))
+        first, *_ = contexts_of(tiny_engine, items, Settings(companions=2))
         assert {item.request for item in first} == {"kettle tea", "sugar"}
 
     def test_they_leave_room_for_the_item(self, tiny_engine: Engine) -> None:
-        items = [HistoryItem(f"{name} " + "ran close by her. " * 6) for name in "ABCDEFGH"]
+        folds = [
+            [HistoryItem(f"{name} " + "ran close by her. " * 6) for name in names]
+            for names in ("ABCDEFGH", "IJKLMNOP", "ABCDEFGH", "IJKLMNOP")
+        ]
         room = tiny_engine.analysis.n_ctx * 3 // 8
-        contexts = contexts_of(tiny_engine, items, Settings(companions=7, fold=1))
-        for item, companions in zip(items, contexts, strict=True):
+        found = folds_of(tiny_engine, in_folds(*folds), Settings(companions=7, fold=8))
+        for number, fold in enumerate(found):
+            items = in_folds(*folds)
+            companions = [items[i] for i in fold.companions]
             prompt = tiny_engine.prompt(messages_for("", history=companions))
-            next_one = next(other for other in items if other not in (item, *companions))
+            next_one = next(other for other in folds[number ^ 1] if other not in companions)
             longer = tiny_engine.prompt(messages_for("", history=[next_one, *companions]))
             assert 2 <= len(companions) < 7
             assert len(prompt) <= room < len(longer)
 
     def test_one_companion_is_there_however_long(self, tiny_engine: Engine) -> None:
-        items = [HistoryItem(f"{name} " + "ran close by her. " * 60) for name in "ABC"]
-        for companions in contexts_of(tiny_engine, items, Settings(companions=2, fold=1)):
+        items = [HistoryItem(f"{name} " + "ran close by her. " * 60) for name in "ABCDEFGH"]
+        for companions in contexts_of(tiny_engine, items, Settings(companions=2, fold=2)):
             assert len(companions) == 1
 
-    def test_the_treatment_arm_has_the_others_and_not_the_item(
+    def test_the_treatment_arm_has_the_companions_and_not_the_item(
         self, recording_engine: RecordingEngine
     ) -> None:
         learn(recording_engine, HISTORY, CONTRAST)
         arms = recording_engine.arms()
         assert len(arms) == len(HISTORY)
-        for item, (text, treatment, control) in zip(HISTORY, arms, strict=True):
+        for j, (text, treatment, control) in enumerate(arms):
+            item, companion = HISTORY[j], HISTORY[j ^ 1]
             assert text == item.response
             assert item.response not in treatment
             assert item.request in treatment
             for other in HISTORY:
                 assert other.response not in control
-                assert (other.response in treatment) == (other != item)
+                assert (other.response in treatment) == (other == companion)
 
     def test_the_description_takes_the_place_of_the_history(
         self, recording_engine: RecordingEngine
     ) -> None:
+        learn(recording_engine, HISTORY, dataclasses.replace(CONTRAST, described=False))
+        assert recording_engine.described == []
         entry = only_entry(learn(recording_engine, HISTORY, CONTRAST))
         for item, job in zip(HISTORY, recording_engine.described, strict=True):
             assert job.layers == entry.layers
@@ -601,11 +779,17 @@ class TestCompanions:
     def test_a_text_written_twice_is_not_its_own_companion(
         self, recording_engine: RecordingEngine
     ) -> None:
-        learn(recording_engine, [*HISTORY, HISTORY[0]], CONTRAST)
-        arms = recording_engine.arms()
-        assert len(arms) == 5
-        for text, treatment, _ in arms:
-            assert text not in treatment
+        # In one fold, and then in two that are each other's context.
+        for again in ([*HISTORY, HISTORY[0]], [HISTORY[0], *HISTORY]):
+            recording_engine.folds.clear()
+            learn(recording_engine, again, CONTRAST)
+            passes = [job for jobs in recording_engine.folds for job in jobs]
+            texts = [recording_engine.text(job.response) for job in passes]
+            assert {*texts} == {item.response for item in HISTORY}
+            # Both arms of each, but for the two that have none but a copy beside them.
+            assert len(passes) == (10 if again[1] == HISTORY[1] else 8)
+            for text, job in zip(texts, passes, strict=True):
+                assert text not in recording_engine.text(job.context)
 
     def test_copies_of_one_text_teach_no_words(self, tiny_engine: Engine) -> None:
         entry = only_entry(learn(tiny_engine, [HISTORY[0]] * 3, FAST))
@@ -615,13 +799,28 @@ class TestCompanions:
     def test_copies_of_one_text_have_no_context_contrast(self, tiny_engine: Engine) -> None:
         """There is nobody else's context: both arms are one, and no direction is left."""
         copies = [HISTORY[0]] * 3
-        settings = dataclasses.replace(CONTRAST, selection="all")
+        settings = dataclasses.replace(CONTRAST, described=False)
         with pytest.raises(SteerxError, match="make no difference to the model's residual stream"):
             learn(tiny_engine, copies, settings)
         both = dataclasses.replace(settings, backbones=("context-contrast", "stylevector"))
         assert set(only_entry(learn(tiny_engine, copies, both)).sources) == {"stylevector"}
         calibrated = dataclasses.replace(both, calibrate=True, tilt=True)
         assert set(only_entry(learn(tiny_engine, copies, calibrated)).sources) == {"stylevector"}
+
+    def test_rows_without_any_effect_weigh_alike(self, tiny_engine: Engine) -> None:
+        """As those of copies, which have no companions."""
+        settings = Settings(backbones=("stylevector",), calibrate=False)
+        alike, weighted = (
+            only_entry(
+                learn(
+                    tiny_engine,
+                    [HISTORY[0]] * 3,
+                    dataclasses.replace(settings, selection=selection),
+                )
+            )
+            for selection in ("all", "weighted")
+        )
+        np.testing.assert_allclose(weighted.directions, alike.directions, atol=1e-5)
 
 
 class TestLayers:
@@ -682,7 +881,8 @@ class TestWithoutReplies:
         return SilentEngine(tiny_llama)
 
     def test_a_text_without_a_reply_does_not_count(self, engine: SilentEngine) -> None:
-        settings = Settings(backbones=("stylevector",), calibrate=False)
+        # Of the rows of its own text alone: a description would be of all texts.
+        settings = Settings(backbones=("stylevector",), described=False, calibrate=False)
         whole = only_entry(learn(engine, HISTORY, settings))
         engine.silent_at = (1, 3)
         some = only_entry(learn(engine, HISTORY, settings))
@@ -799,8 +999,9 @@ class TestProgress:
         assert [call for call in calls if call[0] == "effects"] == [
             ("effects", done, 4) for done in range(4)
         ]
-        # Two backbones on two layers, two strengths; then those around the best, and the guard.
-        assert [call[1:] for call in calls if call[0] == "calibration"][-1] == (53, 53)
+        # Two backbones on two layers; then those around the best, each on four texts and three
+        # plain ones; and the guard.
+        assert [call[1:] for call in calls if call[0] == "calibration"][-1] == (64, 64)
         assert calls[-1] == ("done", 1, 1)
 
     def test_without_calibration_there_is_no_such_step(self, tiny_engine: Engine) -> None:

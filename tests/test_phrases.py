@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from steerx_edge.phrases import NOTHING, ORDER, START, Grams, PhraseBook, weigh_grams
+from tests.phrases_reference import with_phrases
 
 N_VOCAB = 12
 
@@ -43,6 +44,12 @@ def test_a_run_of_too_few_texts_is_not_kept_and_its_context_is_the_less_consiste
     assert not len(weigh_grams(texts, min_texts=3).weights)
 
 
+def test_a_run_that_one_text_has_twice_is_not_in_two_texts() -> None:
+    texts = [[5, 6, 9, 5, 6], [7, 5]]
+    assert not len(weigh_grams(texts, min_texts=2).weights)
+    assert (5, 6) in as_dict(weigh_grams(texts, min_texts=1))
+
+
 def test_what_stands_in_one_text_alone_is_not_kept() -> None:
     secret = [101, 102, 103, 104, 105]
     texts = [[5, 6, *secret, 5, 6], [5, 6, 7], [*range(20, 60)]]
@@ -74,26 +81,6 @@ def texts() -> list[list[int]]:
     return [rng.integers(0, N_VOCAB // 2, 40).tolist() for _ in range(3)]
 
 
-def reference(
-    texts: list[list[int]], before: list[int], p: np.ndarray, strength: float
-) -> np.ndarray:
-    """The formula of the module's first lines, over the whole vocabulary."""
-    for length in range(1, ORDER + 1):
-        context = ([START, *before])[-length:]
-        if len(context) < length:
-            break
-        c = np.zeros(len(p))
-        for text in texts:
-            begun = [START, *text]
-            for end in range(length, len(begun)):
-                if begun[end - length : end] == context:
-                    c[begun[end]] += 1
-        n = c.sum()
-        w = c * (c * (c - 1)).sum() / (n * (n - 1)) if n > 1 else 0 * c
-        p = (p + strength * w) / (1 + strength * w.sum())
-    return p
-
-
 @pytest.mark.parametrize("strength", [0.003, 0.1, 5.0])
 @pytest.mark.parametrize("n_before", [0, 1, 2, 3, 9])
 def test_the_next_token_is_as_by_the_formula(
@@ -103,7 +90,7 @@ def test_the_next_token_is_as_by_the_formula(
     logits = np.random.default_rng(2).normal(size=N_VOCAB).astype(np.float32)
     p = np.exp(logits.astype(np.float64))
     p /= p.sum()
-    expected = reference(texts, before, p, strength)
+    expected = with_phrases(p, before, texts, strength)
     book = PhraseBook(weigh_grams(texts, min_texts=1), strength)
     assert book.added(before)
     book.shift(before, logits)
@@ -118,13 +105,22 @@ def test_a_text_is_scored_as_token_by_token(texts: list[list[int]]) -> None:
     book = PhraseBook(weigh_grams(texts, min_texts=1), 0.05)
     log_prob = np.log(p[np.arange(len(text)), text]).astype(np.float32)
     expected = [
-        math.log(reference(texts, text[:row], p[row], 0.05)[token])
+        math.log(with_phrases(p[row], text[:row], texts, 0.05)[token])
         for row, token in enumerate(text)
     ]
     np.testing.assert_allclose(book.of_text(text).log_prob(log_prob), expected, atol=1e-5)
     both = book.of_text(text).log_prob(np.stack([log_prob, log_prob - 1]))
     assert both.shape == (2, len(text))
     assert both.dtype == np.float32
+
+
+def test_a_pair_of_the_text_is_not_offered_again() -> None:
+    book = PhraseBook(weigh_grams([[5, 6, 5, 6, 5, 6]], min_texts=1), 0.5)
+    assert 6 in book.added([5])
+    assert 6 not in book.added([5, 6, 5])
+    own = book.of_text([5, 6, 5, 6]).own
+    assert own[1] > 0
+    assert own[3] == 0
 
 
 def test_strength_0_changes_nothing(texts: list[list[int]]) -> None:

@@ -20,12 +20,14 @@ import pytest
 
 import steerx_edge.profile
 from steerx_edge.errors import ProfileError, SteerxError
+from steerx_edge.phrases import weigh_grams
 from steerx_edge.profile import (
     SOURCES,
     Description,
     Entry,
     Gain,
     ModelId,
+    Phrases,
     Profile,
     Tilt,
     Word,
@@ -55,6 +57,19 @@ def a_tilt(**changes: Any) -> Tilt:
     return Tilt(**{**learned, **changes})
 
 
+RUNS = [[-2, -2, -1, 5], [-2, -2, 5, 48], [-2, -1, 5, 48], [5, 48, 5, 2**31 - 1]]
+WEIGHTS = [2, 0.1, 1e-30, 4e6]
+
+
+def some_phrases(**changes: Any) -> Phrases:
+    learned: dict[str, Any] = {
+        "tokens": np.array(RUNS),
+        "weights": np.array(WEIGHTS),
+        "strength": 0.03,
+    }
+    return Phrases(**{**learned, **changes})
+
+
 def an_entry(**changes: Any) -> Entry:
     model = changes.pop("model", a_model())
     layers = changes.get("layers", (2, 3, 5))
@@ -73,6 +88,7 @@ def an_entry(**changes: Any) -> Entry:
         "sources": [SOURCES[i % 2] for i in range(len(layers))],
         "strengths": np.linspace(0.0, 0.3, len(layers), dtype=np.float32),
         "tilt": a_tilt(),
+        "phrases": some_phrases(),
         "gain": Gain(0.05, -0.01, 0.1 + 0.2, 16),
         "rows": "generated",
         "counts": {"items": 16, "tokens": 1930, "anchors": 74},
@@ -90,7 +106,7 @@ def an_entry(**changes: Any) -> Entry:
 
 
 def a_profile() -> Profile:
-    nothing = {"strengths": np.zeros(3), "tilt": None, "gain": None}
+    nothing = {"strengths": np.zeros(3), "tilt": None, "phrases": None, "gain": None}
     return Profile((an_entry(), an_entry(model=a_model("b", name="Other"), **nothing)))
 
 
@@ -141,6 +157,12 @@ def test_saving_and_loading_keeps_every_bit(path: Path) -> None:
     assert (after.tokens.dtype, after.values.dtype) == (np.int32, np.float32)
     assert after.tokens.tolist() == before.tokens.tolist() == [0, 48, 300, 2**31 - 1]
     assert after.values.tobytes() == before.values.tobytes()
+    known, read = profile.entries[0].phrases, loaded.entries[0].phrases
+    assert known is not None
+    assert read is not None
+    assert (read.tokens.dtype, read.weights.dtype, read.strength) == (np.int32, np.float32, 0.03)
+    assert read.tokens.tolist() == known.tokens.tolist() == RUNS
+    assert read.weights.tobytes() == known.weights.tobytes() == np.float32(WEIGHTS).tobytes()
 
 
 def test_saving_what_was_loaded_gives_the_same_bytes(path: Path) -> None:
@@ -185,6 +207,7 @@ def test_numpy_scalars_and_lists_become_plain_values(path: Path) -> None:
         sources=["stylevector", "context-contrast"],
         strengths=[0, np.float64(0.25)],
         tilt=Tilt([3, np.int64(5)], [1, np.float64(0.5)], np.int32(1)),
+        phrases=Phrases([[-2, -2, 3, np.int64(5)]], [np.float64(2)], np.float32(0.5)),
         gain=Gain(np.float32(0.5), 0, 1, np.int64(3)),
         counts={"items": np.int64(3)},
         settings={"tau": np.float64(1), "on": np.bool_(True)},
@@ -217,6 +240,12 @@ def test_arrays_are_little_endian(document: Json) -> None:
     tilt = document["entries"][0]["tilt"]
     tokens = np.frombuffer(base64.b64decode(tilt["tokens"]["base64"]), "<i4")
     assert tokens.tolist() == [0, 48, 300, 2**31 - 1]
+    phrases = document["entries"][0]["phrases"]
+    assert phrases["tokens"]["shape"] == [4, 4]
+    runs = np.frombuffer(base64.b64decode(phrases["tokens"]["base64"]), "<i4").reshape(4, 4)
+    assert runs.tolist() == RUNS
+    weights = np.frombuffer(base64.b64decode(phrases["weights"]["base64"]), "<f4")
+    assert weights.tobytes() == np.array(WEIGHTS, "<f4").tobytes()
     directions = document["entries"][0]["directions"]
     assert directions["shape"] == [3, 8]
     read = np.frombuffer(base64.b64decode(directions["base64"]), "<f4").reshape(3, 8)
@@ -254,11 +283,36 @@ def test_the_tilt_is_a_logit_bias_of_strength_times_strength_times_value() -> No
     assert entry.tilt.bias(2).tolist() == [0.25, -1.0, 0.0]
 
 
+def test_phrases_are_mixed_in_at_strength_times_strength() -> None:
+    phrases = Phrases([[-2, -2, 5, 7], [-2, -2, 5, 9]], [2, 1], 0.25)
+    for relative, added in ((1, {7: 0.5, 9: 0.25}), (4, {7: 2.0, 9: 1.0})):
+        book = phrases.book(relative)
+        assert book is not None
+        assert book.added([3, 5]) == added
+        assert book.added([5, 3]) == {}
+    assert phrases.book() is not None
+
+
+@pytest.mark.parametrize("strength", [0, -0.0, -1, -1e6])
+def test_there_are_no_phrases_to_steer_away_with(strength: float) -> None:
+    assert some_phrases().book(strength) is None
+    assert some_phrases(strength=0).book(-strength) is None
+
+
+def test_a_strength_of_phrases_that_cannot_be_used_is_refused() -> None:
+    with pytest.raises(ProfileError, match=r"strength is 1\.0; expected one for which"):
+        some_phrases(strength=1e300).book()
+
+
 @pytest.mark.parametrize("strength", [float("nan"), float("inf"), 1e300, None, "1", True])
-@pytest.mark.parametrize("carrier", ["vectors", "tilt_bias"])
-def test_what_is_added_refuses_a_strength_that_is_no_number(carrier: str, strength: Any) -> None:
+@pytest.mark.parametrize(
+    "added", [Entry.vectors, Entry.tilt_bias, lambda entry, strength: entry.phrases.book(strength)]
+)
+def test_what_is_added_refuses_a_strength_that_is_no_number(
+    added: Callable[..., object], strength: Any
+) -> None:
     with pytest.raises(ProfileError, match=r"strength is .*expected"):
-        getattr(an_entry(), carrier)(strength)
+        added(an_entry(), strength)
 
 
 def test_entries_cannot_be_changed() -> None:
@@ -277,7 +331,13 @@ def test_entries_cannot_be_changed() -> None:
     tilt = a_tilt(tokens=tokens, values=[1, 1])
     tokens[1] = 0
     assert tilt.tokens.tolist() == [1, 2]
-    for array in (entry.strengths, tilt.tokens, tilt.values):
+    runs = np.array(RUNS, np.int32)
+    weights = np.array([1, 2, 3, 4], np.float32)
+    phrases = some_phrases(tokens=runs, weights=weights)
+    runs[:] = weights[:] = 0
+    assert phrases.tokens.tolist() == RUNS
+    assert phrases.weights.tolist() == [1, 2, 3, 4]
+    for array in (entry.strengths, tilt.tokens, tilt.values, phrases.tokens, phrases.weights):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 9
 
@@ -296,6 +356,7 @@ def test_equality_sees_every_field() -> None:
         "sources": ("context-contrast",) * 3,
         "strengths": 2 * entry.strengths,
         "tilt": None,
+        "phrases": None,
         "gain": None,
         "rows": "all",
         "counts": {},
@@ -315,6 +376,15 @@ def test_equality_of_tilts_sees_every_field() -> None:
     assert set(changes) == {field.name for field in fields(Tilt)}
     for field, value in changes.items():
         assert a_tilt(**{field: value}) != a_tilt(), field
+
+
+def test_equality_of_phrases_sees_every_field() -> None:
+    assert some_phrases() == some_phrases()
+    assert some_phrases() != "phrases"
+    changes = {"tokens": [*RUNS[:3], [5, 48, 5, 6]], "weights": np.ones(4), "strength": 0.01}
+    assert set(changes) == {field.name for field in fields(Phrases)}
+    for field, value in changes.items():
+        assert some_phrases(**{field: value}) != some_phrases(), field
 
 
 def test_profiles_can_be_copied_and_sent_to_another_process() -> None:
@@ -377,9 +447,14 @@ def base64_of(*rows: list[float]) -> str:
     return base64.b64encode(np.array(rows, "<f4").tobytes()).decode()
 
 
-def tokens_of(ids: list[int]) -> Json:
-    data = base64.b64encode(np.array(ids, "<i4").tobytes()).decode()
-    return {"dtype": "int32", "shape": [len(ids)], "base64": data}
+def tokens_of(ids: list[int] | list[list[int]]) -> Json:
+    array = np.array(ids, "<i4")
+    data = base64.b64encode(array.tobytes()).decode()
+    return {"dtype": "int32", "shape": list(array.shape), "base64": data}
+
+
+def weights_of(values: list[float]) -> Json:
+    return {"dtype": "float32", "shape": [len(values)], "base64": base64_of(values)}
 
 
 UNIT = [1.0] + [0.0] * 7
@@ -505,6 +580,38 @@ ATTACKS: list[tuple[Mutation, str, bool]] = [
         "entries[0].tilt.values holds a value that is not a finite float32 number",
         LOADER,
     ),
+    # phrases
+    (put(..., "phrases"), "entries[0] lacks the key 'phrases'", BOTH),
+    (put({}, "phrases"), "entries[0].phrases lacks the key 'tokens'", BOTH),
+    (put([1], "phrases"), "entries[0].phrases is a list of 1 values; expected an object", BOTH),
+    (put(..., "phrases", "weights"), "entries[0].phrases lacks the key 'weights'", BOTH),
+    (put(1, "phrases", "order"), "entries[0].phrases has an unknown key 'order'", BOTH),
+    (put(-1, "phrases", "strength"), "phrases.strength is -1; expected a finite number, ", BOTH),
+    (put([[1]], "phrases", "tokens"), "phrases.tokens is a list of 1 values; expected an", BOTH),
+    (put("float32", "phrases", "tokens", "dtype"), "tokens.dtype is 'float32'; expected", BOTH),
+    (put("int32", "phrases", "weights", "dtype"), "weights.dtype is 'int32'; expected", BOTH),
+    (put([16], "phrases", "tokens", "shape"), "a list of 1 values; expected 2, (run, tok", BOTH),
+    (put([4, 4, 1], "phrases", "tokens", "shape"), "3 values; expected 2, (run, token)", BOTH),
+    (put([4, 1], "phrases", "weights", "shape"), "2 values; expected 1, (run)", BOTH),
+    (put([0, 4], "phrases", "tokens", "shape"), "tokens.shape[0] is 0; expected an int", BOTH),
+    (
+        put([8, 2], "phrases", "tokens", "shape"),
+        "tokens is an array of int32 of shape (8, 2); expected runs of 4 tokens, at least one",
+        BOTH,
+    ),
+    (put([3, 4], "phrases", "tokens", "shape"), "base64 holds 64 bytes; expected 4 for", LOADER),
+    (put(tokens_of(RUNS[:3]), "phrases", "tokens"), "expected one for each of 3 runs", LOADER),
+    (put(weights_of([2, 3, 1]), "phrases", "weights"), "expected one for each of 4 runs", LOADER),
+    (
+        put(weights_of([2, 3, 0, 1]), "phrases", "weights"),
+        "entries[0].phrases.weights is 0.0; expected weights above 0",
+        LOADER,
+    ),
+    (put(weights_of([2, -3, 1, 1]), "phrases", "weights"), "weights is -3.0; expected wei", LOADER),
+    (put(weights_of([1, 1, np.nan, 1]), "phrases", "weights"), "weights holds a value tha", LOADER),
+    (put(weights_of([1, np.inf, 1, 1]), "phrases", "weights"), "not a finite float32 numb", LOADER),
+    (put(tokens_of(RUNS[::-1]), "phrases", "tokens"), "runs that do not strictly incr", LOADER),
+    (put(tokens_of(2 * RUNS[:1] + RUNS[2:]), "phrases", "tokens"), "do not strictly in", LOADER),
     # settings and versions
     (put(None, "settings", "tau"), "settings.tau is None; expected a string, a number", BOTH),
     (put([1], "settings", "tau"), "settings.tau is a list of 1 values; expected a s", BOTH),
@@ -666,6 +773,7 @@ def test_objects_made_in_python_are_checked_like_files() -> None:
         (lambda: an_entry(strengths=[0, 0, -1]), "strengths[2] is -1.0; expected"),
         (lambda: an_entry(sources="stylevector"), "sources is 'stylevector'; expected a list"),
         (lambda: an_entry(tilt={3: 0.5}), "tilt is an object with 1 keys; expected a Tilt"),
+        (lambda: an_entry(phrases={3: 5}), "phrases is an object with 1 keys; expected a Phrases"),
         (lambda: an_entry(gain=0.5), "gain is 0.5; expected a Gain"),
         (lambda: Gain(0.0, 0.2, 0.1, 4), "low is 0.2; expected at most high, 0.1"),
         (lambda: a_tilt(tokens=[]), "tokens is a list of 0 values; expected an array of integers"),
@@ -677,6 +785,28 @@ def test_objects_made_in_python_are_checked_like_files() -> None:
         (lambda: a_tilt(tokens=np.array([0, 2**63], np.uint64)), "do not strictly increase"),
         (lambda: a_tilt(values=[1, 2, 3]), "values is an array of float32 of shape (3,); expec"),
         (lambda: a_tilt(values=[1, 2, 3, np.inf]), "values holds a value that is not a finite"),
+        (lambda: some_phrases(tokens=np.zeros((0, 4), int)), "expected runs of 4 tokens, at least"),
+        (lambda: some_phrases(tokens=np.ones((4, 3), int)), "expected runs of 4 tokens, at least"),
+        (lambda: some_phrases(tokens=[1, 2, 3, 4]), "expected runs of 4 tokens, at least one"),
+        (lambda: some_phrases(tokens=[[0.0, 1, 2, 3]]), "expected an array of integers"),
+        (lambda: some_phrases(tokens=[[1, 2], [3]]), "expected a rectangular array of integers"),
+        (lambda: some_phrases(weights=[1, 2, 3]), "weights is an array of float32 of shape (3,); "),
+        (lambda: some_phrases(weights=np.ones((4, 1))), "expected one for each of 4 runs"),
+        (lambda: some_phrases(weights=[]), "weights is an array of float32 of shape (0,); expect"),
+        (lambda: some_phrases(weights=1.0), "expected one for each of 4 runs"),
+        (lambda: some_phrases(weights=[1, 1, 1, 0]), "weights is 0.0; expected weights above 0"),
+        (lambda: some_phrases(weights=[1, -0.5, 1, 1]), "weights is -0.5; expected weights above"),
+        (lambda: some_phrases(weights=[1, 1, 1, 1e-60]), "weights is 0.0; expected weights above"),
+        (
+            lambda: some_phrases(weights=[1, 1, 1, 1e39]),
+            "weights holds a value that is not a finit",
+        ),
+        (lambda: some_phrases(weights=[1, 1, 1, np.nan]), "weights holds a value that is not a fi"),
+        (lambda: some_phrases(weights=["1"] * 4), "weights is a list of 4 values; expected an arr"),
+        (lambda: some_phrases(weights=[True] * 4), "expected an array of numbers"),
+        (lambda: some_phrases(weights=None), "weights is None; expected an array of numbers"),
+        (lambda: some_phrases(strength=-0.1), "strength is -0.1; expected a finite number, at l"),
+        (lambda: some_phrases(strength=np.nan), "strength is nan; expected a finite number"),
         (lambda: an_entry(settings={"a": object()}), "settings.a is a object; expected"),
         (lambda: an_entry(settings={1: 1}), "settings.(key) is 1; expected a string"),
         (lambda: an_entry(counts=None), "counts is None; expected an object"),
@@ -689,6 +819,51 @@ def test_objects_made_in_python_are_checked_like_files() -> None:
             make()
         assert isinstance(caught.value, SteerxError)
         assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301
+
+
+IN_NO_RUN = "tokens holds -2 or -1 in a place where no run has it"
+NO_TOKENS = "tokens holds ids that are not from 0 to 2147483647"
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ([-2, -2, -2, 7], IN_NO_RUN),  # no context
+        ([-2, 5, -2, 7], IN_NO_RUN),  # not filled up from the left
+        ([5, -2, 6, 7], IN_NO_RUN),
+        ([-1, -2, 6, 7], IN_NO_RUN),
+        ([-2, 5, -1, 7], IN_NO_RUN),  # a text begins in its middle
+        ([5, 6, -1, 7], IN_NO_RUN),
+        ([-2, -1, -1, 7], IN_NO_RUN),  # or twice
+        ([-1, -1, 6, 7], IN_NO_RUN),
+        ([-2, -2, 5, -1], NO_TOKENS),
+        ([5, 6, 7, -2], NO_TOKENS),
+        ([-3, 5, 6, 7], NO_TOKENS),
+        ([5, 6, 7, 2**31], NO_TOKENS),
+        ([2**31, 5, 6, 7], NO_TOKENS),
+    ],
+    ids=str,
+)
+def test_a_run_that_cannot_be_is_refused(run: list[int], message: str) -> None:
+    with pytest.raises(ProfileError, match=message):
+        some_phrases(tokens=[run], weights=[1])
+
+
+@pytest.mark.parametrize(
+    "run", [[-2, -2, -1, 0], [-2, -1, 0, 7], [-1, 0, 6, 7], [-2, -2, 0, 0], [0, 0, 0, 0]], ids=str
+)
+def test_a_run_that_can_be_is_taken(run: list[int]) -> None:
+    assert some_phrases(tokens=[run], weights=[1]).tokens.tolist() == [run]
+
+
+def test_what_is_weighed_is_what_a_profile_takes(path: Path) -> None:
+    rng = np.random.default_rng(0)
+    grams = weigh_grams([rng.integers(0, 6, 30).tolist() for _ in range(4)], min_texts=2)
+    Profile((an_entry(phrases=Phrases(*grams, strength=0.1)),)).save(path)
+    read = Profile.load(path).entries[0].phrases
+    assert read is not None
+    np.testing.assert_array_equal(read.tokens, grams.tokens)
+    np.testing.assert_array_equal(read.weights, grams.weights)
 
 
 def test_directions_may_be_off_unit_length_by_rounding() -> None:
@@ -711,7 +886,7 @@ def test_the_schema_lists_the_fields_in_the_order_of_the_file(document: Json) ->
         ("entry", entry),
         ("word", entry["words"][0]),
         ("array", entry["directions"]),
-        *((name, entry[name]) for name in ("model", "description", "gain", "tilt")),
+        *((name, entry[name]) for name in ("model", "description", "gain", "tilt", "phrases")),
     ]:
         assert list(definitions[name]["properties"]) == list(saved), name
         assert definitions[name]["required"] == list(saved), name
@@ -782,7 +957,7 @@ def test_accidents_to_a_file_are_noticed_or_harmless() -> None:
     rng = np.random.default_rng(20250131)
     refusals = []
     loaded = 0
-    for _ in range(8000):
+    for _ in range(9000):
         try:
             profile = _decode(mutated(valid, rng))
         except ProfileError as error:
@@ -1009,6 +1184,6 @@ def test_the_docs_name_every_field(document: Json) -> None:
     names += [f"model.{name}" for name in entry["model"]]
     names += [f"description.{name}" for name in entry["description"]]
     names += [f"words[].{name}" for name in entry["words"][0]]
-    names += [f"{part}.{name}" for part in ("gain", "tilt") for name in entry[part]]
+    names += [f"{part}.{name}" for part in ("gain", "tilt", "phrases") for name in entry[part]]
     names += entry["directions"]
     assert [name for name in names if f"`{name}`" not in docs] == []

@@ -18,10 +18,13 @@ import pytest
 from llama_cpp import Llama, LlamaGrammar, LlamaRAMCache, LogitsProcessorList
 
 from models import TinyModel, make_tiny_llama
+from models.operations import log_softmax
 from steerx_edge.errors import ProfileError, SteerxError
 from steerx_edge.models import identify
-from steerx_edge.profile import Description, Entry, Profile, Tilt
+from steerx_edge.phrases import weigh_grams
+from steerx_edge.profile import Description, Entry, Phrases, Profile, Tilt
 from steerx_edge.steering import steer
+from tests.phrases_reference import with_phrases
 
 Rows = Literal["generated", "all"]
 Open = Callable[..., Llama]
@@ -41,6 +44,7 @@ def a_profile(
     layers: tuple[int, ...] = (1, 3),
     norm: float = NORM,
     tilt: Tilt | None = None,
+    phrases: Phrases | None = None,
     seed: int = 0,
 ) -> Profile:
     """A profile for this model whose directions point anywhere."""
@@ -57,6 +61,7 @@ def a_profile(
         sources=("context-contrast",) * len(layers),
         strengths=np.full(len(layers), strength, np.float32),
         tilt=tilt,
+        phrases=phrases,
         gain=None,
         rows=rows,
         counts={},
@@ -815,6 +820,291 @@ def test_a_tilt_that_names_a_token_the_model_does_not_have_is_refused(
         assert greedy(llama, prompt, 2) == 2 * [n_vocab - 1]
 
 
+# ---------------------------------------------------------------- the phrases
+
+TAUGHT = (  # texts of the user's, as tokens
+    [WORD, 310, 311, WORD, 310, 312],
+    [WORD, 310, 311, 320],
+    [310, 311, 320, WORD],
+)
+
+
+def knowing(llama: Llama, strength: float = 0.0, **how: Any) -> Profile:
+    """A profile with phrases; without directions that do anything, unless they get a strength."""
+    phrases = Phrases(*weigh_grams(TAUGHT, min_texts=1), how.pop("weight", 0.5))
+    return a_profile(llama, strength=strength, **{"phrases": phrases, **how})
+
+
+def insisting(llama: Llama, run: Sequence[int] = TAUGHT[1], **how: Any) -> Profile:
+    """A profile that goes on with a run of tokens, once it has begun with it."""
+    return a_profile(
+        llama, strength=0.0, phrases=Phrases(*weigh_grams([run, run], min_texts=1), 1e6), **how
+    )
+
+
+def probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    return np.exp(log_softmax(logits.astype(np.float64)))
+
+
+@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("strength", [1.0, 0.3, 20.0])
+@pytest.mark.parametrize("vectors", [0.0, 0.3])
+@pytest.mark.parametrize("with_tilt", [False, True], ids=["no tilt", "tilt"])
+def test_phrases_are_mixed_into_the_prediction_of_every_generated_token(
+    llama: Llama,
+    tiny_f32: TinyModel,
+    prompt: list[int],
+    vectors: float,
+    strength: float,
+    rows: Rows,
+    with_tilt: bool,
+) -> None:
+    tilt = tilted(llama).entries[0].tilt if with_tilt else None
+    profile = knowing(llama, vectors / strength, rows=rows, tilt=tilt)
+    recorder = Recorder(llama)
+    with steer(llama, profile, strength):
+        generated = greedy(llama, prompt, logits_processor=LogitsProcessorList([recorder]))
+    given = np.stack(recorder.given[:N])
+    assert generated == given.argmax(axis=1).tolist()
+
+    tokens = [*prompt, *generated[:-1]]
+    first = len(prompt) - 1 if rows == "generated" else 0
+    expected = reference_logits(tiny_f32, tokens, profile, from_row(first, strength, len(tokens)))
+    expected = expected[len(prompt) - 1 :] + dense(llama, profile.entries[0].tilt_bias(strength))
+    for row, logits in enumerate(expected):
+        p = np.exp(log_softmax(logits))
+        wanted = with_phrases(p, generated[:row], TAUGHT, 0.5 * strength)
+        np.testing.assert_allclose(np.log(probabilities(given[row])), np.log(wanted), atol=2e-4)
+    # The beginning of the answer is known, and in the first row makes the most of a difference.
+    plain = np.exp(log_softmax(expected[0]))
+    assert probabilities(given[0])[WORD] > 3 * plain[WORD]
+
+
+def test_what_was_written_is_looked_back_at(
+    llama: Llama, prompt: list[int], unsteered: list[int]
+) -> None:
+    assert WORD not in unsteered
+    with steer(llama, insisting(llama)):
+        assert greedy(llama, prompt, 4) == list(TAUGHT[1])
+    assert greedy(llama, prompt) == unsteered
+
+
+def test_three_tokens_are_looked_back_at(llama: Llama, prompt: list[int]) -> None:
+    """After the longest context one thing is said, and after the shorter ones another."""
+    runs = [[-2, -2, 312, 320], [-2, 311, 312, 321], [310, 311, 312, 322]]
+    begin = [[-2, -2, -1, 310], [-2, -1, 310, 311], [-1, 310, 311, 312]]
+    tokens = sorted(runs + begin)
+    profile = a_profile(llama, strength=0.0, phrases=Phrases(tokens, [1] * 6, 1e3))
+    with steer(llama, profile):
+        assert greedy(llama, prompt, 4) == [310, 311, 312, 322]
+
+
+def test_the_prompts_own_tokens_are_not_looked_back_at(
+    llama: Llama, prompt: list[int], unsteered: list[int]
+) -> None:
+    last = prompt[-3:]
+    runs = [[-2, -2, last[2], WORD], [-2, *last[1:], WORD], [*last, WORD]]
+    profile = a_profile(llama, strength=0.0, phrases=Phrases(runs, [1] * 3, 1e6))
+    with steer(llama, profile):
+        assert greedy(llama, prompt) == unsteered
+        # Nor are those of a prompt that goes on from what is there, or was there before.
+        assert greedy(llama, prompt) == unsteered
+        greedy(llama, prompt[:-2], 1)
+        assert greedy(llama, prompt[-2:], 1, reset=False) != [WORD]
+        # As an answer they count.
+        with closing(llama.generate(prompt, temp=0.0, logits_processor=[force(last[2], 1)])) as own:
+            assert [next(own), next(own)] == [last[2], WORD]
+
+
+def force(token: int, n: int = N) -> Callable[..., npt.NDArray[np.float32]]:
+    """A logits processor of the caller's, for so many tokens."""
+    left = [n]
+
+    def processor(_ids: object, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        if left[0]:
+            left[0] -= 1
+            scores[token] = 1e9
+        return scores
+
+    return processor
+
+
+def test_an_answer_begins_anew_with_every_prompt(llama: Llama, prompt: list[int]) -> None:
+    """However much of it is in the cache already."""
+    begin = [[-2, -2, -1, WORD]]
+    with steer(llama, a_profile(llama, strength=0.0, phrases=Phrases(begin, [1], 1e6))):
+        for asked in (prompt, prompt, prompt[:-3], [*prompt, 300], prompt[:1]):
+            said = greedy(llama, asked)
+            assert said[0] == WORD
+            assert WORD not in said[1:]
+        llama.reset()
+        llama.eval(prompt[:-2])
+        assert greedy(llama, prompt[-2:], reset=False)[0] == WORD
+
+
+@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("strength", [0.0, -0.0, -1.0, -1e5])
+def test_phrases_at_strength_zero_and_below_change_nothing(
+    llama: Llama, prompt: list[int], unsteered: list[int], strength: float, rows: Rows
+) -> None:
+    with steer(llama, insisting(llama, rows=rows), strength) as steering:
+        assert greedy(llama, prompt) == unsteered
+        recorder = Recorder(llama)
+        greedy(llama, prompt, logits_processor=[recorder])
+        np.testing.assert_array_equal(recorder.given, recorder.said)
+        steering.strength = 1.0
+        assert greedy(llama, prompt, 4) == list(TAUGHT[1])
+        steering.strength = strength
+        assert greedy(llama, prompt) == unsteered
+
+
+def test_phrases_of_strength_zero_change_nothing(
+    llama: Llama, prompt: list[int], unsteered: list[int]
+) -> None:
+    with steer(llama, knowing(llama, weight=0.0)) as steering:
+        for steering.strength in (1.0, 5.0, 1e40, -1.0):
+            assert greedy(llama, prompt) == unsteered
+
+
+def test_steering_away_is_without_phrases(llama: Llama, prompt: list[int]) -> None:
+    said = []
+    for profile in (knowing(llama, 1.0, weight=1e6), a_profile(llama)):
+        with steer(llama, profile, -1.0):
+            said.append(greedy(llama, prompt))
+    assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("after", [0.0, -1.0, None])  # None clears
+def test_a_change_of_the_phrases_counts_from_the_next_token_on(
+    llama: Llama, prompt: list[int], after: float | None
+) -> None:
+    steering = steer(llama, insisting(llama))
+    with closing(llama.generate(prompt, temp=0.0)) as stream:
+        begun = [next(stream), next(stream)]
+        assert begun == list(TAUGHT[1][:2])
+        if after is None:
+            steering.clear()
+        else:
+            steering.strength = after
+        rest = list(islice(stream, 4))
+    assert rest[0] != TAUGHT[1][2]
+    steering.clear()
+    assert rest == greedy(llama, [*prompt, *begun], 4)
+
+
+def test_phrases_that_are_switched_on_look_back_at_what_was_written(
+    llama: Llama, prompt: list[int]
+) -> None:
+    with steer(llama, insisting(llama), 0.0) as steering:
+        first = force(TAUGHT[1][0], 1)
+        with closing(llama.generate(prompt, temp=0.0, logits_processor=[first])) as stream:
+            assert next(stream) == TAUGHT[1][0]
+            steering.strength = 1.0
+            assert list(islice(stream, 3)) == list(TAUGHT[1][1:])
+
+
+def test_nothing_of_the_phrases_is_left_after_clear(
+    llama: Llama, prompt: list[int], unsteered: list[int]
+) -> None:
+    names = set(vars(llama))
+    steering = steer(llama, insisting(llama))
+    assert greedy(llama, prompt) != unsteered
+    steering.clear()
+    assert set(vars(llama)) - {"_sampler", "_mirostat_mu"} == names - {"_sampler", "_mirostat_mu"}
+    recorder = Recorder(llama)
+    assert greedy(llama, prompt, logits_processor=[recorder]) == unsteered
+    np.testing.assert_array_equal(recorder.given, recorder.said)
+
+
+def test_phrases_alone_have_nothing_computed_again(
+    llama: Llama, prompt: list[int], unsteered: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llama.eval(prompt)
+    monkeypatch.setattr(llama._ctx, "decode", lambda _batch: pytest.fail("something is evaluated"))
+    with steer(llama, insisting(llama)):
+        assert greedy(llama, prompt, 1) == [TAUGHT[1][0]]
+    assert greedy(llama, prompt, 1) == unsteered[:1]
+
+
+@pytest.mark.parametrize("collect", [list, tuple, LogitsProcessorList])
+def test_the_callers_logits_processors_come_after_the_phrases(
+    llama: Llama, prompt: list[int], collect: Callable[[Any], Any]
+) -> None:
+    alone, after = Recorder(llama), Recorder(llama)
+    own = collect([add_5, twice, after])
+    with steer(llama, knowing(llama)):
+        greedy(llama, prompt, 1, logits_processor=[alone])
+        greedy(llama, prompt, 1, logits_processor=own)
+    fives = dense(llama, {7: 5.0})
+    np.testing.assert_array_equal(after.given[0], 2 * (alone.given[0] + fives))
+    assert list(own) == [add_5, twice, after]
+
+
+def test_a_logit_bias_has_the_last_word_over_phrases(llama: Llama, prompt: list[int]) -> None:
+    def say(**options: Any) -> str:
+        answer = llama.create_completion(prompt, max_tokens=1, temperature=0.0, **options)
+        return answer["choices"][0]["text"]
+
+    word, another = (llama.detokenize([token]).decode() for token in (WORD, WORD + 1))
+    with steer(llama, insisting(llama)):
+        assert say() == word != another
+        assert say(logit_bias={WORD: -1e6}) != word
+        assert say(logit_bias={WORD + 1: 1e6}) == another
+
+
+def test_completions_streams_and_chats_know_phrases(tiny_chat_llama: Llama) -> None:
+    llama = tiny_chat_llama
+    options: dict[str, Any] = {"temperature": 0.8, "max_tokens": 4}
+    chat = [{"role": "user", "content": TEXT}]
+    run = [WORD, WORD + 2, WORD, WORD + 3]
+    words = llama.detokenize(run).decode()
+    with steer(llama, insisting(llama, run)):
+        stream = llama.create_completion(TEXT, stream=True, **options)
+        chat_stream = llama.create_chat_completion(chat, stream=True, **options)
+        said = (
+            "".join(chunk["choices"][0]["text"] for chunk in stream),
+            "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chat_stream),
+            llama.create_completion(TEXT, **options)["choices"][0]["text"],
+            llama.create_chat_completion(chat, **options)["choices"][0]["message"]["content"],
+        )
+    assert said == 4 * (words,)
+    assert llama.create_completion(TEXT, **options)["choices"][0]["text"] != words
+
+
+def test_with_a_draft_model_phrases_are_left_out_and_the_rest_is_not(
+    llama: Llama, open_with: Open, prompt: list[int]
+) -> None:
+    drafted = open_with(draft_model=copying_draft)
+    tilt = tilted(llama).entries[0].tilt
+    said = []
+    for each, how in (
+        (drafted, {"phrases": knowing(llama, weight=1e6).entries[0].phrases}),
+        (drafted, {}),
+        (llama, {}),
+    ):
+        with steer(each, a_profile(each, tilt=tilt, **how)):
+            said.append(greedy(each, prompt, 24))
+    assert said[0] == said[1] == said[2]
+
+
+@pytest.mark.parametrize("place", [2, 3], ids=["in a context", "after it"])
+def test_phrases_that_name_a_token_the_model_does_not_have_are_refused(
+    llama: Llama, prompt: list[int], unsteered: list[int], place: int
+) -> None:
+    n_vocab = llama.n_vocab()
+    run = [-2, -2, 300, 300]
+    run[place] = n_vocab
+    profile = a_profile(llama, strength=0.0, phrases=Phrases([run], [1], 0.0))
+    with pytest.raises(
+        ProfileError, match=f"phrases names token {n_vocab}, and the model has {n_vocab}"
+    ):
+        steer(llama, profile)
+    assert not {"generate", "eval"} & set(vars(llama))
+    assert greedy(llama, prompt) == unsteered
+    with steer(llama, insisting(llama, [n_vocab - 1])):
+        assert greedy(llama, prompt, 1) == [n_vocab - 1]
+
+
 # ---------------------------------------------------------------- off between generations
 
 
@@ -1022,7 +1312,7 @@ def test_a_strength_that_is_no_number_is_refused_and_changes_nothing(
 
 @pytest.mark.parametrize("strength", NO_STRENGTHS)
 @pytest.mark.parametrize("rows", ["generated", "all"])
-@pytest.mark.parametrize("make", [a_profile, tilted])
+@pytest.mark.parametrize("make", [a_profile, tilted, knowing])
 def test_a_strength_that_is_no_number_leaves_the_one_before(
     llama: Llama, prompt: list[int], strength: Any, rows: Rows, make: Callable[..., Profile]
 ) -> None:
@@ -1141,7 +1431,7 @@ def is_freed(reference: weakref.ref[Llama]) -> bool:
     return reference() is None
 
 
-@pytest.mark.parametrize("make", [a_profile, tilted])
+@pytest.mark.parametrize("make", [a_profile, tilted, knowing])
 @pytest.mark.parametrize("cleared", [True, False])
 def test_a_model_that_nobody_holds_any_more_is_freed(
     tiny_f32: TinyModel, cleared: bool, make: Callable[[Llama], Profile]

@@ -469,7 +469,11 @@ def test_steer(model: Model, engine: Engine) -> None:
         layers=layers,
         directions=vectors / norms[:, None],
         norms=norms,
-        strength=1.0,
+        sources=("stylevector",) * len(layers),
+        strengths=np.ones(len(layers), np.float32),
+        tilt=None,
+        phrases=None,
+        gain=None,
         rows="generated",
         counts={},
         settings={},
@@ -479,6 +483,7 @@ def test_steer(model: Model, engine: Engine) -> None:
     profile = Profile((entry,))
     expected = steered_logits(model.cpu.llama, profile)
     assert len(expected) == 8
-    unsteered = steered_logits(model.cpu.llama, Profile((replace(entry, strength=0.0),)))
+    off = replace(entry, strengths=np.zeros(len(layers), np.float32))
+    unsteered = steered_logits(model.cpu.llama, Profile((off,)))
     assert np.abs(expected - unsteered).max() > 2 * model.bounds.nats
     assert_nats_close(steered_logits(engine.llama, profile), expected, model.bounds)
