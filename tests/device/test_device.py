@@ -417,13 +417,14 @@ def test_rows_in_the_middle(model: Model, engine: Engine) -> None:
     assert_agree(engine.run(job), expected, model.bounds)
 
 
+@pytest.mark.parametrize("rows", ["generated", "all"])
 @pytest.mark.parametrize("in_graph", [True, False])
 def test_a_control_vector_and_the_hook_that_adds_it(
-    monkeypatch: pytest.MonkeyPatch, model: Model, engine: Engine, in_graph: bool
+    monkeypatch: pytest.MonkeyPatch, model: Model, engine: Engine, in_graph: bool, rows: str
 ) -> None:
     layers = model.all_layers[1:]
     options: dict[str, Any] = {"layers": model.all_layers, "top_k": engine.analysis.n_vocab}
-    job = split(Add(layers, model.vectors(layers)), **options)
+    job = split(Add(layers, model.vectors(layers), rows=rows), **options)
     expected = model.cpu.run(job)
     assert_changed(expected, model.cpu.run(split()), model.bounds)
     monkeypatch.setattr(engine.analysis, "in_graph", in_graph)
