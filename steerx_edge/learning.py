@@ -67,8 +67,8 @@ class Settings:
         max_weight: the effect above which a row weighs no more, in nats.
         tilt: whether the user's words may be added to the logits.
         phrases: which of the user's runs of words may be mixed into the predictions: those that
-            stand in two texts at least, all of them, or none. With all, the profile holds the texts
-            nearly whole.
+            stand in two texts at least, all of them, or none. With all, the profile holds much of
+            the texts.
         calibrate: choose layers and strengths by the user's own held-out texts. Otherwise the first
             backbone that has a direction is added with `strength`, no tilt and no phrases.
         layers: blocks that may be steered, 0-based, each at least 1; None takes `default_layers`.

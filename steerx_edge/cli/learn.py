@@ -78,7 +78,7 @@ class LayerList(click.ParamType):  # type: ignore[type-arg]
     default="shared",
     show_default=True,
     help="Which of your runs of words are kept: those that stand in two texts at least, all of "
-    "them (the profile then holds your texts nearly whole), or none.",
+    "them (the profile then holds much of your texts), or none.",
 )
 def learn(
     history: str,
