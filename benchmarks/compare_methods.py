@@ -1,0 +1,72 @@
+"""Several settings of `learn` side by side, with the baselines, on held-out texts of real users.
+
+As `steerx-edge evaluate`, which measures the default settings alone; what the folder holds already
+is not measured again.
+
+    python benchmarks/compare_methods.py DATA -m MODEL.gguf -o FOLDER [--methods steerx,plain]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from functools import partial
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+from rich.console import Console
+
+from steerx_edge import Engine, Settings
+from steerx_edge.evaluation import Plan, evaluate, read_sample
+from steerx_edge.report import html_page, print_report
+
+METHODS = {
+    "steerx": Settings(),
+    "plain": Settings(described=False),
+    "anchors": Settings(selection="anchors"),
+    "anchors alone": Settings(selection="anchors", described=False),
+    "weighted alone": Settings(selection="weighted", described=False),
+    "stylevector": Settings(backbones=("stylevector",)),
+    "context contrast": Settings(backbones=("context-contrast",)),
+    "no phrases": Settings(phrases="none"),
+    "all phrases": Settings(phrases="all"),
+    "directions alone": Settings(tilt=False, phrases="none"),
+}
+
+
+def main() -> None:
+    """Measure, print the tables, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", help="a per-author file")
+    parser.add_argument("-m", "--model", required=True, help="GGUF")
+    parser.add_argument("-o", "--output", required=True, type=Path, help="folder of the figures")
+    parser.add_argument("-t", "--threads", type=int, default=1, help="of each process")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--methods", default="steerx,plain", help=", ".join(METHODS))
+    parser.add_argument("--half", choices=("odd", "even"), help="every other user of the file")
+    parser.add_argument("--first", type=int, help="of these, only the first so many")
+    parser.add_argument("--users", default="", help="ids, by commas")
+    parser.add_argument("--generate", type=int, default=0, help="tokens of a generated text")
+    args = parser.parse_args()
+    plan = Plan(generate=args.generate, draws=1)
+    users = [name for name in args.users.split(",") if name]
+    sample = read_sample(args.data, plan, users=users, half=args.half)
+    if args.first:
+        first = list(sample.reported[: args.first])
+        sample = read_sample(args.data, plan, users=first, half=args.half)
+    evaluation = evaluate(
+        partial(Engine, args.model, n_threads=args.threads),
+        sample,
+        plan,
+        args.output,
+        methods={name: METHODS[name] for name in args.methods.split(",")},
+        processes=args.processes,
+        progress=lambda what, done, of: print(f"{what}: {done} of {of}", flush=True),
+    )
+    (args.output / "report.html").write_text(html_page(evaluation), "utf-8")
+    print_report(evaluation, Console(width=200))
+
+
+if __name__ == "__main__":
+    main()
