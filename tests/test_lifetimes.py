@@ -439,6 +439,8 @@ thread.join()
 def test_a_forked_child_that(
     name: str, tmp_path: Path, tiny_f32: TinyModel, n_threads: int
 ) -> None:
+    if "mid-pass" in name and "asan" in os.environ.get("LD_PRELOAD", ""):
+        pytest.skip("a lock of AddressSanitizer's allocator may be held by the other thread")
     script = f"""
 engine = make()
 expected = engine.run(JOB).scored.tolist()
