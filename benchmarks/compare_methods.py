@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -53,8 +54,7 @@ def main() -> None:
     users = [name for name in args.users.split(",") if name]
     sample = read_sample(args.data, plan, users=users, half=args.half)
     if args.first:
-        first = list(sample.reported[: args.first])
-        sample = read_sample(args.data, plan, users=first, half=args.half)
+        sample = replace(sample, reported=sample.reported[: args.first])
     evaluation = evaluate(
         partial(Engine, args.model, n_threads=args.threads),
         sample,

@@ -188,23 +188,22 @@ class _Writer:
     """What a continuation has become so far."""
 
     def __init__(self, n_vocab: int, job: Continuation, room: int) -> None:
-        # Phrases come after the bias, and the sampler after both.
-        self._bias = job.logit_bias if job.phrases else {}
+        self._biased = np.fromiter(job.logit_bias, np.int64)
+        self._bias = np.fromiter(job.logit_bias.values(), np.float32)
         self._phrases = job.phrases
-        self._sampler = Sampler(
-            n_vocab, job.temperature, job.seed, {} if job.phrases else job.logit_bias
-        )
+        self._sampler = Sampler(job.temperature, job.seed)
         self._n_vocab = n_vocab
         self.room = room
         self.tokens: list[int] = []
 
     def next(self, context: Any, row: int) -> int:
         """The next token, after a row of the last batch that has logits."""
-        if self._phrases:
+        if self._phrases or len(self._biased):
             pointer = llama_cpp.llama_get_logits_ith(context, row)
             logits = np.ctypeslib.as_array(pointer, (self._n_vocab,))
-            logits[list(self._bias)] += np.fromiter(self._bias.values(), np.float32)
-            self._phrases.shift(self.tokens, logits)
+            logits[self._biased] += self._bias
+            if self._phrases:
+                self._phrases.shift(self.tokens, logits)
         return self._sampler(context, row)
 
 
@@ -358,7 +357,10 @@ class AnalysisContext:
             ModelError: a context does not fit, or llama.cpp fails.
         """
         # The last row of each context has logits, and no response to score.
-        passes = [Pass(job.context, (), interventions=job.interventions) for job in jobs]
+        passes = [
+            Pass(job.context, (), interventions=job.interventions, logit_bias=job.logit_bias)
+            for job in jobs
+        ]
         sequences = [
             replace(sequence, strand=replace(sequence.strand, growth=self._room(job)))
             for job, sequence in zip(jobs, self._sequences(passes), strict=True)

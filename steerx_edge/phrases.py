@@ -122,12 +122,14 @@ class PhraseBook:
         Args:
             before: the tokens of the text so far, without what it answers.
         """
-        return self._added(before, set(pairwise(before)))
+        return self._added(before, len(before), set(pairwise(before)))
 
-    def _added(self, before: Sequence[int], pairs: Set[tuple[int, int]]) -> dict[int, float]:
+    def _added(
+        self, text: Sequence[int], end: int, pairs: Set[tuple[int, int]]
+    ) -> dict[int, float]:
         added: dict[int, float] = defaultdict(float)
         total = self._strength
-        for context in _contexts(before, len(before)):
+        for context in _contexts(text, end):
             weights = {
                 token: weight
                 for token, weight in self._weights.get(context, {}).items()
@@ -147,9 +149,10 @@ class PhraseBook:
         own, total = np.zeros(len(text)), np.zeros(len(text))
         pairs: set[tuple[int, int]] = set()
         for row, token in enumerate(text):
-            added = self._added(text[:row], pairs)
+            added = self._added(text, row, pairs)
             own[row], total[row] = added.get(token, 0.0), sum(added.values())
-            pairs.update(pairwise(text[max(0, row - 1) : row + 1]))
+            if row:
+                pairs.add((text[row - 1], token))
         return Mixed(own, total)
 
     def shift(self, before: Sequence[int], logits: NDArray[np.float32]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
 from typing import Any
 
 import llama_cpp
@@ -13,23 +12,15 @@ class Sampler:
     """A chain of llama.cpp samplers, freed with the object.
 
     Args:
-        n_vocab: size of the vocabulary.
         temperature: 0 takes the most probable token.
         seed: of sampling.
-        logit_bias: added to the logits of tokens, before anything else.
     """
 
-    def __init__(
-        self, n_vocab: int, temperature: float, seed: int, logit_bias: Mapping[int, float]
-    ) -> None:
+    def __init__(self, temperature: float, seed: int) -> None:
         self._chain: Any = llama_cpp.llama_sampler_chain_init(
             llama_cpp.llama_sampler_chain_default_params()
         )
         links = []
-        if logit_bias:
-            pairs = [llama_cpp.llama_logit_bias(*pair) for pair in logit_bias.items()]
-            biases = (llama_cpp.llama_logit_bias * len(pairs))(*pairs)
-            links.append(llama_cpp.llama_sampler_init_logit_bias(n_vocab, len(pairs), biases))
         if temperature > 0:
             links.append(llama_cpp.llama_sampler_init_temp(temperature))
             links.append(llama_cpp.llama_sampler_init_dist(seed))

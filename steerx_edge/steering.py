@@ -85,7 +85,8 @@ class Steering:
         self._generate, self._eval = llama.generate, llama.eval
         self._cache = llama.cache
         # Checks the profile and the strength, before anything is changed.
-        self._tokens = self._tilted_tokens()
+        self._check_vocabulary()
+        self._tokens = None if self._entry.tilt is None else self._entry.tilt.tokens
         self._control, self._bias, self._phrases = self._added_at(strength)
         self._strength = strength
         self._replaced = {name: vars(llama).get(name) for name in ("generate", "eval")}
@@ -141,7 +142,7 @@ class Steering:
             None if entry.phrases is None else entry.phrases.book(strength),
         )
 
-    def _tilted_tokens(self) -> NDArray[np.int32] | None:
+    def _check_vocabulary(self) -> None:
         tilt, phrases, n_vocab = self._entry.tilt, self._entry.phrases, self._llama.n_vocab()
         highest = {
             "tilt": -1 if tilt is None else tilt.tokens[-1],
@@ -153,7 +154,6 @@ class Steering:
                     f"This profile's {what} names token {token}, and the model has {n_vocab}: "
                     "the profile is damaged. Learn again with this model."
                 )
-        return None if tilt is None else tilt.tokens
 
     def _change_logits(
         self, n_prompt: int, ids: NDArray[np.intc], logits: NDArray[np.single]

@@ -198,6 +198,8 @@ def test_what_does_not_fit(tiny_engine: Engine) -> None:
     assert (len(full), len(short), len(none)) == (3, 2, 0)
     with pytest.raises(ModelError, match="does not fit"):
         generate([Continuation(tokens(4, n_ctx + 1), 1)])
+    with pytest.raises(ModelError, match="not in the vocabulary"):
+        generate([Continuation([5], 1, logit_bias={448: 1.0})])
     for rows in ("prompt", 1, np.ones(1, np.bool_)):
         with pytest.raises(ModelError, match='"all" or "generated"'):
             generate([Continuation([5], 1, interventions=(Add((1,), vector(1), rows=rows),))])
