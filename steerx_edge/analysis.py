@@ -55,8 +55,11 @@ MOST_OUTPUTS = 128
 """Rows with logits in one decode call. More are no faster: the output weights are read once a call.
 llama.cpp holds each row twice, as computed and as given out."""
 
-LOGITS_BYTES = 64 << 20
-"""Bound on the logits given out at a time; a 262,144-token vocabulary gets 64 rows out of it."""
+LOGITS_BYTES = 75 << 20
+"""Bound on the logits given out at a time: 128 rows of 151,936 tokens, 64 of 262,144."""
+
+_TILE = 32
+"""Calls of a multiple of it are faster: llama.cpp multiplies quantized weights in tiles."""
 
 
 _NONE = np.empty(0, dtype=np.int32)
@@ -275,6 +278,8 @@ class AnalysisContext:
         self._kv_unified = kv_unified
         chunk = max(1, min(MICRO_BATCH, n_ctx))
         outputs = max(1, min(chunk, MOST_OUTPUTS, LOGITS_BYTES // (4 * self.n_vocab)))
+        if outputs > _TILE:
+            outputs -= outputs % _TILE
         # Recurrent models keep no cells to share, and compute sequences of a batch in an order of
         # their own, as llama.cpp does with a cache for each sequence.
         recurrent = llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(
