@@ -130,14 +130,15 @@ def text_tokens(engine: Engine, n: int) -> list[int]:
 
 
 def short_items(n: int) -> list[HistoryItem]:
-    """Texts of 70 words and their requests."""
+    """Texts of 70 words and their requests; no two begin alike, and up to 29 do not overlap."""
     words = " ".join(item.response for item in read_history(TEXTS)).split()
+    begins = [i * (len(words) - 70) // max(1, n - 1) for i in range(n)]
     return [
         HistoryItem(
-            " ".join(words[70 * i : 70 * (i + 1)]),
-            f"Write a paragraph about {' '.join(words[70 * i : 70 * i + 6])}.",
+            " ".join(words[begin : begin + 70]),
+            f"Write a paragraph about {' '.join(words[begin : begin + 6])}.",
         )
-        for i in range(n)
+        for begin in begins
     ]
 
 
@@ -252,7 +253,7 @@ def learning(engine: CountingEngine, rounds: int) -> Iterator[Line]:
         1.25,
         at_least=False,
     )
-    sizes = {n: [*short_items(40), *short_items(40)][:n] for n in (10, 20, 40, 80)}
+    sizes = {n: short_items(n) for n in (10, 20, 40, 80)}
     times = seconds_in_turns(
         {str(n): partial(learn, engine, texts, passes_only) for n, texts in sizes.items()},
         1,
