@@ -31,6 +31,7 @@ LABELS = {
     "own - generic": "personal: own - generic profile",
     "own - swapped": "own - another user's profile",
     "prompt - others' prompt": "personal: own - others' texts in the prompt",
+    "prompt + own - prompt": "own profile over own texts in the prompt alone",
 }
 
 

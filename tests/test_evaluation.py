@@ -330,6 +330,8 @@ def an_entry(words: Counter[str], strength: float = 1.0) -> Entry:
         tilt=None,
         phrases=None,
         gain=None,
+        personal=None,
+        with_history=None,
         rows="generated",
         counts={},
         settings={},
@@ -396,6 +398,7 @@ def test_what_is_the_users_own_shows_as_personal_gain(tmp_path: Path) -> None:
         "prompt + own": 1,
         "own - generic": 0.5,
         "own - swapped": 0.5,
+        "prompt + own - prompt": 0.5,
     }
     assert means(done, "log_prob")["unsteered"] == -3
 
@@ -454,7 +457,8 @@ def test_each_profile_is_learned_once(tmp_path: Path, learned: list[Sequence[His
 @pytest.mark.usefixtures("learned")
 def test_one_person_alone_has_no_generic_and_no_swapped(tmp_path: Path) -> None:
     done, _ = follow(tmp_path, a_sample(a_user("kettle")))
-    assert means(done) == {"prompt": 0.5, "description": 0, "own": 0.5, "prompt + own": 1}
+    gains = {"prompt": 0.5, "description": 0, "own": 0.5, "prompt + own": 1}
+    assert means(done) == gains | {"prompt + own - prompt": 0.5}
     (line,) = [line for line in done.lines() if line.arm == "own"]
     assert (line.figures["gain"].low, line.figures["gain"].high) == (None, None)
 
@@ -552,7 +556,7 @@ def test_several_methods_share_the_baselines(tmp_path: Path) -> None:
     own = {line.method: line.figures["gain"].mean for line in done.lines() if line.arm == "own"}
     assert own == {"words": 0.5, "half": 0.25}
     assert [line.arm for line in done.lines()].count("prompt") == 1
-    assert [line.method for line in done.lines()] == [BASELINES] * 4 + ["words"] * 7 + ["half"] * 7
+    assert [line.method for line in done.lines()] == [BASELINES] * 4 + ["words"] * 8 + ["half"] * 8
     assert len(done.rows) == len(WORDS) * 3
 
 

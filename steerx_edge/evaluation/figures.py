@@ -18,8 +18,9 @@ CONTRASTS = {
     "own - generic": ("own", "generic"),
     "own - swapped": ("own", "swapped"),
     "prompt - others' prompt": ("prompt", "others' prompt"),
+    "prompt + own - prompt": ("prompt + own", "prompt"),
 }
-"""What is the user's own in it: the difference of two arms."""
+"""What is the user's own, and what a profile adds to the prompt: the difference of two arms."""
 
 
 @dataclass(frozen=True)
