@@ -16,10 +16,12 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import numpy as np
 from rich.console import Console
 
 from steerx_edge import Engine, Settings
-from steerx_edge.evaluation import Plan, evaluate, read_sample
+from steerx_edge.effects import bootstrap_mean_interval
+from steerx_edge.evaluation import Evaluation, Plan, evaluate, read_sample
 from steerx_edge.report import html_page, print_report
 
 METHODS = {
@@ -29,7 +31,13 @@ METHODS = {
     "anchors alone": Settings(selection="anchors", described=False),
     "weighted alone": Settings(selection="weighted", described=False),
     "stylevector": Settings(backbones=("stylevector",)),
+    "plain stylevector": Settings(backbones=("stylevector",), described=False),
     "context contrast": Settings(backbones=("context-contrast",)),
+    "plain context contrast": Settings(backbones=("context-contrast",), described=False),
+    "placebo arm": Settings(control="placebo"),
+    "placebo removed": Settings(generic="removed"),
+    "pca": Settings(estimate="pca"),
+    "logistic": Settings(estimate="logistic"),
     "no phrases": Settings(phrases="none"),
     "all phrases": Settings(phrases="all"),
     "directions alone": Settings(tilt=False, phrases="none"),
@@ -64,8 +72,25 @@ def main() -> None:
         processes=args.processes,
         progress=lambda what, done, of: print(f"{what}: {done} of {of}", flush=True),
     )
-    (args.output / "report.html").write_text(html_page(evaluation), "utf-8")
     print_report(evaluation, Console(width=200))
+    print_differences(evaluation)
+    (args.output / "report.html").write_text(html_page(evaluation), "utf-8")
+
+
+def print_differences(evaluation: Evaluation) -> None:
+    """The first method against each other one, user by user."""
+    first, *others = evaluation.header["methods"]
+    for other in others:
+        for arm in ("own", "own - generic", "prompt + own"):
+            gains = [
+                np.array([user[arm]["gain"] for user in evaluation.by_user(method).values()])
+                for method in (first, other)
+            ]
+            behind = gains[0] - gains[1]
+            low, high = bootstrap_mean_interval(behind[:, None])
+            print(
+                f"{first} over {other}, {arm}: {behind.mean():+.3f} [{low[0]:+.3f}, {high[0]:+.3f}]"
+            )
 
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.analysis import Continuation, Pass
-from steerx_edge.directions import has_direction, mean_direction
+from steerx_edge.analysis import Continuation, Pass, asked_for
+from steerx_edge.directions import Estimate, direction_of, has_direction
 from steerx_edge.effects import bootstrap_mean_interval
 from steerx_edge.interventions import Add
 from steerx_edge.phrases import Mixed, PhraseBook, weigh_grams
@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 STRENGTH = 0.1
 """The share of the residual norm that every carrier is tried with first."""
 
-TILTS = (0.0, 0.5, 1.0, 1.5)
+TILTS = (0.0, 0.5, 1.0, 1.5, 2.0)
+
+MOST_HARM = 0.02
+"""What plain texts of nobody's may lose, nats/token."""
 
 PHRASES = (0.0, 0.03, 0.1, 0.3, 1.0)
 """Strengths of phrases that are tried."""
@@ -46,9 +49,13 @@ _PLAIN_TEXTS = (
     "across the edge of the cylinder, and it turns. A single cut that is too deep leaves it shut.",
 )
 
+_BESIDE = (0.5, 1.0)
+"""Shares of the directions' strengths, tried where texts of the user's stand in the prompt."""
+
 _GUARDED_TEXTS, _GUARDED_TOKENS = 4, 48
 _MOST_REPEATED = 0.1  # share of repeated 4-grams that may be added
 _WEAKER, _ATTEMPTS = 0.7, 4
+_LEAST_LEFT = 1e-3  # of a unit direction
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,8 @@ class Carrier:
         differences: (item, n_embd).
         norm: median length of the residual rows there.
         contexts: of an item, the other items that stood in its context when it was read.
+        estimate: how a direction is made of the differences.
+        generic: (n_embd,) a direction that is taken out of it, of unit length, or None.
     """
 
     source: str
@@ -76,6 +85,8 @@ class Carrier:
     differences: NDArray[np.float32]
     norm: float
     contexts: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    estimate: Estimate = "mean"
+    generic: NDArray[np.float32] | None = None
 
     def direction(self, items: Sequence[int] | None = None) -> NDArray[np.float32]:
         """Of unit length, (n_embd,), from items that have seen no others than these; None for all.
@@ -88,7 +99,11 @@ class Carrier:
             chosen = chosen[[j for j in items if self.contexts.get(j, frozenset()) <= seen]]
         if not len(chosen) or not has_direction(chosen):
             return np.zeros(chosen.shape[1], np.float32)
-        direction: NDArray[np.float32] = mean_direction(chosen[:, None])[0]
+        direction = direction_of(chosen, self.estimate)
+        if self.generic is not None:
+            direction = direction - (direction @ self.generic) * self.generic
+            length = float(np.linalg.norm(direction))
+            direction = direction / length if length > _LEAST_LEFT else 0 * direction
         return direction
 
 
@@ -114,10 +129,24 @@ class Calibration:
         setting: strengths; 0 where nothing reliable was found.
         gain: of the setting, or, where its interval reaches 0, of the one that was not reliable;
             None where it was not measured.
+        personal: what of the gain placebo authors would not have given, or None.
+        with_history: strengths where other texts of the user's stand in the prompt.
+        gain_with_history: what these give over the prompt alone, or None.
     """
 
     setting: Setting
     gain: Gain | None
+    personal: Gain | None = None
+    with_history: Setting = Setting()
+    gain_with_history: Gain | None = None
+
+
+class Placebo(NamedTuple):
+    """What other people's texts make, in the same way: see placebo.py."""
+
+    carriers: Sequence[Carrier]
+    tilt: TiltCounts
+    texts: Sequence[Sequence[int]]
 
 
 class Calibrator:
@@ -164,6 +193,7 @@ class Calibrator:
             else weigh_grams([texts[i].response for i in items], phrase_texts)
             for items in others
         ]
+        self._phrase_texts = phrase_texts
         self._mixed: dict[float, dict[int, Mixed]] = {}
         self._scores: dict[Setting, NDArray[np.float64]] = {}
         self.score([()])
@@ -239,17 +269,67 @@ class Calibrator:
 
     def gain(self, setting: Setting) -> Gain:
         """The mean of `gains`, with its interval."""
-        gains = self.gains(setting)
-        low, high = bootstrap_mean_interval(gains[:, None])
-        return Gain(float(gains.mean()), float(low[0]), float(high[0]), len(gains))
+        return _mean(self.gains(setting))
+
+    def personal(self, setting: Setting, placebo: Placebo) -> Gain:
+        """What of the gain other authors would not have given, with the interval.
+
+        These are given the strengths that suit the user's texts best: those of the setting for
+        their directions, or none; any of the tilt, and of the phrases.
+        """
+        theirs = {(each.source, each.layer): each.direction() for each in placebo.carriers}
+        changes: list[tuple[Add, ...]] = [()]
+        if setting.strengths:
+            used = [(self._carriers[place], strength) for place, strength in setting.strengths]
+            changes.append(
+                tuple(
+                    Add((own.layer,), (strength * own.norm * theirs[own.source, own.layer])[None])
+                    for own, strength in used
+                    if (own.source, own.layer) in theirs
+                )
+            )
+        biases = np.outer(self._tilts, placebo.tilt.values()).astype(np.float32)
+        texts = self._texts[: self._n_items]
+        results = self._engine.run_many(
+            [
+                Pass(text.context, text.response, tilts=biases, interventions=change)
+                for change in changes
+                for text in texts
+            ]
+        )
+        # (change, text, tilt), each of the text's tokens
+        tilted = [list(asked_for(result.tilted)) for result in results]
+        grams = weigh_grams(placebo.texts, self._phrase_texts or 1)
+        found = []
+        for weight in self._phrases:
+            book = PhraseBook(grams, weight)
+            mixed = [book.of_text(text.response) for text in texts]
+            found.append(
+                [
+                    [mixed[i % len(texts)].log_prob(row).mean(dtype=np.float64) for row in rows]
+                    for i, rows in enumerate(tilted)
+                ]
+            )
+        # (setting, text)
+        scores = np.moveaxis(
+            np.reshape(found, (len(self._phrases), len(changes), len(texts), -1)), 2, -1
+        ).reshape(-1, len(texts))
+        best = scores[scores.mean(axis=1).argmax()]
+        return _mean(self._scores[setting][: self._n_items] - best)
+
+    def _highest(self) -> Setting:
+        """The setting with the largest gain, of those that do little harm."""
+        mild = [setting for setting in self._scores if self.harm(setting) <= MOST_HARM]
+        return max(mild, key=lambda setting: self.gains(setting).mean())
 
     def best(self) -> Setting:
         """Of the settings within one standard error of the best, the one with the least harm.
 
         The error is that of the difference over texts, and no more than that of the best itself:
-        how unlike the texts a setting is does not speak for it.
+        how unlike the texts a setting is does not speak for it. What harms plain texts by more than
+        MOST_HARM is no choice.
         """
-        best = max(self._scores, key=lambda setting: self.gains(setting).mean())
+        best = self._highest()
         error = _standard_error(self.gains(best))
 
         def is_near(setting: Setting) -> bool:
@@ -260,7 +340,7 @@ class Calibrator:
 
     def finer(self) -> list[tuple[tuple[int, float], ...]]:
         """Choices around the best: weaker, stronger, and with another carrier beside it."""
-        best = max(self._scores, key=lambda setting: self.gains(setting).mean()).strengths
+        best = self._highest().strengths
         if not best:
             return []
         taken = {self._carriers[place].layer for place, _ in best}
@@ -343,6 +423,8 @@ def calibrate(
     tilt: TiltCounts | None,
     phrase_texts: int | None = None,
     *,
+    prompted: Sequence[Text] | None = None,
+    placebo: Placebo | None = None,
     done: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Calibration:
     """Choose strengths by cross-validated gain.
@@ -354,6 +436,8 @@ def calibrate(
         carriers: what can be added, at distinct (source, layer).
         tilt: counts by fold, or None.
         phrase_texts: texts that a phrase must occur in, or None for no phrases.
+        prompted: the same texts with others in their prompts, to find strengths for that, too.
+        placebo: what the gain is set against to tell its personal part.
         done: told how many of how many passes are done.
 
     Raises:
@@ -363,18 +447,41 @@ def calibrate(
     coarse = [((place, STRENGTH),) for place in range(len(carriers))]
     n_scored = len(texts) + len(_PLAIN_TEXTS)
     n_coarse, n_fine = len(coarse) * n_scored, (1 + len(carriers)) * n_scored
-    total = n_coarse + n_fine + 1
+    n_beside = 0 if prompted is None else len(_BESIDE) * n_scored
+    total = n_coarse + n_fine + n_beside + 1
     calibrator.score(coarse, lambda n: done(n, total))
     calibrator.score(calibrator.finer(), lambda n: done(n_coarse + n, total))
+    done(n_coarse + n_fine, total)
     setting = calibrator.best()
     gain = calibrator.gain(setting)
     if gain.low > 0:
-        done(n_coarse + n_fine, total)
         setting = calibrator.guarded(setting)
         calibrator.score([setting.strengths], tilts=(setting.tilt,), phrases=(setting.phrases,))
         gain = calibrator.gain(setting)
+    if gain.low <= 0:
+        done(total, total)
+        return Calibration(Setting(), gain)
+    found = Calibration(setting, gain)
+    if placebo is not None:
+        found = replace(found, personal=calibrator.personal(setting, placebo))
+    if prompted is not None:
+        beside = Calibrator(engine, prompted, folds, carriers, tilt, phrase_texts)
+        weaker = [setting.scaled(share).strengths for share in _BESIDE if setting.strengths]
+        beside.score(weaker, lambda n: done(n_coarse + n_fine + n, total))
+        with_history = beside.best()
+        gain = beside.gain(with_history)
+        found = replace(
+            found,
+            with_history=with_history if gain.low > 0 else Setting(),
+            gain_with_history=gain,
+        )
     done(total, total)
-    return Calibration(setting if gain.low > 0 else Setting(), gain)
+    return found
+
+
+def _mean(values: NDArray[np.float64]) -> Gain:
+    low, high = bootstrap_mean_interval(values[:, None])
+    return Gain(float(values.mean()), float(low[0]), float(high[0]), len(values))
 
 
 def _standard_error(values: NDArray[np.float64]) -> float:

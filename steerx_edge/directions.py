@@ -3,16 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from steerx_edge.errors import SteerxError
 
+Estimate = Literal["mean", "pca", "logistic"]
+"""How one direction is made of many differences."""
+
 NO_DIRECTION = (
     "The texts make no difference to the model's residual stream, so there is no direction "
     "to steer in. Use more texts, or texts that have more in common."
 )
+
+_PENALTY = 0.1  # of differences that are scaled to a mean square length of 1
+_NEWTON_STEPS = 20
+
+
+def direction_of(differences: NDArray[np.float32], estimate: Estimate) -> NDArray[np.float32]:
+    """One direction for many differences, of unit length.
+
+    The mean; or the first principal component of {d, -d}, with the sign of the mean; or the normal
+    of the plane that best keeps the differences on one side (logistic regression of {d, -d} with an
+    L2 penalty), which looks less at those that are on that side anyway.
+
+    Args:
+        differences: (item, n_embd).
+        estimate: which one.
+
+    Returns:
+        (n_embd,) float32.
+
+    Raises:
+        SteerxError: the differences cancel out or are not finite.
+    """
+    mean: NDArray[np.float32] = mean_direction(differences[:, None])[0]
+    if estimate == "mean":
+        return mean
+    # Items are few and dimensions many: both are weighted sums of the items.
+    scaled = differences.astype(np.float64)
+    scaled /= np.sqrt((scaled**2).sum(axis=1).mean())
+    similarity = scaled @ scaled.T
+    if estimate == "pca":
+        weights = np.linalg.eigh(similarity)[1][:, -1]
+    else:
+        weights = _logistic_weights(similarity)
+    direction = weights @ scaled
+    direction *= np.sign(direction @ mean) / np.linalg.norm(direction)
+    unit: NDArray[np.float32] = direction.astype(np.float32)
+    return unit
+
+
+def _logistic_weights(similarity: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What each item weighs in the normal w = sum of weights * items, by Newton's method.
+
+    It minimizes sum(log(1 + exp(-item @ w))) + _PENALTY / 2 * w @ w.
+    """
+    n = len(similarity)
+    weights = np.zeros(n)
+    for _ in range(_NEWTON_STEPS):
+        wrong = 1 / (1 + np.exp(np.clip(similarity @ weights, -500, 500)))
+        curvature = wrong * (1 - wrong)
+        gradient = _PENALTY * weights - wrong
+        weights = weights - np.linalg.solve(
+            curvature[:, None] * similarity + _PENALTY * np.eye(n), gradient
+        )
+    return weights
 
 
 def mean_direction(differences: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -60,13 +60,15 @@ class Ablation:
     Args:
         effects: of its tokens.
         treatment: (layer, T + 1, n_embd) residual rows with the user's other texts in the context.
-        control: the same rows without.
-        expected: (n_vocab,) how often each token was to be expected in the control arm.
+        control: the same rows with placebo texts there, or nothing.
+        alone: the same rows with nothing.
+        expected: (n_vocab,) how often each token was to be expected with nothing in the context.
     """
 
     effects: Effects
     treatment: NDArray[np.float32]
     control: NDArray[np.float32]
+    alone: NDArray[np.float32]
     expected: NDArray[np.float64]
 
 
@@ -75,20 +77,23 @@ def ablate(
     items: Sequence[HistoryItem],
     companions: Sequence[HistoryItem],
     layers: Sequence[int],
+    placebo: Sequence[HistoryItem] = (),
 ) -> list[Ablation]:
-    """Run both arms over items that share their companions, which are then read once.
+    """Run the arms over items that share their companions, which are then read once.
 
     Args:
         engine: the model.
         items: the texts whose tokens are asked about, and their requests.
         companions: other texts of the same user, the most relevant last; none of `items`.
         layers: blocks to read on the way.
+        placebo: other people's texts for the control arm; none for an empty one.
 
     Raises:
         ModelError: the texts do not fit the analysis context.
     """
     responses = [engine.tokenize(item.response) for item in items]
-    histories = (companions, ()) if companions else ((),)  # without, both arms are one
+    # An arm that has nothing in the context is the last one.
+    histories = [*(history for history in (companions, placebo) if history), ()]
     arms = engine.run_many(
         [
             Pass(
@@ -101,15 +106,19 @@ def ablate(
             for item, response in zip(items, responses, strict=True)
         ]
     )
+    by_arm = [arms[begin : begin + len(items)] for begin in range(0, len(arms), len(items))]
+    treatments = by_arm[0] if companions else by_arm[-1]
+    controls = by_arm[-2] if placebo else by_arm[-1]
     return [
         Ablation(
             effects=Effects(response, engine.pieces(response), treatment.scored - control.scored),
             treatment=treatment.captured,
             control=control.captured,
-            expected=asked_for(control.expected),
+            alone=alone.captured,
+            expected=asked_for(alone.expected),
         )
-        for response, treatment, control in zip(
-            responses, arms[: len(items)], arms[-len(items) :], strict=True
+        for response, treatment, control, alone in zip(
+            responses, treatments, controls, by_arm[-1], strict=True
         )
     ]
 

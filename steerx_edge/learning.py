@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steerx_edge.analysis import Pass
-from steerx_edge.calibration import Calibration, Carrier, Setting, Text, calibrate
+from steerx_edge.calibration import Calibration, Carrier, Placebo, Setting, Text, calibrate
 from steerx_edge.checkpoint import Checkpoint
 from steerx_edge.contrasts import (
     Backbone,
@@ -27,13 +28,14 @@ from steerx_edge.contrasts import (
 )
 from steerx_edge.control_vector import check_layers
 from steerx_edge.description import describe, style_facts
-from steerx_edge.directions import NO_DIRECTION, has_direction, median_norms
+from steerx_edge.directions import NO_DIRECTION, Estimate, has_direction, median_norms
 from steerx_edge.effects import Ablation, Effects, ablate, anchors, word_effects
 from steerx_edge.engine import Engine
 from steerx_edge.errors import HistoryError, SteerxError
 from steerx_edge.history import HistoryItem
 from steerx_edge.phrases import weigh_grams
-from steerx_edge.profile import Description, Entry, Phrases, Profile, Tilt
+from steerx_edge.placebo import placebo_items
+from steerx_edge.profile import Description, Entry, Phrases, Profile, Tilt, WithHistory
 from steerx_edge.prompts import messages_for
 from steerx_edge.retrieval import Retriever, query_for
 from steerx_edge.tilt import TiltCounts
@@ -64,6 +66,10 @@ class Settings:
         selection: which rows of the user's texts a direction is made of: those of anchors (as
             SteerX does), all, weighted by their effect up to `max_weight`, or all alike.
         described: whether half of them are read under the description (as SteerX does).
+        control: what stands in the control arm's context, which the treatment arm is set against:
+            nothing, or texts of placebo authors.
+        estimate: how a direction is made of the differences of all texts.
+        generic: whether a direction keeps what it shares with that of placebo authors.
         max_weight: the effect above which a row weighs no more, in nats.
         tilt: whether the user's words may be added to the logits.
         phrases: which of the user's runs of words may be mixed into the predictions: those that
@@ -86,6 +92,9 @@ class Settings:
     backbones: tuple[Backbone, ...] = ("stylevector", "context-contrast")
     selection: Literal["anchors", "weighted", "all"] = "all"
     described: bool = True
+    control: Literal["empty", "placebo"] = "empty"
+    estimate: Estimate = "mean"
+    generic: Literal["kept", "removed"] = "kept"
     max_weight: float = 3.0
     tilt: bool = True
     phrases: Literal["shared", "all", "none"] = "shared"
@@ -105,6 +114,9 @@ class Settings:
             or not set(self.backbones) <= set(get_args(Backbone))
             or len(set(self.backbones)) < len(self.backbones),
             "selection": self.selection not in ("anchors", "weighted", "all"),
+            "control": self.control not in ("empty", "placebo"),
+            "estimate": self.estimate not in get_args(Estimate),
+            "generic": self.generic not in ("kept", "removed"),
             "max_weight": not (math.isfinite(self.max_weight) and self.max_weight > 0),
             "phrases": self.phrases not in PHRASE_TEXTS,
             "layers": self.layers is not None and not self.layers,
@@ -130,6 +142,16 @@ class Fold(NamedTuple):
     companions: list[int]  # the most relevant last
 
 
+class Reading(NamedTuple):
+    """What the ablation passes over a history give: by item, but for the counts."""
+
+    items: list[HistoryItem]
+    texts: list[Text]
+    folds: list[Fold]
+    contrasts: list[_Contrast]
+    counts: TiltCounts
+
+
 class _Contrast(NamedTuple):
     """What is kept of an item once its anchors are known: rows, averaged."""
 
@@ -139,6 +161,7 @@ class _Contrast(NamedTuple):
     weights: NDArray[np.float32]  # (T + 1,) of the rows that directions are made of
     treatment: NDArray[np.float32]  # (layer, n_embd) of those rows
     control: NDArray[np.float32]  # (layer, n_embd) of those rows
+    alone: NDArray[np.float32]  # (layer, n_embd) of those rows
 
 
 def learn(
@@ -173,52 +196,34 @@ def learn(
     items = _usable(engine, history, settings.max_items)
     layers = settings.layers or default_layers(engine.analysis.n_layer, settings)
     check_layers(layers, engine.analysis.n_layer)
-    texts = [
-        Text(engine.prompt(messages_for(item.request)), engine.tokenize(item.response))
-        for item in items
-    ]
-
     made_by = (__version__, llama_cpp.__version__, engine.model_id, engine.analysis.n_ctx)
     checkpoint = Checkpoint(resume, made_by, tuple(items), settings, tuple(layers))
-    folds = folds_of(engine, items, settings)
-    contrasts, counts = _read_folds(engine, items, folds, layers, settings, progress, checkpoint)
+    reading = read_items(engine, items, layers, settings, progress, checkpoint)
+    contrasts = reading.contrasts
     words = word_effects([contrast.effects for contrast in contrasts])
-    norms = median_norms([contrast.norms for contrast in contrasts])
 
     progress("description", 0, 1)
     description = describe(engine, words, style_facts([item.response for item in items]))
 
-    described = None
-    if settings.described:
-        described = _described_rows(engine, items, contrasts, layers, description)
-    carriers: list[Carrier] = []
-    for backbone in settings.backbones:
-        if carriers and not settings.calibrate:
-            break  # the first one is what is added
-        progress(backbone, 0, 1)
-        if backbone == "stylevector":
-            differences = _stylevector(engine, texts, contrasts, described, layers, settings)
-            contexts = {}
-        else:
-            differences = _context_contrast(contrasts, described)
-            contexts = {j: frozenset(fold.companions) for fold in folds for j in fold.members}
-        carriers += [
-            Carrier(backbone, layer, differences[:, place], float(norms[place]), contexts)
-            for place, layer in enumerate(layers)
-            if has_direction(differences[:, place])
-        ]
+    placebo = None
+    if settings.calibrate or settings.generic == "removed":
+        progress("placebo authors", 0, 1)
+        placebo = placebo_of(engine, reading, layers, settings)
+    carriers = carriers_of(engine, reading, description, layers, settings, progress, placebo)
     if not carriers:
         raise SteerxError(NO_DIRECTION)
 
-    tilt = counts if settings.tilt else None
+    tilt = reading.counts if settings.tilt else None
     if settings.calibrate:
         calibration = calibrate(
             engine,
-            texts,
-            [fold.members for fold in folds],
+            reading.texts,
+            [fold.members for fold in reading.folds],
             carriers,
             tilt,
             PHRASE_TEXTS[settings.phrases],
+            prompted=_prompted(engine, reading),
+            placebo=placebo,
             done=lambda n, of: progress("calibration", n, of),
         )
     else:
@@ -232,8 +237,9 @@ def learn(
         description=description,
         words=words,
         **_carried(carriers, calibration, tilt),
-        phrases=_phrases(texts, calibration.setting.phrases, settings),
+        phrases=_phrases(reading.texts, calibration, settings),
         gain=calibration.gain,
+        personal=calibration.personal,
         rows="generated",
         counts={
             "items": len(items),
@@ -248,16 +254,33 @@ def learn(
     return Profile(entries=(entry,))
 
 
-def _read_folds(
+def read_items(
     engine: Engine,
     items: Sequence[HistoryItem],
-    folds: Sequence[Fold],
     layers: Sequence[int],
     settings: Settings,
-    progress: Progress,
-    checkpoint: Checkpoint,
-) -> tuple[list[_Contrast], TiltCounts]:
-    """Both arms of every item, and the counts of each fold."""
+    progress: Progress = lambda _what, _done, _of: None,
+    checkpoint: Checkpoint | None = None,
+) -> Reading:
+    """The ablation passes: every item with others of the same history in its context, and without.
+
+    Args:
+        engine: the model.
+        items: the history, each item short enough for the analysis context.
+        layers: blocks to read on the way.
+        settings: how the passes are made.
+        progress: told about "effects".
+        checkpoint: where finished folds are kept.
+
+    Raises:
+        ModelError: llama.cpp fails.
+    """
+    checkpoint = checkpoint or Checkpoint(None)
+    texts = [
+        Text(engine.prompt(messages_for(item.request)), engine.tokenize(item.response))
+        for item in items
+    ]
+    folds = folds_of(engine, items, settings)
     found: dict[int, _Contrast] = {}
     expected = np.zeros((len(folds), engine.analysis.n_vocab), np.float32)
     used = np.zeros_like(expected)
@@ -266,7 +289,9 @@ def _read_folds(
         kept = checkpoint.get(f"fold-{number}")
         if kept is None:
             members = [items[j] for j in fold.members]
-            ablations = ablate(engine, members, [items[j] for j in fold.companions], layers)
+            companions = [items[j] for j in fold.companions]
+            others = _as_long_as(engine, companions) if settings.control == "placebo" else []
+            ablations = ablate(engine, members, companions, layers, others)
             new = {
                 j: _contrast(ablation, settings)
                 for j, ablation in zip(fold.members, ablations, strict=True)
@@ -281,15 +306,107 @@ def _read_folds(
         found |= new
     # A text of the user's never holds what ends a text, and that says nothing about the user.
     expected[:, engine.end_tokens] = 0
-    return [found[j] for j in range(len(items))], TiltCounts(used, expected)
+    contrasts = [found[j] for j in range(len(items))]
+    return Reading(list(items), texts, folds, contrasts, TiltCounts(used, expected))
+
+
+def _as_long_as(engine: Engine, items: Sequence[HistoryItem]) -> list[HistoryItem]:
+    """Placebo authors' items, as many and each of at most the length of the given one."""
+    return [
+        HistoryItem(
+            _cut(engine, other.response, len(engine.tokenize(item.response))), other.request
+        )
+        for item, other in zip(items, cycle(placebo_items()), strict=False)
+    ]
+
+
+def carriers_of(
+    engine: Engine,
+    reading: Reading,
+    description: Description | None,
+    layers: Sequence[int],
+    settings: Settings,
+    progress: Progress = lambda _what, _done, _of: None,
+    placebo: Placebo | None = None,
+) -> list[Carrier]:
+    """What can be added, by backbone and layer, where the texts do not cancel out.
+
+    Args:
+        engine: the model.
+        reading: the history, read.
+        description: what half of the rows are read under; None for the plain backbones.
+        layers: the blocks that were read.
+        settings: which backbones, and how.
+        progress: told about each backbone.
+        placebo: whose directions are removed, where the settings say so.
+
+    Raises:
+        ModelError: llama.cpp fails.
+    """
+    norms = median_norms([contrast.norms for contrast in reading.contrasts])
+    described = None
+    if description is not None and settings.described:
+        described = _described_rows(engine, reading, layers, description)
+    removed = {}
+    if placebo is not None and settings.generic == "removed":
+        removed = {(each.source, each.layer): each.direction() for each in placebo.carriers}
+    carriers: list[Carrier] = []
+    for backbone in settings.backbones:
+        if carriers and not settings.calibrate:
+            break  # the first one is what is added
+        progress(backbone, 0, 1)
+        if backbone == "stylevector":
+            differences = _stylevector(engine, reading, described, layers, settings)
+            contexts = {}
+        else:
+            differences = _context_contrast(reading.contrasts, described)
+            contexts = {
+                j: frozenset(fold.companions) for fold in reading.folds for j in fold.members
+            }
+        carriers += [
+            Carrier(
+                backbone,
+                layer,
+                differences[:, place],
+                float(norms[place]),
+                contexts,
+                settings.estimate,
+                removed.get((backbone, layer)),
+            )
+            for place, layer in enumerate(layers)
+            if has_direction(differences[:, place])
+        ]
+    return carriers
+
+
+def placebo_of(
+    engine: Engine, reading: Reading, layers: Sequence[int], settings: Settings
+) -> Placebo:
+    """What the same passes make of other authors' texts, of about the length of the user's."""
+    lengths = [len(text.response) for text in reading.texts]
+    longest = max(_SHORTEST_REPLY, int(np.median(lengths)))
+    items = [
+        HistoryItem(_cut(engine, item.response, longest), item.request) for item in placebo_items()
+    ]
+    others = replace(settings, control="empty", described=False, generic="kept")
+    read = read_items(engine, items, layers, others)
+    carriers = carriers_of(engine, read, None, layers, others)
+    return Placebo(carriers, read.counts, [text.response for text in read.texts])
+
+
+def _prompted(engine: Engine, reading: Reading) -> list[Text]:
+    """The user's texts with some of the others in the prompt."""
+    prompted = list(reading.texts)
+    for fold in reading.folds:
+        history = [reading.items[i] for i in fold.companions]
+        for j in fold.members:
+            messages = messages_for(reading.items[j].request, history=history)
+            prompted[j] = Text(engine.prompt(messages), reading.texts[j].response)
+    return prompted
 
 
 def _described_rows(
-    engine: Engine,
-    items: Sequence[HistoryItem],
-    contrasts: Sequence[_Contrast],
-    layers: Sequence[int],
-    description: Description,
+    engine: Engine, reading: Reading, layers: Sequence[int], description: Description
 ) -> NDArray[np.float32]:
     """The user's texts, read under the description: (item, layer, n_embd)."""
     results = engine.run_many(
@@ -301,7 +418,7 @@ def _described_rows(
                 layers=tuple(layers),
                 weights=contrast.weights[None],
             )
-            for item, contrast in zip(items, contrasts, strict=True)
+            for item, contrast in zip(reading.items, reading.contrasts, strict=True)
         ]
     )
     return np.stack([result.captured[:, 0] for result in results])
@@ -309,8 +426,7 @@ def _described_rows(
 
 def _stylevector(
     engine: Engine,
-    texts: Sequence[Text],
-    contrasts: Sequence[_Contrast],
+    reading: Reading,
     described: NDArray[np.float32] | None,
     layers: Sequence[int],
     settings: Settings,
@@ -318,12 +434,12 @@ def _stylevector(
     """The user's text against the model's own reply: (item, layer, n_embd)."""
     replies = reply_rows(
         engine,
-        [text.context for text in texts],
-        [min(max(len(text.response), _SHORTEST_REPLY), _LONGEST_REPLY) for text in texts],
+        [text.context for text in reading.texts],
+        [min(max(len(text.response), _SHORTEST_REPLY), _LONGEST_REPLY) for text in reading.texts],
         layers,
         settings.row,
     )
-    written = np.stack([contrast.control for contrast in contrasts])
+    written = np.stack([contrast.alone for contrast in reading.contrasts])
     # Where the model had nothing to say, there is no difference.
     differences: NDArray[np.float32] = np.nan_to_num(halves(written, described) - replies)
     return differences
@@ -335,34 +451,48 @@ def _context_contrast(
     """With the user's other texts against without: (item, layer, n_embd)."""
     treatment = np.stack([contrast.treatment for contrast in contrasts])
     control = np.stack([contrast.control for contrast in contrasts])
-    return halves(treatment, described) - control
+    if described is None:
+        return treatment - control
+    alone = np.stack([contrast.alone for contrast in contrasts])
+    return 0.5 * (treatment - control) + 0.5 * (described - alone)
 
 
 def _carried(
     carriers: Sequence[Carrier], calibration: Calibration, tilt: TiltCounts | None
 ) -> dict[str, Any]:
     """What the profile takes of the carriers: those that were chosen, else the first, at 0."""
-    chosen = sorted(
-        calibration.setting.strengths or ((0, 0.0),), key=lambda each: carriers[each[0]].layer
-    )
+    setting, beside = calibration.setting, calibration.with_history
+    chosen = sorted(setting.strengths or ((0, 0.0),), key=lambda each: carriers[each[0]].layer)
     used = [carriers[place] for place, _ in chosen]
     values = None if tilt is None else tilt.values()
     tokens = np.flatnonzero(values) if values is not None else np.empty(0, np.int64)
+    tilted = values is not None and len(tokens) and (setting.tilt or beside.tilt)
     return {
         "layers": tuple(carrier.layer for carrier in used),
         "directions": np.stack([carrier.direction() for carrier in used]),
         "norms": np.array([carrier.norm for carrier in used], np.float32),
         "sources": tuple(carrier.source for carrier in used),
         "strengths": np.array([strength for _, strength in chosen], np.float32),
-        "tilt": Tilt(tokens.astype(np.int32), values[tokens], calibration.setting.tilt)
-        if values is not None and len(tokens) and calibration.setting.tilt
+        "tilt": Tilt(tokens.astype(np.int32), values[tokens], setting.tilt)
+        if values is not None and tilted
+        else None,
+        "with_history": WithHistory(
+            strengths=np.array(
+                [dict(beside.strengths).get(place, 0.0) for place, _ in chosen], np.float32
+            ),
+            tilt=beside.tilt if tilted else 0.0,
+            phrases=beside.phrases,
+            gain=calibration.gain_with_history,
+        )
+        if calibration.gain_with_history is not None
         else None,
     }
 
 
-def _phrases(texts: Sequence[Text], strength: float, settings: Settings) -> Phrases | None:
+def _phrases(texts: Sequence[Text], calibration: Calibration, settings: Settings) -> Phrases | None:
     min_texts = PHRASE_TEXTS[settings.phrases]
-    if min_texts is None or not strength:
+    strength = calibration.setting.phrases
+    if min_texts is None or not (strength or calibration.with_history.phrases):
         return None
     tokens, weights = weigh_grams([text.response for text in texts], min_texts)
     return Phrases(tokens, weights, strength) if len(weights) else None
@@ -444,11 +574,12 @@ def _contrast(ablation: Ablation, settings: Settings) -> _Contrast:
     weights = row_weights(rows[settings.selection], settings.row)
     return _Contrast(
         effects=ablation.effects,
-        norms=np.linalg.norm(ablation.control[:, 1:], axis=-1),
+        norms=np.linalg.norm(ablation.alone[:, 1:], axis=-1),
         n_anchors=int(selected.sum()),
         weights=weights,
         treatment=pooled(ablation.treatment, weights),
         control=pooled(ablation.control, weights),
+        alone=pooled(ablation.alone, weights),
     )
 
 
@@ -479,6 +610,7 @@ def _from_arrays(
             weights=arrays[f"{j}.weights"],
             treatment=arrays[f"{j}.treatment"],
             control=arrays[f"{j}.control"],
+            alone=arrays[f"{j}.alone"],
         )
     return contrasts
 

@@ -22,7 +22,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from functools import partial
 from itertools import pairwise
@@ -45,6 +45,7 @@ __all__ = [
     "Profile",
     "Setting",
     "Tilt",
+    "WithHistory",
     "Word",
 ]
 
@@ -516,6 +517,42 @@ class Phrases:
 
 
 @dataclass(frozen=True, eq=False)
+class WithHistory:
+    """Strengths for where texts of the person's stand in the prompt, which say much themselves.
+
+    Attributes:
+        strengths: in the place of `Entry.strengths`, float32, shape (layer,), at least 0;
+            read-only.
+        tilt: in the place of `Tilt.strength`; at least 0, and 0 where there is no tilt.
+        phrases: in the place of `Phrases.strength`; at least 0, and 0 where there are none.
+        gain: what they gave on the person's own held-out items, over the same prompt alone. Where
+            its interval reaches 0, it is that of the best strengths, and these here are all 0.
+
+    Raises:
+        ProfileError: a field holds what a profile may not hold.
+    """
+
+    strengths: NDArray[np.float32]  # (layer,)
+    tilt: float
+    phrases: float
+    gain: Gain
+
+    def __post_init__(self) -> None:
+        _check_fields(
+            self,
+            strengths=_floats,
+            tilt=_at_least_zero,
+            phrases=_at_least_zero,
+            gain=_instance_of(Gain),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, WithHistory):
+            return NotImplemented
+        return _with_history_to_json(self) == _with_history_to_json(other)
+
+
+@dataclass(frozen=True, eq=False)
 class Entry:
     """What was learned on one model.
 
@@ -539,6 +576,10 @@ class Entry:
         phrases: what is mixed into the predictions then, or None.
         gain: what the profile gave on the person's own held-out items, or None if it was not
             measured.
+        personal: what of that gain is the person's own: that over what placebo authors' texts
+            gave in the same way, or None if it was not measured.
+        with_history: strengths for where texts of the person's stand in the prompt, or None if
+            they were not measured.
         rows: what is steered: generated tokens and the last prompt row, or all rows.
         counts: how much was learned from: `items`, `tokens`, `anchors`, ...
         settings: how it was learned: `backbone`, `tau`, `min_anchors`, ...
@@ -560,6 +601,8 @@ class Entry:
     tilt: Tilt | None
     phrases: Phrases | None
     gain: Gain | None
+    personal: Gain | None
+    with_history: WithHistory | None
     rows: Literal["generated", "all"]
     counts: Mapping[str, int]
     settings: Mapping[str, Setting]
@@ -574,6 +617,8 @@ class Entry:
             description=_instance_of(Description),
             words=_tuple_of(_instance_of(Word)),
             gain=_none_or(_instance_of(Gain)),
+            personal=_none_or(_instance_of(Gain)),
+            with_history=_none_or(_instance_of(WithHistory)),
             layers=_tuple_of(_positive),
             sources=_tuple_of(_one_of(*SOURCES)),
             strengths=_floats,
@@ -605,14 +650,25 @@ class Entry:
                 if np.shape(getattr(self, name)) != (len(self.layers),):
                     raise _wrong(getattr(self, name), f"one for each of {len(self.layers)} layers")
         with _at("strengths"):
-            for index, strength in enumerate(self.strengths.tolist()):
-                with _at(index):
-                    _at_least_zero(strength)
+            _check_strengths(self.strengths)
+        if self.with_history is not None:
+            with _at("with_history"):
+                self._check_with_history(self.with_history)
         with _at("norms"):
             for index, norm in enumerate(self.norms.tolist()):
                 if norm <= 0:
                     with _at(index):
                         raise _wrong(norm, "a norm above 0")
+
+    def _check_with_history(self, beside: WithHistory) -> None:
+        with _at("strengths"):
+            if beside.strengths.shape != (len(self.layers),):
+                raise _wrong(beside.strengths, f"one for each of {len(self.layers)} layers")
+            _check_strengths(beside.strengths)
+        for name, strength in (("tilt", beside.tilt), ("phrases", beside.phrases)):
+            with _at(name):
+                if strength and getattr(self, name) is None:
+                    raise _wrong(strength, f"0, as there is no {name} in this entry")
 
     def _check_directions(self) -> None:
         with _at("directions"):
@@ -629,6 +685,22 @@ class Entry:
         if not isinstance(other, Entry):
             return NotImplemented
         return _entry_to_json(self) == _entry_to_json(other)
+
+    def beside_history(self) -> Entry:
+        """As the entry is to be used where texts of the person's stand in the prompt.
+
+        The entry itself where no strengths were found for that.
+        """
+        beside = self.with_history
+        if beside is None:
+            return self
+        return replace(
+            self,
+            strengths=beside.strengths,
+            tilt=self.tilt and replace(self.tilt, strength=beside.tilt),
+            phrases=self.phrases and replace(self.phrases, strength=beside.phrases),
+            with_history=None,
+        )
 
     def vectors(self, strength: float = 1.0) -> NDArray[np.float32]:
         """What is added to the residual stream after each of `layers`.
@@ -667,6 +739,12 @@ class Entry:
         return (
             dict(zip(self.tilt.tokens.tolist(), bias.tolist(), strict=True)) if bias.any() else {}
         )
+
+
+def _check_strengths(strengths: NDArray[np.float32]) -> None:
+    for index, strength in enumerate(strengths.tolist()):
+        with _at(index):
+            _at_least_zero(strength)
 
 
 def _scaled(scale: Any, values: NDArray[np.float32], strength: float) -> NDArray[np.float32]:
@@ -785,9 +863,13 @@ def _entry_to_json(entry: Entry) -> dict[str, Any]:
         "description": asdict(entry.description),
         "words": [asdict(word) for word in entry.words],
         "gain": None if entry.gain is None else asdict(entry.gain),
+        "personal": None if entry.personal is None else asdict(entry.personal),
         "layers": list(entry.layers),
         "sources": list(entry.sources),
         "strengths": _decimals(entry.strengths),
+        "with_history": (
+            None if entry.with_history is None else _with_history_to_json(entry.with_history)
+        ),
         "rows": entry.rows,
         "counts": dict(entry.counts),
         "settings": dict(entry.settings),
@@ -796,6 +878,15 @@ def _entry_to_json(entry: Entry) -> dict[str, Any]:
         "phrases": None if entry.phrases is None else _phrases_to_json(entry.phrases),
         "norms": _decimals(entry.norms),
         "directions": _array_to_json(entry.directions),
+    }
+
+
+def _with_history_to_json(beside: WithHistory) -> dict[str, Any]:
+    return {
+        "strengths": _decimals(beside.strengths),
+        "tilt": beside.tilt,
+        "phrases": beside.phrases,
+        "gain": asdict(beside.gain),
     }
 
 
@@ -906,7 +997,7 @@ def _check_keys(value: object, expected: tuple[str, ...]) -> dict[str, Any]:
     return value
 
 
-_Record = TypeVar("_Record", ModelId, Word, Description, Gain, Tilt, Phrases, Entry)
+_Record = TypeVar("_Record", ModelId, Word, Description, Gain, Tilt, Phrases, WithHistory, Entry)
 
 
 def _record(kind: type[_Record], **readers: _Check[Any]) -> _Check[_Record]:
@@ -955,6 +1046,8 @@ _entry_from_json = _record(
     description=_record(Description),
     words=_tuple_of(_record(Word)),
     gain=_none_or(_record(Gain)),
+    personal=_none_or(_record(Gain)),
+    with_history=_none_or(_record(WithHistory, strengths=_tuple_of(_number), gain=_record(Gain))),
     strengths=_tuple_of(_number),
     tilt=_none_or(
         _record(

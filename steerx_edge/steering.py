@@ -38,7 +38,11 @@ _OPTIONS = tuple(signature(Llama.generate).parameters)[2:]
 
 
 def steer(
-    llama: Llama, profile: Profile | str | os.PathLike[str], strength: float = 1.0
+    llama: Llama,
+    profile: Profile | str | os.PathLike[str],
+    strength: float = 1.0,
+    *,
+    with_history: bool = False,
 ) -> Steering:
     """Make a model write as the person of a profile does, until `clear()` or the end of `with`.
 
@@ -53,6 +57,8 @@ def steer(
         llama: the model; not from another thread while it generates.
         profile: a profile, or the path of one.
         strength: relative to what was learned; 1 is that, 0 is none, below 0 steers away.
+        with_history: the prompts hold texts of the person's, so the strengths that were learned for
+            that are taken, where there are any.
 
     Returns:
         A handle whose `strength` can be changed at any time.
@@ -69,15 +75,18 @@ def steer(
         )
     if not isinstance(profile, Profile):
         profile = Profile.load(profile)
-    return Steering(llama, profile, strength)
+    return Steering(llama, profile, strength, with_history=with_history)
 
 
 class Steering:
     """Made by `steer`."""
 
-    def __init__(self, llama: Llama, profile: Profile, strength: float) -> None:
+    def __init__(
+        self, llama: Llama, profile: Profile, strength: float, *, with_history: bool
+    ) -> None:
         self._llama = llama
-        self._entry = profile.entry_for(identify(llama))
+        entry = profile.entry_for(identify(llama))
+        self._entry = entry.beside_history() if with_history else entry
         self._is_on = False
         self._first_steered: int | None = None  # first KV cell that was made under the vector
         self._generation: object = None  # the one that is running

@@ -13,8 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-SMOOTHING = 0.5
+SMOOTHING = 2.0
 """Occurrences that are added to what was counted and to what was expected."""
+
+ABSENT = 0.5
+"""What a token that is used less than expected weighs. Its absence says less about the user than
+the presence of another does, and takes more from everything else that is written."""
 
 _NEGLIGIBLE = 0.05  # nats
 
@@ -39,5 +43,6 @@ class TiltCounts:
         rows = slice(None) if folds is None else list(folds)
         used, expected = self.used[rows].sum(axis=0), self.expected[rows].sum(axis=0)
         values: NDArray[np.float32] = np.log((used + SMOOTHING) / (expected + SMOOTHING))
+        values[values < 0] *= np.float32(ABSENT)
         values[np.abs(values) < _NEGLIGIBLE] = 0
         return values

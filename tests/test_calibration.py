@@ -20,11 +20,13 @@ from steerx_edge.calibration import (
     TILTS,
     Calibrator,
     Carrier,
+    Placebo,
     Setting,
     Text,
     calibrate,
     repeated_four_grams,
 )
+from steerx_edge.directions import direction_of
 from steerx_edge.engine import Engine
 from steerx_edge.interventions import Add
 from steerx_edge.prompts import messages_for
@@ -132,6 +134,30 @@ class TestCarrier:
         np.testing.assert_array_equal(carrier.direction([0, 1, 3]), alone.direction([1, 3]))
         np.testing.assert_array_equal(carrier.direction([0, 1, 2]), alone.direction([0, 1, 2]))
 
+    @pytest.mark.parametrize("estimate", ["mean", "pca", "logistic"])
+    def test_it_is_made_as_it_was_asked_for(self, estimate: Any) -> None:
+        carrier = Carrier("x", 1, self.DIFFERENCES, 1.0, estimate=estimate)
+        for items in (None, [0, 1, 3]):
+            chosen = self.DIFFERENCES if items is None else self.DIFFERENCES[items]
+            expected = direction_of(chosen, estimate)
+            np.testing.assert_array_equal(carrier.direction(items), expected)
+
+    def test_what_is_generic_is_taken_out(self) -> None:
+        generic = np.random.default_rng(1).normal(size=8).astype(np.float32)
+        generic /= np.linalg.norm(generic)
+        whole = Carrier("x", 1, self.DIFFERENCES, 1.0).direction()
+        rest = Carrier("x", 1, self.DIFFERENCES, 1.0, generic=generic).direction()
+        assert rest @ generic == pytest.approx(0, abs=1e-6)
+        assert np.linalg.norm(rest) == pytest.approx(1, abs=1e-6)
+        # What is left is of the plane of the two.
+        left = whole - (whole @ rest) * rest - (whole @ generic) * generic
+        np.testing.assert_allclose(left, 0, atol=1e-6)
+
+    def test_where_all_is_generic_nothing_is_left(self) -> None:
+        whole = Carrier("x", 1, self.DIFFERENCES, 1.0).direction()
+        rest = Carrier("x", 1, self.DIFFERENCES, 1.0, generic=whole).direction()
+        np.testing.assert_array_equal(rest, np.zeros(8, np.float32))
+
 
 class TestScores:
     @pytest.fixture
@@ -163,7 +189,8 @@ class TestScores:
                 others = others_of(fold)
                 rest = [f for f in range(3) if f != fold]
                 ratio = (counts.used[rest].sum(0) + 1) / (counts.expected[rest].sum(0) + 1)
-                values = np.where(np.abs(np.log(ratio)) < 0.05, 0, np.log(ratio))
+                values = np.log(ratio) * np.where(ratio < 1, 0.5, 1)
+                values = np.where(np.abs(values) < 0.05, 0, values)
                 for j in members:
                     tokens = [*texts[j].context, *texts[j].response]
                     first = len(texts[j].context) - 1
@@ -442,7 +469,7 @@ class ScriptedEngine:
         return [PLAIN_REQUEST]
 
     def tokenize(self, _text: str) -> list[int]:
-        return [PLAIN_TOKEN] * 3
+        return [PLAIN_TOKEN] * 300  # so that what stands at their beginning weighs little
 
     def _written(self, write: Callable[[Continuation], list[int]], job: Continuation) -> list[int]:
         self.n_written += 1
@@ -540,10 +567,20 @@ def test_of_those_within_one_standard_error_the_one_with_the_least_harm_is_taken
     for order in (table, dict(reversed(table.items()))):
         calibrator = ScriptedEngine(lambda _: 0.0).calibrator()
         for setting, (gains, harm) in order.items():
-            lost = np.broadcast_to(harm, 3)
+            lost = np.broadcast_to(harm, 3) / 20  # all of them below MOST_HARM
             calibrator._scores[setting] = np.array([*gains, *-lost], float)
             assert calibrator.harm(setting) == pytest.approx(lost.mean())
         assert calibrator.best() == best
+
+
+@pytest.mark.parametrize(("harm", "best"), [(0.019, B), (0.021, A)])
+def test_what_harms_plain_texts_more_than_a_little_is_no_choice(harm: float, best: Setting) -> None:
+    calibrator = ScriptedEngine(lambda _: 0.0).calibrator()
+    calibrator._scores[A] = np.array([1, 1.01, 0.99, 1, 0, 0, 0])
+    calibrator._scores[B] = np.array([2, 2.01, 1.99, 2, -3 * harm, 0, 0])
+    assert calibrator.best() == best
+    strengths = {round(s, 6) for choice in calibrator.finer() for _, s in choice}
+    assert (0.4 in strengths) == (best == B)  # twice that of the best
 
 
 @pytest.mark.parametrize(
@@ -740,7 +777,7 @@ class TestCalibrate:
             layers = [layer for each in job.interventions for layer in each.layers]
             if not layers:
                 return -3.0
-            return -3.0 - (0.1 if layers == [3] else 0.5) if is_plain(job) else -2.0
+            return -3.0 - (0.001 if layers == [3] else 0.005) if is_plain(job) else -2.0
 
         found = ScriptedEngine(score).calibrate()
         assert [place for place, _ in found.setting.strengths] == [2]
@@ -848,8 +885,8 @@ class TestCalibrate:
         engine = ScriptedEngine(lambda job: -3 - size_of(job), write, tilted=lambda tilt: tilt)
         # All four folds together have a value a little above 1.
         found = engine.calibrate(engine.counts)
-        assert found.setting == Setting((), pytest.approx(1.5 * 0.7**3))
-        assert found.gain.mean == pytest.approx(1.5 * 0.7**3, abs=1e-4)
+        assert found.setting == Setting((), pytest.approx(2 * 0.7**3))
+        assert found.gain.mean == pytest.approx(2 * 0.7**3, abs=1e-4)
 
     @pytest.mark.parametrize("sign", [1, -1], ids=["gain", "harm"])
     def test_progress_counts_up_to_its_end(self, sign: int) -> None:
@@ -861,6 +898,100 @@ class TestCalibrate:
         assert done == sorted(done)
         # Three carriers, then four settings around the best at most, on seven texts; and the guard.
         assert done[-1] == of == (3 + 4) * 7 + 1
+
+    def test_with_texts_in_the_prompt_strengths_of_their_own_are_found(self) -> None:
+        """Where the prompt says the same, half is best; more takes away from it."""
+
+        def score(job: Pass) -> float:
+            is_prompted = job.context[0] >= 100
+            return -2 - abs(size_of(job) - 0.1) if is_prompted else -3 + size_of(job)
+
+        engine = ScriptedEngine(score)
+        prompted = [Text([100 + j], text.response) for j, text in enumerate(engine.texts)]
+        found = engine.calibrate(prompted=prompted)
+        assert strength_of(found.setting) == pytest.approx(0.2)
+        assert found.gain.mean == pytest.approx(0.2, abs=1e-6)
+        halved = [(place, 0.5 * strength) for place, strength in found.setting.strengths]
+        assert found.with_history.strengths == tuple(halved)
+        assert found.gain_with_history.mean == pytest.approx(0.1, abs=1e-6)
+        alone = engine.calibrate()
+        assert (alone.setting, alone.gain) == (found.setting, found.gain)
+        assert (alone.with_history, alone.gain_with_history) == (UNSTEERED, None)
+
+    def test_where_it_takes_away_from_the_prompt_nothing_is_added_there(self) -> None:
+        def score(job: Pass) -> float:
+            return -2 - size_of(job) if job.context[0] >= 100 else -3 + size_of(job)
+
+        engine = ScriptedEngine(score)
+        prompted = [Text([100 + j], text.response) for j, text in enumerate(engine.texts)]
+        found = engine.calibrate(prompted=prompted)
+        assert strength_of(found.setting) == pytest.approx(0.2)
+        assert found.with_history == UNSTEERED
+        assert found.gain_with_history.low == 0
+
+    def test_without_a_preference_there_is_nothing_to_tell_apart(self) -> None:
+        engine = ScriptedEngine(lambda job: -3 - size_of(job))
+        placebo = Placebo([], engine.counts, [])
+        found = engine.calibrate(prompted=engine.texts, placebo=placebo)
+        assert found.setting == UNSTEERED
+        assert (found.personal, found.with_history, found.gain_with_history) == (
+            None,
+            UNSTEERED,
+            None,
+        )
+
+    @pytest.mark.parametrize("theirs", [0.0, 0.5, 1.0, 2.0])
+    def test_what_other_authors_give_as_well_is_not_personal(self, theirs: float) -> None:
+        """Their directions give some share of what the user's give, or nothing where that harms."""
+        vectors = []
+
+        def score(job: Pass) -> float:
+            size = sum(float(each.vectors.sum()) for each in job.interventions)
+            vectors.append(size)
+            return -3 + (size if size > 0 else -theirs * size)
+
+        engine = ScriptedEngine(score)
+        others = [replace(each, differences=-each.differences) for each in engine.carriers]
+        found = engine.calibrate(placebo=Placebo(others, engine.counts, []))
+        assert found.gain.mean == pytest.approx(0.2, abs=1e-6)
+        assert found.personal.mean == pytest.approx(0.2 * (1 - theirs), abs=1e-6)
+        assert found.personal.items == 4
+        assert -0.2 in [round(size, 6) for size in vectors]  # at the strength of the user's own
+
+    @pytest.mark.parametrize("gives", [0.3, -0.3])
+    def test_their_tilt_is_given_the_strength_that_suits_the_user(self, gives: float) -> None:
+        engine = ScriptedEngine(
+            lambda job: -3 + size_of(job),
+            tilted=lambda tilt: gives * tilt if tilt < 1.2 else 0.0,
+        )
+        found = engine.calibrate(engine.counts, placebo=Placebo([], engine.counts, []))
+        # All four folds of theirs have a value of 1.12: with half of the strength, 0.56.
+        value = float(engine.counts.values()[0])
+        best = gives * value if gives > 0 else 0.0
+        assert value == pytest.approx(1.12, abs=0.01)
+        assert found.gain.mean - found.personal.mean == pytest.approx(best, abs=1e-5)
+
+    def test_their_phrases_count_too(self) -> None:
+        engine = ScriptedEngine(lambda job: -3 - size_of(job))
+        same = [text.response for text in engine.texts]
+        found = engine.calibrate(None, 2, placebo=Placebo([], engine.counts, same))
+        # Theirs are of all four texts where the user's are of three.
+        assert -0.2 < found.personal.mean < 0
+        strange = [[token + 1000 for token in text] for text in same]
+        found = engine.calibrate(None, 2, placebo=Placebo([], engine.counts, strange))
+        assert found.personal == found.gain
+
+    def test_against_oneself_nothing_is_personal(self, tiny_engine: Engine) -> None:
+        rng = np.random.default_rng(0)
+        words = rng.integers(FIRST_WORD, N_VOCAB, 5)
+        texts = [replace(t, response=rng.choice(words, 12).tolist()) for t in random_texts(8)]
+        counts, carriers = counts_of(tiny_engine, texts, QUARTERS), random_carriers(8)
+        themselves = Placebo(carriers, counts, [text.response for text in texts])
+        found = calibrate(tiny_engine, texts, QUARTERS, carriers, counts, 2, placebo=themselves)
+        assert found.gain is not None
+        assert found.personal is not None
+        assert found.gain.low > 0
+        assert found.personal.mean <= 0  # they are not held out
 
     def test_two_texts_are_enough(self, tiny_engine: Engine) -> None:
         found = calibrate(
@@ -922,8 +1053,12 @@ def test_a_planted_phrase_is_found(tiny_engine: Engine) -> None:
         assert without.gain.mean < found.gain.mean - 0.1
 
 
-def test_a_planted_direction_is_found(tiny_engine: Engine, tiny_f32: TinyModel) -> None:
+def test_a_planted_direction_is_found(
+    tiny_engine: Engine, tiny_f32: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The person is the model itself, steered: its carrier is found among others."""
+    # A random model knows no plain texts, and any direction makes them another thing.
+    monkeypatch.setattr("steerx_edge.calibration.MOST_HARM", np.inf)
     planted, other, _ = random_carriers(8)
     planted = replace(planted, layer=3, norm=60.0)
     direction = planted.direction()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
-from steerx_edge.directions import mean_direction, median_norms
+from steerx_edge.directions import Estimate, direction_of, mean_direction, median_norms
 from steerx_edge.errors import SteerxError
 
 
@@ -67,6 +68,68 @@ def test_opposite_differences_give_the_opposite_direction() -> None:
 def test_no_direction_is_an_error_that_says_what_to_do(differences: np.ndarray) -> None:
     with pytest.raises(SteerxError, match=r"no direction to steer in\. Use more texts"):
         mean_direction(differences)
+
+
+ESTIMATES: tuple[Estimate, ...] = ("mean", "pca", "logistic")
+
+
+def flat_differences(seed: int = 0, items: int = 9, n_embd: int = 40) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    scale = rng.gamma(1, 1, (1, n_embd))
+    return (scale * (0.4 + rng.normal(size=(items, n_embd)))).astype(np.float32)
+
+
+def unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_principal_component_is_that_of_both_signs_towards_the_mean(seed: int) -> None:
+    differences = flat_differences(seed)
+    both = np.concatenate([differences, -differences]).astype(np.float64)
+    component = np.linalg.eigh(np.cov(both.T))[1][:, -1]
+    component *= np.sign(component @ differences.mean(axis=0))
+    np.testing.assert_allclose(direction_of(differences, "pca"), component, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_logistic_direction_is_that_of_scikit_learn(seed: int) -> None:
+    differences = flat_differences(seed)
+    scaled = differences / np.sqrt((differences.astype(np.float64) ** 2).sum(axis=1).mean())
+    both, signs = np.concatenate([scaled, -scaled]), np.repeat([1, 0], len(scaled))
+    # Its loss has every difference twice, so that a penalty of 0.1 is 1 / (2 * 5).
+    model = LogisticRegression(C=5.0, fit_intercept=False, tol=1e-10, max_iter=10_000)
+    normal = model.fit(both, signs).coef_[0]
+    np.testing.assert_allclose(direction_of(differences, "logistic"), unit(normal), atol=1e-5)
+
+
+@pytest.mark.parametrize("estimate", ESTIMATES)
+def test_an_estimate_keeps_its_length_scale_and_sign(estimate: Estimate) -> None:
+    differences = flat_differences()
+    direction = direction_of(differences, estimate)
+    assert (direction.shape, direction.dtype) == ((40,), np.float32)
+    assert np.linalg.norm(direction) == pytest.approx(1, abs=1e-6)
+    assert direction @ differences.mean(axis=0) > 0
+    for scale in (1e-6, 1e6):
+        scaled = differences * np.float32(scale)
+        np.testing.assert_allclose(direction_of(scaled, estimate), direction, atol=1e-5)
+    np.testing.assert_allclose(direction_of(-differences, estimate), -direction, atol=1e-6)
+    alike = np.stack([differences[0]] * 4)
+    np.testing.assert_allclose(direction_of(alike, estimate), unit(differences[0]), atol=1e-5)
+    np.testing.assert_allclose(direction_of(alike[:1], estimate), unit(differences[0]), atol=1e-5)
+
+
+def test_estimates_differ() -> None:
+    found = [direction_of(flat_differences(), estimate) for estimate in ESTIMATES]
+    assert found[0].tolist() == mean_direction(flat_differences()[:, None])[0].tolist()
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert found[one] @ found[other] < 0.9999
+
+
+@pytest.mark.parametrize("estimate", ESTIMATES)
+def test_without_a_direction_there_is_no_estimate(estimate: Estimate) -> None:
+    with pytest.raises(SteerxError, match="no direction to steer in"):
+        direction_of(np.array([[1, 2], [-1, -2]], np.float32), estimate)
 
 
 def test_median_norms_are_over_the_rows_of_all_items_together() -> None:

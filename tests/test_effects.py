@@ -101,6 +101,39 @@ class TestAblate:
         assert not ablation.effects.nats.any()
         np.testing.assert_array_equal(ablation.treatment, ablation.control)
 
+    def test_against_placebo_texts_the_control_arm_has_these(
+        self, engine: Engine, tiny_f32: TinyModel
+    ) -> None:
+        placebo = [HistoryItem("Nothing is ever late here."), HistoryItem("It rained.", "Why?")]
+        ablation = only(ablate(engine, [ITEM], COMPANIONS, LAYERS, placebo))
+        response = engine.tokenize(ITEM.response)
+        arms = [
+            reference_arm(
+                tiny_f32, engine.prompt(messages_for(ITEM.request, history=history)), response
+            )
+            for history in (COMPANIONS, placebo, [])
+        ]
+        nats = arms[0][0] - arms[1][0]
+        np.testing.assert_allclose(ablation.effects.nats, nats, atol=2e-4)
+        read = (ablation.treatment, ablation.control, ablation.alone)
+        for rows, (_, expected) in zip(read, arms, strict=True):
+            np.testing.assert_allclose(rows, expected[list(LAYERS)], atol=2e-4)
+        empty = only(ablate(engine, [ITEM], COMPANIONS, LAYERS))
+        np.testing.assert_allclose(ablation.expected, empty.expected, atol=1e-4)
+        np.testing.assert_allclose(ablation.alone, empty.control, atol=1e-5)
+        assert np.abs(ablation.effects.nats - empty.effects.nats).max() > 0.1
+
+    def test_the_users_own_texts_as_a_placebo_have_no_effect(self, engine: Engine) -> None:
+        ablation = only(ablate(engine, [ITEM], COMPANIONS, LAYERS, COMPANIONS))
+        np.testing.assert_allclose(ablation.effects.nats, 0, atol=1e-5)
+        np.testing.assert_allclose(ablation.treatment, ablation.control, atol=1e-5)
+
+    def test_without_companions_a_placebo_is_set_against_nothing(self, engine: Engine) -> None:
+        ablation = only(ablate(engine, [ITEM], [], LAYERS, COMPANIONS))
+        other = only(ablate(engine, [ITEM], COMPANIONS, LAYERS))
+        np.testing.assert_allclose(ablation.effects.nats, -other.effects.nats, atol=1e-4)
+        np.testing.assert_allclose(ablation.treatment, other.control, atol=1e-4)
+
     def test_items_of_a_fold_are_as_alone(self, engine: Engine) -> None:
         others = [HistoryItem("Off it went!", "Where?"), HistoryItem("It was dark. So dark.")]
         together = ablate(engine, [ITEM, *others], COMPANIONS, LAYERS)

@@ -18,7 +18,7 @@ from models import TinyModel
 from models.operations import log_softmax
 from models.vocabulary import train_vocabulary
 from steerx_edge.analysis import AnalysisContext, Continuation, Pass, PassResult
-from steerx_edge.calibration import Calibration, Setting
+from steerx_edge.calibration import Calibration, Setting, Text
 from steerx_edge.control_vector import check_layers
 from steerx_edge.description import fixed_description, style_facts, why_unusable
 from steerx_edge.effects import Effects, word_effects
@@ -26,11 +26,21 @@ from steerx_edge.engine import Engine
 from steerx_edge.errors import HistoryError, ModelError, SteerxError
 from steerx_edge.history import HistoryItem
 from steerx_edge.interventions import Add
-from steerx_edge.learning import Settings, _cut, default_layers, folds_of, learn
+from steerx_edge.learning import (
+    Settings,
+    _cut,
+    carriers_of,
+    default_layers,
+    folds_of,
+    learn,
+    placebo_of,
+    read_items,
+)
 from steerx_edge.phrases import NOTHING, START, weigh_grams
-from steerx_edge.profile import Entry, Gain, Phrases, Profile
+from steerx_edge.placebo import placebo_items
+from steerx_edge.profile import Entry, Gain, Phrases, Profile, WithHistory
 from steerx_edge.prompts import messages_for
-from steerx_edge.tilt import SMOOTHING
+from steerx_edge.tilt import ABSENT, SMOOTHING
 from steerx_edge.version import __version__
 
 END_OF_TEXT = train_vocabulary().eos
@@ -266,6 +276,9 @@ class TestProfile:
             "backbones": "stylevector, context-contrast",
             "selection": "weighted",
             "described": False,
+            "control": "empty",
+            "estimate": "mean",
+            "generic": "kept",
             "max_weight": 2.5,
             "tilt": True,
             "phrases": "shared",
@@ -362,13 +375,16 @@ class TestCalibrated:
         self, tiny_engine: Engine, tiny_f32: TinyModel, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         given: list[Any] = []
-        gain = Gain(0.5, 0.25, 0.75, len(HISTORY))
+        beside: dict[str, Any] = {}
+        gain, personal, more = (Gain(x, x / 2, 1.5 * x, len(HISTORY)) for x in (0.5, 0.2, 0.1))
 
-        def chosen(*arguments: Any, done: Callable[[int, int], None]) -> Calibration:
+        def chosen(*arguments: Any, done: Callable[[int, int], None], **others: Any) -> Calibration:
             given.extend(arguments)
+            beside.update(others)
             done(1, 1)
             # The upper block is named first: a profile has them in increasing order.
-            return Calibration(Setting(((3, 0.25), (0, 0.5)), 0.75, 0.03), gain)
+            setting = Setting(((3, 0.25), (0, 0.5)), 0.75, 0.03)
+            return Calibration(setting, gain, personal, Setting(((3, 0.125),), 0.5, 0.3), more)
 
         monkeypatch.setattr("steerx_edge.learning.calibrate", chosen)
         settings = Settings(layers=(1, 3))
@@ -398,6 +414,7 @@ class TestCalibrated:
         np.testing.assert_allclose(counts.expected, expected, atol=1e-4)
 
         values = np.log((used.sum(axis=0) + SMOOTHING) / (expected.sum(axis=0) + SMOOTHING))
+        values[values < 0] *= ABSENT
         kept = np.flatnonzero(np.abs(values) > 0.05)
         assert entry.tilt is not None
         assert entry.tilt.tokens.tolist() == kept.tolist()
@@ -413,6 +430,61 @@ class TestCalibrated:
         for place, carrier in enumerate((carriers[0], carriers[3])):
             np.testing.assert_array_equal(entry.directions[place], carrier.direction())
             assert entry.norms[place] == np.float32(carrier.norm)
+        assert entry.personal == personal
+        assert entry.with_history == WithHistory([0, 0.125], 0.5, 0.3, more)
+
+        # With texts in the prompt: the companions of the fold. And what placebo authors make.
+        for j, text in enumerate(beside["prompted"]):
+            (companion,) = seen[j]
+            context = messages_for(HISTORY[j].request, history=[HISTORY[companion]])
+            assert text == Text(tiny_engine.prompt(context), texts[j].response)
+        others = beside["placebo"]
+        assert [(each.source, each.layer) for each in others.carriers] == places
+        longest = max(16, int(np.median([len(text.response) for text in texts])))
+        assert len(others.texts) == 12
+        assert {len(tokens) for tokens in others.texts} <= {longest - 1, longest}
+        assert others.tilt.used.sum() == sum(map(len, others.texts))
+
+    def test_placebo_authors_may_stand_in_the_control_arm(
+        self, tiny_engine: Engine, tiny_f32: TinyModel
+    ) -> None:
+        layers = (1, 3)
+        settings = dataclasses.replace(CONTRAST, described=False, control="placebo")
+        reading = read_items(tiny_engine, HISTORY, layers, settings)
+        for j, (item, contrast) in enumerate(zip(HISTORY, reading.contrasts, strict=True)):
+            (fold,) = (fold for fold in reading.folds if j in fold.members)
+            (companion,) = (HISTORY[i] for i in fold.companions)
+            n_tokens = len(tiny_engine.tokenize(companion.response))
+            first = placebo_items()[0]
+            placebo = HistoryItem(_cut(tiny_engine, first.response, n_tokens), first.request)
+            arms = [
+                reference_arm(
+                    tiny_f32,
+                    tiny_engine.prompt(messages_for(item.request, history=history)),
+                    tiny_engine.tokenize(item.response),
+                    layers,
+                )
+                for history in ([companion], [placebo], [])
+            ]
+            np.testing.assert_allclose(contrast.effects.nats, arms[0][0] - arms[1][0], atol=3e-4)
+            rows = (contrast.treatment, contrast.control, contrast.alone)
+            for pooled, (_, expected) in zip(rows, arms, strict=True):
+                np.testing.assert_allclose(pooled, expected[:, :-1].mean(axis=1), atol=1e-3)
+        carriers = carriers_of(tiny_engine, reading, None, layers, settings)
+        differences = [
+            contrast.treatment[1] - contrast.control[1] for contrast in reading.contrasts
+        ]
+        np.testing.assert_allclose(carriers[1].differences, np.stack(differences), atol=1e-6)
+
+    def test_what_placebo_authors_share_may_be_removed(self, tiny_engine: Engine) -> None:
+        layers, settings = (1, 3), Settings(generic="removed")
+        entry = only_entry(
+            learn(tiny_engine, HISTORY, dataclasses.replace(FAST, generic="removed", layers=layers))
+        )
+        reading = read_items(tiny_engine, HISTORY, layers, settings)
+        placebo = placebo_of(tiny_engine, reading, layers, settings)
+        theirs = np.stack([each.direction() for each in placebo.carriers[:2]])
+        np.testing.assert_allclose((entry.directions * theirs).sum(axis=1), 0, atol=1e-5)
 
     @pytest.mark.parametrize(
         "setting",
@@ -989,7 +1061,14 @@ class TestProgress:
         learn(tiny_engine, HISTORY, Settings(), progress=lambda *call: calls.append(call))
         steps = [what for what, _ in itertools.groupby(call[0] for call in calls)]
         backbones = ["stylevector", "context-contrast"]
-        assert steps == ["effects", "description", *backbones, "calibration", "done"]
+        assert steps == [
+            "effects",
+            "description",
+            "placebo authors",
+            *backbones,
+            "calibration",
+            "done",
+        ]
         for step in steps:
             done = [call[1] for call in calls if call[0] == step]
             (of,) = {call[2] for call in calls if call[0] == step}
@@ -1000,8 +1079,8 @@ class TestProgress:
             ("effects", done, 4) for done in range(4)
         ]
         # Two backbones on two layers; then those around the best, each on four texts and three
-        # plain ones; and the guard.
-        assert [call[1:] for call in calls if call[0] == "calibration"][-1] == (64, 64)
+        # plain ones; two with texts in the prompt; and the guard.
+        assert [call[1:] for call in calls if call[0] == "calibration"][-1] == (78, 78)
         assert calls[-1] == ("done", 1, 1)
 
     def test_without_calibration_there_is_no_such_step(self, tiny_engine: Engine) -> None:

@@ -30,6 +30,7 @@ from steerx_edge.profile import (
     Phrases,
     Profile,
     Tilt,
+    WithHistory,
     Word,
     _decode,
     _encode,
@@ -70,6 +71,16 @@ def some_phrases(**changes: Any) -> Phrases:
     return Phrases(**{**learned, **changes})
 
 
+def with_history(n_layers: int = 3, **changes: Any) -> WithHistory:
+    learned: dict[str, Any] = {
+        "strengths": np.linspace(0.2, 0.1, n_layers, dtype=np.float32),
+        "tilt": 0.25,
+        "phrases": 0.3,
+        "gain": Gain(0.02, 0.01, 1 / 3, 16),
+    }
+    return WithHistory(**{**learned, **changes})
+
+
 def an_entry(**changes: Any) -> Entry:
     model = changes.pop("model", a_model())
     layers = changes.get("layers", (2, 3, 5))
@@ -90,6 +101,12 @@ def an_entry(**changes: Any) -> Entry:
         "tilt": a_tilt(),
         "phrases": some_phrases(),
         "gain": Gain(0.05, -0.01, 0.1 + 0.2, 16),
+        "personal": Gain(0.04, -0.02, 0.1, 16),
+        "with_history": with_history(
+            len(layers),
+            tilt=0.25 if changes.get("tilt", True) else 0,
+            phrases=0.3 if changes.get("phrases", True) else 0,
+        ),
         "rows": "generated",
         "counts": {"items": 16, "tokens": 1930, "anchors": 74},
         "settings": {
@@ -106,7 +123,8 @@ def an_entry(**changes: Any) -> Entry:
 
 
 def a_profile() -> Profile:
-    nothing = {"strengths": np.zeros(3), "tilt": None, "phrases": None, "gain": None}
+    nothing: dict[str, Any] = {"strengths": np.zeros(3), "tilt": None, "phrases": None}
+    nothing |= {"gain": None, "personal": None, "with_history": None}
     return Profile((an_entry(), an_entry(model=a_model("b", name="Other"), **nothing)))
 
 
@@ -219,6 +237,33 @@ def test_numpy_scalars_and_lists_become_plain_values(path: Path) -> None:
     assert repr(entry.gain) == "Gain(mean=0.5, low=0.0, high=1.0, items=3)"
     Profile((entry,)).save(path)
     assert Profile.load(path).entries == (entry,)
+
+
+def test_beside_history_its_strengths_take_the_place_of_the_others() -> None:
+    entry = an_entry()
+    beside = entry.beside_history()
+    assert beside.strengths.tolist() == with_history().strengths.tolist()
+    assert entry.tilt is not None
+    assert beside.tilt == replace(entry.tilt, strength=0.25)
+    assert entry.phrases is not None
+    assert beside.phrases == replace(entry.phrases, strength=0.3)
+    expected = {"strengths": beside.strengths, "tilt": beside.tilt, "phrases": beside.phrases}
+    assert beside == replace(entry, **expected, with_history=None)
+    assert beside.beside_history() is beside
+
+
+def test_beside_history_there_may_be_nothing_to_add() -> None:
+    nothing = with_history(strengths=np.zeros(3), tilt=0, phrases=0)
+    beside = an_entry(with_history=nothing).beside_history()
+    assert not beside.vectors().any()
+    assert beside.tilt_bias() == {}
+    assert beside.phrases is not None
+    assert beside.phrases.book() is None
+
+
+def test_without_strengths_for_that_it_is_the_entry_itself() -> None:
+    entry = an_entry(with_history=None)
+    assert entry.beside_history() is entry
 
 
 def test_layout_is_for_reading(path: Path) -> None:
@@ -343,8 +388,9 @@ def test_entries_cannot_be_changed() -> None:
 
 
 def test_equality_sees_every_field() -> None:
-    entry = an_entry()
-    assert entry == an_entry()
+    alone = with_history(tilt=0, phrases=0)  # so that there may be no tilt and no phrases
+    entry = an_entry(with_history=alone)
+    assert entry == an_entry(with_history=alone)
     assert entry != "entry"
     changes: dict[str, Any] = {
         "model": a_model("c"),
@@ -358,6 +404,8 @@ def test_equality_sees_every_field() -> None:
         "tilt": None,
         "phrases": None,
         "gain": None,
+        "personal": None,
+        "with_history": None,
         "rows": "all",
         "counts": {},
         "settings": {},
@@ -775,6 +823,26 @@ def test_objects_made_in_python_are_checked_like_files() -> None:
         (lambda: an_entry(tilt={3: 0.5}), "tilt is an object with 1 keys; expected a Tilt"),
         (lambda: an_entry(phrases={3: 5}), "phrases is an object with 1 keys; expected a Phrases"),
         (lambda: an_entry(gain=0.5), "gain is 0.5; expected a Gain"),
+        (lambda: an_entry(personal=0.5), "personal is 0.5; expected a Gain"),
+        (lambda: an_entry(with_history=0.5), "with_history is 0.5; expected a WithHistory"),
+        (
+            lambda: an_entry(with_history=with_history(2)),
+            "with_history.strengths is an array of float32 of shape (2,); expected one for each",
+        ),
+        (
+            lambda: an_entry(with_history=with_history(strengths=[0, 0, -1])),
+            "with_history.strengths[2] is -1.0; expected",
+        ),
+        (
+            lambda: an_entry(tilt=None, with_history=with_history()),
+            "with_history.tilt is 0.25; expected 0, as there is no tilt",
+        ),
+        (
+            lambda: an_entry(phrases=None, with_history=with_history()),
+            "with_history.phrases is 0.3; expected 0, as there is no phrases",
+        ),
+        (lambda: with_history(tilt=-1), "tilt is -1; expected a finite number, at least 0"),
+        (lambda: with_history(gain=None), "gain is None; expected a Gain"),
         (lambda: Gain(0.0, 0.2, 0.1, 4), "low is 0.2; expected at most high, 0.1"),
         (lambda: a_tilt(tokens=[]), "tokens is a list of 0 values; expected an array of integers"),
         (lambda: a_tilt(tokens=np.zeros(0, int)), "expected a list of token ids, at least one"),
@@ -1184,6 +1252,7 @@ def test_the_docs_name_every_field(document: Json) -> None:
     names += [f"model.{name}" for name in entry["model"]]
     names += [f"description.{name}" for name in entry["description"]]
     names += [f"words[].{name}" for name in entry["words"][0]]
-    names += [f"{part}.{name}" for part in ("gain", "tilt", "phrases") for name in entry[part]]
+    parts = ("gain", "with_history", "tilt", "phrases")
+    names += [f"{part}.{name}" for part in parts for name in entry[part]]
     names += entry["directions"]
     assert [name for name in names if f"`{name}`" not in docs] == []

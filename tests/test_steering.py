@@ -7,6 +7,7 @@ import re
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from models.operations import log_softmax
 from steerx_edge.errors import ProfileError, SteerxError
 from steerx_edge.models import identify
 from steerx_edge.phrases import weigh_grams
-from steerx_edge.profile import Description, Entry, Phrases, Profile, Tilt
+from steerx_edge.profile import Description, Entry, Gain, Phrases, Profile, Tilt, WithHistory
 from steerx_edge.steering import steer
 from tests.phrases_reference import with_phrases
 
@@ -63,6 +64,8 @@ def a_profile(
         tilt=tilt,
         phrases=phrases,
         gain=None,
+        personal=None,
+        with_history=None,
         rows=rows,
         counts={},
         settings={},
@@ -196,6 +199,30 @@ def test_steering_changes_what_is_said_more_and_less_and_the_other_way(
         for steering.strength in (0.25, 1.0, -1.0):
             said[steering.strength] = tuple(greedy(llama, prompt))
     assert len(set(said.values())) == 4
+
+
+@pytest.mark.parametrize("rows", ["generated", "all"])
+def test_with_texts_in_the_prompt_the_strengths_for_that_are_at_work(
+    llama: Llama, prompt: list[int], rows: Rows
+) -> None:
+    tilt = Tilt(np.arange(300, 310), np.linspace(-2, 2, 10), 1.0)
+    (entry,) = a_profile(llama, tilt=tilt, rows=rows).entries
+    beside = WithHistory([0.25, 0.5], 0.5, 0, Gain(0.1, 0.05, 0.2, 4))
+    profile = Profile((replace(entry, with_history=beside),))
+    said = []
+    for given, with_history in (
+        (Profile((profile.entries[0].beside_history(),)), False),
+        (profile, True),
+        (profile, False),
+        (Profile((entry,)), True),
+        (Profile((entry,)), False),
+    ):
+        with steer(llama, given, with_history=with_history):
+            said.append(greedy_with_logits(llama, prompt)[1])
+    np.testing.assert_array_equal(said[1], said[0])
+    assert np.abs(said[1] - said[2]).max() > 0.1
+    for same in said[3:]:  # which has no strengths for that
+        np.testing.assert_array_equal(same, said[2])
 
 
 @pytest.mark.parametrize("rows", ["generated", "all"])

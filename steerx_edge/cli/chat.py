@@ -74,7 +74,7 @@ def chat(
         return entry.description.text if describe else ""
 
     conversation = _Conversation(engine, system, past, description(profile))
-    steering = steer(engine.llama, profile, strength)
+    steering = steer(engine.llama, profile, strength, with_history=past is not None)
     if sys.stdin.isatty():
         click.echo(f"{engine.model_id.name}, as {profile_path} writes. /help helps.", err=True)
     while (data := _read_line()) is not None:
@@ -92,7 +92,9 @@ def chat(
                 changed = Profile.load(argument.strip())
                 conversation.description = description(changed)  # refuses other models' profiles
                 steering.clear()
-                steering = steer(engine.llama, changed, steering.strength)
+                steering = steer(
+                    engine.llama, changed, steering.strength, with_history=past is not None
+                )
                 click.echo(f"Writing as {argument.strip()}.", err=True)
             elif command.startswith("/"):
                 click.echo(HELP, err=True)

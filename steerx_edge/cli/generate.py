@@ -114,7 +114,7 @@ def generate(
     if no_steer or (compare and added):
         answer(tokens, f"with {' and '.join(added)} in the prompt")
     if not no_steer:
-        with steer(engine.llama, profile, strength):
+        with steer(engine.llama, profile, strength, with_history=bool(shown)):
             answer(
                 tokens, f"with {'that and ' if added else ''}{profile_path}, strength {strength:g}"
             )

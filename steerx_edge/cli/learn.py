@@ -12,7 +12,7 @@ import click
 from steerx_edge.cli.common import FiniteFloat, model_options, open_engine
 
 if TYPE_CHECKING:
-    from steerx_edge.profile import Entry, Profile
+    from steerx_edge.profile import Entry, Gain, Profile
 
 _SHOWN_WORDS = 12
 _CTX_SIZE = 256  # of a context that is never used: learning has its own
@@ -213,15 +213,31 @@ def _carried(entry: Entry) -> str:
         does.append(f"steers {' and '.join(steered)} of the residual norm")
     if bias := entry.tilt_bias():
         does.append(f"makes {len(bias)} tokens more or less probable")
-    if entry.phrases:
+    if entry.phrases and entry.phrases.strength:
         does.append(f"knows {len(entry.phrases.weights)} of your phrases")
     said = f"It {', and '.join(does) or 'changes nothing: its strengths are 0'}."
     if entry.gain is None:
         return said
-    gave = (
-        f"{entry.gain.mean:+.3f} nats/token (95% interval {entry.gain.low:+.3f} to "
-        f"{entry.gain.high:+.3f}), measured on {entry.gain.items} texts held out."
-    )
+    measured = f"measured on {entry.gain.items} texts held out"
     if not does:
-        return f"No reliable preference found: the best setting gave {gave}\n{said}"
-    return f"{said}\nExpected gain: {gave}"
+        return (
+            f"No reliable preference found: the best setting gave {_shown(entry.gain)}, "
+            f"{measured}.\n{said}"
+        )
+    said += f"\nExpected gain: {_shown(entry.gain)}, {measured}."
+    if entry.personal:
+        said += (
+            f"\nOf it your own: {_shown(entry.personal)}; the rest other authors' texts give, too."
+        )
+    if entry.with_history:
+        beside = entry.with_history
+        helps = beside.gain.low > 0
+        said += (
+            f"\nWith texts of yours in the prompt (generate --history), over these alone: "
+            f"{_shown(beside.gain)}{'' if helps else '; so it then changes nothing'}."
+        )
+    return said
+
+
+def _shown(gain: Gain) -> str:
+    return f"{gain.mean:+.3f} nats/token (95% interval {gain.low:+.3f} to {gain.high:+.3f})"

@@ -191,7 +191,7 @@ class Evaluator:
             "own": [_Condition(own)],
             "generic": [_Condition(entry) for entry in generic],
             "swapped": [_Condition(self._own(other, method))] if other else [],
-            "prompt + own": [_Condition(own, history=user.history)],
+            "prompt + own": [_Condition(own.beside_history(), history=user.history)],
         }
         return {arm: conditions for arm, conditions in arms.items() if conditions}
 

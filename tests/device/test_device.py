@@ -475,6 +475,8 @@ def test_steer(model: Model, engine: Engine) -> None:
         tilt=None,
         phrases=None,
         gain=None,
+        personal=None,
+        with_history=None,
         rows="generated",
         counts={},
         settings={},
