@@ -21,14 +21,15 @@ import numpy as np
 
 from steerx_edge import Engine, HistoryItem, Settings
 from steerx_edge.analysis import Pass
-from steerx_edge.calibration import Carrier
+from steerx_edge.carriers import Carrier, carriers_of, placebo_of
 from steerx_edge.description import describe, style_facts
 from steerx_edge.effects import bootstrap_mean_interval, word_effects
 from steerx_edge.evaluation import Plan, read_sample
 from steerx_edge.evaluation.sample import drawn_items
 from steerx_edge.interventions import Add
-from steerx_edge.learning import carriers_of, default_layers, placebo_of, read_items
+from steerx_edge.learning import default_layers
 from steerx_edge.prompts import messages_for
+from steerx_edge.reading import read_items
 
 WAYS = {
     "mean": Settings(described=False),

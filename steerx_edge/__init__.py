@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from steerx_edge.engine import Engine
     from steerx_edge.errors import HistoryError, ModelError, ProfileError, SteerxError
     from steerx_edge.history import HistoryItem, User, read_history, read_users
-    from steerx_edge.learning import Settings, learn
-    from steerx_edge.profile import Description, Entry, Gain, Profile, Tilt, Word
+    from steerx_edge.learning import learn
+    from steerx_edge.profile import Description, Entry, Gain, Profile, Tilt, WithHistory, Word
+    from steerx_edge.settings import Settings
     from steerx_edge.steering import Steering, steer
     from steerx_edge.version import __version__
 
@@ -21,8 +22,9 @@ _HOMES = {
     "engine": ("Engine",),
     "errors": ("HistoryError", "ModelError", "ProfileError", "SteerxError"),
     "history": ("HistoryItem", "User", "read_history", "read_users"),
-    "learning": ("Settings", "learn"),
-    "profile": ("Description", "Entry", "Gain", "Profile", "Tilt", "Word"),
+    "learning": ("learn",),
+    "profile": ("Description", "Entry", "Gain", "Profile", "Tilt", "WithHistory", "Word"),
+    "settings": ("Settings",),
     "steering": ("Steering", "steer"),
     "version": ("__version__",),
 }
@@ -42,6 +44,7 @@ __all__ = [
     "SteerxError",
     "Tilt",
     "User",
+    "WithHistory",
     "Word",
     "__version__",
     "learn",

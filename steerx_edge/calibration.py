@@ -8,23 +8,24 @@ text of nobody's is taken.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from steerx_edge.analysis import Continuation, Pass, asked_for
-from steerx_edge.directions import Estimate, direction_of, has_direction
 from steerx_edge.effects import bootstrap_mean_interval
 from steerx_edge.interventions import Add
 from steerx_edge.phrases import Mixed, PhraseBook, weigh_grams
 from steerx_edge.profile import Gain
 from steerx_edge.prompts import messages_for
+from steerx_edge.reading import Text
 from steerx_edge.tilt import TiltCounts
 
 if TYPE_CHECKING:
+    from steerx_edge.carriers import Carrier, Placebo
     from steerx_edge.engine import Engine
 
 STRENGTH = 0.1
@@ -55,56 +56,6 @@ _BESIDE = (0.5, 1.0)
 _GUARDED_TEXTS, _GUARDED_TOKENS = 4, 48
 _MOST_REPEATED = 0.1  # share of repeated 4-grams that may be added
 _WEAKER, _ATTEMPTS = 0.7, 4
-_LEAST_LEFT = 1e-3  # of a unit direction
-
-
-@dataclass(frozen=True)
-class Text:
-    """A text of the user with its request, as tokens."""
-
-    context: list[int]
-    response: list[int]
-
-
-@dataclass(frozen=True)
-class Carrier:
-    """What can be added after one block.
-
-    Args:
-        source: which backbone.
-        layer: 0-based.
-        differences: (item, n_embd).
-        norm: median length of the residual rows there.
-        contexts: of an item, the other items that stood in its context when it was read.
-        estimate: how a direction is made of the differences.
-        generic: (n_embd,) a direction that is taken out of it, of unit length, or None.
-    """
-
-    source: str
-    layer: int
-    differences: NDArray[np.float32]
-    norm: float
-    contexts: Mapping[int, frozenset[int]] = field(default_factory=dict)
-    estimate: Estimate = "mean"
-    generic: NDArray[np.float32] | None = None
-
-    def direction(self, items: Sequence[int] | None = None) -> NDArray[np.float32]:
-        """Of unit length, (n_embd,), from items that have seen no others than these; None for all.
-
-        0 where these cancel out, or there are none.
-        """
-        chosen = self.differences
-        if items is not None:
-            seen = set(items)
-            chosen = chosen[[j for j in items if self.contexts.get(j, frozenset()) <= seen]]
-        if not len(chosen) or not has_direction(chosen):
-            return np.zeros(chosen.shape[1], np.float32)
-        direction = direction_of(chosen, self.estimate)
-        if self.generic is not None:
-            direction = direction - (direction @ self.generic) * self.generic
-            length = float(np.linalg.norm(direction))
-            direction = direction / length if length > _LEAST_LEFT else 0 * direction
-        return direction
 
 
 @dataclass(frozen=True)
@@ -139,14 +90,6 @@ class Calibration:
     personal: Gain | None = None
     with_history: Setting = Setting()
     gain_with_history: Gain | None = None
-
-
-class Placebo(NamedTuple):
-    """What other people's texts make, in the same way: see placebo.py."""
-
-    carriers: Sequence[Carrier]
-    tilt: TiltCounts
-    texts: Sequence[Sequence[int]]
 
 
 class Calibrator:

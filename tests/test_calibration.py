@@ -19,17 +19,16 @@ from steerx_edge.calibration import (
     STRENGTH,
     TILTS,
     Calibrator,
-    Carrier,
-    Placebo,
     Setting,
-    Text,
     calibrate,
     repeated_four_grams,
 )
+from steerx_edge.carriers import Carrier, Placebo
 from steerx_edge.directions import direction_of
 from steerx_edge.engine import Engine
 from steerx_edge.interventions import Add
 from steerx_edge.prompts import messages_for
+from steerx_edge.reading import Text
 from steerx_edge.tilt import TiltCounts
 from tests.phrases_reference import with_phrases
 from tests.steered_reference import steered_forward

@@ -39,10 +39,11 @@ from steerx_edge.evaluation.sample import drawn_items, stranger
 from steerx_edge.evaluation.text_metrics import Attribution, overlap, repeats
 from steerx_edge.history import HistoryItem, User
 from steerx_edge.interventions import Add
-from steerx_edge.learning import Settings, learn
+from steerx_edge.learning import learn
 from steerx_edge.profile import Description, Entry, ModelId, Phrases, Profile, Tilt
 from steerx_edge.prompts import messages_for
 from steerx_edge.retrieval import Retriever
+from steerx_edge.settings import Settings
 
 WORDS = ("kettle", "rabbit", "daisy", "clock")
 

@@ -18,7 +18,8 @@ from models import TinyModel
 from models.operations import log_softmax
 from models.vocabulary import train_vocabulary
 from steerx_edge.analysis import AnalysisContext, Continuation, Pass, PassResult
-from steerx_edge.calibration import Calibration, Setting, Text
+from steerx_edge.calibration import Calibration, Setting
+from steerx_edge.carriers import carriers_of, placebo_of
 from steerx_edge.control_vector import check_layers
 from steerx_edge.description import fixed_description, style_facts, why_unusable
 from steerx_edge.effects import Effects, word_effects
@@ -26,20 +27,13 @@ from steerx_edge.engine import Engine
 from steerx_edge.errors import HistoryError, ModelError, SteerxError
 from steerx_edge.history import HistoryItem
 from steerx_edge.interventions import Add
-from steerx_edge.learning import (
-    Settings,
-    _cut,
-    carriers_of,
-    default_layers,
-    folds_of,
-    learn,
-    placebo_of,
-    read_items,
-)
+from steerx_edge.learning import default_layers, learn
 from steerx_edge.phrases import NOTHING, START, weigh_grams
 from steerx_edge.placebo import placebo_items
 from steerx_edge.profile import Entry, Gain, Phrases, Profile, WithHistory
 from steerx_edge.prompts import messages_for
+from steerx_edge.reading import Text, cut, folds_of, read_items
+from steerx_edge.settings import Settings
 from steerx_edge.tilt import ABSENT, SMOOTHING
 from steerx_edge.version import __version__
 
@@ -456,7 +450,7 @@ class TestCalibrated:
             (companion,) = (HISTORY[i] for i in fold.companions)
             n_tokens = len(tiny_engine.tokenize(companion.response))
             first = placebo_items()[0]
-            placebo = HistoryItem(_cut(tiny_engine, first.response, n_tokens), first.request)
+            placebo = HistoryItem(cut(tiny_engine, first.response, n_tokens), first.request)
             arms = [
                 reference_arm(
                     tiny_f32,
@@ -663,19 +657,19 @@ class TestHistory:
     ) -> None:
         engine = {"tiny": tiny_engine, "real": smollm2_engine}[model]
         tokens = engine.tokenize(text)
-        assert _cut(engine, text, len(tokens)) == text
+        assert cut(engine, text, len(tokens)) == text
         for n_tokens in range(1, len(tokens)):
-            cut = _cut(engine, text, n_tokens)
-            assert text.startswith(cut)
+            kept = cut(engine, text, n_tokens)
+            assert text.startswith(kept)
             # Nothing is lost but a character that is cut, and a space that the tokenizer adds.
-            assert b"".join(engine.pieces(tokens[:n_tokens])).decode(errors="ignore").endswith(cut)
-            assert cut or n_tokens == 1
+            assert b"".join(engine.pieces(tokens[:n_tokens])).decode(errors="ignore").endswith(kept)
+            assert kept or n_tokens == 1
 
     def test_a_text_that_begins_with_a_space_is_cut_within_its_tokens(
         self, tiny_engine: Engine
     ) -> None:
         text = " Alice was so tired"
-        assert text.startswith(_cut(tiny_engine, text, 3))
+        assert text.startswith(cut(tiny_engine, text, 3))
 
     @pytest.mark.parametrize(
         "wrong",

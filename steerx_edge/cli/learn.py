@@ -118,8 +118,8 @@ def learn(
     )
 
     from steerx_edge.checkpoint import user_path
-    from steerx_edge.learning import Settings
     from steerx_edge.learning import learn as learn_profile
+    from steerx_edge.settings import Settings
 
     settings = Settings(max_items=max_items, layers=layers, phrases=phrases)
     if strength is not None:

@@ -25,7 +25,8 @@ from steerx_edge.evaluation.evaluator import BASELINES, Evaluator, Row, Unit
 from steerx_edge.evaluation.figures import Evaluation
 from steerx_edge.evaluation.sample import Plan, Sample
 from steerx_edge.evaluation.text_metrics import check_installed
-from steerx_edge.learning import Progress, Settings
+from steerx_edge.reading import Progress
+from steerx_edge.settings import Settings
 from steerx_edge.version import __version__
 
 if TYPE_CHECKING:
