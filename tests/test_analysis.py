@@ -449,6 +449,15 @@ def test_a_row_of_logits_above_the_bound_is_taken_alone(
     assert_close(Engine(tiny_llama).score(TOKENS[:20], TOKENS[20:]), log_prob_of(trace, 20))
 
 
+@pytest.mark.parametrize(
+    ("rows", "taken"), [(20, 20), (32, 32), (33, 32), (63, 32), (110, 96), (128, 128), (500, 128)]
+)
+def test_rows_of_logits_in_a_call_are_a_multiple_of_a_tile_where_there_are_more(
+    chunked_engine: Callable[..., Engine], rows: int, taken: int
+) -> None:
+    assert chunked_engine(256, rows).analysis._limits.outputs == taken
+
+
 def test_context_parameters_are_those_of_the_llama(tiny_f32: TinyModel) -> None:
     llama = Llama(
         str(tiny_f32.path),

@@ -928,6 +928,19 @@ class TestCalibrate:
         assert found.with_history == UNSTEERED
         assert found.gain_with_history.low == 0
 
+    def test_where_it_may_add_nothing_to_the_prompt_nothing_is_added_there(self) -> None:
+        def score(job: Pass) -> float:
+            if is_plain(job) or job.context[0] < 100:
+                return -3 + size_of(job)
+            return -2 + (1.0, 1.0, 1.0, -0.5)[job.context[0] - 100] * size_of(job)
+
+        engine = ScriptedEngine(score)
+        prompted = [Text([100 + j], text.response) for j, text in enumerate(engine.texts)]
+        found = engine.calibrate(prompted=prompted)
+        assert strength_of(found.setting) == pytest.approx(0.2)
+        assert found.gain_with_history.low <= 0 < found.gain_with_history.mean
+        assert found.with_history == UNSTEERED
+
     def test_without_a_preference_there_is_nothing_to_tell_apart(self) -> None:
         engine = ScriptedEngine(lambda job: -3 - size_of(job))
         placebo = Placebo([], engine.counts, [])

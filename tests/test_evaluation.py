@@ -40,7 +40,16 @@ from steerx_edge.evaluation.text_metrics import Attribution, overlap, repeats
 from steerx_edge.history import HistoryItem, User
 from steerx_edge.interventions import Add
 from steerx_edge.learning import learn
-from steerx_edge.profile import Description, Entry, ModelId, Phrases, Profile, Tilt
+from steerx_edge.profile import (
+    Description,
+    Entry,
+    Gain,
+    ModelId,
+    Phrases,
+    Profile,
+    Tilt,
+    WithHistory,
+)
 from steerx_edge.prompts import messages_for
 from steerx_edge.retrieval import Retriever
 from steerx_edge.settings import Settings
@@ -402,6 +411,23 @@ def test_what_is_the_users_own_shows_as_personal_gain(tmp_path: Path) -> None:
         "prompt + own - prompt": 0.5,
     }
     assert means(done, "log_prob")["unsteered"] == -3
+
+
+@pytest.mark.usefixtures("learned")
+def test_beside_texts_in_the_prompt_a_profile_has_the_strengths_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def learn_words(_: object, items: Sequence[HistoryItem], _settings: Settings) -> Profile:
+        words = Counter(word for item in items for word in WORDS if word in item.response)
+        beside = WithHistory([0.25], 0, 0, Gain(0.1, 0.05, 0.2, 4))
+        return Profile((dataclasses.replace(an_entry(words), with_history=beside),))
+
+    monkeypatch.setattr(evaluator, "learn", learn_words)
+    done, _ = follow(tmp_path)
+    gains = means(done)
+    assert gains["own"] == 0.5
+    assert gains["prompt + own"] == 0.5 + 0.25 * 0.5
+    assert gains["prompt + own - prompt"] == 0.25 * 0.5
 
 
 def test_what_everybody_writes_is_not_personal(

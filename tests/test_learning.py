@@ -30,7 +30,7 @@ from steerx_edge.interventions import Add
 from steerx_edge.learning import default_layers, learn
 from steerx_edge.phrases import NOTHING, START, weigh_grams
 from steerx_edge.placebo import placebo_items
-from steerx_edge.profile import Entry, Gain, Phrases, Profile, WithHistory
+from steerx_edge.profile import Description, Entry, Gain, Phrases, Profile, WithHistory
 from steerx_edge.prompts import messages_for
 from steerx_edge.reading import Text, cut, folds_of, read_items
 from steerx_edge.settings import Settings
@@ -469,6 +469,27 @@ class TestCalibrated:
             contrast.treatment[1] - contrast.control[1] for contrast in reading.contrasts
         ]
         np.testing.assert_allclose(carriers[1].differences, np.stack(differences), atol=1e-6)
+
+        # With half of it under a description, which is set against nothing.
+        description = Description("You trail off.", "user")
+        half = carriers_of(
+            tiny_engine,
+            reading,
+            description,
+            layers,
+            dataclasses.replace(settings, described=True),
+        )
+        for j, (item, contrast) in enumerate(zip(HISTORY, reading.contrasts, strict=True)):
+            messages = messages_for(item.request, description=description.text)
+            _, rows = reference_arm(
+                tiny_f32,
+                tiny_engine.prompt(messages),
+                tiny_engine.tokenize(item.response),
+                layers,
+            )
+            told = rows[1, :-1].mean(axis=0) - contrast.alone[1]
+            expected = 0.5 * differences[j] + 0.5 * told
+            np.testing.assert_allclose(half[1].differences[j], expected, atol=1e-3)
 
     def test_what_placebo_authors_share_may_be_removed(self, tiny_engine: Engine) -> None:
         layers, settings = (1, 3), Settings(generic="removed")
