@@ -12,12 +12,13 @@ from __future__ import annotations
 import argparse
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
+from numpy.typing import NDArray
 
 from steerx_edge import Engine, HistoryItem, Settings
 from steerx_edge.analysis import Pass
@@ -31,31 +32,48 @@ from steerx_edge.learning import default_layers
 from steerx_edge.prompts import messages_for
 from steerx_edge.reading import read_items
 
+PLAIN = Settings(described=False)
 WAYS = {
-    "mean": Settings(described=False),
-    "described": Settings(),
-    "anchors": Settings(selection="anchors", described=False),
-    "anchors described": Settings(selection="anchors"),
-    "weighted": Settings(selection="weighted", described=False),
-    "pca": Settings(described=False, estimate="pca"),
-    "logistic": Settings(described=False, estimate="logistic"),
-    "placebo arm": Settings(described=False, control="placebo"),
-    "placebo removed": Settings(described=False, generic="removed"),
+    "mean": PLAIN,
+    "pca": replace(PLAIN, estimate="pca"),
+    "logistic": replace(PLAIN, estimate="logistic"),
+    "placebo removed": replace(PLAIN, generic="removed"),
+    "placebo arm": replace(PLAIN, control="placebo"),
+    "described": replace(PLAIN, described=True),
+    "weighted": replace(PLAIN, selection="weighted"),
+    "anchors": replace(PLAIN, selection="anchors"),
+    "anchors, logistic": replace(PLAIN, selection="anchors", estimate="logistic"),
+    "anchors, placebo arm, logistic": replace(
+        PLAIN, selection="anchors", control="placebo", estimate="logistic"
+    ),
+    "SteerX": replace(PLAIN, selection="anchors", described=True),
 }
 
 
-def carriers(engine: Engine, items: Sequence[HistoryItem], settings: Settings) -> list[Carrier]:
-    """Of one history."""
-    layers = default_layers(engine.analysis.n_layer, settings)
-    reading = read_items(engine, items, layers, settings)
-    description = None
-    if settings.described:
-        words = word_effects([contrast.effects for contrast in reading.contrasts])
-        description = describe(engine, words, style_facts([item.response for item in items]))
-    placebo = None
-    if settings.generic == "removed":
-        placebo = placebo_of(engine, reading, layers, settings)
-    return carriers_of(engine, reading, description, layers, settings, placebo=placebo)
+def carriers_by_way(
+    engine: Engine, items: Sequence[HistoryItem], n_items: int
+) -> Iterator[tuple[str, Carrier]]:
+    """Of one history, by every way; what several have in common is computed once."""
+    layers = default_layers(engine.analysis.n_layer, PLAIN)
+    known: dict[Settings, list[Carrier]] = {}
+    placebo: dict[tuple[str, int], NDArray[np.float32]] = {}
+    for way, settings in WAYS.items():
+        common = replace(settings, estimate="mean", generic="kept", max_items=n_items)
+        if common not in known:
+            reading = read_items(engine, items, layers, common)
+            if not placebo:
+                made = placebo_of(engine, reading, layers, common)
+                placebo = {(each.source, each.layer): each.direction() for each in made.carriers}
+            description = None
+            if common.described:
+                words = word_effects([contrast.effects for contrast in reading.contrasts])
+                facts = style_facts([item.response for item in items])
+                description = describe(engine, words, facts)
+            known[common] = carriers_of(engine, reading, description, layers, common)
+        for carrier in known[common]:
+            removed = settings.generic == "removed"
+            generic = placebo.get((carrier.source, carrier.layer)) if removed else None
+            yield way, replace(carrier, estimate=settings.estimate, generic=generic)
 
 
 def main() -> None:
@@ -67,7 +85,6 @@ def main() -> None:
     parser.add_argument("--half", choices=("odd", "even"))
     parser.add_argument("--first", type=int)
     parser.add_argument("--strength", type=float, default=0.1)
-    parser.add_argument("--ways", default=",".join(WAYS))
     args = parser.parse_args()
     engine = Engine(args.model, n_threads=args.threads)
     plan = Plan(draws=1)
@@ -85,35 +102,30 @@ def main() -> None:
         )
         histories = [user.history, drawn_items(sample, user, 0, plan.seed)]
         histories = [history[-plan.items :] for history in histories]
-        for way in args.ways.split(","):
-            settings = replace(WAYS[way], max_items=plan.items)
-            found: dict[tuple[str, int], list[float]] = defaultdict(list)
-            for history in histories:
-                for each in carriers(engine, history, settings):
-                    change = Add(
-                        (each.layer,), (args.strength * each.norm * each.direction())[None]
-                    )
-                    results = engine.run_many(
-                        [Pass(*text, interventions=(change,)) for text in texts]
-                    )
-                    gain = float(np.mean([one.scored.mean() for one in results]) - unsteered)
-                    found[each.source, each.layer].append(gain)
-            for (source, layer), (own, generic) in found.items():
-                gains[way, source, layer].append((own, generic))
+        found: dict[tuple[str, str, int], list[float]] = defaultdict(list)
+        for history in histories:
+            for way, each in carriers_by_way(engine, history, plan.items):
+                change = Add((each.layer,), (args.strength * each.norm * each.direction())[None])
+                results = engine.run_many([Pass(*text, interventions=(change,)) for text in texts])
+                gain = float(np.mean([one.scored.mean() for one in results]) - unsteered)
+                found[way, each.source, each.layer].append(gain)
+        for place, both in found.items():
+            if len(both) == len(histories):
+                gains[place].append((both[0], both[1]))
 
     def interval(values: np.ndarray) -> str:
         low, high = bootstrap_mean_interval(values[:, None])
         return f"{values.mean():+.3f} [{low[0]:+.3f}, {high[0]:+.3f}]"
 
-    first = args.ways.split(",")[0]
+    first = next(iter(WAYS))
     print(f"\n{engine.model_id.name}, {len(users)} users, strength {args.strength:g}")
-    print(f"{'way':20} {'backbone':17} {'block':>5}  {'own':24} {'personal':24} against {first}")
+    print(f"{'way':30} {'backbone':17} {'block':>5}  {'own':24} {'personal':24} against {first}")
     for (way, source, layer), pairs in sorted(gains.items(), key=lambda item: item[0][1:]):
         own, generic = np.array(pairs).T
         base = np.subtract(*np.array(gains[first, source, layer]).T)
         against = "" if way == first else interval(own - generic - base)
         print(
-            f"{way:20} {source:17} {layer:5}  {interval(own):24} {interval(own - generic):24} "
+            f"{way:30} {source:17} {layer:5}  {interval(own):24} {interval(own - generic):24} "
             f"{against}"
         )
 

@@ -1,0 +1,97 @@
+"""Ways to make a tilt, each alone at several strengths, on held-out texts of real users.
+
+No directions, no phrases, no calibration: how much the tilt gives, how much of that is the user's
+own, set against that of as many items of other users, and what it costs plain texts of nobody's.
+
+    python benchmarks/compare_tilts.py DATA -m MODEL.gguf --half odd --first 8
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections import defaultdict
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steerx_edge import Engine, Settings
+from steerx_edge.analysis import Pass
+from steerx_edge.evaluation import Plan, read_sample
+from steerx_edge.evaluation.evaluator import NEUTRAL_TEXTS
+from steerx_edge.evaluation.figures import WORSE
+from steerx_edge.evaluation.sample import drawn_items
+from steerx_edge.prompts import messages_for
+from steerx_edge.reading import read_items
+
+SMOOTHINGS = (0.5, 1.0, 2.0, 4.0)
+ABSENT = (1.0, 0.5, 0.2, 0.0)
+STRENGTHS = (0.5, 1.0, 1.5, 2.0, 3.0)
+PLACES = [(k, absent, s) for k in SMOOTHINGS for absent in ABSENT for s in STRENGTHS]
+
+
+def biases(used: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(place, n_vocab)."""
+    made = []
+    for k, absent, strength in PLACES:
+        values = np.log((used + k) / (expected + k))
+        values[values < 0] *= absent
+        values[np.abs(values) < 0.05] = 0
+        made.append(strength * values)
+    return np.stack(made).astype(np.float32)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", help="a per-author file")
+    parser.add_argument("-m", "--model", required=True, help="GGUF")
+    parser.add_argument("-t", "--threads", type=int)
+    parser.add_argument("--half", choices=("odd", "even"))
+    parser.add_argument("--first", type=int)
+    args = parser.parse_args()
+    engine = Engine(args.model, n_threads=args.threads)
+    plan = Plan(draws=1)
+    sample = read_sample(args.data, plan, half=args.half)
+    users = [sample.by_id[name] for name in sample.reported[: args.first]]
+    settings = Settings(described=False)
+    gains: dict[str, list[NDArray[np.float64]]] = defaultdict(list)  # (place,) of each user
+    for number, user in enumerate(users):
+        print(f"{number} of {len(users)}", flush=True)
+        texts = [
+            (engine.prompt(messages_for(query.request)), engine.tokenize(query.response)[:512])
+            for query in user.queries
+        ]
+        plain = [(engine.prompt(messages_for("")), engine.tokenize(text)) for text in NEUTRAL_TEXTS]
+        for whose, history in (
+            ("own", user.history),
+            ("generic", drawn_items(sample, user, 0, plan.seed)),
+        ):
+            counts = read_items(engine, history[-plan.items :], (1,), settings).counts
+            tilts = biases(counts.used.sum(axis=0), counts.expected.sum(axis=0))
+            jobs = [Pass(*text, tilts=tilts) for text in (*texts, *plain)]
+            gained = np.stack(
+                [
+                    result.tilted.mean(axis=1, dtype=np.float64) - result.scored.mean()
+                    for result in engine.run_many(jobs)
+                    if result.tilted is not None
+                ]
+            )
+            gains[whose].append(gained[: len(texts)].mean(axis=0))
+            if whose == "own":
+                gains["plain"].append(gained[len(texts) :].mean(axis=0))
+    own, generic, cost = (np.stack(gains[name]) for name in ("own", "generic", "plain"))
+    print(f"\n{engine.model_id.name}, {len(users)} users")
+    print("smoothing absent strength    own  personal  plain texts  users below -0.01")
+    for place, (k, absent, strength) in enumerate(PLACES):
+        mine, theirs = own[:, place], generic[:, place]
+        print(
+            f"{k:9g} {absent:6g} {strength:8g} {mine.mean():+6.3f} {(mine - theirs).mean():+9.3f} "
+            f"{cost[:, place].mean():+12.3f} {(mine < WORSE).sum():12}"
+        )
+
+
+if __name__ == "__main__":
+    main()
