@@ -31,7 +31,7 @@ LABELS = {
     "own - generic": "personal: own - generic profile",
     "own - swapped": "own - another user's profile",
     "prompt - others' prompt": "personal: own - others' texts in the prompt",
-    "prompt + own - prompt": "own profile over own texts in the prompt alone",
+    "prompt + own - prompt": "added to the prompt by own profile",
 }
 
 
@@ -201,12 +201,12 @@ _STYLE = """
 @media (prefers-color-scheme: dark) { :root { --text: #e6e6e6; --paper: #16181c; --own: #6cb4ff;
   --generic: #ffb066; --swapped: #a3a9b5; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--paper);
-  max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+  max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem }
 p { margin: .3rem 0 }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap }
-th, td { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid var(--faint) }
+th, td { padding: .2rem .5rem; text-align: right; border-bottom: 1px solid var(--faint) }
 th:first-child, td:first-child { text-align: left; padding-left: 0 }
 svg { max-width: 100%; height: auto; font: 12px system-ui, sans-serif }
 svg text { fill: currentColor }
