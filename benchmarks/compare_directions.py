@@ -42,11 +42,11 @@ WAYS = {
     "described": replace(PLAIN, described=True),
     "weighted": replace(PLAIN, selection="weighted"),
     "anchors": replace(PLAIN, selection="anchors"),
-    "anchors, logistic": replace(PLAIN, selection="anchors", estimate="logistic"),
-    "anchors, placebo arm, logistic": replace(
+    "anchors logistic": replace(PLAIN, selection="anchors", estimate="logistic"),
+    "anchors placebo logistic": replace(
         PLAIN, selection="anchors", control="placebo", estimate="logistic"
     ),
-    "SteerX": replace(PLAIN, selection="anchors", described=True),
+    "anchors described": replace(PLAIN, selection="anchors", described=True),
 }
 
 
