@@ -10,19 +10,19 @@ intervals over users, and the difference to the first way.
 from __future__ import annotations
 
 import argparse
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from steerx_edge.waiting import wait_briefly
+
+wait_briefly()
 
 import numpy as np
-from numpy.typing import NDArray
 
 from steerx_edge import Engine, HistoryItem, Settings
 from steerx_edge.analysis import Pass
-from steerx_edge.carriers import Carrier, carriers_of, placebo_of
+from steerx_edge.carriers import Carrier, carriers_of, placebo_of, without_generic
 from steerx_edge.description import describe, style_facts
 from steerx_edge.effects import bootstrap_mean_interval, word_effects
 from steerx_edge.evaluation import Plan, read_sample
@@ -30,7 +30,7 @@ from steerx_edge.evaluation.sample import drawn_items
 from steerx_edge.interventions import Add
 from steerx_edge.learning import default_layers
 from steerx_edge.prompts import messages_for
-from steerx_edge.reading import read_items
+from steerx_edge.reading import Reading, read_items
 
 PLAIN = Settings(described=False)
 WAYS = {
@@ -55,25 +55,22 @@ def carriers_by_way(
 ) -> Iterator[tuple[str, Carrier]]:
     """Of one history, by every way; what several have in common is computed once."""
     layers = default_layers(engine.analysis.n_layer, PLAIN)
-    known: dict[Settings, list[Carrier]] = {}
-    placebo: dict[tuple[str, int], NDArray[np.float32]] = {}
+    known: dict[Settings, tuple[Reading, list[Carrier]]] = {}
     for way, settings in WAYS.items():
         common = replace(settings, estimate="mean", generic="kept", max_items=n_items)
         if common not in known:
             reading = read_items(engine, items, layers, common)
-            if not placebo:
-                made = placebo_of(engine, reading, layers, common)
-                placebo = {(each.source, each.layer): each.direction() for each in made.carriers}
             description = None
             if common.described:
                 words = word_effects([contrast.effects for contrast in reading.contrasts])
                 facts = style_facts([item.response for item in items])
                 description = describe(engine, words, facts)
-            known[common] = carriers_of(engine, reading, description, layers, common)
-        for carrier in known[common]:
-            removed = settings.generic == "removed"
-            generic = placebo.get((carrier.source, carrier.layer)) if removed else None
-            yield way, replace(carrier, estimate=settings.estimate, generic=generic)
+            known[common] = reading, carriers_of(engine, reading, description, layers, common)
+        reading, carriers = known[common]
+        if settings.generic == "removed":
+            carriers = without_generic(carriers, placebo_of(engine, reading, carriers, common))
+        for carrier in carriers:
+            yield way, replace(carrier, estimate=settings.estimate)
 
 
 def main() -> None:

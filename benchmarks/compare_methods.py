@@ -9,12 +9,13 @@ is not measured again.
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from steerx_edge.waiting import wait_briefly
+
+wait_briefly()
 
 import numpy as np
 from rich.console import Console

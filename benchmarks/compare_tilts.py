@@ -9,10 +9,11 @@ own, set against that of as many items of other users, and what it costs plain t
 from __future__ import annotations
 
 import argparse
-import os
 from collections import defaultdict
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from steerx_edge.waiting import wait_briefly
+
+wait_briefly()
 
 import numpy as np
 from numpy.typing import NDArray

@@ -10,14 +10,15 @@ where the better quartile misses it too.
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+from steerx_edge.waiting import wait_briefly
+
+wait_briefly()
 
 import llama_cpp
 import numpy as np

@@ -367,7 +367,7 @@ def calibrate(
     phrase_texts: int | None = None,
     *,
     prompted: Sequence[Text] | None = None,
-    placebo: Placebo | None = None,
+    placebo: Callable[[Sequence[Carrier]], Placebo] | None = None,
     done: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Calibration:
     """Choose strengths by cross-validated gain.
@@ -380,7 +380,8 @@ def calibrate(
         tilt: counts by fold, or None.
         phrase_texts: texts that a phrase must occur in, or None for no phrases.
         prompted: the same texts with others in their prompts, to find strengths for that, too.
-        placebo: what the gain is set against to tell its personal part.
+        placebo: makes what the gain is set against to tell its personal part: the counterparts of
+            the carriers that are used.
         done: told how many of how many passes are done.
 
     Raises:
@@ -406,7 +407,8 @@ def calibrate(
         return Calibration(Setting(), gain)
     found = Calibration(setting, gain)
     if placebo is not None:
-        found = replace(found, personal=calibrator.personal(setting, placebo))
+        used = [carriers[place] for place, _ in setting.strengths]
+        found = replace(found, personal=calibrator.personal(setting, placebo(used)))
     if prompted is not None:
         beside = Calibrator(engine, prompted, folds, carriers, tilt, phrase_texts)
         weaker = [setting.scaled(share).strengths for share in _BESIDE if setting.strengths]

@@ -84,7 +84,6 @@ def carriers_of(
     layers: Sequence[int],
     settings: Settings,
     progress: Progress = lambda _what, _done, _of: None,
-    placebo: Placebo | None = None,
 ) -> list[Carrier]:
     """What can be added, by backbone and layer, where the texts do not cancel out.
 
@@ -95,7 +94,6 @@ def carriers_of(
         layers: the blocks that were read.
         settings: which backbones, and how.
         progress: told about each backbone.
-        placebo: whose directions are removed, where the settings say so.
 
     Raises:
         ModelError: llama.cpp fails.
@@ -104,9 +102,6 @@ def carriers_of(
     described = None
     if description is not None and settings.described:
         described = _described_rows(engine, reading, layers, description)
-    removed = {}
-    if placebo is not None and settings.generic == "removed":
-        removed = {(each.source, each.layer): each.direction() for each in placebo.carriers}
     carriers: list[Carrier] = []
     for backbone in settings.backbones:
         if carriers and not settings.calibrate:
@@ -128,7 +123,6 @@ def carriers_of(
                 float(norms[place]),
                 contexts,
                 settings.estimate,
-                removed.get((backbone, layer)),
             )
             for place, layer in enumerate(layers)
             if has_direction(differences[:, place])
@@ -137,18 +131,43 @@ def carriers_of(
 
 
 def placebo_of(
-    engine: Engine, reading: Reading, layers: Sequence[int], settings: Settings
+    engine: Engine, reading: Reading, like: Sequence[Carrier], settings: Settings
 ) -> Placebo:
-    """What the same passes make of other authors' texts, of about the length of the user's."""
+    """What the same passes make of other authors' texts, of about the length of the user's.
+
+    Args:
+        engine: the model.
+        reading: the user's history, read.
+        like: the user's carriers whose counterparts are wanted.
+        settings: how these were made.
+
+    Raises:
+        ModelError: llama.cpp fails.
+    """
     lengths = [len(text.response) for text in reading.texts]
     longest = max(_SHORTEST_REPLY, int(np.median(lengths)))
     items = [
         HistoryItem(cut(engine, item.response, longest), item.request) for item in placebo_items()
     ]
-    others = replace(settings, control="empty", described=False, generic="kept")
-    read = read_items(engine, items, layers, others)
-    carriers = carriers_of(engine, read, None, layers, others)
+    sources = {carrier.source for carrier in like}
+    others = replace(
+        settings,
+        backbones=tuple(each for each in settings.backbones if each in sources)
+        or settings.backbones,
+        control="empty",
+        described=False,
+        calibrate=True,  # all of the backbones
+    )
+    layers = sorted({carrier.layer for carrier in like}) or [1]
+    read = read_items(engine, items, layers, others, alone="context-contrast" not in sources)
+    carriers = carriers_of(engine, read, None, layers, others) if like else []
     return Placebo(carriers, read.counts, [text.response for text in read.texts])
+
+
+def without_generic(carriers: Sequence[Carrier], placebo: Placebo) -> list[Carrier]:
+    """The same, each without what it shares with its counterpart."""
+    theirs = {(each.source, each.layer): each.direction() for each in placebo.carriers}
+    return [replace(each, generic=theirs.get((each.source, each.layer))) for each in carriers]
 
 
 def _described_rows(

@@ -13,7 +13,7 @@ import llama_cpp
 import numpy as np
 
 from steerx_edge.calibration import Calibration, Setting, calibrate
-from steerx_edge.carriers import Carrier, carriers_of, placebo_of
+from steerx_edge.carriers import Carrier, carriers_of, placebo_of, without_generic
 from steerx_edge.checkpoint import Checkpoint
 from steerx_edge.control_vector import check_layers
 from steerx_edge.description import describe, style_facts
@@ -74,13 +74,13 @@ def learn(
     progress("description", 0, 1)
     description = describe(engine, words, style_facts([item.response for item in items]))
 
-    placebo = None
-    if settings.calibrate or settings.generic == "removed":
-        progress("placebo authors", 0, 1)
-        placebo = placebo_of(engine, reading, layers, settings)
-    carriers = carriers_of(engine, reading, description, layers, settings, progress, placebo)
+    carriers = carriers_of(engine, reading, description, layers, settings, progress)
     if not carriers:
         raise SteerxError(NO_DIRECTION)
+    if settings.generic == "removed":
+        progress("placebo authors", 0, 1)
+        placebo = placebo_of(engine, reading, carriers, settings)
+        carriers = without_generic(carriers, placebo)
 
     tilt = reading.counts if settings.tilt else None
     if settings.calibrate:
@@ -92,7 +92,7 @@ def learn(
             tilt,
             PHRASE_TEXTS[settings.phrases],
             prompted=prompted(engine, reading),
-            placebo=placebo,
+            placebo=lambda used: placebo_of(engine, reading, used, settings),
             done=lambda n, of: progress("calibration", n, of),
         )
     else:

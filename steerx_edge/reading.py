@@ -92,6 +92,8 @@ def read_items(
     settings: Settings,
     progress: Progress = lambda _what, _done, _of: None,
     checkpoint: Checkpoint | None = None,
+    *,
+    alone: bool = False,
 ) -> Reading:
     """The ablation passes: every item with others of the same history in its context, and without.
 
@@ -102,6 +104,7 @@ def read_items(
         settings: how the passes are made.
         progress: told about "effects".
         checkpoint: where finished folds are kept.
+        alone: without the passes that have others in the context: nothing has an effect then.
 
     Raises:
         ModelError: llama.cpp fails.
@@ -120,7 +123,7 @@ def read_items(
         kept = checkpoint.get(f"fold-{number}")
         if kept is None:
             members = [items[j] for j in fold.members]
-            companions = [items[j] for j in fold.companions]
+            companions = [] if alone else [items[j] for j in fold.companions]
             others = _as_long_as(engine, companions) if settings.control == "placebo" else []
             ablations = ablate(engine, members, companions, layers, others)
             new = {

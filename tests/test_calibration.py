@@ -944,7 +944,7 @@ class TestCalibrate:
     def test_without_a_preference_there_is_nothing_to_tell_apart(self) -> None:
         engine = ScriptedEngine(lambda job: -3 - size_of(job))
         placebo = Placebo([], engine.counts, [])
-        found = engine.calibrate(prompted=engine.texts, placebo=placebo)
+        found = engine.calibrate(prompted=engine.texts, placebo=lambda _: placebo)
         assert found.setting == UNSTEERED
         assert (found.personal, found.with_history, found.gain_with_history) == (
             None,
@@ -964,7 +964,14 @@ class TestCalibrate:
 
         engine = ScriptedEngine(score)
         others = [replace(each, differences=-each.differences) for each in engine.carriers]
-        found = engine.calibrate(placebo=Placebo(others, engine.counts, []))
+        asked: list[Sequence[Carrier]] = []
+
+        def placebo(used: Sequence[Carrier]) -> Placebo:
+            asked.append(used)
+            return Placebo(others, engine.counts, [])
+
+        found = engine.calibrate(placebo=placebo)
+        assert asked == [[engine.carriers[place] for place, _ in found.setting.strengths]]
         assert found.gain.mean == pytest.approx(0.2, abs=1e-6)
         assert found.personal.mean == pytest.approx(0.2 * (1 - theirs), abs=1e-6)
         assert found.personal.items == 4
@@ -976,7 +983,7 @@ class TestCalibrate:
             lambda job: -3 + size_of(job),
             tilted=lambda tilt: gives * tilt if tilt < 1.2 else 0.0,
         )
-        found = engine.calibrate(engine.counts, placebo=Placebo([], engine.counts, []))
+        found = engine.calibrate(engine.counts, placebo=lambda _: Placebo([], engine.counts, []))
         # All four folds of theirs have a value of 1.12: with half of the strength, 0.56.
         value = float(engine.counts.values()[0])
         best = gives * value if gives > 0 else 0.0
@@ -986,11 +993,11 @@ class TestCalibrate:
     def test_their_phrases_count_too(self) -> None:
         engine = ScriptedEngine(lambda job: -3 - size_of(job))
         same = [text.response for text in engine.texts]
-        found = engine.calibrate(None, 2, placebo=Placebo([], engine.counts, same))
+        found = engine.calibrate(None, 2, placebo=lambda _: Placebo([], engine.counts, same))
         # Theirs are of all four texts where the user's are of three.
         assert -0.2 < found.personal.mean < 0
         strange = [[token + 1000 for token in text] for text in same]
-        found = engine.calibrate(None, 2, placebo=Placebo([], engine.counts, strange))
+        found = engine.calibrate(None, 2, placebo=lambda _: Placebo([], engine.counts, strange))
         assert found.personal == found.gain
 
     def test_against_oneself_nothing_is_personal(self, tiny_engine: Engine) -> None:
@@ -999,7 +1006,9 @@ class TestCalibrate:
         texts = [replace(t, response=rng.choice(words, 12).tolist()) for t in random_texts(8)]
         counts, carriers = counts_of(tiny_engine, texts, QUARTERS), random_carriers(8)
         themselves = Placebo(carriers, counts, [text.response for text in texts])
-        found = calibrate(tiny_engine, texts, QUARTERS, carriers, counts, 2, placebo=themselves)
+        found = calibrate(
+            tiny_engine, texts, QUARTERS, carriers, counts, 2, placebo=lambda _: themselves
+        )
         assert found.gain is not None
         assert found.personal is not None
         assert found.gain.low > 0

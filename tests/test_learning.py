@@ -432,12 +432,28 @@ class TestCalibrated:
             (companion,) = seen[j]
             context = messages_for(HISTORY[j].request, history=[HISTORY[companion]])
             assert text == Text(tiny_engine.prompt(context), texts[j].response)
-        others = beside["placebo"]
+        others = beside["placebo"](carriers)
         assert [(each.source, each.layer) for each in others.carriers] == places
         longest = max(16, int(np.median([len(text.response) for text in texts])))
         assert len(others.texts) == 12
         assert {len(tokens) for tokens in others.texts} <= {longest - 1, longest}
         assert others.tilt.used.sum() == sum(map(len, others.texts))
+        # Of the carriers that are used, and no others.
+        for used in ([carriers[3]], carriers[:1], carriers[1:3], []):
+            some = beside["placebo"](used)
+            found = {(each.source, each.layer) for each in some.carriers}
+            assert found >= {(each.source, each.layer) for each in used}
+            assert {layer for _, layer in found} == {each.layer for each in used}
+            assert {source for source, _ in found} == {each.source for each in used}
+            assert some.texts == others.texts
+            for each in some.carriers:
+                (same,) = (
+                    whole
+                    for whole in others.carriers
+                    if (whole.source, whole.layer) == (each.source, each.layer)
+                )
+                np.testing.assert_allclose(each.differences, same.differences, atol=1e-4)
+            np.testing.assert_allclose(some.tilt.expected, others.tilt.expected, atol=1e-4)
 
     def test_placebo_authors_may_stand_in_the_control_arm(
         self, tiny_engine: Engine, tiny_f32: TinyModel
@@ -497,7 +513,8 @@ class TestCalibrated:
             learn(tiny_engine, HISTORY, dataclasses.replace(FAST, generic="removed", layers=layers))
         )
         reading = read_items(tiny_engine, HISTORY, layers, settings)
-        placebo = placebo_of(tiny_engine, reading, layers, settings)
+        carriers = carriers_of(tiny_engine, reading, None, layers, settings)
+        placebo = placebo_of(tiny_engine, reading, carriers, settings)
         theirs = np.stack([each.direction() for each in placebo.carriers[:2]])
         np.testing.assert_allclose((entry.directions * theirs).sum(axis=1), 0, atol=1e-5)
 
@@ -1079,7 +1096,6 @@ class TestProgress:
         assert steps == [
             "effects",
             "description",
-            "placebo authors",
             *backbones,
             "calibration",
             "done",

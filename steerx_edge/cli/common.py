@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -206,9 +205,9 @@ def open_engine(
     model: str | None, threads: int | None, n_gpu_layers: int, *, ctx_size: int = 4096
 ) -> Engine:
     """Load a model with llama.cpp's log turned down to errors."""
-    # Where another program wants the processor too, threads that spin while they wait for each
-    # other make llama.cpp several times slower. Read when its library is loaded, so set before.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from steerx_edge.waiting import wait_briefly
+
+    wait_briefly()
 
     import llama_cpp
 
