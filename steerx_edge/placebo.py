@@ -2,7 +2,7 @@
 
 Whatever another person's texts do as well, in the same place, is not the user's own: that there is
 any text in the context, or that a person wrote it and not a model. A laptop holds no other users'
-texts, so twelve passages by authors in the public domain come with the package, of 1886 to 1922,
+texts, so twelve passages by authors in the public domain come with the package, of 1882 to 1922,
 none of them as long as a page. `placebo.jsonl` names their sources.
 """
 
