@@ -35,7 +35,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo: $(VENV)/demo
 	@mkdir -p $(DEMO)
 	@echo
-	@echo '== Learning from 20 passages of The Warden (Anthony Trollope, 1855): two to six minutes'
+	@echo '== Learning from 20 passages of The Warden (Anthony Trollope, 1855): three to eight minutes'
 	$(BIN)/steerx-edge learn docs/demo/history.jsonl -o $(DEMO)/me.json
 	@echo
 	@echo '== Three passages that it has not seen, without the profile and with it'
