@@ -18,7 +18,7 @@ from steerx_edge.models import find_model
 GENERATE = """
 import sys, time
 from llama_cpp import Llama
-model, n_threads, n_tokens = sys.argv[1], int(sys.argv[2]), 48
+model, n_threads, n_tokens = sys.argv[1], int(sys.argv[2]), 24
 llama = Llama(model, n_ctx=512, n_threads=n_threads, n_threads_batch=n_threads, verbose=False)
 prompt = llama.tokenize(b"Write a paragraph about an old man who walks in his garden.")
 llama.eval(prompt)
@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-m", "--model")
     parser.add_argument("-t", "--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=1)
     args = parser.parse_args()
     command = [sys.executable, "-c", GENERATE, str(find_model(args.model)), str(args.threads)]
     names = {name for said in POLICIES.values() for name in said}
