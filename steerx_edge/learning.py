@@ -47,8 +47,8 @@ def learn(
         model: an engine, an open Llama, or the path of a GGUF file.
         history: the person's texts and what they answer; at least two.
         settings: None takes the defaults.
-        progress: told about each step: "effects", "description", the backbones, "calibration" and
-            "done", each with counts of its own.
+        progress: told about each step: "effects", "description", the backbones, "placebo authors"
+            where what they share is removed, "calibration" and "done", each with counts of its own.
         resume: a folder that keeps what was found, until the profile is complete, so that the same
             call goes on where it was interrupted; None keeps nothing.
 
