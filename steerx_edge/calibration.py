@@ -95,6 +95,8 @@ class Calibration:
 class Calibrator:
     """Scores settings on held-out texts, each at most once.
 
+    Gains and harm are against the choice of no carrier, (), which is to be scored too.
+
     Args:
         engine: the model.
         texts: the user's items.
@@ -139,7 +141,6 @@ class Calibrator:
         self._phrase_texts = phrase_texts
         self._mixed: dict[float, dict[int, Mixed]] = {}
         self._scores: dict[Setting, NDArray[np.float64]] = {}
-        self.score([()])
 
     def score(
         self,
@@ -390,10 +391,11 @@ def calibrate(
     calibrator = Calibrator(engine, texts, folds, carriers, tilt, phrase_texts)
     coarse = [((place, STRENGTH),) for place in range(len(carriers))]
     n_scored = len(texts) + len(_PLAIN_TEXTS)
-    n_coarse, n_fine = len(coarse) * n_scored, (1 + len(carriers)) * n_scored
-    n_beside = 0 if prompted is None else len(_BESIDE) * n_scored
+    n_coarse, n_fine = (1 + len(coarse)) * n_scored, (1 + len(carriers)) * n_scored
+    n_beside = 0 if prompted is None else (1 + len(_BESIDE)) * n_scored
     total = n_coarse + n_fine + n_beside + 1
-    calibrator.score(coarse, lambda n: done(n, total))
+    # Unsteered together with the rest: what they begin with is computed once.
+    calibrator.score([(), *coarse], lambda n: done(n, total))
     calibrator.score(calibrator.finer(), lambda n: done(n_coarse + n, total))
     done(n_coarse + n_fine, total)
     setting = calibrator.best()
@@ -412,7 +414,7 @@ def calibrate(
     if prompted is not None:
         beside = Calibrator(engine, prompted, folds, carriers, tilt, phrase_texts)
         weaker = [setting.scaled(share).strengths for share in _BESIDE if setting.strengths]
-        beside.score(weaker, lambda n: done(n_coarse + n_fine + n, total))
+        beside.score([(), *weaker], lambda n: done(n_coarse + n_fine + n, total))
         with_history = beside.best()
         gain = beside.gain(with_history)
         found = replace(

@@ -46,6 +46,13 @@ def _one_occurrence_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("steerx_edge.tilt.SMOOTHING", 1.0)
 
 
+def unsteered(engine: Engine, *args: Any) -> Calibrator:
+    """A calibrator that has scored what the others are set against."""
+    calibrator = Calibrator(engine, *args)
+    calibrator.score([()])
+    return calibrator
+
+
 def random_texts(n: int, seed: int = 0) -> list[Text]:
     rng = np.random.default_rng(seed)
 
@@ -179,7 +186,7 @@ class TestScores:
         with_tilt: bool,
     ) -> None:
         texts, carriers, counts = parts
-        calibrator = Calibrator(tiny_engine, texts, FOLDS, carriers, counts if with_tilt else None)
+        calibrator = unsteered(tiny_engine, texts, FOLDS, carriers, counts if with_tilt else None)
         calibrator.score([strengths])
         texts = with_plain(tiny_engine, texts)
         for tilt in TILTS if with_tilt else (0.0,):
@@ -212,7 +219,7 @@ class TestScores:
         self, tiny_engine: Engine, parts: tuple[list[Text], list[Carrier], TiltCounts]
     ) -> None:
         for tilt in (parts[2], None):
-            calibrator = Calibrator(tiny_engine, parts[0], FOLDS, parts[1], tilt)
+            calibrator = unsteered(tiny_engine, parts[0], FOLDS, parts[1], tilt)
             assert calibrator.gains(UNSTEERED).tolist() == [0.0] * 5
             gain = calibrator.gain(UNSTEERED)
             assert (gain.mean, gain.low, gain.high, gain.items) == (0, 0, 0, 5)
@@ -273,7 +280,7 @@ class TestScores:
         used = counts.used.copy()
         used[fold] = used[fold][::-1] * 9
         one, other = (
-            Calibrator(tiny_engine, texts, FOLDS, carriers, each).gains(Setting((), 1.0))
+            unsteered(tiny_engine, texts, FOLDS, carriers, each).gains(Setting((), 1.0))
             for each in (counts, TiltCounts(used, counts.expected))
         )
         assert one[own].tobytes() == other[own].tobytes()
@@ -294,7 +301,7 @@ class TestScores:
     ) -> None:
         _, carriers, counts = parts
         texts = alike_texts(5)
-        calibrator = Calibrator(
+        calibrator = unsteered(
             tiny_engine, texts, FOLDS, carriers, counts if with_tilt else None, phrase_texts
         )
         calibrator.score([strengths])
@@ -356,7 +363,7 @@ class TestScores:
         elsewhere[changed] = replace(texts[changed], response=texts[changed].response[::-1] * 3)
         setting = Setting((), 0.0, 0.1)
         one, other = (
-            Calibrator(tiny_engine, each, FOLDS, parts[1], None, 1).gains(setting)
+            unsteered(tiny_engine, each, FOLDS, parts[1], None, 1).gains(setting)
             for each in (texts, elsewhere)
         )
         np.testing.assert_allclose(one[own], other[own], atol=1e-5)
@@ -366,7 +373,7 @@ class TestScores:
     def test_without_phrases_none_are_tried(
         self, tiny_engine: Engine, parts: tuple[list[Text], list[Carrier], TiltCounts]
     ) -> None:
-        calibrator = Calibrator(tiny_engine, alike_texts(5), FOLDS, parts[1], None)
+        calibrator = unsteered(tiny_engine, alike_texts(5), FOLDS, parts[1], None)
         assert {setting.phrases for setting in calibrator._scores} == {0.0}
         found = calibrate(tiny_engine, alike_texts(5), FOLDS, parts[1], None)
         assert found.setting.phrases == 0
@@ -375,9 +382,9 @@ class TestScores:
         self, tiny_engine: Engine, parts: tuple[list[Text], list[Carrier], TiltCounts]
     ) -> None:
         texts, carriers, counts = parts
-        one = Calibrator(tiny_engine, texts, FOLDS, carriers, counts)
+        one = unsteered(tiny_engine, texts, FOLDS, carriers, counts)
         swapped = TiltCounts(counts.used[[2, 0, 1]], counts.expected[[2, 0, 1]])
-        other = Calibrator(tiny_engine, texts, ((2,), (3, 0), (4, 1)), carriers, swapped)
+        other = unsteered(tiny_engine, texts, ((2,), (3, 0), (4, 1)), carriers, swapped)
         for calibrator in (one, other):
             calibrator.score([((1, 0.3),)])
         setting = Setting(((1, 0.3),), 0.5)
@@ -388,7 +395,7 @@ class TestScores:
         differences = carrier.differences.copy()
         differences[1], differences[4], differences[2] = 1, -1, 0  # the others of fold 0
         carriers = [replace(carrier, differences=differences)]
-        calibrator = Calibrator(tiny_engine, texts, FOLDS, carriers, None)
+        calibrator = unsteered(tiny_engine, texts, FOLDS, carriers, None)
         calibrator.score([((0, 0.3),)])
         gains = calibrator.gains(Setting(((0, 0.3),)))
         np.testing.assert_allclose(gains[[0, 3]], 0, atol=1e-6)
@@ -416,7 +423,7 @@ class TestScores:
     ) -> list[np.ndarray]:
         found = []
         for each in carriers:
-            calibrator = Calibrator(engine, texts, FOLDS, each, counts)
+            calibrator = unsteered(engine, texts, FOLDS, each, counts)
             calibrator.score([setting.strengths])
             found.append(calibrator.gains(setting))
         return found
@@ -505,7 +512,7 @@ class ScriptedEngine:
         self, tilt: TiltCounts | None = None, phrase_texts: int | None = None
     ) -> Calibrator:
         engine: Any = self
-        return Calibrator(engine, self.texts, self.folds, self.carriers, tilt, phrase_texts)
+        return unsteered(engine, self.texts, self.folds, self.carriers, tilt, phrase_texts)
 
     def calibrate(
         self, tilt: TiltCounts | None = None, phrase_texts: int | None = None, **options: Any
@@ -751,7 +758,7 @@ class TestGuard:
         assert engine.calibrator().guarded(given) == given
 
     def test_a_real_model_may_be_steered_mildly_and_not_ruined(self, tiny_engine: Engine) -> None:
-        calibrator = Calibrator(tiny_engine, random_texts(5), FOLDS, random_carriers(5), None)
+        calibrator = unsteered(tiny_engine, random_texts(5), FOLDS, random_carriers(5), None)
         mild, ruinous = Setting(((0, 0.01),)), Setting(((0, 8.0), (2, 8.0)))
         assert calibrator.guarded(mild) == mild
         assert strength_of(calibrator.guarded(ruinous)) < strength_of(ruinous)
@@ -895,8 +902,9 @@ class TestCalibrate:
         (of,) = {of for _, of in calls}
         done = [n for n, _ in calls]
         assert done == sorted(done)
-        # Three carriers, then four settings around the best at most, on seven texts; and the guard.
-        assert done[-1] == of == (3 + 4) * 7 + 1
+        # Unsteered, three carriers, then four settings around the best at most, on seven texts;
+        # and the guard.
+        assert done[-1] == of == (1 + 3 + 4) * 7 + 1
 
     def test_with_texts_in_the_prompt_strengths_of_their_own_are_found(self) -> None:
         """Where the prompt says the same, half is best; more takes away from it."""
