@@ -40,6 +40,7 @@ WAYS = {
     "placebo removed": replace(PLAIN, generic="removed"),
     "placebo arm": replace(PLAIN, control="placebo"),
     "described": replace(PLAIN, described=True),
+    "described logistic": replace(PLAIN, described=True, estimate="logistic"),
     "weighted": replace(PLAIN, selection="weighted"),
     "anchors": replace(PLAIN, selection="anchors"),
     "anchors logistic": replace(PLAIN, selection="anchors", estimate="logistic"),
@@ -51,12 +52,13 @@ WAYS = {
 
 
 def carriers_by_way(
-    engine: Engine, items: Sequence[HistoryItem], n_items: int
+    engine: Engine, items: Sequence[HistoryItem], n_items: int, ways: Sequence[str]
 ) -> Iterator[tuple[str, Carrier]]:
     """Of one history, by every way; what several have in common is computed once."""
     layers = default_layers(engine.analysis.n_layer, PLAIN)
     known: dict[Settings, tuple[Reading, list[Carrier]]] = {}
-    for way, settings in WAYS.items():
+    for way in ways:
+        settings = WAYS[way]
         common = replace(settings, estimate="mean", generic="kept", max_items=n_items)
         if common not in known:
             reading = read_items(engine, items, layers, common)
@@ -82,7 +84,9 @@ def main() -> None:
     parser.add_argument("--half", choices=("odd", "even"))
     parser.add_argument("--first", type=int)
     parser.add_argument("--strength", type=float, default=0.1)
+    parser.add_argument("--ways", default=",".join(WAYS), help="the first is compared to")
     args = parser.parse_args()
+    ways = args.ways.split(",")
     engine = Engine(args.model, n_threads=args.threads)
     plan = Plan(draws=1)
     sample = read_sample(args.data, plan, half=args.half)
@@ -101,7 +105,7 @@ def main() -> None:
         histories = [history[-plan.items :] for history in histories]
         found: dict[tuple[str, str, int], list[float]] = defaultdict(list)
         for history in histories:
-            for way, each in carriers_by_way(engine, history, plan.items):
+            for way, each in carriers_by_way(engine, history, plan.items, ways):
                 change = Add((each.layer,), (args.strength * each.norm * each.direction())[None])
                 results = engine.run_many([Pass(*text, interventions=(change,)) for text in texts])
                 gain = float(np.mean([one.scored.mean() for one in results]) - unsteered)
@@ -114,7 +118,7 @@ def main() -> None:
         low, high = bootstrap_mean_interval(values[:, None])
         return f"{values.mean():+.3f} [{low[0]:+.3f}, {high[0]:+.3f}]"
 
-    first = next(iter(WAYS))
+    first = ways[0]
     print(f"\n{engine.model_id.name}, {len(users)} users, strength {args.strength:g}")
     print(f"{'way':30} {'backbone':17} {'block':>5}  {'own':24} {'personal':24} against {first}")
     for (way, source, layer), pairs in sorted(gains.items(), key=lambda item: item[0][1:]):
