@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 
 from steerx_edge.waiting import wait_briefly
@@ -79,18 +80,17 @@ def main() -> None:
 
 
 def print_differences(evaluation: Evaluation) -> None:
-    """The first method against each other one, user by user."""
-    first, *others = evaluation.header["methods"]
-    for other in others:
+    """Every method against each one after it, user by user."""
+    for one, other in combinations(evaluation.header["methods"], 2):
         for arm in ("own", "own - generic", "prompt + own"):
             gains = [
                 np.array([user[arm]["gain"] for user in evaluation.by_user(method).values()])
-                for method in (first, other)
+                for method in (one, other)
             ]
             behind = gains[0] - gains[1]
             low, high = bootstrap_mean_interval(behind[:, None])
             print(
-                f"{first} over {other}, {arm}: {behind.mean():+.3f} [{low[0]:+.3f}, {high[0]:+.3f}]"
+                f"{one} over {other}, {arm}: {behind.mean():+.3f} [{low[0]:+.3f}, {high[0]:+.3f}]"
             )
 
 
