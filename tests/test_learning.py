@@ -1109,9 +1109,9 @@ class TestProgress:
         assert [call for call in calls if call[0] == "effects"] == [
             ("effects", done, 4) for done in range(4)
         ]
-        # Two backbones on two layers; then those around the best, each on four texts and three
-        # plain ones; two with texts in the prompt; and the guard.
-        assert [call[1:] for call in calls if call[0] == "calibration"][-1] == (78, 78)
+        # Nothing, and two backbones on two layers; then those around the best, each on four texts
+        # and three plain ones; nothing and two with texts in the prompt; and the guard.
+        assert [call[1:] for call in calls if call[0] == "calibration"][-1] == (92, 92)
         assert calls[-1] == ("done", 1, 1)
 
     def test_without_calibration_there_is_no_such_step(self, tiny_engine: Engine) -> None:
