@@ -54,7 +54,7 @@ def weigh_grams(texts: Sequence[Sequence[int]], min_texts: int) -> Grams:
     """The runs that occur in at least so many of the texts, and go on alike more than once.
 
     With 2, a run that stands in one text alone is not kept, and so no text can be put together from
-    the runs, except where the user wrote the same thing twice.
+    the runs, except what the user wrote in two texts.
 
     Args:
         texts: the user's texts, as tokens.

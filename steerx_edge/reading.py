@@ -68,12 +68,18 @@ class Contrast(NamedTuple):
 
 
 def usable(engine: Engine, history: Sequence[HistoryItem], max_items: int) -> list[HistoryItem]:
-    """The last items that have text, each cut to its share of the analysis context."""
-    items = [item for item in history if item.response.strip()][-max_items:]
+    """The last items that have text, each cut to its share of the analysis context.
+
+    Of texts that differ in white space and case at most, the last one stays: a copy would be taken
+    for a habit, and foretell the text that calibration holds out.
+    """
+    last = {" ".join(item.response.casefold().split()): i for i, item in enumerate(history)}
+    kept = sorted(i for text, i in last.items() if text)[-max_items:]
+    items = [history[i] for i in kept]
     if len(items) < MIN_ITEMS:
         raise HistoryError(
-            f"There are {len(items)} texts to learn from, and at least {MIN_ITEMS} are needed: "
-            "each is read in the context of the others."
+            f"There are {len(items)} different texts to learn from, and at least {MIN_ITEMS} are "
+            "needed: each is read in the context of the others."
         )
     n_ctx = engine.analysis.n_ctx
     return [
@@ -164,18 +170,13 @@ def folds_of(engine: Engine, items: Sequence[HistoryItem], settings: Settings) -
     """
     retriever = Retriever(items)
     room = engine.analysis.n_ctx * 3 // 8
-    # Texts that differ in white space and case at most are one text.
-    words = [item.response.casefold().split() for item in items]
     # With few items, folds are smaller, so that most of the others are left to be learned from.
     n_folds = max(min(len(items), _FEWEST_FOLDS), -(-len(items) // settings.fold))
     folds = []
     for begin in range(n_folds):
         members = list(range(begin, len(items), n_folds))
         partner = begin ^ 1 if begin ^ 1 < n_folds else 0
-        themselves = [words[j] for j in members]
-        excluded = {
-            i for i, text in enumerate(words) if i % n_folds != partner or text in themselves
-        }
+        excluded = {i for i in range(len(items)) if i % n_folds != partner}
         query = "\n".join(query_for(items[j]) for j in members)
         chosen: list[int] = []
         for i in retriever.retrieve(query, settings.companions, exclude=excluded):

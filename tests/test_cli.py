@@ -296,7 +296,10 @@ FAILURES: list[tuple[list[str], str]] = [
     ([*CHAT, *MODEL, "--strength", "1e40"], "strength is 1e+40"),
     (["learn", "nothing.txt", "-o", "new.json", *MODEL], "There is no file nothing.txt"),
     (["learn", ".", "-o", "new.json", *MODEL], "is a directory"),
-    (["learn", "short.jsonl", "-o", "new.json", *MODEL], "There are 1 texts to learn from"),
+    (
+        ["learn", "short.jsonl", "-o", "new.json", *MODEL],
+        "There are 1 different texts to learn from",
+    ),
     ([*LEARN, "-m", "nothing.gguf"], "'nothing.gguf' (from -m) cannot be read"),
     ([*LEARN, *MODEL, "-o", "no/such/new.json"], "there is no folder"),
     ([*LEARN, *MODEL, "-o", "."], ".: cannot be read: not a file"),

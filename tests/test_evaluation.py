@@ -947,7 +947,7 @@ def test_an_error_in_a_process_is_the_error_of_the_run(
 ) -> None:
     opened = partial(open_engine, str(tiny_chat.path), 1, 0)
     sample = a_sample(a_user("kettle", 1), a_user("rabbit", 1))
-    with pytest.raises(HistoryError, match="There are 1 texts to learn from"):
+    with pytest.raises(HistoryError, match="There are 1 different texts to learn from"):
         evaluate(opened, sample, PLAN, tmp_path, processes=2)
 
 
