@@ -55,7 +55,7 @@ _BESIDE = (0.5, 1.0)
 
 _GUARDED_TEXTS, _GUARDED_TOKENS = 4, 48
 _MOST_REPEATED = 0.1  # share of repeated 4-grams that may be added
-_WEAKER, _ATTEMPTS = 0.7, 4
+_WEAKER = (0.5, 0.25, 0.125)
 
 
 @dataclass(frozen=True)
@@ -308,11 +308,12 @@ class Calibrator:
         )
 
     def guarded(self, setting: Setting) -> Setting:
-        """The setting, weakened until what it writes is fluent.
+        """The setting, or what of it writes fluent text.
 
         Unsteered, what the model writes itself is the least surprising, and the user's own text
         much more so. Steered text may be as surprising as that, and repeat hardly more than
-        unsteered. What stays beyond that is tried without phrases, before it is given up.
+        unsteered. Otherwise the parts with the most gain that are fluent are kept, and the rest is
+        made weaker, before it is given up.
         """
         texts = self._texts[: min(_GUARDED_TEXTS, self._n_items)]
         directions, bias, grams = self._directions[-1], self._values[-1], self._grams[-1]
@@ -350,13 +351,25 @@ class Calibrator:
         plain_surprise, plain_repeated = write(Setting())
         own_surprise = -self._scores[Setting()][: self._n_items].mean()
         most = max(plain_surprise, own_surprise)
-        for weakened in dict.fromkeys((setting, replace(setting, phrases=0.0))):
-            for _ in range(_ATTEMPTS):
-                surprise, repeated = write(weakened)
-                if surprise <= most and repeated <= plain_repeated + _MOST_REPEATED:
-                    return weakened
-                weakened = weakened.scaled(_WEAKER)
-        return Setting()
+
+        def is_fluent(setting: Setting) -> bool:
+            surprise, repeated = write(setting)
+            return surprise <= most and repeated <= plain_repeated + _MOST_REPEATED
+
+        if is_fluent(setting):
+            return setting
+        without = sorted(_parts(setting), key=lambda part: self.gains(part).mean(), reverse=True)
+        kept = next(part for part in without if part == Setting() or is_fluent(part))
+        for share in _WEAKER:
+            weakened = setting.scaled(share)
+            weakened = Setting(
+                kept.strengths or weakened.strengths,
+                kept.tilt or weakened.tilt,
+                kept.phrases or weakened.phrases,
+            )
+            if is_fluent(weakened):
+                return weakened
+        return kept
 
 
 def calibrate(
@@ -424,6 +437,17 @@ def calibrate(
         )
     done(total, total)
     return found
+
+
+def _parts(setting: Setting) -> list[Setting]:
+    """What is left of a setting without its directions, its tilt, its phrases, or several."""
+    parts = {
+        Setting(strengths, tilt, phrases)
+        for strengths in (setting.strengths, ())
+        for tilt in (setting.tilt, 0.0)
+        for phrases in (setting.phrases, 0.0)
+    }
+    return sorted(parts - {setting}, key=repr)
 
 
 def _mean(values: NDArray[np.float64]) -> Gain:
