@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +28,8 @@ from llama_cpp import Llama
 from steerx_edge import Engine, HistoryItem, Profile, Settings, learn, read_history, steer
 from steerx_edge.analysis import Continuation, Pass, PassResult
 from steerx_edge.interventions import Add
-from steerx_edge.profile import Entry
+from steerx_edge.phrases import weigh_grams
+from steerx_edge.profile import Entry, Phrases, Tilt
 
 TEXTS = Path(__file__).parent.parent / "docs" / "demo" / "history.jsonl"
 
@@ -296,11 +297,21 @@ def profile_of(engine: Engine, seed: int) -> Profile:
     return Profile(entries=(Entry(**values),))
 
 
+def with_words(engine: Engine, profile: Profile) -> Profile:
+    """The same with a tilt and phrases, as many as twenty texts have, weak ones."""
+    texts = [engine.tokenize(item.response) for item in short_items(20)]
+    tokens = np.unique(np.concatenate(texts)).astype(np.int32)
+    tilt = Tilt(tokens, np.full(len(tokens), 0.01, np.float32), 1.0)
+    phrases = Phrases(*weigh_grams(texts, 1), 0.01)
+    return Profile(entries=(replace(profile.entries[0], tilt=tilt, phrases=phrases),))
+
+
 def steering(engine: CountingEngine, rounds: int) -> Iterator[Line]:
     """Generating under a profile."""
     llama = engine.llama
     profile, other = profile_of(engine, 1), profile_of(engine, 2)
     entry = profile.entries[0]
+    wordy = with_words(engine, profile)
     prompt = text_tokens(engine, 64)
     n_tokens = 128
 
@@ -310,7 +321,7 @@ def steering(engine: CountingEngine, rounds: int) -> Iterator[Line]:
             if count == n_tokens:
                 break
 
-    def generate_steered() -> None:
+    def generate_steered(profile: Profile) -> None:
         with steer(llama, profile):
             generate()
 
@@ -334,7 +345,8 @@ def steering(engine: CountingEngine, rounds: int) -> Iterator[Line]:
     times = seconds_in_turns(
         {
             "plain": generate,
-            "steered": generate_steered,
+            "steered": partial(generate_steered, profile),
+            "wordy": partial(generate_steered, wordy),
             "one": side_by_side([()]),
             "one hooked": side_by_side(added[:1]),
             "four": side_by_side([()] * 4),
@@ -348,6 +360,13 @@ def steering(engine: CountingEngine, rounds: int) -> Iterator[Line]:
         "unsteered",
         ratio(times["plain"], times["steered"]),
         0.98,
+        at_least=True,
+    )
+    yield Line(
+        "the same, tilt and phrases of 20 texts",
+        "unsteered",
+        ratio(times["plain"], times["wordy"]),
+        0.95,
         at_least=True,
     )
     yield Line(
