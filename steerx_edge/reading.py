@@ -67,15 +67,20 @@ class Contrast(NamedTuple):
     alone: NDArray[np.float32]  # (layer, n_embd) of those rows
 
 
-def usable(engine: Engine, history: Sequence[HistoryItem], max_items: int) -> list[HistoryItem]:
-    """The last items that have text, each cut to its share of the analysis context.
+def chosen(history: Sequence[HistoryItem], max_items: int) -> list[HistoryItem]:
+    """The last items that have text.
 
     Of texts that differ in white space and case at most, the last one stays: a copy would be taken
     for a habit, and foretell the text that calibration holds out.
     """
-    last = {" ".join(item.response.casefold().split()): i for i, item in enumerate(history)}
-    kept = sorted(i for text, i in last.items() if text)[-max_items:]
-    items = [history[i] for i in kept]
+    texts = [" ".join(item.response.casefold().split()) for item in history]
+    last = {text: i for i, text in enumerate(texts) if text}
+    return [history[i] for i in sorted(last.values())[-max_items:]]
+
+
+def usable(engine: Engine, history: Sequence[HistoryItem], max_items: int) -> list[HistoryItem]:
+    """The items to learn from, each cut to its share of the analysis context."""
+    items = chosen(history, max_items)
     if len(items) < MIN_ITEMS:
         raise HistoryError(
             f"There are {len(items)} different texts to learn from, and at least {MIN_ITEMS} are "

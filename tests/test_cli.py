@@ -700,6 +700,20 @@ def test_what_learn_writes_can_be_generated_with(
         assert result.stdout == messages_text(engine, messages_for(PROMPT)) + "\n"
 
 
+@pytest.mark.parametrize("copied", [0, 1])
+def test_learn_says_that_copies_were_left_out(
+    tiny_chat: TinyModel, history: Path, copied: int
+) -> None:
+    first, *_ = history.read_text("utf-8").splitlines(keepends=True)
+    with history.open("a", encoding="utf-8") as file:
+        file.write(first * copied)
+    where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1", "--strength", "0.1")
+    for most in (32, 2):
+        report = succeed("learn", history, *where, "--max-items", str(most)).stderr
+        assert f"Learning from {min(3, most)} of {3 + copied} texts" in report
+        assert ("stand in the history again" in report) == (copied == 1 and most == 32)
+
+
 def test_learn_reports_the_words_and_the_description(tiny_chat: TinyModel, history: Path) -> None:
     report = succeed(
         *("learn", history, "-o", "me.json", "-m", tiny_chat.path, "-t", "1"),

@@ -119,14 +119,17 @@ def learn(
 
     from steerx_edge.checkpoint import user_path
     from steerx_edge.learning import learn as learn_profile
+    from steerx_edge.reading import chosen
     from steerx_edge.settings import Settings
 
     settings = Settings(max_items=max_items, layers=layers, phrases=phrases)
     if strength is not None:
         settings = replace(settings, strength=strength, calibrate=False)
     console = Console(stderr=True, highlight=False)
-    n_used = min(len(items), max_items)
+    n_used = len(chosen(items, max_items))
     console.print(f"Learning from {n_used} of {len(items)} texts with {engine.model_id.name}.")
+    if n_used < min(len(items), max_items):
+        console.print("Texts that stand in the history again were left out.")
     with Progress(
         TextColumn("{task.description:16}"),
         BarColumn(),
