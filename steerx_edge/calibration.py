@@ -50,11 +50,18 @@ _PLAIN_TEXTS = (
     "across the edge of the cylinder, and it turns. A single cut that is too deep leaves it shut.",
 )
 
+# What anybody might ask, and no user's texts answer.
+_PLAIN_REQUESTS = (
+    "Why does bread dough rise?",
+    "How often does the ferry leave?",
+    "How does a key open a lock?",
+)
+
 _BESIDE = (0.5, 1.0)
 """Shares of the directions' strengths, tried where texts of the user's stand in the prompt."""
 
 _GUARDED_TEXTS, _GUARDED_TOKENS = 4, 48
-_MOST_REPEATED = 0.1  # share of repeated 4-grams that may be added
+_MOST_REPEATED = 0.1  # share of repeated, or of shared, 4-grams that may be added
 _WEAKER = (0.5, 0.25, 0.125)
 
 
@@ -312,13 +319,16 @@ class Calibrator:
 
         Unsteered, what the model writes itself is the least surprising, and the user's own text
         much more so. Steered text may be as surprising as that, and repeat hardly more than
-        unsteered. Otherwise the parts with the most gain that are fluent are kept, and the rest is
-        made weaker, before it is given up.
+        unsteered; and what nobody's requests are answered with may hardly be more alike. Otherwise
+        the parts with the most gain that are fluent are kept, and the rest is made weaker, before
+        it is given up.
         """
         texts = self._texts[: min(_GUARDED_TEXTS, self._n_items)]
+        contexts = [text.context for text in texts]
+        contexts += [self._engine.prompt(messages_for(request)) for request in _PLAIN_REQUESTS]
         directions, bias, grams = self._directions[-1], self._values[-1], self._grams[-1]
 
-        def write(setting: Setting) -> tuple[float, float]:
+        def write(setting: Setting) -> tuple[float, float, float]:
             tilt: dict[int, float] = {}
             if bias is not None and setting.tilt:
                 tilt = {int(v): float(setting.tilt * bias[v]) for v in np.flatnonzero(bias)}
@@ -329,32 +339,39 @@ class Calibrator:
             written = self._engine.analysis.generate_many(
                 [
                     Continuation(
-                        text.context,
+                        context,
                         _GUARDED_TOKENS,
                         interventions=changes,
                         logit_bias=tilt,
                         phrases=book,
                     )
-                    for text in texts
+                    for context in contexts
                 ]
             )
+            own, plain = written[: len(texts)], written[len(texts) :]
             jobs = [
                 Pass(text.context, tokens)
-                for text, tokens in zip(texts, written, strict=True)
+                for text, tokens in zip(texts, own, strict=True)
                 if tokens
             ]
-            if not jobs:
-                return 0.0, 0.0
-            surprise = -np.mean([each.scored.mean() for each in self._engine.run_many(jobs)])
-            return float(surprise), float(np.mean([repeated_four_grams(t) for t in written]))
+            surprise = [-each.scored.mean() for each in self._engine.run_many(jobs)]
+            return (
+                float(np.mean(surprise)) if surprise else 0.0,
+                float(np.mean([repeated_four_grams(tokens) for tokens in own])),
+                shared_four_grams(plain),
+            )
 
-        plain_surprise, plain_repeated = write(Setting())
+        plain_surprise, plain_repeated, plain_shared = write(Setting())
         own_surprise = -self._scores[Setting()][: self._n_items].mean()
         most = max(plain_surprise, own_surprise)
 
         def is_fluent(setting: Setting) -> bool:
-            surprise, repeated = write(setting)
-            return surprise <= most and repeated <= plain_repeated + _MOST_REPEATED
+            surprise, repeated, shared = write(setting)
+            return (
+                surprise <= most
+                and repeated <= plain_repeated + _MOST_REPEATED
+                and shared <= plain_shared + _MOST_REPEATED
+            )
 
         if is_fluent(setting):
             return setting
@@ -461,5 +478,16 @@ def _standard_error(values: NDArray[np.float64]) -> float:
 
 def repeated_four_grams(tokens: Sequence[int]) -> float:
     """The share of 4-grams that have occurred before, 0 to 1."""
-    grams = [tuple(tokens[i : i + 4]) for i in range(len(tokens) - 3)]
+    grams = _four_grams(tokens)
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def shared_four_grams(texts: Sequence[Sequence[int]]) -> float:
+    """The share of the texts' distinct 4-grams that an earlier one of them has, 0 to below 1."""
+    each = [set(_four_grams(tokens)) for tokens in texts]
+    n_grams = sum(map(len, each))
+    return 1 - len(set().union(*each)) / n_grams if n_grams else 0.0
+
+
+def _four_grams(tokens: Sequence[int]) -> list[tuple[int, ...]]:
+    return [tuple(tokens[i : i + 4]) for i in range(len(tokens) - 3)]

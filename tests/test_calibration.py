@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -22,6 +22,7 @@ from steerx_edge.calibration import (
     Setting,
     calibrate,
     repeated_four_grams,
+    shared_four_grams,
 )
 from steerx_edge.carriers import Carrier, Placebo
 from steerx_edge.directions import direction_of
@@ -437,7 +438,7 @@ PLAIN_REQUEST, PLAIN_TOKEN = 99, 8
 
 def is_plain(job: Pass) -> bool:
     """Whether what is read is a plain text."""
-    return list(job.context) == [PLAIN_REQUEST]
+    return job.context[0] == PLAIN_REQUEST
 
 
 def strength_of(setting: Setting) -> float:
@@ -471,8 +472,8 @@ class ScriptedEngine:
             generate_many=lambda jobs: [self._written(write, job) for job in jobs]
         )
 
-    def prompt(self, _messages: object) -> list[int]:
-        return [PLAIN_REQUEST]
+    def prompt(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        return [PLAIN_REQUEST, *map(ord, messages[-1]["content"])]
 
     def tokenize(self, _text: str) -> list[int]:
         return [PLAIN_TOKEN] * 300  # so that what stands at their beginning weighs little
@@ -783,14 +784,14 @@ class TestGuard:
         differences = np.array([[1], [1], [1], [-9]], np.float32)
         engine.carriers = tuple(replace(each, differences=differences) for each in engine.carriers)
         engine.calibrator().guarded(Setting(((0, 0.5),)))
-        assert given == [-0.5] * 4
+        assert given == [-0.5] * (4 + 3)
 
     @pytest.mark.parametrize("n_texts", [2, 3, 4, 6])
     def test_no_more_than_four_requests_of_the_users_are_answered(self, n_texts: int) -> None:
         asked: list[int] = []
 
         def write(job: Continuation) -> list[int]:
-            asked.extend(job.context)
+            asked.append(job.context[0])
             return [100, *range(900, 930)]
 
         engine = ScriptedEngine(self.score, write)
@@ -800,7 +801,8 @@ class TestGuard:
             replace(each, differences=np.ones((n_texts, 1), np.float32)) for each in engine.carriers
         )
         engine.calibrator().guarded(A)
-        assert sorted(asked) == sorted([*range(min(n_texts, 4))] * 2)
+        # And three of nobody's.
+        assert sorted(asked) == sorted([*range(min(n_texts, 4)), *[PLAIN_REQUEST] * 3] * 2)
 
     @pytest.mark.parametrize("n_repeated", [0, 2, 3, 4, 10])
     def test_what_repeats_is_weakened(self, n_repeated: int) -> None:
@@ -815,6 +817,37 @@ class TestGuard:
         given = Setting(((0, 0.4),))
         found = ScriptedEngine(self.score, write).calibrator().guarded(given)
         assert found == (given if n_repeated <= 3 else given.scaled(0.5))
+
+    @pytest.mark.parametrize("n_alike", [0, 7, 8, 33])
+    @pytest.mark.parametrize("of_the_user", [False, True])
+    def test_what_answers_nobodys_requests_alike_is_weakened(
+        self, n_alike: int, *, of_the_user: bool
+    ) -> None:
+        """The replies to the user's own requests may be alike."""
+        given = Setting(((0, 0.4),))
+
+        def write(job: Continuation) -> list[int]:
+            first = 100 * sum(job.context)
+            is_alike = size_of(job) > 0.3 and (job.context[0] != PLAIN_REQUEST) == of_the_user
+            n = n_alike if is_alike else 0
+            # 30 4-grams a reply, of which n - 3 stand in each of the others.
+            return [100, *range(1, n), *range(first, first + 33 - max(n, 1))]
+
+        found = ScriptedEngine(self.score, write).calibrator().guarded(given)
+        assert found == (given if of_the_user or n_alike < 8 else given.scaled(0.5))
+
+    def test_as_alike_as_unsteered_they_may_be(self) -> None:
+        engine = ScriptedEngine(self.score, lambda _: [100, *range(30)])
+        given = Setting(((0, 0.4),))
+        assert engine.calibrator().guarded(given) == given
+
+    def test_what_answers_nobodys_requests_may_repeat_itself(self) -> None:
+        def write(job: Continuation) -> list[int]:
+            repeats = size_of(job) > 0.3 and job.context[0] == PLAIN_REQUEST
+            return [100, *([5 + sum(job.context)] * 32 if repeats else range(900, 932))]
+
+        given = Setting(((0, 0.4),))
+        assert ScriptedEngine(self.score, write).calibrator().guarded(given) == given
 
     def test_as_much_as_unsteered_may_be_repeated(self) -> None:
         engine = ScriptedEngine(self.score, lambda _: [100] + [5] * 30)
@@ -1208,3 +1241,20 @@ def test_of_a_person_who_writes_as_the_model_does_mostly_nothing_is_found(
 )
 def test_repeated_four_grams(tokens: list[int], share: float) -> None:
     assert repeated_four_grams(tokens) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("texts", "share"),
+    [
+        ([], 0),
+        ([[], [1, 2, 3]], 0),
+        ([[1, 2, 3, 4]], 0),
+        ([[1] * 20], 0),  # repeats, and shares nothing
+        ([[1, 2, 3, 4], [5, 6, 7, 8]], 0),
+        ([[1, 2, 3, 4], [1, 2, 3, 4]], 1 / 2),
+        ([[1, 2, 3, 4, 5], [0, 1, 2, 3, 4], [1, 2, 3, 4, 5, 6]], 3 / 7),
+        ([[1] * 9, [1] * 5], 1 / 2),
+    ],
+)
+def test_shared_four_grams(texts: list[list[int]], share: float) -> None:
+    assert shared_four_grams(texts) == pytest.approx(share)
