@@ -8,8 +8,9 @@ text of nobody's is taken.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,7 +63,7 @@ _BESIDE = (0.5, 1.0)
 
 _GUARDED_TEXTS, _GUARDED_TOKENS = 4, 48
 _MOST_REPEATED = 0.1  # share of repeated, or of shared, 4-grams that may be added
-_WEAKER = (0.5, 0.25, 0.125)
+_WEAKER = (0.7, 0.5, 0.35, 0.25, 0.125)
 
 
 @dataclass(frozen=True)
@@ -268,10 +269,13 @@ class Calibrator:
         best = scores[scores.mean(axis=1).argmax()]
         return _mean(self._scores[setting][: self._n_items] - best)
 
+    def _by_gain(self, settings: Iterable[Setting]) -> list[Setting]:
+        """Those that do little harm, the largest gain first."""
+        mild = [setting for setting in settings if self.harm(setting) <= MOST_HARM]
+        return sorted(mild, key=lambda setting: self.gains(setting).mean(), reverse=True)
+
     def _highest(self) -> Setting:
-        """The setting with the largest gain, of those that do little harm."""
-        mild = [setting for setting in self._scores if self.harm(setting) <= MOST_HARM]
-        return max(mild, key=lambda setting: self.gains(setting).mean())
+        return self._by_gain(self._scores)[0]
 
     def best(self) -> Setting:
         """Of the settings within one standard error of the best, the one with the least harm.
@@ -320,8 +324,8 @@ class Calibrator:
         Unsteered, what the model writes itself is the least surprising, and the user's own text
         much more so. Steered text may be as surprising as that, and repeat hardly more than
         unsteered; and what nobody's requests are answered with may hardly be more alike. Otherwise
-        the parts with the most gain that are fluent are kept, and the rest is made weaker, before
-        it is given up.
+        all of it is made weaker, or the parts with the most gain that are fluent are kept and the
+        rest is made weaker or given up: whichever gains more.
         """
         texts = self._texts[: min(_GUARDED_TEXTS, self._n_items)]
         contexts = [text.context for text in texts]
@@ -365,6 +369,7 @@ class Calibrator:
         own_surprise = -self._scores[Setting()][: self._n_items].mean()
         most = max(plain_surprise, own_surprise)
 
+        @cache
         def is_fluent(setting: Setting) -> bool:
             surprise, repeated, shared = write(setting)
             return (
@@ -375,18 +380,21 @@ class Calibrator:
 
         if is_fluent(setting):
             return setting
-        without = sorted(_parts(setting), key=lambda part: self.gains(part).mean(), reverse=True)
-        kept = next(part for part in without if part == Setting() or is_fluent(part))
-        for share in _WEAKER:
-            weakened = setting.scaled(share)
-            weakened = Setting(
+        parts = self._by_gain(_parts(setting))
+        kept = next(part for part in parts if part == Setting() or is_fluent(part))
+        weaker = [setting.scaled(share) for share in _WEAKER]
+        rest_weaker = [
+            Setting(
                 kept.strengths or weakened.strengths,
                 kept.tilt or weakened.tilt,
                 kept.phrases or weakened.phrases,
             )
-            if is_fluent(weakened):
-                return weakened
-        return kept
+            for weakened in weaker
+        ]
+        fluent = [next(filter(is_fluent, each), kept) for each in (weaker, rest_weaker)]
+        for each in fluent:
+            self.score([each.strengths], tilts=(each.tilt,), phrases=(each.phrases,))
+        return self._by_gain([kept, *fluent])[0]
 
 
 def calibrate(

@@ -645,93 +645,109 @@ class TestGuard:
         return [100 + round(100 * added), *range(900, 930)]
 
     @staticmethod
-    def know(calibrator: Calibrator, gains: dict[Setting, float]) -> None:
-        """As if these settings had been scored."""
-        for setting, gain in gains.items():
-            calibrator._scores[setting] = calibrator._scores[UNSTEERED] + gain
+    def know(
+        calibrator: Calibrator,
+        gain: Callable[[Setting], float] = strength_of,
+        harm: Callable[[Setting], float] = lambda _: 0.0,
+    ) -> None:
+        """As if all settings had been scored."""
+        calibrator.gains = lambda setting: np.full(4, gain(setting))  # type: ignore[method-assign]
+        calibrator.harm = harm  # type: ignore[method-assign]
 
     @pytest.mark.parametrize(
-        ("strength", "n_halved"),
-        [(0.4, 0), (1.99, 0), (2.01, 1), (3.99, 1), (4.01, 2), (8.1, 3), (15.9, 3)],
-    )
-    def test_what_is_too_surprising_is_weakened(self, strength: float, n_halved: int) -> None:
-        calibrator = ScriptedEngine(self.score, self.surprising).calibrator()
-        given = Setting(((0, strength),))
-        assert calibrator.guarded(given) == given.scaled(0.5**n_halved)
-
-    def test_what_stays_too_surprising_is_given_up(self) -> None:
-        calibrator = ScriptedEngine(self.score, self.surprising).calibrator()
-        assert calibrator.guarded(Setting(((0, 16.1),))) == UNSTEERED
-
-    @pytest.mark.parametrize("most_gain", ["dt", "dp", "tp"])
-    @pytest.mark.parametrize(
-        ("is_fluent", "kept", "share"),
+        ("strength", "share"),
         [
-            (lambda at: at["d"] < 1.1 and at["t"] < 1.1 and at["p"] < 1.1, "dtp", 1),
-            (lambda at: at["d"] < 0.6, "tp", 0.5),
-            (lambda at: at["t"] < 0.6, "dp", 0.5),
-            (lambda at: at["t"] < 0.3, "dp", 0.25),
-            (lambda at: at["p"] < 0.15, "dt", 0.125),
-            (lambda at: at["p"] == 0, "dt", 0),
-            (lambda at: at["t"] + at["p"] < 1.3, None, 0.25),  # with the direction, or without
-            (lambda at: at["t"] + at["p"] < 0.6, "d", 0.25),
-            (lambda at: at["d"] + at["t"] < 0.6, "p", 0.25),
-            (lambda at: at["d"] + at["p"] == 0, "t", 0),
-            (lambda at: at["d"] + at["t"] + at["p"] < 1.6, None, None),
-            (lambda at: at["d"] + at["t"] + at["p"] < 0.8, "", 0.25),
-            (lambda at: at["d"] + at["t"] + at["p"] == 0, "", 0),
+            (0.4, 1),
+            (1.99, 1),
+            (2.01, 0.7),
+            (2.85, 0.7),
+            (2.87, 0.5),
+            (3.99, 0.5),
+            (4.01, 0.35),
+            (7.9, 0.25),
+            (15.9, 0.125),
+            (16.1, 0),
         ],
     )
-    def test_what_is_fluent_is_kept_and_the_rest_weakened(
-        self,
-        is_fluent: Callable[[dict[str, float]], bool],
-        kept: str | None,
-        share: float | None,
-        most_gain: str,
+    def test_what_is_too_surprising_is_weakened_or_given_up(
+        self, strength: float, share: float
     ) -> None:
-        """Of two parts that are fluent without the third, those with the most gain are kept."""
+        calibrator = ScriptedEngine(self.score, self.surprising).calibrator()
+        self.know(calibrator)
+        given = Setting(((0, strength),))
+        assert calibrator.guarded(given) == (given.scaled(share) if share else UNSTEERED)
+
+    def guarded(
+        self,
+        is_fluent: Callable[[float, float, float], bool],
+        gain: Callable[[float, float, float], float],
+        harm: Callable[[float, float, float], float] = lambda _d, _t, _p: 0.0,
+    ) -> tuple[float, float, float]:
+        """What is left of a direction, a tilt and phrases, each of strength 1."""
 
         def write(job: Continuation) -> list[int]:
-            at = {
-                "d": size_of(job),
-                "t": job.logit_bias.get(0, 0.0) / all_of_it,
-                "p": 0.0 if job.phrases is None else job.phrases.added([])[7] / 4,
-            }
-            return list(range(40)) if is_fluent(at) else [5] * 40
+            d = size_of(job)
+            t = job.logit_bias.get(0, 0.0) / all_of_it
+            p = 0.0 if job.phrases is None else job.phrases.added([])[7] / 4
+            return list(range(40)) if is_fluent(*np.round((d, t, p), 5)) else [5] * 40
 
         engine = ScriptedEngine(self.score, write)
         all_of_it = float(engine.counts.values()[0])
         calibrator = engine.calibrator(engine.counts, 2)
+        self.know(
+            calibrator,
+            lambda each: gain(strength_of(each), each.tilt, each.phrases),
+            lambda each: harm(strength_of(each), each.tilt, each.phrases),
+        )
+        calibrator.score([((0, 1.0),), ()], tilts=(0.0, 1.0), phrases=(0.0, 1.0))
+        found = calibrator.guarded(Setting(((0, 1.0),), 1.0, 1.0))
+        assert found in calibrator._scores
+        return strength_of(found), found.tilt, found.phrases
 
-        def of(parts: str, rest: float = 0.0) -> Setting:
-            d, t, p = (1.0 if part in parts else rest for part in "dtp")
-            return Setting(((0, d),) if d else (), t, p)
+    @pytest.mark.parametrize(
+        ("is_fluent", "found"),
+        [
+            (lambda d, t, p: d + t + p <= 3, (1, 1, 1)),
+            (lambda d, _t, _p: d < 0.6, (0.5, 1, 1)),
+            (lambda _d, t, _p: t < 0.6, (1, 0.5, 1)),
+            (lambda _d, t, _p: t < 0.3, (1, 0.25, 1)),
+            (lambda _d, _t, p: p < 0.15, (1, 1, 0.125)),
+            (lambda _d, _t, p: p == 0, (1, 1, 0)),
+            (lambda _d, t, p: t + p < 1.2, (1, 1, 0.125)),
+            (lambda d, t, p: d + t + p < 1.1, (1, 0, 0)),
+            (lambda d, t, p: d + t + p < 1, (0.25, 0.25, 0.25)),
+            (lambda d, t, p: d + t + p == 0, (0, 0, 0)),
+        ],
+    )
+    def test_what_is_fluent_is_kept_and_the_rest_weakened(
+        self,
+        is_fluent: Callable[[float, float, float], bool],
+        found: tuple[float, float, float],
+    ) -> None:
+        assert self.guarded(is_fluent, lambda d, t, p: 0.3 * d + 0.2 * t + 0.1 * p) == found
 
-        gains = dict.fromkeys(("d", "t", "p"), 0.1) | dict.fromkeys(("dt", "dp", "tp"), 0.2)
-        self.know(calibrator, {of(parts): gain for parts, gain in gains.items()})
-        self.know(calibrator, {of(most_gain): 0.3})
-        found = calibrator.guarded(of("dtp"))
-        if share is None:  # any one of them alone, and half of the others: too much
-            assert found in [of(part, 0.25) for part in "dtp"]
-        elif kept is None:
-            expected = most_gain if most_gain in ("dt", "dp") else "dp"
-            assert found == of(expected, share)
-        else:
-            assert found == of(kept, share)
+    def test_all_of_it_is_weakened_where_that_gains_more(self) -> None:
+        """The first third of each brings more than half."""
 
-    def test_a_part_that_loses_is_weakened_with_the_rest(self) -> None:
-        def write(job: Continuation) -> list[int]:
-            return list(range(40)) if size_of(job) < 1 else [5] * 40
+        def gain(d: float, t: float, p: float) -> float:
+            return 0.3 * d**0.5 + 0.2 * t**0.5 + 0.1 * p**0.5
 
-        engine = ScriptedEngine(self.score, write)
-        calibrator = engine.calibrator(engine.counts)
-        self.know(calibrator, {Setting((), 1.0): -0.1, Setting(((0, 1.0),)): 0.2})
-        given = Setting(((0, 1.0),), 1.0)
-        assert calibrator.guarded(given) == given.scaled(0.5)
+        found = self.guarded(lambda d, t, p: d + t + p < 1.1, gain)
+        assert found == (0.35, 0.35, 0.35)
+        assert gain(*found) > gain(1, 0, 0)
 
-    @pytest.mark.parametrize(("added", "n_halved"), [(0, 0), (1, 1)])
+    def test_what_harms_plain_texts_is_not_left(self) -> None:
+        """The phrases must go, and without them the rest would cost plain texts too much."""
+        found = self.guarded(
+            lambda _d, _t, p: p < 0.2,
+            lambda d, t, p: 0.3 * d + 0.2 * t + 0.1 * p,
+            lambda d, t, p: 0.021 if d + t > 1 and p < 0.5 else 0.02,
+        )
+        assert found == (1, 0, 0)
+
+    @pytest.mark.parametrize(("added", "share"), [(0, 1), (1, 0.7)])
     def test_where_the_user_is_less_surprising_the_model_itself_is_the_bound(
-        self, added: int, n_halved: int
+        self, added: int, share: float
     ) -> None:
         def score(job: Pass) -> float:
             return max(self.score(job), -2.0) if list(job.response) != [7, 7, 7] else -0.5
@@ -739,18 +755,19 @@ class TestGuard:
         def write(job: Continuation) -> list[int]:
             return [100 + added * (size_of(job) > 0.09), *range(900, 930)]
 
-        found = ScriptedEngine(score, write).calibrator().guarded(A)
-        assert found == A.scaled(0.5**n_halved)
+        calibrator = ScriptedEngine(score, write).calibrator()
+        self.know(calibrator)
+        assert calibrator.guarded(A) == A.scaled(share)
 
     def test_the_tilt_of_all_texts_is_at_work(self) -> None:
         engine = ScriptedEngine(self.score, self.surprising)
         calibrator = engine.calibrator(engine.counts)
-        self.know(calibrator, {Setting(((0, s),)): 1.0 for s in (0.85, 0.9)})
+        self.know(calibrator, lambda each: strength_of(each) + each.tilt / 2)
         # 0.85 and 1.12 are less than 2, and 0.9 and 1.12 are more.
         given = Setting(((0, 0.85),), 1.0)
         assert calibrator.guarded(given) == given
         given = Setting(((0, 0.9),), 1.0)
-        assert calibrator.guarded(given) == replace(given, tilt=0.5)
+        assert calibrator.guarded(given) == replace(given, tilt=0.7)
         untilted = replace(given, tilt=0.0)
         assert calibrator.guarded(untilted) == untilted
         assert engine.calibrator().guarded(given) == given  # there is no tilt
@@ -759,15 +776,15 @@ class TestGuard:
         ("given", "share"),
         [
             (Setting((), 0.0, 0.49), 1),  # times four occurrences
-            (Setting((), 0.0, 0.51), 0.5),
+            (Setting((), 0.0, 0.51), 0.7),
             (Setting(((0, 1.0),), 0.0, 0.24), 1),
-            (Setting(((0, 1.0),), 0.0, 0.26), 0.5),
+            (Setting(((0, 1.0),), 0.0, 0.26), 0.7),
         ],
     )
     def test_the_phrases_of_all_texts_are_at_work(self, given: Setting, share: float) -> None:
         engine = ScriptedEngine(self.score, self.surprising)
         calibrator = engine.calibrator(phrase_texts=2)
-        self.know(calibrator, {Setting(((0, 1.0),)): 9.0, Setting((), 0.0, 0.26): 1.0})
+        self.know(calibrator, lambda each: strength_of(each) + each.phrases)
         assert calibrator.guarded(given) == replace(given, phrases=share * given.phrases)
         assert calibrator.guarded(replace(given, phrases=0.0)).phrases == 0
         assert engine.calibrator().guarded(given) == given  # there are no phrases
@@ -815,8 +832,9 @@ class TestGuard:
         written = write(Continuation([0], interventions=()))
         assert len(written) == 33
         given = Setting(((0, 0.4),))
-        found = ScriptedEngine(self.score, write).calibrator().guarded(given)
-        assert found == (given if n_repeated <= 3 else given.scaled(0.5))
+        calibrator = ScriptedEngine(self.score, write).calibrator()
+        self.know(calibrator)
+        assert calibrator.guarded(given) == given.scaled(1 if n_repeated <= 3 else 0.7)
 
     @pytest.mark.parametrize("n_alike", [0, 7, 8, 33])
     @pytest.mark.parametrize("of_the_user", [False, True])
@@ -833,8 +851,10 @@ class TestGuard:
             # 30 4-grams a reply, of which n - 3 stand in each of the others.
             return [100, *range(1, n), *range(first, first + 33 - max(n, 1))]
 
-        found = ScriptedEngine(self.score, write).calibrator().guarded(given)
-        assert found == (given if of_the_user or n_alike < 8 else given.scaled(0.5))
+        calibrator = ScriptedEngine(self.score, write).calibrator()
+        self.know(calibrator)
+        may_stay = of_the_user or n_alike < 8
+        assert calibrator.guarded(given) == given.scaled(1 if may_stay else 0.7)
 
     def test_as_alike_as_unsteered_they_may_be(self) -> None:
         engine = ScriptedEngine(self.score, lambda _: [100, *range(30)])
@@ -940,9 +960,9 @@ class TestCalibrate:
         engine = ScriptedEngine(lambda job: -3 - size_of(job), write)
         found = engine.calibrate(None, 2)
         # The guard is given the phrases of all four texts.
-        assert sorted({round(weight, 6) for weight in given}) == [0.0, 2.0, 4.0]
-        assert found.setting == Setting((), 0.0, 0.5)
-        assert found.gain.mean == pytest.approx(self.gain_of_phrases(0.5), abs=1e-5)
+        assert sorted({round(weight, 6) for weight in given}) == [0.0, 2.8, 4.0]
+        assert found.setting == Setting((), 0.0, 0.7)
+        assert found.gain.mean == pytest.approx(self.gain_of_phrases(0.7), abs=1e-5)
 
     @pytest.mark.parametrize("tilt", [None, ScriptedEngine.counts], ids=["no tilt", "tilt"])
     def test_no_gain_is_no_preference(self, tilt: TiltCounts | None) -> None:
@@ -969,8 +989,8 @@ class TestCalibrate:
 
         engine = ScriptedEngine(lambda job: -3 + size_of(job), write)
         found = engine.calibrate()
-        assert strength_of(found.setting) == pytest.approx(0.1)
-        assert found.gain.mean == pytest.approx(0.1, abs=1e-6)
+        assert strength_of(found.setting) == pytest.approx(0.7 * 0.2)
+        assert found.gain.mean == pytest.approx(0.7 * 0.2, abs=1e-6)
 
     def test_what_the_guard_gives_up_is_not_carried(self) -> None:
         def write(job: Continuation) -> list[int]:
@@ -988,8 +1008,8 @@ class TestCalibrate:
         engine = ScriptedEngine(lambda job: -3 - size_of(job), write, tilted=lambda tilt: tilt)
         # All four folds together have a value a little above 1.
         found = engine.calibrate(engine.counts)
-        assert found.setting == Setting((), 0.5)
-        assert found.gain.mean == pytest.approx(0.5, abs=1e-4)
+        assert found.setting == Setting((), 0.7)
+        assert found.gain.mean == pytest.approx(0.7, abs=1e-4)
 
     @pytest.mark.parametrize("sign", [1, -1], ids=["gain", "harm"])
     def test_progress_counts_up_to_its_end(self, sign: int) -> None:
