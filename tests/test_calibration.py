@@ -736,6 +736,11 @@ class TestGuard:
         assert found == (0.35, 0.35, 0.35)
         assert gain(*found) > gain(1, 0, 0)
 
+    def test_a_part_that_loses_is_weakened_with_the_rest(self) -> None:
+        """Tilt and phrases are fluent without the direction, and gain nothing by themselves."""
+        found = self.guarded(lambda d, _t, _p: d < 1, lambda d, t, p: 0.4 * d - 0.1 * (t + p))
+        assert found == (0.7, 0.7, 0.7)
+
     def test_what_harms_plain_texts_is_not_left(self) -> None:
         """The phrases must go, and without them the rest would cost plain texts too much."""
         found = self.guarded(
