@@ -325,7 +325,7 @@ class Calibrator:
         much more so. Steered text may be as surprising as that, and repeat hardly more than
         unsteered; and what nobody's requests are answered with may hardly be more alike. Otherwise
         all of it is made weaker, or the parts with the most gain that are fluent are kept and the
-        rest is made weaker or given up: whichever gains more.
+        rest is made weaker or given up: whichever gains more. What is returned has been scored.
         """
         texts = self._texts[: min(_GUARDED_TEXTS, self._n_items)]
         contexts = [text.context for text in texts]
@@ -440,7 +440,6 @@ def calibrate(
     gain = calibrator.gain(setting)
     if gain.low > 0:
         setting = calibrator.guarded(setting)
-        calibrator.score([setting.strengths], tilts=(setting.tilt,), phrases=(setting.phrases,))
         gain = calibrator.gain(setting)
     if gain.low <= 0:
         done(total, total)
