@@ -25,8 +25,15 @@ from numpy.typing import NDArray
 
 from steerx_edge import Engine, HistoryItem, Settings
 from steerx_edge.analysis import Continuation, Pass
-from steerx_edge.carriers import Carrier, Placebo, carriers_of, placebo_of, without_generic
-from steerx_edge.contrasts import row_weights
+from steerx_edge.carriers import (
+    Carrier,
+    Placebo,
+    carriers_of,
+    placebo_of,
+    reply_lengths,
+    without_generic,
+)
+from steerx_edge.contrasts import mean_rows
 from steerx_edge.description import describe, style_facts
 from steerx_edge.effects import bootstrap_mean_interval, word_effects
 from steerx_edge.evaluation import Plan, read_sample
@@ -37,6 +44,11 @@ from steerx_edge.prompts import messages_for
 from steerx_edge.reading import Reading, read_items
 
 PLAIN = Settings(described=False)
+_SPLIT = {
+    "generic 1 personal 2": (1, 2),
+    "generic 0.5 personal 1": (0.5, 1),
+    "generic 0.5 personal 2": (0.5, 2),
+}
 WAYS = {
     "mean": PLAIN,
     "pca": replace(PLAIN, estimate="pca"),
@@ -55,19 +67,9 @@ WAYS = {
     "ten rows of most effect": replace(PLAIN, selection="anchors", threshold=1e6, min_anchors=10),
     "rows at the tokens": replace(PLAIN, row="at"),
     "retrieved for each": replace(PLAIN, fold=1),
-    "against a rewrite": PLAIN,
-    "band": PLAIN,
-    "increments": PLAIN,
-    "generic 1 personal 2": PLAIN,
-    "generic 0.5 personal 1": PLAIN,
-    "generic 0.5 personal 2": PLAIN,
+    **dict.fromkeys(("against a rewrite", "band", "increments", *_SPLIT), PLAIN),
 }
 
-_SPLIT = {
-    "generic 1 personal 2": (1, 2),
-    "generic 0.5 personal 1": (0.5, 1),
-    "generic 0.5 personal 2": (0.5, 2),
-}
 _REWRITE = "Write this text anew in plain words. Keep what it says, and leave its manner out.\n\n"
 
 
@@ -138,7 +140,7 @@ def _along(way: str, carriers: Sequence[Carrier]) -> Iterator[Direction]:
 def _apart(way: str, carriers: Sequence[Carrier], placebo: Placebo) -> Iterator[Direction]:
     """The part that is shared with placebo authors, and the rest, each with its own strength."""
     shared, rest = _SPLIT[way]
-    theirs = {(each.source, each.layer): each.direction() for each in placebo.carriers}
+    theirs = placebo.directions()
     for each in carriers:
         whole = each.direction()
         generic = theirs.get((each.source, each.layer), np.zeros_like(whole))
@@ -153,28 +155,13 @@ def _against_rewrites(
     """The user's texts against the model's own rewrites of them, which say the same."""
     rewrites = engine.analysis.generate_many(
         [
-            Continuation(
-                engine.prompt(messages_for(_REWRITE + item.response)),
-                min(max(len(text.response), 16), 96),
-            )
-            for item, text in zip(reading.items, reading.texts, strict=True)
+            Continuation(engine.prompt(messages_for(_REWRITE + item.response)), n)
+            for item, n in zip(reading.items, reply_lengths(reading), strict=True)
         ]
     )
-    written = [j for j, tokens in enumerate(rewrites) if tokens]
-    results = engine.run_many(
-        [
-            Pass(
-                reading.texts[j].context,
-                rewrites[j],
-                score=False,
-                layers=tuple(layers),
-                weights=row_weights(np.ones(len(rewrites[j]), np.bool_), PLAIN.row)[None],
-            )
-            for j in written
-        ]
-    )
-    own = np.stack([reading.contrasts[j].alone for j in written])
-    differences = own - np.stack([result.captured[:, 0] for result in results])
+    contexts = [text.context for text in reading.texts]
+    own = np.stack([contrast.alone for contrast in reading.contrasts])
+    differences = np.nan_to_num(own - mean_rows(engine, contexts, rewrites, layers, PLAIN.row))
     return [
         replace(each, differences=differences[:, layers.index(each.layer)])
         for each in carriers

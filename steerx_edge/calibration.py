@@ -229,7 +229,7 @@ class Calibrator:
         These are given the strengths that suit the user's texts best: those of the setting for
         their directions, or none; any of the tilt, and of the phrases.
         """
-        theirs = {(each.source, each.layer): each.direction() for each in placebo.carriers}
+        theirs = placebo.directions()
         changes: list[tuple[Add, ...]] = [()]
         if setting.strengths:
             used = [(self._carriers[place], strength) for place, strength in setting.strengths]

@@ -76,6 +76,10 @@ class Placebo(NamedTuple):
     tilt: TiltCounts
     texts: Sequence[Sequence[int]]
 
+    def directions(self) -> dict[tuple[str, int], NDArray[np.float32]]:
+        """Of the carriers, by source and layer."""
+        return {(each.source, each.layer): each.direction() for each in self.carriers}
+
 
 def carriers_of(
     engine: Engine,
@@ -164,9 +168,14 @@ def placebo_of(
     return Placebo(carriers, read.counts, [text.response for text in read.texts])
 
 
+def reply_lengths(reading: Reading) -> list[int]:
+    """How many tokens the model's own version of each text may have."""
+    return [min(max(len(text.response), _SHORTEST_REPLY), _LONGEST_REPLY) for text in reading.texts]
+
+
 def without_generic(carriers: Sequence[Carrier], placebo: Placebo) -> list[Carrier]:
     """The same, each without what it shares with its counterpart."""
-    theirs = {(each.source, each.layer): each.direction() for each in placebo.carriers}
+    theirs = placebo.directions()
     return [replace(each, generic=theirs.get((each.source, each.layer))) for each in carriers]
 
 
@@ -200,7 +209,7 @@ def _stylevector(
     replies = reply_rows(
         engine,
         [text.context for text in reading.texts],
-        [min(max(len(text.response), _SHORTEST_REPLY), _LONGEST_REPLY) for text in reading.texts],
+        reply_lengths(reading),
         layers,
         settings.row,
     )

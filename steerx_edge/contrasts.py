@@ -83,15 +83,34 @@ def reply_rows(
     replies = engine.analysis.generate_many(
         [Continuation(context, n) for context, n in zip(contexts, n_tokens, strict=True)]
     )
-    written = [j for j, reply in enumerate(replies) if reply]
+    return mean_rows(engine, contexts, replies, layers, convention)
+
+
+def mean_rows(
+    engine: Engine,
+    contexts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    layers: Sequence[int],
+    convention: RowConvention,
+) -> NDArray[np.float32]:
+    """Mean rows of responses: (item, layer, n_embd) float32; not numbers for one without tokens.
+
+    Args:
+        engine: the model.
+        contexts: what each response is read after.
+        responses: tokens.
+        layers: blocks to read.
+        convention: which row stands for a token.
+    """
+    written = [j for j, response in enumerate(responses) if response]
     results = engine.run_many(
         [
             Pass(
                 contexts[j],
-                replies[j],
+                responses[j],
                 score=False,
                 layers=tuple(layers),
-                weights=row_weights(np.ones(len(replies[j]), np.bool_), convention)[None],
+                weights=row_weights(np.ones(len(responses[j]), np.bool_), convention)[None],
             )
             for j in written
         ]
