@@ -10,6 +10,7 @@ namespace steerx {
 namespace {
 
 const std::string residual_site = "l_out";
+const std::string last_norm_name = "result_norm";
 
 // The names that architectures give to what goes into block 0; where there are several, each is made
 // from the one before, and the last to be computed counts.
@@ -17,7 +18,7 @@ constexpr std::array<const char *, 3> input_names = {"embd", "inp_scaled", "inpL
 
 // Names of all nodes we ever want begin with one of these letters; most nodes' names do not.
 bool may_be_wanted(const char *name) {
-    return name[0] == 'l' || name[0] == 'a' || name[0] == 'f' || name[0] == 'e' || name[0] == 'i';
+    return name[0] == 'l' || name[0] == 'a' || name[0] == 'f' || name[0] == 'e' || name[0] == 'i' || name[0] == 'r';
 }
 
 std::string node_name(const std::string &site, int32_t layer) { return site + "-" + std::to_string(layer); }
@@ -31,14 +32,14 @@ ResidualHooks::ResidualHooks(const LlamaApi &api, int32_t n_layer, int32_t n_emb
     }
 }
 
-void ResidualHooks::check_layers(std::span<const int32_t> layers, int32_t least) const {
+void ResidualHooks::check_layers(std::span<const int32_t> layers, int32_t least, int32_t most) const {
     if (layers.empty()) {
         throw std::invalid_argument("a reading or writing needs at least one layer");
     }
     for (size_t i = 0; i < layers.size(); ++i) {
-        if (layers[i] < least || layers[i] >= n_layer_ || (i > 0 && layers[i] <= layers[i - 1])) {
+        if (layers[i] < least || layers[i] > most || (i > 0 && layers[i] <= layers[i - 1])) {
             throw std::invalid_argument("layers must increase and lie in " + std::to_string(least) + ".." +
-                                        std::to_string(n_layer_ - 1) + ", got " + std::to_string(layers[i]));
+                                        std::to_string(most) + ", got " + std::to_string(layers[i]));
         }
     }
 }
@@ -74,14 +75,14 @@ void ResidualHooks::arm(PassPlan plan) {
         throw std::invalid_argument("output_row must have one element for each token");
     }
     for (const Writing &writing : plan.writings) {
-        check_layers(writing.layers, 0);
+        check_layers(writing.layers, 0, n_layer_ - 1);
         if (writing.intervention->width() != n_embd_) {
             throw std::invalid_argument("an intervention on rows of " + std::to_string(writing.intervention->width()) +
                                         " does not fit a model with rows of " + std::to_string(n_embd_));
         }
     }
     for (const Reading &reading : plan.readings) {
-        check_layers(reading.layers, input_layer);
+        check_layers(reading.layers, input_layer, n_layer_);
     }
     check_rows(plan);
 
@@ -117,7 +118,7 @@ void ResidualHooks::add_task(const std::string &site, int32_t layer, std::pair<s
     if (layer == input_layer) {
         std::for_each(input_names.begin(), input_names.end(), add);
     } else {
-        add(node_name(site, layer));
+        add(layer == n_layer_ ? last_norm_name : node_name(site, layer));
     }
 }
 
@@ -242,7 +243,7 @@ void ResidualHooks::run(ggml_tensor *tensor, Task &task) {
     const auto n_outputs =
         std::count_if(plan_.output_row.begin(), plan_.output_row.end(), [](int32_t row) { return row >= 0; });
     const bool only_outputs = n_rows != n_tokens;
-    if (only_outputs && (n_rows != n_outputs || task.layer != n_layer_ - 1)) {
+    if (only_outputs && (n_rows != n_outputs || task.layer < n_layer_ - 1)) {
         throw std::runtime_error(name + " has " + std::to_string(n_rows) + " rows where " + std::to_string(n_tokens) +
                                  " were expected");
     }

@@ -1,7 +1,8 @@
 // Reading and changing the residual stream while llama.cpp evaluates a batch.
 //
-// llama.cpp names the output of block `il` "l_out-<il>" and calls the context's eval callback for
-// every node. The hook asks for the nodes it wants, changes rows, and copies or pools rows.
+// llama.cpp names the output of block `il` "l_out-<il>", and "result_norm" that of the last norm, which
+// the output matrix is applied to. It calls the context's eval callback for every node. The hook asks for
+// the nodes it wants, changes rows, and copies or pools rows.
 #pragma once
 
 #include "interventions.hpp"
@@ -30,7 +31,8 @@ struct Pick {
 // What is read at one kind of place in the network.
 struct Reading {
     std::string site;            // "l_out", "attn_out", "ffn_out": what llama.cpp names the tensor
-    std::vector<int32_t> layers; // (layer,) 0-based blocks, strictly increasing; may begin with input_layer
+    std::vector<int32_t> layers; // (layer,) 0-based blocks, strictly increasing; may begin with input_layer and
+                                 // end with n_layer, the last norm
     std::vector<Pick> picks;     // rows to read, in any order; none: only run up to the last layer
     std::span<float> values;     // (layer, slot, n_embd), added to
 };
@@ -83,7 +85,7 @@ class ResidualHooks {
         bool seen = false;
     };
 
-    void check_layers(std::span<const int32_t> layers, int32_t least) const;
+    void check_layers(std::span<const int32_t> layers, int32_t least, int32_t most) const;
     void check_rows(const PassPlan &plan) const;
     void add_task(const std::string &site, int32_t layer, std::pair<size_t, size_t> read);
     Task *task_of(const ggml_tensor *tensor);

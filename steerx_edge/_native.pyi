@@ -62,7 +62,8 @@ class Read:
 
     Args:
         site: "l_out", "attn_out" or "ffn_out".
-        layers: 0-based blocks, strictly increasing; -1 is the input of block 0.
+        layers: 0-based blocks, strictly increasing; -1 is the input of block 0, n_layer the output
+            of the last norm.
         rows: (pick,) rows of the batch.
         slots: (pick,) where each is added to.
         weights: (pick,).

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import llama_cpp
 import numpy as np
@@ -31,7 +31,6 @@ from steerx_edge.sampling import Sampler
 if TYPE_CHECKING:
     from llama_cpp import Llama
 
-    from steerx_edge.phrases import PhraseBook
 
 MICRO_BATCH = 256
 """Tokens of one decode call: one micro-batch, so that rows come in the order of the tokens. More
@@ -71,6 +70,41 @@ _NOT_NUMBERS = (
 )
 
 
+class NextTokenMemory(Protocol):
+    """Changes next-token predictions by the final rows they are made from.
+
+    It is called while the analysis context is in use, and must not use that itself.
+    """
+
+    def shift(
+        self, row: NDArray[np.float32], before: Sequence[int], logits: NDArray[np.float32]
+    ) -> None:
+        """Change the logits of the next token in place.
+
+        Args:
+            row: (n_embd,) the final row that the logits were computed from.
+            before: the tokens of the text so far, without what it answers.
+            logits: (n_vocab,).
+        """
+
+    def log_prob(
+        self,
+        rows: NDArray[np.float32],
+        text: Sequence[int],
+        log_prob: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """Return the log-probabilities of a text with the memory, from those without.
+
+        Args:
+            rows: (T, n_embd) the final row that predicts each token.
+            text: T tokens.
+            log_prob: (T,) nats.
+
+        Returns:
+            (T,) nats.
+        """
+
+
 @dataclass(frozen=True)
 class Pass:
     """One teacher-forced pass: `context` tokens, then `response` tokens.
@@ -86,13 +120,15 @@ class Pass:
             names them.
         weights: (slot, T + 1) float32 pools rows: slot k is the sum of weights[k, r] times row r.
             None keeps each of the T + 1 rows.
+        final: also read the T + 1 final rows: the output of the last norm, which the output matrix
+            is applied to. `weights` do not pool them.
         entropy: also the entropy of each predicted distribution.
         top_k: also the `top_k` most probable tokens of each row.
         expected: also how often each token of the vocabulary was to be expected in the response.
         tilts: (tilt, n_vocab) float32; also the log-probabilities with each of these added to the
             logits.
         logit_bias: added to the logits of tokens; `log_prob` is with it, nothing else is.
-        phrases: mixed into the predictions after that; `log_prob` is with them, nothing else is.
+        memory: changes the predictions after that; `log_prob` is with it, nothing else is.
         interventions: change rows, in this order; what is read has been changed already.
     """
 
@@ -102,12 +138,13 @@ class Pass:
     layers: tuple[int, ...] = ()
     site: Site = "l_out"
     weights: NDArray[np.float32] | None = None
+    final: bool = False
     entropy: bool = False
     top_k: int = 0
     expected: bool = False
     tilts: NDArray[np.float32] | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)
-    phrases: PhraseBook | None = None
+    memory: NextTokenMemory | None = None
     interventions: tuple[Intervention, ...] = ()
 
 
@@ -118,6 +155,7 @@ class PassResult:
     Args:
         log_prob: (T,) log p(response token | everything before it), in nats.
         residual: (layer, slot, n_embd) residual stream.
+        final: (T + 1, n_embd) output of the last norm.
         entropy: (T,) nats.
         top_token: (T, top_k) token ids, best first.
         top_log_prob: (T, top_k) nats.
@@ -127,6 +165,7 @@ class PassResult:
 
     log_prob: NDArray[np.float32] | None = None
     residual: NDArray[np.float32] | None = None
+    final: NDArray[np.float32] | None = None
     entropy: NDArray[np.float32] | None = None
     top_token: NDArray[np.int32] | None = None
     top_log_prob: NDArray[np.float32] | None = None
@@ -155,7 +194,7 @@ class Continuation:
         temperature: 0 takes the most probable token.
         seed: of sampling.
         logit_bias: added to the logits of tokens.
-        phrases: mixed into the predictions after that.
+        memory: changes the predictions after that.
     """
 
     context: Sequence[int]
@@ -164,10 +203,10 @@ class Continuation:
     temperature: float = 0.0
     seed: int = 0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
-    phrases: PhraseBook | None = None
+    memory: NextTokenMemory | None = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Sequence:
     """One pass on its way, with where its results go."""
 
@@ -178,6 +217,7 @@ class _Sequence:
     control: ControlVector | None  # in place of changes, on all rows of the body
     steers_context: bool  # the control vector is on all rows before the body too
     out: PassResult
+    final: NDArray[np.float32] | None  # (T + 1, n_embd) if they are read
 
 
 class _Span(NamedTuple):
@@ -190,23 +230,26 @@ class _Span(NamedTuple):
 class _Writer:
     """What a continuation has become so far."""
 
-    def __init__(self, n_vocab: int, job: Continuation, room: int) -> None:
+    def __init__(
+        self, n_vocab: int, job: Continuation, room: int, final: NDArray[np.float32] | None
+    ) -> None:
         self._biased = np.fromiter(job.logit_bias, np.int64)
         self._bias = np.fromiter(job.logit_bias.values(), np.float32)
-        self._phrases = job.phrases
+        self._memory = job.memory
         self._sampler = Sampler(job.temperature, job.seed)
         self._n_vocab = n_vocab
         self.room = room
+        self.final = final  # (1, n_embd): the latest final row, if the job has a memory
         self.tokens: list[int] = []
 
     def next(self, context: Any, row: int) -> int:
         """The next token, after a row of the last batch that has logits."""
-        if self._phrases or len(self._biased):
+        if self._memory is not None or len(self._biased):
             pointer = llama_cpp.llama_get_logits_ith(context, row)
             logits = np.ctypeslib.as_array(pointer, (self._n_vocab,))
             logits[self._biased] += self._bias
-            if self._phrases:
-                self._phrases.shift(self.tokens, logits)
+            if self._memory is not None:
+                self._memory.shift(asked_for(self.final)[0], self.tokens, logits)
         return self._sampler(context, row)
 
 
@@ -340,17 +383,23 @@ class AnalysisContext:
         n_done = 0
         with self._open.work.turn(), closing(self._evaluated(sequences)) as evaluated:
             for members in evaluated:
+                for sequence in members:
+                    self._complete(sequence)
                 n_done += len(members)
                 if done is not None:
                     done(n_done)
-        for sequence in sequences:
-            job, out = sequence.job, sequence.out
-            if job.phrases:
-                out.scored[:] = job.phrases.of_text(job.response).log_prob(out.scored)
-            residual = out.residual
-            if residual is not None and not np.isfinite(residual).all():
-                raise ModelError(_NOT_NUMBERS.format("residual rows"))
         return [sequence.out for sequence in sequences]
+
+    def _complete(self, sequence: _Sequence) -> None:
+        """Check the rows of a pass, and mix into its scores what comes after the model."""
+        job, out, final = sequence.job, sequence.out, sequence.final
+        for name, rows in [("residual", out.residual), ("final", final)]:
+            if rows is not None and not np.isfinite(rows).all():
+                raise ModelError(_NOT_NUMBERS.format(f"{name} rows"))
+        if job.memory is not None:
+            rows = asked_for(final)[:-1]
+            out.scored[:] = job.memory.log_prob(rows, job.response, out.scored)
+        sequence.final = None  # of many passes with a memory, they would be too much to keep
 
     def generate_many(self, jobs: Sequence[Continuation]) -> list[list[int]]:
         """Generate side by side, each with interventions of its own; the Llama is not touched.
@@ -363,7 +412,13 @@ class AnalysisContext:
         """
         # The last row of each context has logits, and no response to score.
         passes = [
-            Pass(job.context, (), interventions=job.interventions, logit_bias=job.logit_bias)
+            Pass(
+                job.context,
+                (),
+                final=job.memory is not None,
+                interventions=job.interventions,
+                logit_bias=job.logit_bias,
+            )
             for job in jobs
         ]
         sequences = [
@@ -375,7 +430,7 @@ class AnalysisContext:
             if not all(isinstance(each, str) and each in ("all", "generated") for each in rows):
                 raise ModelError('Rows of what is generated are "all" or "generated".')
         writers = {
-            id(sequence): _Writer(self.n_vocab, job, self._room(job))
+            id(sequence): _Writer(self.n_vocab, job, self._room(job), sequence.final)
             for job, sequence in zip(jobs, sequences, strict=True)
         }
         with self._open.work.turn(), closing(self._evaluated(sequences)) as evaluated:
@@ -419,7 +474,14 @@ class AnalysisContext:
             for row, number in enumerate(numbers)
             for change, layers, _ in members[number].changes
         ]
-        self._call_hooked(tokens, np.arange(len(numbers), dtype=np.int32), writes, [], early=False)
+        every = np.arange(len(numbers), dtype=np.int32)
+        reads = []
+        for row, number in enumerate(numbers):
+            writer = writers[number]
+            if writer.final is not None:
+                writer.final = np.zeros_like(writer.final)
+                reads.append(self._read_final(every[row : row + 1], writer.final))
+        self._call_hooked(tokens, every, writes, reads, early=False)
 
     def _sequences(self, jobs: Sequence[Pass]) -> list[_Sequence]:
         kinds: dict[int, int] = {}  # of interventions
@@ -504,22 +566,22 @@ class AnalysisContext:
     def _check(self, job: Pass) -> None:
         if not job.context:
             raise ModelError("A pass needs at least one token before its response.")
-        if not job.score and not job.layers:
-            raise ModelError("A pass must score tokens or read layers.")
+        if not (job.score or job.layers or job.final):
+            raise ModelError("A pass must score tokens or read layers or final rows.")
         of_scores = (
             job.entropy
             or job.top_k
             or job.expected
             or job.logit_bias
-            or job.phrases
+            or job.memory is not None
             or job.tilts is not None
         )
         if not all(0 <= token < self.n_vocab for token in job.logit_bias):
             raise ModelError("A logit bias is for tokens that are not in the vocabulary.")
         if of_scores and not job.score:
             raise ModelError(
-                "Entropy, top and expected tokens, tilts and phrases come with scores: ask for "
-                "`score` too."
+                "Entropy, top and expected tokens, tilts and a memory come with scores: ask "
+                "for `score` too."
             )
         if job.tilts is not None and job.tilts.shape[1:] != (self.n_vocab,):
             raise ModelError(
@@ -570,7 +632,7 @@ class AnalysisContext:
         ]
         changed = [int(np.argmax(mask)) for _, _, mask in changes if mask.any()]
         steers_context = control is not None and job.interventions[0].rows == "all"
-        depth = self.n_layer if job.score else max(0, job.layers[-1])
+        depth = self.n_layer if job.score or job.final else max(0, job.layers[-1])
         strand = Strand(
             tokens,
             body=first,
@@ -579,8 +641,14 @@ class AnalysisContext:
             depth=depth,
             change=kind if control else -1,
         )
-        out = _empty_result(job, n_slots=len(weights), n_embd=self.n_embd, n_vocab=self.n_vocab)
-        return _Sequence(job, strand, weights, changes, control, steers_context, out)
+        final = None
+        if job.final or job.memory is not None:
+            final = np.zeros((n_rows, self.n_embd), np.float32)
+        out = replace(
+            _empty_result(job, n_slots=len(weights), n_embd=self.n_embd, n_vocab=self.n_vocab),
+            final=final if job.final else None,
+        )
+        return _Sequence(job, strand, weights, changes, control, steers_context, out, final)
 
     def _compiled(self, intervention: Intervention) -> _native.Intervention:
         compiled = intervention.native()
@@ -611,8 +679,9 @@ class AnalysisContext:
             nothing = np.empty((1, 0, self.n_embd), dtype=np.float32)
             reads.append(_native.Read("l_out", (last_layer,), _NONE, _NONE, _NO_WEIGHT, nothing))
         output_row = np.where(outputs, np.cumsum(outputs) - 1, -1).astype(np.int32)
+        needs_logits = any(span.sequence.job.score for span in spans)
         self._call_hooked(
-            tokens, output_row, writes, reads, early=self._may_stop and last_layer < self.n_layer
+            tokens, output_row, writes, reads, early=self._may_stop and not needs_logits
         )
         for span in spans:
             if span.sequence.job.score:
@@ -646,8 +715,13 @@ class AnalysisContext:
 
     def _reads(self, span: _Span) -> Iterator[_native.Read]:
         job, out, part = span.sequence.job, span.sequence.out, span.segment
-        body = span.sequence.strand.body
-        if out.residual is None or part.begin < body:
+        body, final = span.sequence.strand.body, span.sequence.final
+        if part.begin < body:
+            return
+        if final is not None:
+            places = np.arange(part.offset, part.offset + part.end - part.begin, dtype=np.int32)
+            yield self._read_final(places, final[part.begin - body : part.end - body])
+        if out.residual is None:
             return
         weights = span.sequence.weights[:, part.begin - body : part.end - body]
         slots, rows = np.nonzero(weights)
@@ -659,6 +733,11 @@ class AnalysisContext:
             weights[slots, rows].astype(np.float32),
             out.residual,
         )
+
+    def _read_final(self, rows: NDArray[np.int32], values: NDArray[np.float32]) -> _native.Read:
+        """Read final rows of the batch (n,) into zeros (n, n_embd)."""
+        slots, weights = np.arange(len(rows), dtype=np.int32), np.ones(len(rows), np.float32)
+        return _native.Read("l_out", (self.n_layer,), rows, slots, weights, values[None])
 
     def _writes(self, span: _Span) -> Iterator[_native.Write]:
         part = span.segment

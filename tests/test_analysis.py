@@ -333,6 +333,10 @@ def test_the_next_control_vector_takes_the_place_of_the_last(tiny_engine: Engine
             split(20, score=False, layers=(3,), interventions=TOO_STRONG),
             "residual rows that are not numbers",
         ),
+        (
+            split(20, score=False, final=True, interventions=TOO_STRONG),
+            "final rows that are not numbers",
+        ),
     ],
 )
 def test_a_pass_that_cannot_be_run_is_refused_and_spoils_nothing(

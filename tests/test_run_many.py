@@ -33,7 +33,8 @@ from steerx_edge.interventions import (
     SetComponent,
     selected_rows,
 )
-from steerx_edge.phrases import NOTHING, ORDER, START, Grams, PhraseBook, weigh_grams
+from steerx_edge.memory import ActiveMemory
+from tests.memory_reference import memory_of
 from tests.steered_reference import scores_of, steered_forward, unit
 
 N_EMBD, N_VOCAB = 64, 448
@@ -325,65 +326,39 @@ def test_rows_of_logits_are_bounded_whatever_the_vocabulary(
     assert sum(n_rows) == 401
 
 
-@pytest.fixture
-def book() -> PhraseBook:
-    """Of the texts of the passes below, so that it knows what comes next."""
-    texts = [one_pass(seed, 4, 9).response for seed in range(3)]
-    return PhraseBook(weigh_grams([*texts, texts[0]], min_texts=1), 0.05)
-
-
-def test_phrases_change_the_log_probability_and_nothing_else(
-    context: AnalysisContext, book: PhraseBook
-) -> None:
+def test_each_pass_has_a_memory_of_its_own(context: AnalysisContext, tiny_llama: Llama) -> None:
+    """It changes the log-probability, after the logit bias, and nothing else."""
     asked: dict[str, Any] = {
         "entropy": True,
         "top_k": 3,
         "expected": True,
+        "final": True,
+        "logit_bias": {int(token): 2.0 for token in one_pass(0, 4, 9).response[:4]},
         "tilts": np.random.default_rng(5).standard_normal((3, N_VOCAB)).astype(np.float32),
-        "interventions": (Add((1,), vector(1)),),
+        "interventions": (Add((1,), 0.1 * vector(1)),),
     }
     jobs = [one_pass(seed, 4, 9, **asked) for seed in range(4)]
+    memories = [
+        ActiveMemory(memory_of(tiny_llama, [(job.context, job.response)]), strength)
+        for job, strength in zip(jobs[:3], (0.1, 0.5, 2.0), strict=True)
+    ]
     plain = context.run_many(jobs)
-    phrased = context.run_many(
-        [dataclasses.replace(job, phrases=None if j == 2 else book) for j, job in enumerate(jobs)]
+    mixed = context.run_many(
+        [
+            dataclasses.replace(job, memory=memory)
+            for job, memory in zip(jobs, [*memories, None], strict=True)
+        ]
     )
-    for j, (job, without, got) in enumerate(zip(jobs, plain, phrased, strict=True)):
+    for without, got in zip(plain, mixed, strict=True):
         for name, values in vars(without).items():
             if name != "log_prob":
                 np.testing.assert_array_equal(getattr(got, name), values, err_msg=name)
-        if j == 2:
-            np.testing.assert_array_equal(got.scored, without.scored)
-        else:
-            expected = book.of_text(job.response).log_prob(without.scored)
-            np.testing.assert_array_equal(got.scored, expected)
-            assert np.abs(expected - without.scored).max() > 0.01
-    # The first text is known twice, and the last one not at all.
-    assert phrased[0].scored.mean() > plain[0].scored.mean() + 1
-    assert phrased[3].scored.mean() < plain[3].scored.mean()
-
-
-def test_phrases_look_back_at_the_response_alone(context: AnalysisContext) -> None:
-    job = one_pass(0, 4, 9)
-    for before in (job.context[-1:], job.context[-2:], [START]):
-        run = [NOTHING] * (ORDER - len(before)) + [*before, job.response[0]]
-        book = PhraseBook(Grams(np.array([run], np.int32), np.array([1], np.float32)), 5.0)
-        phrased = context.run(dataclasses.replace(job, phrases=book)).scored
-        gain = phrased[0] - context.run(job).scored[0]
-        assert gain > 1 if before == [START] else gain == 0
-
-
-def test_phrases_come_after_the_logit_bias(context: AnalysisContext, book: PhraseBook) -> None:
-    bias = {int(token): 2.0 for token in one_pass(0, 4, 9).response[:4]}
-    job = one_pass(0, 4, 9, logit_bias=bias)
-    biased = context.run(job)
-    expected = book.of_text(job.response).log_prob(biased.scored)
-    both = context.run(dataclasses.replace(job, phrases=book))
-    np.testing.assert_array_equal(both.scored, expected)
-
-
-def test_phrases_without_scores_are_an_error(context: AnalysisContext, book: PhraseBook) -> None:
-    with pytest.raises(ModelError, match="phrases come with scores: ask for `score` too"):
-        context.run(one_pass(0, 4, 9, score=False, phrases=book))
+    for job, memory, without, got in zip(jobs, memories, plain, mixed, strict=False):
+        rows = asked_for(without.final)[:-1]
+        expected = memory.log_prob(rows, job.response, without.scored)
+        np.testing.assert_array_equal(got.scored, expected)
+        assert expected.mean() > without.scored.mean() + 1
+    np.testing.assert_array_equal(mixed[3].scored, plain[3].scored)
 
 
 def test_tilts_that_do_not_fit(context: AnalysisContext) -> None:

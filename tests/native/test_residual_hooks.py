@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -67,6 +67,22 @@ def test_the_last_layer_has_output_rows_only(
     picks = [(row, slot, 1.0) for slot, row in enumerate(rows)]
     actual = context.read(n_slots=len(rows), picks=picks, outputs=outputs)
     assert_rows_close(actual, expected[:, rows])
+
+
+@pytest.mark.parametrize("rows", [range(12), [11], [1, 4, 5, 10]])
+@pytest.mark.parametrize("stop", [True, False])
+def test_output_rows_of_the_last_norm(
+    context: Context, tiny_f32: TinyModel, rows: Sequence[int], stop: bool
+) -> None:
+    """Together with those of the last block, in another order."""
+    outputs = [row in rows for row in range(len(TOKENS))]
+    picks = [(row, slot, 1.0) for slot, row in enumerate(reversed(rows))]
+    block, norm = context.read(
+        layers=(3, N_LAYER), n_slots=len(rows), picks=picks, outputs=outputs, stop=stop
+    )
+    residual = tiny_f32.forward(TOKENS).residual[3, list(reversed(rows))]
+    assert_rows_close(block, residual)
+    assert_rows_close(norm, tiny_f32.network.norm("output_norm", residual))
 
 
 def test_layers_below_the_last_are_read_without_any_output(
@@ -243,8 +259,8 @@ def assert_refused(context: Context, plan: dict[str, Any], message: str) -> None
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"layers": [-2, 3]}, "in -1..3, got -2"),
-        ({"layers": [1, 4]}, "in -1..3, got 4"),
+        ({"layers": [-2, 3]}, "in -1..4, got -2"),
+        ({"layers": [1, 5]}, "in -1..4, got 5"),
         ({"layers": [3, 1]}, "must increase .* got 1"),
         ({"layers": [1, 1]}, "must increase .* got 1"),
         ({"layers": [], "values": np.zeros((0, 2, N_EMBD), np.float32)}, "at least one layer"),
@@ -346,6 +362,12 @@ def test_a_layer_that_never_came_by_is_named(context: Context) -> None:
     context.hooks.finish()  # nothing is being read any more
 
 
+def test_a_last_norm_that_the_graph_does_not_name_is_named(context: Context) -> None:
+    context.arm(np.zeros((1, 12, N_EMBD), np.float32), layers=(N_LAYER,))
+    with pytest.raises(RuntimeError, match=r"no tensor result_norm$"):
+        context.hooks.finish()
+
+
 def test_a_changed_layer_that_never_came_by_is_named(context: Context) -> None:
     context.hooks.arm(**valid_plan(reads=[]))
     with pytest.raises(RuntimeError, match=r"no tensor l_out-2$"):
@@ -379,12 +401,15 @@ def test_rows_of_another_width_are_refused(open_context: Callable[..., Context])
     assert not values.any()
 
 
-def test_a_row_without_output_is_not_read_from_the_last_layer(context: Context) -> None:
+@pytest.mark.parametrize(("layer", "name"), [(3, "l_out-3"), (N_LAYER, "result_norm")])
+def test_a_row_without_output_is_not_read_from_the_last_layer(
+    context: Context, layer: int, name: str
+) -> None:
     values = np.zeros((1, 12, N_EMBD), np.float32)
     outputs = [True] * 11 + [False]
-    context.arm(values, layers=(3,), outputs=outputs)
+    context.arm(values, layers=(layer,), outputs=outputs)
     context.decode(outputs=outputs)
-    with pytest.raises(RuntimeError, match=r"row 11 of l_out-3 is not computed: .* only output"):
+    with pytest.raises(RuntimeError, match=f"row 11 of {name} is not computed: .* only output"):
         context.hooks.finish()
     assert not values.any()
 
