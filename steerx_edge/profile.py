@@ -1,10 +1,9 @@
 """Profile: what was learned about one person's writing, in one small JSON file (`me.json`).
 
-The file is readable, holds no code, and has one entry for each model it was learned on. It holds
-words of the person's, and phrases: unless told otherwise, runs of up to four tokens that stand in
-two of the texts at least, so no text that was written only once. Loading checks everything and
-names the first thing wrong. The format is described in `docs/profile.md` and, for other programs,
-in `profile.schema.json`.
+The file is readable, holds no code, and has one entry for each model it was learned on. Loading
+checks everything and names the first thing wrong. The format is described in `docs/profile.md` and,
+for other programs, in `profile.schema.json`. A memory lies in a file of its own beside it, which
+may be missing: see `MemoryPart`.
 
 How checking works: a field's rule is written once, in its class's `__post_init__`, and so holds
 for objects made in Python and in a file alike. The reader only turns JSON into constructor
@@ -18,11 +17,9 @@ import json
 import math
 import os
 import re
-import stat
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from functools import partial
 from itertools import pairwise
@@ -33,15 +30,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steerx_edge.errors import ProfileError
-from steerx_edge.phrases import NOTHING, ORDER, START, Grams, PhraseBook
+from steerx_edge.files import about, check_file, replacing, size_of
+from steerx_edge.memory import ActiveMemory, Memory
+from steerx_edge.memory_file import LEVELS, Level, check_memory, read_memory, write_gguf
 
 __all__ = [
     "SOURCES",
     "Description",
     "Entry",
     "Gain",
+    "MemoryPart",
     "ModelId",
-    "Phrases",
     "Profile",
     "Setting",
     "Tilt",
@@ -50,7 +49,7 @@ __all__ = [
 ]
 
 FORMAT = "steerx-edge-profile"
-SCHEMA = 1
+SCHEMA = 2
 MAX_BYTES = 64 * 2**20
 
 SOURCES = ("context-contrast", "stylevector")
@@ -156,6 +155,15 @@ def _string(value: object, least: int, most: int, control: re.Pattern[str]) -> s
 _natural = partial(_integer, least=0)
 _positive = partial(_integer, least=1)
 _at_least_zero = partial(_number, least=0.0)
+
+
+def _cosine(value: object) -> float:
+    number = _number(value, least=-1.0)
+    if number > 1:
+        raise _wrong(value, "a cosine, from -1 to 1")
+    return number
+
+
 _line = partial(_string, least=1, most=1_000, control=_CONTROL)
 _prose = partial(_string, least=1, most=20_000, control=_CONTROL_IN_PROSE)
 
@@ -171,6 +179,19 @@ def _setting(value: object) -> Setting:
     if isinstance(plain, str):
         return _string(plain, least=0, most=20_000, control=_CONTROL_IN_PROSE)
     raise _wrong(value, "a string, a number, true or false")
+
+
+def _file_name(value: object) -> str:
+    name = _string(value, least=1, most=255, control=_CONTROL)
+    if name.startswith(".") or set(name) & set("/\\"):
+        raise _wrong(name, "the name of a file in the profile's folder, not beginning with a dot")
+    return name
+
+
+def _sha256(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise _wrong(value, "64 lower-case hexadecimal digits")
+    return value
 
 
 def _fingerprint(value: object) -> str:
@@ -270,23 +291,6 @@ def _token_ids(value: object) -> NDArray[np.int32]:
         raise _wrong(given, "a list of token ids, at least one")
     if given.min() < 0 or given.max() > _MAX_TOKEN or (given[1:] <= given[:-1]).any():
         raise _FieldError(f"holds ids that do not strictly increase from 0 to {_MAX_TOKEN}")
-    return _frozen(given, np.int32)
-
-
-def _runs(value: object) -> NDArray[np.int32]:
-    given = _array(value, "iu", "integers")
-    if given.ndim != 2 or given.shape[1:] != (ORDER + 1,) or not given.size:
-        raise _wrong(given, f"runs of {ORDER + 1} tokens, at least one")
-    if given.min() < NOTHING or given[:, -1].min() < 0 or given.max() > _MAX_TOKEN:
-        raise _FieldError(f"holds ids that are not from 0 to {_MAX_TOKEN}")
-    # A context is filled up from the left, and a text begins once.
-    before, after = given[:, :-1], given[:, 1:]
-    wrong = ((after == NOTHING) | (after == START)) & (before != NOTHING)
-    if wrong.any() or (given[:, -2] == NOTHING).any():
-        raise _FieldError(f"holds {NOTHING} or {START} in a place where no run has it")
-    rows = [tuple(row) for row in given.tolist()]
-    if any(below >= row for below, row in pairwise(rows)):
-        raise _FieldError("holds runs that do not strictly increase")
     return _frozen(given, np.int32)
 
 
@@ -469,51 +473,104 @@ class Tilt:
             return _scaled(_number(strength) * self.strength, self.values, strength)
 
 
+_NOT_STORED = {"stored": False}  # of a field that is not in JSON
+
+
 @dataclass(frozen=True, eq=False)
-class Phrases:
-    """What the person goes on with after the words just written.
+class MemoryPart:
+    """The memory of an entry: how far it is listened to, and the file that holds it.
+
+    `of` makes one from what was learned; `Profile.save` writes its file and names it.
 
     Attributes:
-        tokens: runs of tokens, int32, shape (m, ORDER + 1), at least one, in strictly increasing
-            lexical order; read-only. The last one of a row follows the others, which are filled up
-            from the left with NOTHING; START stands for the beginning of a text.
-        weights: what each weighs, float32, shape (m,), above 0; read-only.
-        strength: what `weights` are multiplied by at relative strength 1, to be set against the
-            whole of the model's prediction, 1; at least 0.
+        strength: of the memory at relative strength 1; at least 0.
+        level: which tokens of the texts it holds; see docs/profile.md.
+        rows: how many; at least 1.
+        opening: how like an opening of the person's texts the row that predicts the first token of
+            an answer must be, from -1 to 1, or the profile leaves the answer alone; -1 never does.
+        file: the file's name, in the folder of the profile; empty until it is saved.
+        sha256: of the file, 64 lower-case hexadecimal digits; empty until it is saved.
+        memory: what the file holds, or None where it cannot be used.
+        problem: why it cannot, in one sentence; empty where it can.
 
     Raises:
         ProfileError: a field holds what a profile may not hold.
     """
 
-    tokens: NDArray[np.int32]  # (m, ORDER + 1)
-    weights: NDArray[np.float32]  # (m,)
     strength: float
+    level: Level
+    rows: int
+    opening: float
+    file: str
+    sha256: str
+    memory: Memory | None = field(default=None, repr=False, metadata=_NOT_STORED)
+    problem: str = field(default="", metadata=_NOT_STORED)
 
     def __post_init__(self) -> None:
-        _check_fields(self, strength=_at_least_zero, tokens=_runs, weights=_floats)
-        with _at("weights"):
-            if self.weights.shape != (len(self.tokens),):
-                raise _wrong(self.weights, f"one for each of {len(self.tokens)} runs")
-            if self.weights.min() <= 0:
-                raise _wrong(self.weights.min(), "weights above 0")
+        _check_fields(
+            self,
+            strength=_at_least_zero,
+            level=_one_of(*LEVELS),
+            rows=_positive,
+            opening=_cosine,
+            memory=_none_or(_instance_of(Memory)),
+        )
+        if self.memory is None or self.file or self.sha256:
+            _check_fields(self, file=_file_name, sha256=_sha256)
+        if self.memory is not None and len(self.memory.tokens) != self.rows:
+            with _at("rows"):
+                raise _wrong(self.rows, f"{len(self.memory.tokens)}, as many as the memory has")
+
+    @classmethod
+    def of(
+        cls, memory: Memory, *, strength: float, level: Level, opening: float = -1.0
+    ) -> MemoryPart:
+        """Return a memory's part, its rows in the order in which they are stored.
+
+        Raises:
+            ProfileError: the memory is damaged, or the strength no number of at least 0.
+        """
+        check_memory(memory)
+        return cls(strength, level, len(memory.tokens), opening, "", "", memory.sorted())
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Phrases):
+        """By JSON, and what a file not yet saved will hold; where it lies makes no difference."""
+        if not isinstance(other, MemoryPart):
             return NotImplemented
-        return _phrases_to_json(self) == _phrases_to_json(other)
+        own, others = (
+            (each.strength, each.level, each.rows, each.opening) for each in (self, other)
+        )
+        if own != others:
+            return False
+        if self.memory is None or other.memory is None:
+            return self.sha256 == other.sha256
+        return self.memory.equals(other.memory)
 
-    def book(self, strength: float = 1.0) -> PhraseBook | None:
-        """The phrases as they are mixed in; None where they change nothing.
+    def fits(self, row: NDArray[np.floating]) -> bool:
+        """Whether an answer is like what the person writes, as far as its opening tells.
 
         Args:
-            strength: relative strength; below 0 there are no phrases to steer away with.
+            row: (n_embd,) the final normed row that predicts its first token, unsteered.
+        """
+        if self.memory is None:
+            return True
+        keys = self.memory.space.keys(row[None])
+        return bool(self.memory.opening_similarity(keys)[0] >= self.opening)
+
+    def active(self, strength: float = 1.0) -> ActiveMemory | None:
+        """The memory as it is mixed in; None where there is none, or it changes nothing.
+
+        Args:
+            strength: relative strength; below 0 there is no memory to steer away with.
 
         Raises:
             ProfileError: `strength` is not a finite number, or so large that the result is not.
         """
         with _at("strength"):
-            (weight,) = _scaled(_number(strength) * self.strength, np.ones(1, np.float32), strength)
-        return PhraseBook(Grams(self.tokens, self.weights), float(weight)) if weight > 0 else None
+            (scaled,) = _scaled(_number(strength) * self.strength, np.ones(1, np.float32), strength)
+        if self.memory is None or scaled <= 0:
+            return None
+        return ActiveMemory(self.memory, float(scaled))
 
 
 @dataclass(frozen=True, eq=False)
@@ -523,8 +580,8 @@ class WithHistory:
     Attributes:
         strengths: in the place of `Entry.strengths`, float32, shape (layer,), at least 0;
             read-only.
-        tilt: in the place of `Tilt.strength`; at least 0, and 0 where there is no tilt.
-        phrases: in the place of `Phrases.strength`; at least 0, and 0 where there are none.
+        tilt: in the place of `Tilt.strength`; at least 0.
+        memory: in the place of `MemoryPart.strength`; at least 0.
         gain: what they gave on the person's own held-out items, over the same prompt alone. Where
             its interval reaches 0, it is that of the best strengths, and these here are all 0.
 
@@ -534,7 +591,7 @@ class WithHistory:
 
     strengths: NDArray[np.float32]  # (layer,)
     tilt: float
-    phrases: float
+    memory: float
     gain: Gain
 
     def __post_init__(self) -> None:
@@ -542,7 +599,7 @@ class WithHistory:
             self,
             strengths=_floats,
             tilt=_at_least_zero,
-            phrases=_at_least_zero,
+            memory=_at_least_zero,
             gain=_instance_of(Gain),
         )
 
@@ -571,15 +628,13 @@ class Entry:
         sources: what each layer's direction is made of, one of SOURCES each; shape (layer,).
         strengths: what is added at each layer at relative strength 1, as a share of the norm
             there, float32, shape (layer,), at least 0; read-only. All 0, no tilt and no
-            phrases say that no reliable preference was found.
+            memory say that no reliable preference was found.
         tilt: what is added to the logits, or None.
-        phrases: what is mixed into the predictions then, or None.
+        memory: what is mixed into the predictions then, or None.
         gain: what the profile gave on the person's own held-out items, or None if it was not
             measured.
-        personal: what of that gain is the person's own: that over what placebo authors' texts
-            gave in the same way, or None if it was not measured.
         with_history: strengths for where texts of the person's stand in the prompt, or None if
-            they were not measured.
+            they were not measured. That of a tilt or a memory that is None becomes 0.
         rows: what is steered: generated tokens and the last prompt row, or all rows.
         counts: how much was learned from: `items`, `tokens`, `anchors`, ...
         settings: how it was learned: `backbone`, `tau`, `min_anchors`, ...
@@ -599,9 +654,8 @@ class Entry:
     sources: tuple[str, ...]  # (layer,)
     strengths: NDArray[np.float32]  # (layer,)
     tilt: Tilt | None
-    phrases: Phrases | None
+    memory: MemoryPart | None
     gain: Gain | None
-    personal: Gain | None
     with_history: WithHistory | None
     rows: Literal["generated", "all"]
     counts: Mapping[str, int]
@@ -617,7 +671,6 @@ class Entry:
             description=_instance_of(Description),
             words=_tuple_of(_instance_of(Word)),
             gain=_none_or(_instance_of(Gain)),
-            personal=_none_or(_instance_of(Gain)),
             with_history=_none_or(_instance_of(WithHistory)),
             layers=_tuple_of(_positive),
             sources=_tuple_of(_one_of(*SOURCES)),
@@ -627,13 +680,14 @@ class Entry:
             settings=_mapping_of(_setting),
             versions=_mapping_of(_line),
             tilt=_none_or(_instance_of(Tilt)),
-            phrases=_none_or(_instance_of(Phrases)),
+            memory=_none_or(_instance_of(MemoryPart)),
             norms=_floats,
             directions=_floats,
         )
         self._check_layers()
         self._check_scales()
         self._check_directions()
+        self._check_memory()
 
     def _check_layers(self) -> None:
         with _at("layers"):
@@ -654,6 +708,13 @@ class Entry:
         if self.with_history is not None:
             with _at("with_history"):
                 self._check_with_history(self.with_history)
+            # Whoever deletes a part by hand need not know of its strength here.
+            beside = replace(
+                self.with_history,
+                tilt=self.with_history.tilt if self.tilt else 0.0,
+                memory=self.with_history.memory if self.memory else 0.0,
+            )
+            object.__setattr__(self, "with_history", beside)
         with _at("norms"):
             for index, norm in enumerate(self.norms.tolist()):
                 if norm <= 0:
@@ -665,10 +726,6 @@ class Entry:
             if beside.strengths.shape != (len(self.layers),):
                 raise _wrong(beside.strengths, f"one for each of {len(self.layers)} layers")
             _check_strengths(beside.strengths)
-        for name, strength in (("tilt", beside.tilt), ("phrases", beside.phrases)):
-            with _at(name):
-                if strength and getattr(self, name) is None:
-                    raise _wrong(strength, f"0, as there is no {name} in this entry")
 
     def _check_directions(self) -> None:
         with _at("directions"):
@@ -681,10 +738,19 @@ class Entry:
                     with _at(index):
                         raise _FieldError(f"has length {length:.6g}; expected unit length")
 
+    def _check_memory(self) -> None:
+        if self.memory is not None and self.memory.memory is not None:
+            n_embd = self.memory.memory.space.mean.size
+            if n_embd != self.model.n_embd:
+                with _at("memory"):
+                    raise _FieldError(f"is of rows {n_embd} wide; expected {self.model.n_embd}")
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Entry):
             return NotImplemented
-        return _entry_to_json(self) == _entry_to_json(other)
+        return self.memory == other.memory and (
+            {**_entry_to_json(self), "memory": None} == {**_entry_to_json(other), "memory": None}
+        )
 
     def beside_history(self) -> Entry:
         """As the entry is to be used where texts of the person's stand in the prompt.
@@ -698,7 +764,7 @@ class Entry:
             self,
             strengths=beside.strengths,
             tilt=self.tilt and replace(self.tilt, strength=beside.tilt),
-            phrases=self.phrases and replace(self.phrases, strength=beside.phrases),
+            memory=self.memory and replace(self.memory, strength=beside.memory, opening=-1.0),
             with_history=None,
         )
 
@@ -818,38 +884,64 @@ class Profile:
         entries[entry.model.fingerprint] = entry
         return Profile(tuple(entries.values()))
 
+    @property
+    def problems(self) -> list[str]:
+        """Why memories cannot be used, a sentence each."""
+        parts = [entry.memory for entry in self.entries]
+        return [part.problem for part in parts if part is not None and part.problem]
+
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the profile, all of it or nothing.
+        """Writes the profile, all of it or nothing, and its memories beside it.
 
         A reader, or a crash at any moment, finds the old file or the new one. A new file is
         private (mode 0600); an existing one keeps its mode. A symbolic link keeps its place and
-        its target is replaced.
+        its target is replaced, and the memories lie beside the target: `me.memory.gguf` for
+        `me.json`, and `me.memory.<8 digits of the fingerprint>.gguf` for further entries. What the
+        old profile named so and the new one does not is removed. The reference to a memory that
+        could not be loaded stays as it is.
 
         Args:
             path: the file to write, by custom `me.json`.
 
         Raises:
-            ProfileError: the file cannot be written; an existing one is then as it was.
+            ProfileError: a file cannot be written; existing ones are then as they were.
         """
-        with _about(path, "written"):
-            _replace_file(Path(os.path.realpath(path)), _encode(self))
+        with about(path, "written"):
+            target = Path(os.path.realpath(path))
+            outdated = _memory_files_of(target)
+            names = _memory_names(self.entries, target)
+            files = [target.with_name(name) for name in names.values()]
+            entries = list(self.entries)
+            with replacing(*files, target) as (*memories, temporary):
+                for (i, name), memory in zip(names.items(), memories, strict=True):
+                    entries[i] = _with_file(entries[i], memory, name)
+                temporary.write_bytes(_encode(Profile(tuple(entries))))
+            for name in outdated - {entry.memory.file for entry in entries if entry.memory}:
+                target.with_name(name).unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Profile:
         """Reads a profile and checks everything in it; safe for files from strangers.
 
+        A memory that is missing, damaged or another one is no error: see `problems`.
+
         Args:
-            path: the file to read.
+            path: the file to read; its memories are looked for beside it.
 
         Returns:
-            The profile; saving it gives the file as `save` wrote it, byte for byte.
+            The profile; saving it gives the files as `save` wrote them, byte for byte.
 
         Raises:
             ProfileError: the file cannot be read, or is not a profile: names the first thing
                 wrong, its place in the file, and what was expected.
         """
-        with _about(path, "read"):
-            return _decode(_read_file(Path(path)))
+        with about(path, "read"):
+            check_file(Path(path), MAX_BYTES, _SIZE_RULE)
+            profile = _decode(Path(path).read_bytes())
+        if not any(entry.memory for entry in profile.entries):
+            return profile
+        folder = Path(os.path.realpath(path)).parent
+        return cls(tuple(_with_memory(entry, folder) for entry in profile.entries))
 
 
 # ---------------------------------------------------------------- to JSON
@@ -863,7 +955,6 @@ def _entry_to_json(entry: Entry) -> dict[str, Any]:
         "description": asdict(entry.description),
         "words": [asdict(word) for word in entry.words],
         "gain": None if entry.gain is None else asdict(entry.gain),
-        "personal": None if entry.personal is None else asdict(entry.personal),
         "layers": list(entry.layers),
         "sources": list(entry.sources),
         "strengths": _decimals(entry.strengths),
@@ -875,7 +966,7 @@ def _entry_to_json(entry: Entry) -> dict[str, Any]:
         "settings": dict(entry.settings),
         "versions": dict(entry.versions),
         "tilt": None if entry.tilt is None else _tilt_to_json(entry.tilt),
-        "phrases": None if entry.phrases is None else _phrases_to_json(entry.phrases),
+        "memory": None if entry.memory is None else _memory_to_json(entry.memory),
         "norms": _decimals(entry.norms),
         "directions": _array_to_json(entry.directions),
     }
@@ -885,7 +976,7 @@ def _with_history_to_json(beside: WithHistory) -> dict[str, Any]:
     return {
         "strengths": _decimals(beside.strengths),
         "tilt": beside.tilt,
-        "phrases": beside.phrases,
+        "memory": beside.memory,
         "gain": asdict(beside.gain),
     }
 
@@ -898,12 +989,12 @@ def _tilt_to_json(tilt: Tilt) -> dict[str, Any]:
     }
 
 
-def _phrases_to_json(phrases: Phrases) -> dict[str, Any]:
-    return {
-        "strength": phrases.strength,
-        "tokens": _array_to_json(phrases.tokens),
-        "weights": _array_to_json(phrases.weights),
-    }
+def _memory_to_json(part: MemoryPart) -> dict[str, Any]:
+    return {name: getattr(part, name) for name in _stored_fields(MemoryPart)}
+
+
+def _stored_fields(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(kind) if each.metadata.get("stored", True))
 
 
 def _decimals(values: NDArray[np.float32]) -> list[float]:
@@ -925,7 +1016,7 @@ def _encode(profile: Profile) -> bytes:
     document = {"format": FORMAT, "schema": SCHEMA, "entries": entries}
     data = (_layout(document) + "\n").encode()
     if len(data) > MAX_BYTES:
-        raise ProfileError(f"the profile would take {_size(len(data))}; {_SIZE_RULE}")
+        raise ProfileError(f"the profile would take {size_of(len(data))}; {_SIZE_RULE}")
     return data
 
 
@@ -970,6 +1061,10 @@ def _decode(data: bytes) -> Profile:
             f"made by a newer steerx-edge (schema {schema}; this one reads up to {SCHEMA}): "
             "upgrade steerx-edge"
         )
+    if schema < SCHEMA:
+        raise ProfileError(
+            f"made by an older steerx-edge (schema {schema}; this one reads {SCHEMA}): learn again"
+        )
     _check_keys(document, ("format", "schema", "entries"))
     with _at("entries"):
         entries = _tuple_of(_entry_from_json)(document["entries"])
@@ -997,12 +1092,12 @@ def _check_keys(value: object, expected: tuple[str, ...]) -> dict[str, Any]:
     return value
 
 
-_Record = TypeVar("_Record", ModelId, Word, Description, Gain, Tilt, Phrases, WithHistory, Entry)
+_Record = TypeVar("_Record", ModelId, Word, Description, Gain, Tilt, MemoryPart, WithHistory, Entry)
 
 
 def _record(kind: type[_Record], **readers: _Check[Any]) -> _Check[_Record]:
     """Reads an object whose keys are the fields of `kind`; readers are for fields not plain."""
-    names = tuple(field.name for field in fields(kind))
+    names = _stored_fields(kind)
 
     def read(value: object) -> _Record:
         members = dict(_check_keys(value, names))
@@ -1046,7 +1141,6 @@ _entry_from_json = _record(
     description=_record(Description),
     words=_tuple_of(_record(Word)),
     gain=_none_or(_record(Gain)),
-    personal=_none_or(_record(Gain)),
     with_history=_none_or(_record(WithHistory, strengths=_tuple_of(_number), gain=_record(Gain))),
     strengths=_tuple_of(_number),
     tilt=_none_or(
@@ -1056,83 +1150,75 @@ _entry_from_json = _record(
             values=_array_from_json("float32", "token"),
         )
     ),
-    phrases=_none_or(
-        _record(
-            Phrases,
-            tokens=_array_from_json("int32", "run", "token"),
-            weights=_array_from_json("float32", "run"),
-        )
-    ),
+    memory=_none_or(_record(MemoryPart)),
     norms=_tuple_of(_number),
     directions=_array_from_json("float32", "layer", "n_embd"),
 )
 
 
-# ---------------------------------------------------------------- files
+# ---------------------------------------------------------------- memories, beside the profile
 
 
 _SIZE_RULE = f"a profile is at most {MAX_BYTES // 2**20} MiB"
 
 
-def _size(n_bytes: int) -> str:
-    return f"{n_bytes / 2**20:.1f} MiB"
+def _memory_names(entries: tuple[Entry, ...], profile: Path) -> dict[int, str]:
+    """The names of the files to be written, by the place of the entry."""
+    stem = _memory_stem(profile)
+    parts = [entry.memory for entry in entries]
+    taken = {part.file for part in parts if part is not None and part.memory is None}
+    names = {}
+    for i, part in enumerate(parts):
+        if part is not None and part.memory is not None:
+            digits = entries[i].model.fingerprint.removeprefix("sha256:")
+            choices = (f"{stem}{which}.gguf" for which in ("", f".{digits[:8]}", f".{digits}"))
+            names[i] = next(name for name in choices if name not in taken)
+            taken.add(names[i])
+    return names
 
 
-@contextmanager
-def _about(path: str | os.PathLike[str], doing: Literal["read", "written"]) -> Iterator[None]:
-    """Makes every failure a ProfileError that begins with the path as the caller gave it."""
+def _memory_stem(profile: Path) -> str:
+    return f"{profile.stem.lstrip('.') or 'profile'}.memory"
+
+
+def is_memory_file(name: str, profile: Path) -> bool:
+    """Whether a file's name is one that saving `profile` gives to a memory."""
+    stem = re.escape(_memory_stem(profile))
+    return bool(re.fullmatch(rf"{stem}(\.[0-9a-f]{{8}}|\.[0-9a-f]{{64}})?\.gguf", name))
+
+
+def _memory_files_of(profile: Path) -> set[str]:
+    """The names of the memory files that the profile at a path has now, where it saved them."""
+    with suppress(ProfileError, OSError):
+        check_file(profile, MAX_BYTES, _SIZE_RULE)
+        entries = _decode(profile.read_bytes()).entries
+        names = {entry.memory.file for entry in entries if entry.memory}
+        return {name for name in names if is_memory_file(name, profile)}
+    return set()
+
+
+def _with_file(entry: Entry, path: Path, name: str) -> Entry:
+    """The entry, its memory written to `path`, which will have that name."""
+    part = entry.memory
+    if part is None or part.memory is None:
+        return entry
+    fingerprint = entry.model.fingerprint
+    sha256 = write_gguf(path, part.memory, fingerprint=fingerprint, level=part.level)
+    return replace(entry, memory=replace(part, file=name, sha256=sha256))
+
+
+def _with_memory(entry: Entry, folder: Path) -> Entry:
+    """The entry as it is read from a file, with its memory from a folder."""
+    part = entry.memory
+    if part is None:
+        return entry
+    path = folder / part.file
     try:
-        yield
+        memory = read_memory(path, part.sha256, fingerprint=entry.model.fingerprint)
+        return replace(entry, memory=replace(part, memory=memory))
     except ProfileError as error:
-        raise ProfileError(f"{path}: {error}") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = (isinstance(error, OSError) and error.strerror) or str(error)
-        raise ProfileError(f"{path}: cannot be {doing}: {reason}") from error
-
-
-def _read_file(path: Path) -> bytes:
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):  # a pipe would block, a device may never end
-        raise ProfileError("cannot be read: not a file")
-    if status.st_size > MAX_BYTES:
-        raise ProfileError(f"the file is {_size(status.st_size)}; {_SIZE_RULE}")
-    return path.read_bytes()
-
-
-def _replace_file(path: Path, data: bytes) -> None:
-    """Puts data at path, atomically and durably; path is no symbolic link."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        mode = 0o600
-    else:
-        if not stat.S_ISREG(status.st_mode):  # never put a file in the place of /dev/null
-            raise ProfileError("cannot be written: there is something that is not a file")
-        mode = stat.S_IMODE(status.st_mode)
-    if not path.parent.is_dir():
-        raise ProfileError(f"cannot be written: there is no folder {path.parent}; make it first")
-    # In the same folder, since a rename is atomic only within one file system.
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".steerx-edge-", suffix=".tmp")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            temporary.chmod(mode)
-            os.fsync(file.fileno())  # else a power cut after the rename could leave it empty
-        temporary.replace(path)
-    except BaseException:  # an interrupt too must not leave a private file behind
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    # The new file is in place; some file systems cannot sync a folder, and then a power cut in
-    # the next seconds may bring the old file back. That is no failed save.
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        problem = (
+            f"The memory is not used ({error}): put the file back beside the profile, or learn "
+            "again."
+        )
+        return replace(entry, memory=replace(part, problem=problem))

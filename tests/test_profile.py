@@ -20,14 +20,14 @@ import pytest
 
 import steerx_edge.profile
 from steerx_edge.errors import ProfileError, SteerxError
-from steerx_edge.phrases import weigh_grams
+from steerx_edge.memory import KeySpace, Memory
 from steerx_edge.profile import (
     SOURCES,
     Description,
     Entry,
     Gain,
+    MemoryPart,
     ModelId,
-    Phrases,
     Profile,
     Tilt,
     WithHistory,
@@ -58,24 +58,44 @@ def a_tilt(**changes: Any) -> Tilt:
     return Tilt(**{**learned, **changes})
 
 
-RUNS = [[-2, -2, -1, 5], [-2, -2, 5, 48], [-2, -1, 5, 48], [5, 48, 5, 2**31 - 1]]
-WEIGHTS = [2, 0.1, 1e-30, 4e6]
+def a_memory(n: int = 6, n_embd: int = 8, seed: int = 0) -> Memory:
+    rng = np.random.default_rng(seed)
+    space = KeySpace.fit(rng.standard_normal((30, n_embd)))
+    return Memory(
+        space=space,
+        keys=rng.integers(-127, 128, (n, space.basis.shape[1]), dtype=np.int8),
+        tokens=rng.integers(0, 300, n, dtype=np.int32),
+        weights=rng.random(n, dtype=np.float32),
+        openings=rng.integers(-127, 128, (2, space.basis.shape[1]), dtype=np.int8),
+        single=np.unique(rng.integers(0, 2**32, 5, dtype=np.uint32)),
+        end=2,
+    )
 
 
-def some_phrases(**changes: Any) -> Phrases:
+def a_part(**changes: Any) -> MemoryPart:
+    """As it is read from a profile whose memory file is missing."""
     learned: dict[str, Any] = {
-        "tokens": np.array(RUNS),
-        "weights": np.array(WEIGHTS),
-        "strength": 0.03,
+        "strength": 0.3,
+        "level": "shared",
+        "rows": 6,
+        "opening": 0.25,
+        "file": "me.memory.gguf",
+        "sha256": "0123456789abcdef" * 4,
     }
-    return Phrases(**{**learned, **changes})
+    return MemoryPart(**{**learned, **changes})
+
+
+def a_new_part(seed: int = 0, **changes: Any) -> MemoryPart:
+    """As it is learned."""
+    learned: dict[str, Any] = {"strength": 0.3, "level": "shared", "opening": 0.25}
+    return MemoryPart.of(a_memory(seed=seed), **{**learned, **changes})
 
 
 def with_history(n_layers: int = 3, **changes: Any) -> WithHistory:
     learned: dict[str, Any] = {
         "strengths": np.linspace(0.2, 0.1, n_layers, dtype=np.float32),
         "tilt": 0.25,
-        "phrases": 0.3,
+        "memory": 0.4,
         "gain": Gain(0.02, 0.01, 1 / 3, 16),
     }
     return WithHistory(**{**learned, **changes})
@@ -99,14 +119,9 @@ def an_entry(**changes: Any) -> Entry:
         "sources": [SOURCES[i % 2] for i in range(len(layers))],
         "strengths": np.linspace(0.0, 0.3, len(layers), dtype=np.float32),
         "tilt": a_tilt(),
-        "phrases": some_phrases(),
+        "memory": a_part(),
         "gain": Gain(0.05, -0.01, 0.1 + 0.2, 16),
-        "personal": Gain(0.04, -0.02, 0.1, 16),
-        "with_history": with_history(
-            len(layers),
-            tilt=0.25 if changes.get("tilt", True) else 0,
-            phrases=0.3 if changes.get("phrases", True) else 0,
-        ),
+        "with_history": with_history(len(layers)),
         "rows": "generated",
         "counts": {"items": 16, "tokens": 1930, "anchors": 74},
         "settings": {
@@ -123,8 +138,8 @@ def an_entry(**changes: Any) -> Entry:
 
 
 def a_profile() -> Profile:
-    nothing: dict[str, Any] = {"strengths": np.zeros(3), "tilt": None, "phrases": None}
-    nothing |= {"gain": None, "personal": None, "with_history": None}
+    nothing: dict[str, Any] = {"strengths": np.zeros(3), "tilt": None, "memory": None}
+    nothing |= {"gain": None, "with_history": None}
     return Profile((an_entry(), an_entry(model=a_model("b", name="Other"), **nothing)))
 
 
@@ -175,12 +190,6 @@ def test_saving_and_loading_keeps_every_bit(path: Path) -> None:
     assert (after.tokens.dtype, after.values.dtype) == (np.int32, np.float32)
     assert after.tokens.tolist() == before.tokens.tolist() == [0, 48, 300, 2**31 - 1]
     assert after.values.tobytes() == before.values.tobytes()
-    known, read = profile.entries[0].phrases, loaded.entries[0].phrases
-    assert known is not None
-    assert read is not None
-    assert (read.tokens.dtype, read.weights.dtype, read.strength) == (np.int32, np.float32, 0.03)
-    assert read.tokens.tolist() == known.tokens.tolist() == RUNS
-    assert read.weights.tobytes() == known.weights.tobytes() == np.float32(WEIGHTS).tobytes()
 
 
 def test_saving_what_was_loaded_gives_the_same_bytes(path: Path) -> None:
@@ -225,7 +234,7 @@ def test_numpy_scalars_and_lists_become_plain_values(path: Path) -> None:
         sources=["stylevector", "context-contrast"],
         strengths=[0, np.float64(0.25)],
         tilt=Tilt([3, np.int64(5)], [1, np.float64(0.5)], np.int32(1)),
-        phrases=Phrases([[-2, -2, 3, np.int64(5)]], [np.float64(2)], np.float32(0.5)),
+        memory=a_part(strength=np.float32(0.5), rows=np.int64(6), file=np.str_("m.gguf")),
         gain=Gain(np.float32(0.5), 0, 1, np.int64(3)),
         counts={"items": np.int64(3)},
         settings={"tau": np.float64(1), "on": np.bool_(True)},
@@ -234,6 +243,9 @@ def test_numpy_scalars_and_lists_become_plain_values(path: Path) -> None:
     assert (entry.layers, entry.words, entry.counts) == ((1, 4), (word,), {"items": 3})
     assert repr(entry.settings) == "{'tau': 1.0, 'on': True}"
     assert entry.sources == ("stylevector", "context-contrast")
+    assert entry.memory is not None
+    assert (type(entry.memory.strength), type(entry.memory.rows)) == (float, int)
+    assert type(entry.memory.file) is str
     assert repr(entry.gain) == "Gain(mean=0.5, low=0.0, high=1.0, items=3)"
     Profile((entry,)).save(path)
     assert Profile.load(path).entries == (entry,)
@@ -245,20 +257,37 @@ def test_beside_history_its_strengths_take_the_place_of_the_others() -> None:
     assert beside.strengths.tolist() == with_history().strengths.tolist()
     assert entry.tilt is not None
     assert beside.tilt == replace(entry.tilt, strength=0.25)
-    assert entry.phrases is not None
-    assert beside.phrases == replace(entry.phrases, strength=0.3)
-    expected = {"strengths": beside.strengths, "tilt": beside.tilt, "phrases": beside.phrases}
+    assert entry.memory is not None
+    assert beside.memory == replace(entry.memory, strength=0.4, opening=-1)
+    expected = {"strengths": beside.strengths, "tilt": beside.tilt, "memory": beside.memory}
     assert beside == replace(entry, **expected, with_history=None)
     assert beside.beside_history() is beside
 
 
 def test_beside_history_there_may_be_nothing_to_add() -> None:
-    nothing = with_history(strengths=np.zeros(3), tilt=0, phrases=0)
-    beside = an_entry(with_history=nothing).beside_history()
+    nothing = with_history(strengths=np.zeros(3), tilt=0, memory=0)
+    beside = an_entry(memory=a_new_part(), with_history=nothing).beside_history()
     assert not beside.vectors().any()
     assert beside.tilt_bias() == {}
-    assert beside.phrases is not None
-    assert beside.phrases.book() is None
+    assert beside.memory is not None
+    assert beside.memory.active() is None
+
+
+@pytest.mark.parametrize("part", ["tilt", "memory"])
+def test_beside_history_a_part_that_is_not_there_has_no_strength(part: str) -> None:
+    entry = an_entry(**{part: None})
+    assert entry.with_history is not None
+    assert getattr(entry.with_history, part) == 0.0
+    assert getattr(entry.beside_history(), part) is None
+
+
+@pytest.mark.parametrize("part", ["tilt", "memory"])
+def test_a_part_may_be_deleted_by_hand(path: Path, document: Json, part: str) -> None:
+    document["entries"][0][part] = None
+    assert document["entries"][0]["with_history"][part] > 0
+    path.write_text(json.dumps(document))
+    (entry, _) = Profile.load(path).entries
+    assert entry == an_entry(**{part: None})
 
 
 def test_without_strengths_for_that_it_is_the_entry_itself() -> None:
@@ -269,7 +298,7 @@ def test_without_strengths_for_that_it_is_the_entry_itself() -> None:
 def test_layout_is_for_reading(path: Path) -> None:
     a_profile().save(path)
     lines = path.read_text("utf-8").splitlines()
-    assert lines[:3] == ["{", '  "format": "steerx-edge-profile",', '  "schema": 1,']
+    assert lines[:3] == ["{", '  "format": "steerx-edge-profile",', '  "schema": 2,']
     assert lines[-1] == "}"
     word = '{"word": "honestly", "effect": 4.82, "low": 3.1, "high": 6.67, "count": 14, "items": 9}'
     assert f"        {word}," in lines
@@ -285,12 +314,6 @@ def test_arrays_are_little_endian(document: Json) -> None:
     tilt = document["entries"][0]["tilt"]
     tokens = np.frombuffer(base64.b64decode(tilt["tokens"]["base64"]), "<i4")
     assert tokens.tolist() == [0, 48, 300, 2**31 - 1]
-    phrases = document["entries"][0]["phrases"]
-    assert phrases["tokens"]["shape"] == [4, 4]
-    runs = np.frombuffer(base64.b64decode(phrases["tokens"]["base64"]), "<i4").reshape(4, 4)
-    assert runs.tolist() == RUNS
-    weights = np.frombuffer(base64.b64decode(phrases["weights"]["base64"]), "<f4")
-    assert weights.tobytes() == np.array(WEIGHTS, "<f4").tobytes()
     directions = document["entries"][0]["directions"]
     assert directions["shape"] == [3, 8]
     read = np.frombuffer(base64.b64decode(directions["base64"]), "<f4").reshape(3, 8)
@@ -328,30 +351,33 @@ def test_the_tilt_is_a_logit_bias_of_strength_times_strength_times_value() -> No
     assert entry.tilt.bias(2).tolist() == [0.25, -1.0, 0.0]
 
 
-def test_phrases_are_mixed_in_at_strength_times_strength() -> None:
-    phrases = Phrases([[-2, -2, 5, 7], [-2, -2, 5, 9]], [2, 1], 0.25)
-    for relative, added in ((1, {7: 0.5, 9: 0.25}), (4, {7: 2.0, 9: 1.0})):
-        book = phrases.book(relative)
-        assert book is not None
-        assert book.added([3, 5]) == added
-        assert book.added([5, 3]) == {}
-    assert phrases.book() is not None
+def test_a_memory_is_active_at_strength_times_strength() -> None:
+    part = a_new_part(strength=0.25)
+    for relative, strength in ((1, 0.25), (4, 1.0)):
+        active = part.active(relative)
+        assert active is not None
+        assert active.memory is part.memory
+        assert active.strength == strength
 
 
 @pytest.mark.parametrize("strength", [0, -0.0, -1, -1e6])
-def test_there_are_no_phrases_to_steer_away_with(strength: float) -> None:
-    assert some_phrases().book(strength) is None
-    assert some_phrases(strength=0).book(-strength) is None
+def test_there_is_no_memory_to_steer_away_with(strength: float) -> None:
+    assert a_new_part().active(strength) is None
+    assert a_new_part(strength=0).active(-strength) is None
 
 
-def test_a_strength_of_phrases_that_cannot_be_used_is_refused() -> None:
+def test_a_memory_that_is_not_there_is_not_active() -> None:
+    assert a_part().active() is None
+
+
+def test_a_strength_of_a_memory_that_cannot_be_used_is_refused() -> None:
     with pytest.raises(ProfileError, match=r"strength is 1\.0; expected one for which"):
-        some_phrases(strength=1e300).book()
+        a_new_part(strength=1e300).active()
 
 
 @pytest.mark.parametrize("strength", [float("nan"), float("inf"), 1e300, None, "1", True])
 @pytest.mark.parametrize(
-    "added", [Entry.vectors, Entry.tilt_bias, lambda entry, strength: entry.phrases.book(strength)]
+    "added", [Entry.vectors, Entry.tilt_bias, lambda entry, strength: entry.memory.active(strength)]
 )
 def test_what_is_added_refuses_a_strength_that_is_no_number(
     added: Callable[..., object], strength: Any
@@ -376,21 +402,14 @@ def test_entries_cannot_be_changed() -> None:
     tilt = a_tilt(tokens=tokens, values=[1, 1])
     tokens[1] = 0
     assert tilt.tokens.tolist() == [1, 2]
-    runs = np.array(RUNS, np.int32)
-    weights = np.array([1, 2, 3, 4], np.float32)
-    phrases = some_phrases(tokens=runs, weights=weights)
-    runs[:] = weights[:] = 0
-    assert phrases.tokens.tolist() == RUNS
-    assert phrases.weights.tolist() == [1, 2, 3, 4]
-    for array in (entry.strengths, tilt.tokens, tilt.values, phrases.tokens, phrases.weights):
+    for array in (entry.strengths, tilt.tokens, tilt.values):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 9
 
 
 def test_equality_sees_every_field() -> None:
-    alone = with_history(tilt=0, phrases=0)  # so that there may be no tilt and no phrases
-    entry = an_entry(with_history=alone)
-    assert entry == an_entry(with_history=alone)
+    entry = an_entry()
+    assert entry == an_entry()
     assert entry != "entry"
     changes: dict[str, Any] = {
         "model": a_model("c"),
@@ -402,9 +421,8 @@ def test_equality_sees_every_field() -> None:
         "sources": ("context-contrast",) * 3,
         "strengths": 2 * entry.strengths,
         "tilt": None,
-        "phrases": None,
+        "memory": None,
         "gain": None,
-        "personal": None,
         "with_history": None,
         "rows": "all",
         "counts": {},
@@ -426,13 +444,14 @@ def test_equality_of_tilts_sees_every_field() -> None:
         assert a_tilt(**{field: value}) != a_tilt(), field
 
 
-def test_equality_of_phrases_sees_every_field() -> None:
-    assert some_phrases() == some_phrases()
-    assert some_phrases() != "phrases"
-    changes = {"tokens": [*RUNS[:3], [5, 48, 5, 6]], "weights": np.ones(4), "strength": 0.01}
-    assert set(changes) == {field.name for field in fields(Phrases)}
+def test_equality_of_memories_sees_what_they_are_and_not_where() -> None:
+    assert a_part() == a_part(file="other.gguf", problem="Lost.")
+    assert a_part() != "memory"
+    changes = {"strength": 0.1, "level": "all", "rows": 7, "opening": 0, "sha256": "0" * 64}
     for field, value in changes.items():
-        assert some_phrases(**{field: value}) != some_phrases(), field
+        assert a_part(**{field: value}) != a_part(), field
+    assert a_new_part() == a_new_part()
+    assert a_new_part() != a_new_part(seed=1)
 
 
 def test_profiles_can_be_copied_and_sent_to_another_process() -> None:
@@ -495,14 +514,10 @@ def base64_of(*rows: list[float]) -> str:
     return base64.b64encode(np.array(rows, "<f4").tobytes()).decode()
 
 
-def tokens_of(ids: list[int] | list[list[int]]) -> Json:
+def tokens_of(ids: list[int]) -> Json:
     array = np.array(ids, "<i4")
     data = base64.b64encode(array.tobytes()).decode()
     return {"dtype": "int32", "shape": list(array.shape), "base64": data}
-
-
-def weights_of(values: list[float]) -> Json:
-    return {"dtype": "float32", "shape": [len(values)], "base64": base64_of(values)}
 
 
 UNIT = [1.0] + [0.0] * 7
@@ -517,8 +532,13 @@ ATTACKS: list[tuple[Mutation, str, bool]] = [
     (lambda d: d.update(schema=True), "schema is True; expected an integer", BOTH),
     (lambda d: d.update(schema="1"), "schema is '1'; expected an integer", BOTH),
     (lambda d: d.update(schema=0), "schema is 0; expected an integer from 1", BOTH),
-    (lambda d: d.update(schema=2), "made by a newer steerx-edge (schema 2;", BOTH),
-    (lambda d: d.update(schema=2, new=[], entries={}), "upgrade steerx-edge", BOTH),
+    (lambda d: d.update(schema=3), "made by a newer steerx-edge (schema 3;", BOTH),
+    (lambda d: d.update(schema=3, new=[], entries={}), "upgrade steerx-edge", BOTH),
+    (
+        lambda d: d.update(schema=1),
+        "an older steerx-edge (schema 1; this one reads 2): learn",
+        BOTH,
+    ),
     (lambda d: d.update(extra=1), "the profile has an unknown key 'extra'", BOTH),
     (lambda d: d.pop("entries"), "the profile lacks the key 'entries'", BOTH),
     (lambda d: d.update(entries=[]), "entries is a list of 0 values; expected at least", BOTH),
@@ -628,38 +648,34 @@ ATTACKS: list[tuple[Mutation, str, bool]] = [
         "entries[0].tilt.values holds a value that is not a finite float32 number",
         LOADER,
     ),
-    # phrases
-    (put(..., "phrases"), "entries[0] lacks the key 'phrases'", BOTH),
-    (put({}, "phrases"), "entries[0].phrases lacks the key 'tokens'", BOTH),
-    (put([1], "phrases"), "entries[0].phrases is a list of 1 values; expected an object", BOTH),
-    (put(..., "phrases", "weights"), "entries[0].phrases lacks the key 'weights'", BOTH),
-    (put(1, "phrases", "order"), "entries[0].phrases has an unknown key 'order'", BOTH),
-    (put(-1, "phrases", "strength"), "phrases.strength is -1; expected a finite number, ", BOTH),
-    (put([[1]], "phrases", "tokens"), "phrases.tokens is a list of 1 values; expected an", BOTH),
-    (put("float32", "phrases", "tokens", "dtype"), "tokens.dtype is 'float32'; expected", BOTH),
-    (put("int32", "phrases", "weights", "dtype"), "weights.dtype is 'int32'; expected", BOTH),
-    (put([16], "phrases", "tokens", "shape"), "a list of 1 values; expected 2, (run, tok", BOTH),
-    (put([4, 4, 1], "phrases", "tokens", "shape"), "3 values; expected 2, (run, token)", BOTH),
-    (put([4, 1], "phrases", "weights", "shape"), "2 values; expected 1, (run)", BOTH),
-    (put([0, 4], "phrases", "tokens", "shape"), "tokens.shape[0] is 0; expected an int", BOTH),
-    (
-        put([8, 2], "phrases", "tokens", "shape"),
-        "tokens is an array of int32 of shape (8, 2); expected runs of 4 tokens, at least one",
-        BOTH,
-    ),
-    (put([3, 4], "phrases", "tokens", "shape"), "base64 holds 64 bytes; expected 4 for", LOADER),
-    (put(tokens_of(RUNS[:3]), "phrases", "tokens"), "expected one for each of 3 runs", LOADER),
-    (put(weights_of([2, 3, 1]), "phrases", "weights"), "expected one for each of 4 runs", LOADER),
-    (
-        put(weights_of([2, 3, 0, 1]), "phrases", "weights"),
-        "entries[0].phrases.weights is 0.0; expected weights above 0",
-        LOADER,
-    ),
-    (put(weights_of([2, -3, 1, 1]), "phrases", "weights"), "weights is -3.0; expected wei", LOADER),
-    (put(weights_of([1, 1, np.nan, 1]), "phrases", "weights"), "weights holds a value tha", LOADER),
-    (put(weights_of([1, np.inf, 1, 1]), "phrases", "weights"), "not a finite float32 numb", LOADER),
-    (put(tokens_of(RUNS[::-1]), "phrases", "tokens"), "runs that do not strictly incr", LOADER),
-    (put(tokens_of(2 * RUNS[:1] + RUNS[2:]), "phrases", "tokens"), "do not strictly in", LOADER),
+    # memory
+    (put(..., "memory"), "entries[0] lacks the key 'memory'", BOTH),
+    (put({}, "memory"), "entries[0].memory lacks the key 'strength'", BOTH),
+    (put([1], "memory"), "entries[0].memory is a list of 1 values; expected an object", BOTH),
+    (put(..., "memory", "level"), "entries[0].memory lacks the key 'level'", BOTH),
+    (put("", "memory", "problem"), "entries[0].memory has an unknown key 'problem'", BOTH),
+    (put(None, "memory", "memory"), "entries[0].memory has an unknown key 'memory'", BOTH),
+    (put(-1, "memory", "strength"), "memory.strength is -1; expected a finite number, at l", BOTH),
+    (put("some", "memory", "level"), "memory.level is 'some'; expected 'shared' or 'causal'", BOTH),
+    (put(0, "memory", "rows"), "memory.rows is 0; expected an integer from 1", BOTH),
+    (put(1.5, "memory", "rows"), "memory.rows is 1.5; expected an integer from 1", BOTH),
+    (put(-1.5, "memory", "opening"), "memory.opening is -1.5; expected a finite number", BOTH),
+    (put(1.5, "memory", "opening"), "memory.opening is 1.5; expected a cosine, from -1", BOTH),
+    (put(None, "memory", "opening"), "memory.opening is None; expected a finite number", BOTH),
+    (put(None, "memory", "file"), "memory.file is None; expected a string of 1 to 255", BOTH),
+    (put("", "memory", "file"), "memory.file is ''; expected a string of 1 to 255", BOTH),
+    (put("x" * 256, "memory", "file"), "xxx…'; expected a string of 1 to 255", BOTH),
+    (put("../me.gguf", "memory", "file"), "memory.file is '../me.gguf'; expected the name", BOTH),
+    (put("/etc/passwd", "memory", "file"), "expected the name of a file in the profile's", BOTH),
+    (put("a\\b", "memory", "file"), "expected the name of a file in the profile's folder", BOTH),
+    (put(".me.gguf", "memory", "file"), "'.me.gguf'; expected the name of a file in", BOTH),
+    (put("..", "memory", "file"), "'..'; expected the name of a file in", BOTH),
+    (put("a\x1b[2J", "memory", "file"), "expected no control characters (U+001B", BOTH),
+    (put("a\n", "memory", "file"), "expected no control characters (U+000A", BOTH),
+    (put("0" * 63, "memory", "sha256"), "expected 64 lower-case hexadecimal digits", BOTH),
+    (put("A" * 64, "memory", "sha256"), "memory.sha256 is 'AAA", BOTH),
+    (put("0" * 64 + "\n", "memory", "sha256"), "expected 64 lower-case hexadecimal digits", BOTH),
+    (put(None, "memory", "sha256"), "memory.sha256 is None; expected 64 lower-case", BOTH),
     # settings and versions
     (put(None, "settings", "tau"), "settings.tau is None; expected a string, a number", BOTH),
     (put([1], "settings", "tau"), "settings.tau is a list of 1 values; expected a s", BOTH),
@@ -748,7 +764,7 @@ RAW_ATTACKS: list[tuple[bytes, str]] = [
     (b"{}", "not a steerx-edge profile"),
     (b"1e999", "not a steerx-edge profile"),
     (b'{"format": {"a": 1, "b": 2, "a": 1}}', "the key 'a' is there twice in one object"),
-    (b'{"format": "steerx-edge-profile", "schema": 1, "schema": 1}', "the key 'schema' is there"),
+    (b'{"format": "steerx-edge-profile", "schema": 2, "schema": 2}', "the key 'schema' is there"),
     (b"1" * 5000, "not JSON: Exceeds the limit"),
     (nested(100_000), "nested too deeply"),
     (b'{"a":' * 100_000, "nested too deeply"),
@@ -821,9 +837,8 @@ def test_objects_made_in_python_are_checked_like_files() -> None:
         (lambda: an_entry(strengths=[0, 0, -1]), "strengths[2] is -1.0; expected"),
         (lambda: an_entry(sources="stylevector"), "sources is 'stylevector'; expected a list"),
         (lambda: an_entry(tilt={3: 0.5}), "tilt is an object with 1 keys; expected a Tilt"),
-        (lambda: an_entry(phrases={3: 5}), "phrases is an object with 1 keys; expected a Phrases"),
+        (lambda: an_entry(memory={3: 5}), "memory is an object with 1 keys; expected a MemoryPart"),
         (lambda: an_entry(gain=0.5), "gain is 0.5; expected a Gain"),
-        (lambda: an_entry(personal=0.5), "personal is 0.5; expected a Gain"),
         (lambda: an_entry(with_history=0.5), "with_history is 0.5; expected a WithHistory"),
         (
             lambda: an_entry(with_history=with_history(2)),
@@ -833,15 +848,8 @@ def test_objects_made_in_python_are_checked_like_files() -> None:
             lambda: an_entry(with_history=with_history(strengths=[0, 0, -1])),
             "with_history.strengths[2] is -1.0; expected",
         ),
-        (
-            lambda: an_entry(tilt=None, with_history=with_history()),
-            "with_history.tilt is 0.25; expected 0, as there is no tilt",
-        ),
-        (
-            lambda: an_entry(phrases=None, with_history=with_history()),
-            "with_history.phrases is 0.3; expected 0, as there is no phrases",
-        ),
         (lambda: with_history(tilt=-1), "tilt is -1; expected a finite number, at least 0"),
+        (lambda: with_history(memory=-1), "memory is -1; expected a finite number, at least 0"),
         (lambda: with_history(gain=None), "gain is None; expected a Gain"),
         (lambda: Gain(0.0, 0.2, 0.1, 4), "low is 0.2; expected at most high, 0.1"),
         (lambda: a_tilt(tokens=[]), "tokens is a list of 0 values; expected an array of integers"),
@@ -853,28 +861,24 @@ def test_objects_made_in_python_are_checked_like_files() -> None:
         (lambda: a_tilt(tokens=np.array([0, 2**63], np.uint64)), "do not strictly increase"),
         (lambda: a_tilt(values=[1, 2, 3]), "values is an array of float32 of shape (3,); expec"),
         (lambda: a_tilt(values=[1, 2, 3, np.inf]), "values holds a value that is not a finite"),
-        (lambda: some_phrases(tokens=np.zeros((0, 4), int)), "expected runs of 4 tokens, at least"),
-        (lambda: some_phrases(tokens=np.ones((4, 3), int)), "expected runs of 4 tokens, at least"),
-        (lambda: some_phrases(tokens=[1, 2, 3, 4]), "expected runs of 4 tokens, at least one"),
-        (lambda: some_phrases(tokens=[[0.0, 1, 2, 3]]), "expected an array of integers"),
-        (lambda: some_phrases(tokens=[[1, 2], [3]]), "expected a rectangular array of integers"),
-        (lambda: some_phrases(weights=[1, 2, 3]), "weights is an array of float32 of shape (3,); "),
-        (lambda: some_phrases(weights=np.ones((4, 1))), "expected one for each of 4 runs"),
-        (lambda: some_phrases(weights=[]), "weights is an array of float32 of shape (0,); expect"),
-        (lambda: some_phrases(weights=1.0), "expected one for each of 4 runs"),
-        (lambda: some_phrases(weights=[1, 1, 1, 0]), "weights is 0.0; expected weights above 0"),
-        (lambda: some_phrases(weights=[1, -0.5, 1, 1]), "weights is -0.5; expected weights above"),
-        (lambda: some_phrases(weights=[1, 1, 1, 1e-60]), "weights is 0.0; expected weights above"),
+        (lambda: a_part(strength=-0.1), "strength is -0.1; expected a finite number, at least 0"),
+        (lambda: a_part(strength=np.nan), "strength is nan; expected a finite number"),
+        (lambda: a_part(level="most"), "level is 'most'; expected 'shared' or 'causal' or 'all'"),
+        (lambda: a_part(memory=3), "memory is 3; expected a Memory"),
+        (lambda: a_part(file=""), "file is ''; expected a string of 1 to 255"),
+        (lambda: a_part(sha256=""), "sha256 is ''; expected 64 lower-case hexadecimal"),
+        (lambda: replace(a_new_part(), rows=7), "rows is 7; expected 6, as many as the memory has"),
+        (lambda: replace(a_new_part(), file="../x"), "file is '../x'; expected the name of a file"),
         (
-            lambda: some_phrases(weights=[1, 1, 1, 1e39]),
-            "weights holds a value that is not a finit",
+            lambda: an_entry(memory=MemoryPart.of(a_memory(n_embd=9), strength=1, level="all")),
+            "memory is of rows 9 wide; expected 8",
         ),
-        (lambda: some_phrases(weights=[1, 1, 1, np.nan]), "weights holds a value that is not a fi"),
-        (lambda: some_phrases(weights=["1"] * 4), "weights is a list of 4 values; expected an arr"),
-        (lambda: some_phrases(weights=[True] * 4), "expected an array of numbers"),
-        (lambda: some_phrases(weights=None), "weights is None; expected an array of numbers"),
-        (lambda: some_phrases(strength=-0.1), "strength is -0.1; expected a finite number, at l"),
-        (lambda: some_phrases(strength=np.nan), "strength is nan; expected a finite number"),
+        (
+            lambda: MemoryPart.of(
+                replace(a_memory(), tokens=-np.ones(6, np.int32)), strength=1, level="all"
+            ),
+            "damaged memory: tokens holds a number below 0",
+        ),
         (lambda: an_entry(settings={"a": object()}), "settings.a is a object; expected"),
         (lambda: an_entry(settings={1: 1}), "settings.(key) is 1; expected a string"),
         (lambda: an_entry(counts=None), "counts is None; expected an object"),
@@ -887,51 +891,6 @@ def test_objects_made_in_python_are_checked_like_files() -> None:
             make()
         assert isinstance(caught.value, SteerxError)
         assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301
-
-
-IN_NO_RUN = "tokens holds -2 or -1 in a place where no run has it"
-NO_TOKENS = "tokens holds ids that are not from 0 to 2147483647"
-
-
-@pytest.mark.parametrize(
-    ("run", "message"),
-    [
-        ([-2, -2, -2, 7], IN_NO_RUN),  # no context
-        ([-2, 5, -2, 7], IN_NO_RUN),  # not filled up from the left
-        ([5, -2, 6, 7], IN_NO_RUN),
-        ([-1, -2, 6, 7], IN_NO_RUN),
-        ([-2, 5, -1, 7], IN_NO_RUN),  # a text begins in its middle
-        ([5, 6, -1, 7], IN_NO_RUN),
-        ([-2, -1, -1, 7], IN_NO_RUN),  # or twice
-        ([-1, -1, 6, 7], IN_NO_RUN),
-        ([-2, -2, 5, -1], NO_TOKENS),
-        ([5, 6, 7, -2], NO_TOKENS),
-        ([-3, 5, 6, 7], NO_TOKENS),
-        ([5, 6, 7, 2**31], NO_TOKENS),
-        ([2**31, 5, 6, 7], NO_TOKENS),
-    ],
-    ids=str,
-)
-def test_a_run_that_cannot_be_is_refused(run: list[int], message: str) -> None:
-    with pytest.raises(ProfileError, match=message):
-        some_phrases(tokens=[run], weights=[1])
-
-
-@pytest.mark.parametrize(
-    "run", [[-2, -2, -1, 0], [-2, -1, 0, 7], [-1, 0, 6, 7], [-2, -2, 0, 0], [0, 0, 0, 0]], ids=str
-)
-def test_a_run_that_can_be_is_taken(run: list[int]) -> None:
-    assert some_phrases(tokens=[run], weights=[1]).tokens.tolist() == [run]
-
-
-def test_what_is_weighed_is_what_a_profile_takes(path: Path) -> None:
-    rng = np.random.default_rng(0)
-    grams = weigh_grams([rng.integers(0, 6, 30).tolist() for _ in range(4)], min_texts=2)
-    Profile((an_entry(phrases=Phrases(*grams, strength=0.1)),)).save(path)
-    read = Profile.load(path).entries[0].phrases
-    assert read is not None
-    np.testing.assert_array_equal(read.tokens, grams.tokens)
-    np.testing.assert_array_equal(read.weights, grams.weights)
 
 
 def test_directions_may_be_off_unit_length_by_rounding() -> None:
@@ -954,7 +913,7 @@ def test_the_schema_lists_the_fields_in_the_order_of_the_file(document: Json) ->
         ("entry", entry),
         ("word", entry["words"][0]),
         ("array", entry["directions"]),
-        *((name, entry[name]) for name in ("model", "description", "gain", "tilt", "phrases")),
+        *((name, entry[name]) for name in ("model", "description", "gain", "tilt", "memory")),
     ]:
         assert list(definitions[name]["properties"]) == list(saved), name
         assert definitions[name]["required"] == list(saved), name
@@ -1228,6 +1187,271 @@ def test_a_reader_or_a_kill_at_any_moment_finds_a_whole_file(tmp_path: Path) -> 
     assert all(re.fullmatch(r"\.steerx-edge-\w+\.tmp", name) for name in left)
 
 
+# ---------------------------------------------------------------- memories, beside the profile
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def a_remembering_profile(*digits: str, **changes: Any) -> Profile:
+    """With an entry for each model, by the digit of its fingerprint, and a memory of each."""
+    return Profile(
+        tuple(
+            an_entry(model=a_model(digit), memory=a_new_part(seed=seed, **changes))
+            for seed, digit in enumerate(digits)
+        )
+    )
+
+
+def memory_of(profile: Profile, entry: int = 0) -> Memory | None:
+    part = profile.entries[entry].memory
+    assert part is not None
+    return part.memory
+
+
+def file_of(profile: Profile, entry: int = 0) -> str:
+    part = profile.entries[entry].memory
+    assert part is not None
+    return part.file
+
+
+def test_a_memory_is_saved_beside_the_profile(path: Path) -> None:
+    profile = a_remembering_profile("a")
+    profile.save(path)
+    assert names_in(path.parent) == ["me.json", "me.memory.gguf"]
+    assert b"me.memory.gguf" in path.read_bytes()
+    loaded = Profile.load(path)
+    assert loaded == profile
+    assert loaded.problems == []
+
+
+def test_a_memory_that_was_loaded_offers_the_same_to_the_last_bit(path: Path) -> None:
+    profile = a_remembering_profile("a")
+    profile.save(path)
+    learned, loaded = memory_of(profile), memory_of(Profile.load(path))
+    assert learned is not None
+    assert loaded is not None
+    rows = np.random.default_rng(1).standard_normal((5, 8))
+    offers = loaded.offers(rows).of_text(range(5)), learned.offers(rows).of_text(range(5))
+    for offered, expected in zip(*offers, strict=True):
+        assert offered.tobytes() == expected.tobytes()
+
+
+def test_a_memory_file_is_private(path: Path) -> None:
+    before = os.umask(0)
+    try:
+        a_remembering_profile("a").save(path)
+    finally:
+        os.umask(before)
+    assert mode(path.with_name("me.memory.gguf")) == 0o600
+
+
+def test_saving_what_was_loaded_gives_the_same_memory_file(path: Path) -> None:
+    a_remembering_profile("a", "b").save(path)
+    before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    Profile.load(path).save(path)
+    assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
+
+
+def test_further_memories_are_named_by_their_model(path: Path) -> None:
+    profile = a_remembering_profile("a", "b", "c")
+    profile.save(path)
+    expected = ["me.json", "me.memory.bbbbbbbb.gguf", "me.memory.cccccccc.gguf", "me.memory.gguf"]
+    assert names_in(path.parent) == expected
+    assert Profile.load(path) == profile
+
+
+def test_the_first_memory_need_not_be_that_of_the_first_entry(path: Path) -> None:
+    Profile((an_entry(memory=None), *a_remembering_profile("b").entries)).save(path)
+    assert names_in(path.parent) == ["me.json", "me.memory.gguf"]
+
+
+def test_models_that_begin_alike_have_files_of_their_own(path: Path) -> None:
+    profile = a_remembering_profile("a", "b", "c")
+    alike = "sha256:" + "b" * 8 + "c" * 56
+    (*others, last) = profile.entries
+    profile = Profile((*others, replace(last, model=a_model(fingerprint=alike))))
+    profile.save(path)
+    assert len(names_in(path.parent)) == 4
+    assert Profile.load(path) == profile
+
+
+def test_memories_go_along_to_another_place(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    profile = a_remembering_profile("a", "b")
+    profile.save(tmp_path / "me.json")
+    Profile.load(tmp_path / "me.json").save(tmp_path / "other" / "you.json")
+    for file in tmp_path.glob("me.*"):
+        file.unlink()
+    assert names_in(tmp_path / "other") == [
+        "you.json",
+        "you.memory.bbbbbbbb.gguf",
+        "you.memory.gguf",
+    ]
+    assert Profile.load(tmp_path / "other" / "you.json") == profile
+
+
+def test_a_memory_lies_beside_the_file_that_a_link_points_to(tmp_path: Path) -> None:
+    (tmp_path / "vault").mkdir()
+    link = tmp_path / "me.json"
+    link.symlink_to(Path("vault") / "real.json")
+    profile = a_remembering_profile("a")
+    profile.save(link)
+    assert names_in(tmp_path) == ["me.json", "vault"]
+    assert names_in(tmp_path / "vault") == ["real.json", "real.memory.gguf"]
+    assert Profile.load(link) == profile
+
+
+@pytest.mark.parametrize("name", [".me", ".me.json", "...json"])
+def test_a_hidden_profile_has_a_memory_too(tmp_path: Path, name: str) -> None:
+    profile = a_remembering_profile("a")
+    profile.save(tmp_path / name)
+    loaded = Profile.load(tmp_path / name)
+    assert loaded == profile
+    assert loaded.problems == []
+
+
+def said_of(path: Path) -> str:
+    """The one problem of a profile, without what is said of any."""
+    profile = Profile.load(path)
+    assert memory_of(profile) is None
+    (problem,) = profile.problems
+    assert problem.isprintable()
+    begin, end = (
+        "The memory is not used (",
+        "): put the file back beside the profile, or learn again.",
+    )
+    assert problem.startswith(begin)
+    assert problem.endswith(end)
+    return problem.removeprefix(begin).removesuffix(end)
+
+
+def test_without_its_file_a_memory_is_not_used(path: Path) -> None:
+    a_remembering_profile("a").save(path)
+    file = path.with_name("me.memory.gguf")
+    file.unlink()
+    assert said_of(path) == f"{file}: cannot be read: No such file or directory"
+
+
+def test_another_file_in_its_place_is_not_used(path: Path) -> None:
+    a_remembering_profile("a").save(path)
+    Profile((an_entry(memory=a_new_part(seed=1)),)).save(path.with_name("you.json"))
+    file = path.with_name("me.memory.gguf")
+    path.with_name("you.memory.gguf").replace(file)
+    assert said_of(path) == f"{file}: not the file that was saved with the profile"
+
+
+def test_a_damaged_file_is_not_used(path: Path) -> None:
+    a_remembering_profile("a").save(path)
+    file = path.with_name("me.memory.gguf")
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(data)
+    assert said_of(path) == f"{file}: not the file that was saved with the profile"
+
+
+def test_the_memory_of_another_model_is_not_used(path: Path) -> None:
+    a_remembering_profile("a", "b").save(path)
+    document = json.loads(path.read_bytes())
+    document["entries"][0]["memory"] = document["entries"][1]["memory"]
+    path.write_text(json.dumps(document))
+    file = path.with_name("me.memory.bbbbbbbb.gguf")
+    assert said_of(path) == f"{file}: the memory of another model"
+
+
+def test_a_memory_of_other_size_than_the_profile_says_is_not_used(path: Path) -> None:
+    a_remembering_profile("a").save(path)
+    path.write_bytes(path.read_bytes().replace(b'"rows": 6', b'"rows": 5'))
+    assert said_of(path) == "rows is 5; expected 6, as many as the memory has"
+
+
+def test_a_reference_to_a_file_that_is_missing_is_kept(path: Path) -> None:
+    profile = a_remembering_profile("a")
+    profile.save(path)
+    before = path.read_bytes()
+    file = path.with_name("me.memory.gguf")
+    away = file.rename(path.with_name("away"))
+    Profile.load(path).save(path)
+    assert path.read_bytes() == before
+    away.rename(file)
+    assert Profile.load(path) == profile
+
+
+def test_the_name_of_a_file_that_is_missing_is_not_given_to_another(path: Path) -> None:
+    profile = a_remembering_profile("a")
+    profile.save(path)
+    away = path.with_name("me.memory.gguf").rename(path.with_name("away"))
+    (added,) = a_remembering_profile("b").entries
+    Profile.load(path).with_entry(added).save(path)
+    away.rename(path.with_name("me.memory.gguf"))
+    assert Profile.load(path) == profile.with_entry(added)
+
+
+def test_a_memory_that_was_replaced_or_removed_leaves_no_file(path: Path) -> None:
+    profile = a_remembering_profile("a", "b")
+    profile.save(path)
+    first, second = profile.entries
+    Profile((first, replace(second, memory=None))).save(path)
+    assert names_in(path.parent) == ["me.json", "me.memory.gguf"]
+    Profile((replace(first, memory=None),)).save(path)
+    assert names_in(path.parent) == ["me.json"]
+
+
+def test_a_file_that_saving_would_not_have_named_so_is_never_removed(path: Path) -> None:
+    a_remembering_profile("a").save(path)
+    thesis = path.with_name("thesis.gguf")
+    thesis.write_text("years of work")
+    path.write_bytes(path.read_bytes().replace(b"me.memory.gguf", b"thesis.gguf"))
+    a_profile().save(path)
+    assert thesis.read_text() == "years of work"
+
+
+def test_a_profile_without_a_memory_imports_no_gguf(path: Path) -> None:
+    Profile((an_entry(memory=None),)).save(path)
+    code = (
+        "import sys; from steerx_edge.profile import Profile; Profile.load(sys.argv[1]); "
+        "sys.exit('gguf' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    subprocess.run([sys.executable, "-c", code, path], env=environment, check=True)
+
+
+@pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.chmod", "steerx_edge.profile._encode"])
+def test_a_failure_in_the_middle_leaves_the_old_memory_alone(
+    path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    profile = a_remembering_profile("a")
+    profile.save(path)
+    changed = Profile((an_entry(memory=a_new_part(seed=1)),))
+    with monkeypatch.context() as patch:
+        patch.setattr(step, fail(OSError(28, "No space left on device")))
+        with pytest.raises(ProfileError, match="No space"):
+            changed.save(path)
+    assert Profile.load(path) == profile
+    assert names_in(path.parent) == ["me.json", "me.memory.gguf"]
+
+
+def test_all_is_on_the_disk_before_anything_gets_its_name(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    fsync, rename = os.fsync, Path.replace
+
+    def note_fsync(descriptor: int) -> None:
+        steps.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    def note_rename(source: Path, target: Path) -> Path:
+        steps.append(target.name)
+        return rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(Path, "replace", note_rename)
+    a_remembering_profile("a").save(path)
+    assert steps == ["file", "file", "me.memory.gguf", "me.json", "folder"]
+
+
 # ---------------------------------------------------------------- the page about it
 
 
@@ -1252,7 +1476,7 @@ def test_the_docs_name_every_field(document: Json) -> None:
     names += [f"model.{name}" for name in entry["model"]]
     names += [f"description.{name}" for name in entry["description"]]
     names += [f"words[].{name}" for name in entry["words"][0]]
-    parts = ("gain", "with_history", "tilt", "phrases")
+    parts = ("gain", "with_history", "tilt", "memory")
     names += [f"{part}.{name}" for part in parts for name in entry[part]]
     names += entry["directions"]
     assert [name for name in names if f"`{name}`" not in docs] == []

@@ -1,0 +1,151 @@
+"""Forgetting: remove a memory, or the rows of some texts.
+
+A memory file holds no text ids, so the rows of a text are found as they were made: the model reads
+the text, and a row is removed that has one of its tokens and the key that comes out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steerx_edge.analysis import Pass, asked_for
+from steerx_edge.memory import KeySpace, Memory
+from steerx_edge.profile import MemoryPart, Profile, is_memory_file
+from steerx_edge.prompts import messages_for
+from steerx_edge.reading import shortened
+
+if TYPE_CHECKING:
+    from steerx_edge.engine import Engine
+    from steerx_edge.history import HistoryItem
+
+_SAME = 0.98
+"""Cosine above which two keys are one: keys are rounded, and texts were read in other batches."""
+
+
+def forget(path: str | os.PathLike[str]) -> list[str]:
+    """Remove the memories of a profile file, and their names in it.
+
+    Args:
+        path: of the profile. Files beside it that are named like its memories go, too.
+
+    Returns:
+        The names of the files that were removed.
+
+    Raises:
+        ProfileError: the profile cannot be read or written.
+    """
+    profile = Profile.load(path)
+    target = Path(os.path.realpath(path))
+    # A file of any other name only if it is what the profile says.
+    known = {each.memory.file for each in profile.entries if each.memory and each.memory.memory}
+    files = [
+        file
+        for file in sorted(target.parent.iterdir())
+        if file.name in known or is_memory_file(file.name, target)
+    ]
+    if any(entry.memory for entry in profile.entries):
+        Profile(tuple(replace(entry, memory=None) for entry in profile.entries)).save(path)
+    for file in files:
+        file.unlink(missing_ok=True)
+    return [file.name for file in files]
+
+
+def forget_texts(
+    engine: Engine, profile: Profile, items: Sequence[HistoryItem]
+) -> tuple[Profile, int]:
+    """Remove the rows of some texts from the memory of a model.
+
+    Args:
+        engine: the model.
+        profile: with an entry for it.
+        items: the texts as they were learned, with their requests.
+
+    Returns:
+        The profile without these rows, which is not saved yet, and how many there were.
+
+    Raises:
+        ProfileError: the profile has no entry for this model.
+        ModelError: llama.cpp fails.
+    """
+    entry = profile.entry_for(engine.model_id)
+    part = entry.memory
+    if part is None or part.memory is None:
+        return profile, 0
+    memory, end = part.memory, engine.end_of_turn
+    read = _read(engine, memory.space, items)
+    kept = ~_rows_of(memory, read, end)
+    n_removed = len(kept) - int(kept.sum())
+    if not n_removed:
+        return profile, 0
+    left = None
+    if kept.any():
+        rest = replace(
+            memory,
+            keys=memory.keys[kept],
+            tokens=memory.tokens[kept],
+            weights=memory.weights[kept],
+            openings=_other_openings(memory.openings, read),
+        )
+        left = MemoryPart.of(rest, strength=part.strength, level=part.level, opening=part.opening)
+    return profile.with_entry(replace(entry, memory=left)), n_removed
+
+
+def rows_of(engine: Engine, memory: Memory, items: Sequence[HistoryItem]) -> NDArray[np.bool_]:
+    """Which rows of a memory are those of some texts: (n,)."""
+    return _rows_of(memory, _read(engine, memory.space, items), engine.end_of_turn)
+
+
+class _Text(NamedTuple):
+    """A text of T tokens, its end included, and the keys of the rows that predict them: (T, d)."""
+
+    tokens: list[int]
+    keys: NDArray[np.float32]
+
+
+def _read(engine: Engine, space: KeySpace, items: Sequence[HistoryItem]) -> list[_Text]:
+    """Texts as `learn` reads them."""
+    texts = [shortened(engine, item) for item in items]
+    passes = [
+        Pass(engine.prompt(messages_for(text.request)), engine.tokenize(text.response), final=True)
+        for text in texts
+    ]
+    return [
+        _Text([*job.response, engine.end_of_turn], space.keys(asked_for(result.final)))
+        for job, result in zip(passes, engine.run_many(passes), strict=True)
+    ]
+
+
+def _rows_of(memory: Memory, texts: Sequence[_Text], end: int) -> NDArray[np.bool_]:
+    keys = np.concatenate([text.keys for text in texts])
+    tokens = np.concatenate([text.tokens for text in texts])
+    found = np.zeros(len(memory.tokens), np.bool_)
+    for token in np.unique(tokens):
+        rows = np.flatnonzero(memory.tokens == token)
+        found[rows] = _same(memory.keys[rows], keys[tokens == token]).any(axis=1)
+    # A token that the memory may not hold has left its key, and the end of a text for itself.
+    hidden = np.flatnonzero((memory.tokens == end) & (memory.weights == 0))
+    found[hidden] |= _same(memory.keys[hidden], keys).any(axis=1)
+    return found
+
+
+def _other_openings(openings: NDArray[np.int8], texts: Sequence[_Text]) -> NDArray[np.int8]:
+    """Without one for each of the texts: other texts may answer the same request."""
+    kept = np.ones(len(openings), np.bool_)
+    for text in texts:
+        same = np.flatnonzero(_same(openings, text.keys[:1])[:, 0] & kept)
+        kept[same[:1]] = False
+    return openings[kept] if kept.any() else openings[:1]  # a memory has one at least
+
+
+def _same(stored: NDArray[np.int8], keys: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which of the keys (m, d), of unit length, each stored one (n, d) is: (n, m)."""
+    units = stored.astype(np.float32)
+    same: NDArray[np.bool_] = units @ keys.T > _SAME * np.linalg.norm(units, axis=1, keepdims=True)
+    return same

@@ -1,0 +1,354 @@
+"""Causal memory: the person's own tokens, looked up by the state of the model that predicts them.
+
+A nearest-neighbour language model (kNN-LM, Khandelwal et al. 2020, arXiv 1911.00172), restricted to
+preference-driven tokens by their causal effect (SteerX, arXiv 2510.22256). Each token of the
+person's texts, end of turn included, has a key (the final normed row that predicts it), and a
+weight s in [0, 1]: how far the person, and not the topic, caused it. With q the key of the token to
+come, over the NEIGHBOURS nearest keys k_i:
+
+    w_i  = softmax_i(q . k_i / TEMPERATURE)
+    a(v) = sum_i w_i s_i [token_i = v]                    what the memory offers
+    z    = strength * gate(max_i q . k_i)                 how far it is listened to
+    p(v) = (1 - z sum_u a(u)) p_model(v) + z a(v)
+
+A neighbour that is topic (s = 0) leaves the model its own mind, and far from anything the person
+has written the gate is closed. Two runs are not completed: one of three tokens that the text being
+written holds already, so that a phrase cannot lead back into itself, and one of four tokens that
+stands in a single text of the person's, so that no text is recited. And where the text repeats its
+last six tokens, whoever offered them, the memory offers its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+TEMPERATURE = 0.045
+NEIGHBOURS = 64
+
+SINGLE_RUN = 4
+"""Tokens of a run that is not completed where it stands in one text alone."""
+
+OPENINGS = 256
+"""Keys of the first tokens of texts, at most: they tell which requests the memory is for."""
+
+DIMENSIONS = 256
+"""Of a key, at most."""
+
+_ROWS_A_DIMENSION = 5
+"""Fewer rows than this do not tell the variance along a dimension."""
+
+_LEAST_VARIANCE = 1e-4  # of rows of unit length
+_CLOSED, _OPEN = 0.3, 0.7  # similarities between which the gate opens
+_REPEATED_RUN, _LOOP = 3, 6
+_BLOCK = 32  # rows
+_MOST = 0.95
+"""The model's own prediction keeps at least a share of 1 - _MOST."""
+
+
+class KeySpace(NamedTuple):
+    """How residual rows become keys: centred, whitened, of unit length.
+
+    Without whitening, the rows before common words lie close together whatever stands before them.
+
+    Args:
+        mean: (n_embd,) of rows of unit length.
+        basis: (n_embd, d) principal components, each divided by the standard deviation along it;
+            float16 values, as they are stored.
+    """
+
+    mean: NDArray[np.float32]
+    basis: NDArray[np.float32]
+
+    @classmethod
+    def fit(cls, rows: NDArray[np.floating]) -> KeySpace:
+        """Of residual rows (n, n_embd), at least one."""
+        units = _unit(rows.astype(np.float32))
+        mean = units.mean(axis=0)
+        centred = _unit(units - mean)
+        n_rows, n_embd = centred.shape
+        d = max(1, min(DIMENSIONS, n_embd, n_rows // _ROWS_A_DIMENSION))
+        variances, components = np.linalg.eigh(centred.T @ centred / n_rows)
+        variances, components = variances[::-1][:d], components[:, ::-1][:, :d]
+        basis = components / np.sqrt(np.maximum(variances, 0) + _LEAST_VARIANCE)
+        return cls(mean, basis.astype(np.float16).astype(np.float32))
+
+    def keys(self, rows: NDArray[np.floating]) -> NDArray[np.float32]:
+        """(n, d) of residual rows (n, n_embd)."""
+        return _unit(_unit(_unit(rows.astype(np.float32)) - self.mean) @ self.basis)
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """Keys, tokens and weights.
+
+    Args:
+        space: how rows become keys.
+        keys: (n, d) int8, each a unit vector times a factor of its own.
+        tokens: (n,) int32.
+        weights: (n,) float32, from 0 to 1.
+        openings: (m, d) int8, keys of the first tokens of texts.
+        single: (r,) uint32, increasing, of the runs of SINGLE_RUN tokens that stand in one text
+            alone: see `run_hashes`.
+        end: the token that ends a text.
+    """
+
+    space: KeySpace
+    keys: NDArray[np.int8]
+    tokens: NDArray[np.int32]
+    weights: NDArray[np.float32]
+    openings: NDArray[np.int8]
+    single: NDArray[np.uint32]
+    end: int
+
+    def sorted(self) -> Memory:
+        """Return the rows by token, then by key: the order of the texts does not show."""
+        order = np.lexsort((self.weights, _as_strings(self.keys), self.tokens))
+        return replace(
+            self,
+            keys=self.keys[order],
+            tokens=self.tokens[order],
+            weights=self.weights[order],
+            openings=self.openings[np.argsort(_as_strings(self.openings), kind="stable")],
+        )
+
+    def equals(self, other: Memory) -> bool:
+        """Whether all arrays are the same."""
+        return all(
+            np.array_equal(own, others)
+            for own, others in (
+                (self.space.mean, other.space.mean),
+                (self.space.basis, other.space.basis),
+                (self.keys, other.keys),
+                (self.tokens, other.tokens),
+                (self.weights, other.weights),
+                (self.openings, other.openings),
+                (self.single, other.single),
+                (self.end, other.end),
+            )
+        )
+
+    @cached_property
+    def _units(self) -> NDArray[np.float32]:
+        return _unit(self.keys.astype(np.float32))
+
+    def _similarity(self, keys: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(T, n) of keys (T, d) and those of the memory.
+
+        A single one, as in generation, is compared block by block, each so small that BLAS takes no
+        further threads: they would wait for a core that llama.cpp's threads hold.
+        """
+        similarity: NDArray[np.float32]
+        if len(keys) > 1:
+            similarity = keys @ self._units.T
+            return similarity
+        n_rows, d = self._units.shape
+        n_blocks = n_rows // _BLOCK
+        blocks = self._units[: n_blocks * _BLOCK].reshape(n_blocks, _BLOCK, d)
+        rest = self._units[n_blocks * _BLOCK :]
+        return np.concatenate([(blocks @ keys[0]).ravel(), rest @ keys[0]])[None]
+
+    def opening_similarity(self, keys: NDArray[np.floating]) -> NDArray[np.float32]:
+        """How like an opening of the person's texts keys (n, d) are: (n,), 1 is the same.
+
+        Args:
+            keys: of the rows that predict the first token of an answer.
+        """
+        units = _unit(np.asarray(keys, np.float32))
+        similarity: NDArray[np.float32] = (units @ self._opening_units.T).max(axis=1)
+        return similarity
+
+    @cached_property
+    def _opening_units(self) -> NDArray[np.float32]:
+        return _unit(self.openings.astype(np.float32))
+
+    def offers(self, rows: NDArray[np.floating]) -> Offers:
+        """What the memory offers after each of the residual rows (T, n_embd)."""
+        similarity = self._similarity(self.space.keys(rows))
+        k = min(NEIGHBOURS, similarity.shape[1])
+        nearest = np.argpartition(similarity, -k, axis=1)[:, -k:]
+        similarity = np.take_along_axis(similarity, nearest, axis=1)
+        highest = similarity.max(axis=1, keepdims=True)
+        shares = np.exp((similarity - highest) / TEMPERATURE)
+        shares /= shares.sum(axis=1, keepdims=True)
+        gates = np.clip((highest[:, 0] - _CLOSED) / (_OPEN - _CLOSED), 0, 1)
+        return Offers(self.tokens[nearest], shares * self.weights[nearest], gates, self)
+
+
+class Offers(NamedTuple):
+    """What a memory offers after each of T rows, before its strength.
+
+    Args:
+        tokens: (T, k), a token may stand in several places.
+        shares: (T, k) of the next token's probability.
+        gates: (T,) from 0 to 1.
+        memory: whose offers they are.
+    """
+
+    tokens: NDArray[np.int32]
+    shares: NDArray[np.float32]
+    gates: NDArray[np.float32]
+    memory: Memory
+
+    def of_text(self, text: Sequence[int]) -> TextOffers:
+        """What the tokens of a text are given that these rows predict."""
+        own, total, gates = (np.empty(len(text), np.float32) for _ in range(3))
+        written = _Written(self.memory)
+        for row, token in enumerate(text):
+            tokens, shares, gates[row] = written.offered(
+                self.tokens[row], self.shares[row], self.gates[row]
+            )
+            own[row], total[row] = shares[tokens == token].sum(), shares.sum()
+            written.add(token)
+        return TextOffers(own, total, gates)
+
+
+class TextOffers(NamedTuple):
+    """What a memory offers a text of T tokens; no pass is needed to score it at any strength.
+
+    Args:
+        own: (T,) the share of the token that the text goes on with.
+        total: (T,) of all tokens.
+        gates: (T,) from 0 to 1.
+    """
+
+    own: NDArray[np.float32]
+    total: NDArray[np.float32]
+    gates: NDArray[np.float32]
+
+    def log_prob(self, log_prob: NDArray[np.float32], strength: float) -> NDArray[np.float32]:
+        """(T,) nats under the mixture, from the model's own."""
+        listened = _listened(self.gates, strength)
+        model = np.log1p(-listened * self.total) + log_prob
+        with np.errstate(divide="ignore"):
+            mixed: NDArray[np.float32] = np.logaddexp(model, np.log(listened * self.own))
+        return mixed.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class ActiveMemory:
+    """A memory at a strength, as it is mixed into predictions.
+
+    Args:
+        memory: what is looked up.
+        strength: 0 changes nothing.
+    """
+
+    memory: Memory
+    strength: float
+
+    def log_prob(
+        self,
+        rows: NDArray[np.floating],
+        text: Sequence[int],
+        log_prob: NDArray[np.float32],
+    ) -> NDArray[np.float32]:
+        """The mixture's log-probabilities of a text, (T,) nats.
+
+        Args:
+            rows: (T, n_embd) final normed rows that predict the text's tokens.
+            text: T tokens.
+            log_prob: (T,) the model's own.
+        """
+        if not len(text):
+            return log_prob
+        return self.memory.offers(rows).of_text(text).log_prob(log_prob, self.strength)
+
+    def shift(
+        self, row: NDArray[np.floating], before: Sequence[int], logits: NDArray[np.float32]
+    ) -> None:
+        """Change the logits of the next token in place, so that they give the mixture.
+
+        Args:
+            row: (n_embd,) the final normed row that predicts it.
+            before: the tokens of the text so far, without what it answers.
+            logits: (n_vocab,).
+        """
+        offers = self.memory.offers(row[None])
+        written = _Written(self.memory)
+        for token in before:
+            written.add(token)
+        tokens, shares, gate = written.offered(offers.tokens[0], offers.shares[0], offers.gates[0])
+        listened = float(_listened(gate, self.strength))
+        tokens, places = np.unique(tokens, return_inverse=True)
+        offered = listened * np.bincount(places, shares.astype(np.float64))
+        tokens, offered = tokens[offered > 0], offered[offered > 0]
+        if not len(tokens):
+            return
+        highest = logits.max()
+        log_total = highest + np.log(np.exp(logits - highest).sum(dtype=np.float64))
+        # The model's share is a factor of all logits, which changes nothing.
+        model_share = np.log1p(-listened * shares.sum(dtype=np.float64))
+        logits[tokens] = np.logaddexp(logits[tokens], log_total - model_share + np.log(offered))
+
+
+class _Written:
+    """A text as far as it is written, and what a memory does not offer it."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._text: list[int] = []
+        self._after: dict[tuple[int, ...], set[int]] = {}
+        self._seen: set[tuple[int, ...]] = set()
+        self._repeats = False
+
+    def add(self, token: int) -> None:
+        """The text goes on with a token."""
+        text = self._text
+        self._after.setdefault(tuple(text[1 - _REPEATED_RUN :]), set()).add(int(token))
+        text.append(int(token))
+        if len(text) >= _LOOP:
+            latest = tuple(text[-_LOOP:])
+            self._repeats = latest in self._seen
+            self._seen.add(latest)
+
+    def offered(
+        self, tokens: NDArray[np.int32], shares: NDArray[np.float32], gate: np.float32
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32], np.float32]:
+        """What is left of an offer, (k,) tokens and shares, and its gate."""
+        if self._repeats:
+            return np.array([self._memory.end], np.int32), np.ones(1, np.float32), np.float32(1)
+        barred = np.isin(tokens, list(self._after.get(tuple(self._text[1 - _REPEATED_RUN :]), ())))
+        last = self._text[1 - SINGLE_RUN :]
+        single = self._memory.single
+        if len(last) == SINGLE_RUN - 1 and len(single):
+            runs = np.column_stack([np.tile(last, (len(tokens), 1)), tokens])
+            hashes = run_hashes(runs)
+            places = np.minimum(np.searchsorted(single, hashes), len(single) - 1)
+            barred |= single[places] == hashes
+        return tokens, np.where(barred, np.float32(0), shares), gate
+
+
+def run_hashes(runs: NDArray[np.integer]) -> NDArray[np.uint32]:
+    """(r,) hashes of runs of tokens (r, SINGLE_RUN)."""
+    total = np.zeros(len(runs), np.uint64)
+    for column in runs.astype(np.uint64).T:
+        total = (total ^ (column + np.uint64(1))) * np.uint64(0x9E3779B97F4A7C15)
+        total ^= total >> np.uint64(29)
+    hashes: NDArray[np.uint32] = (total >> np.uint64(32)).astype(np.uint32)
+    return hashes
+
+
+def _as_strings(keys: NDArray[np.int8]) -> NDArray[np.bytes_]:
+    """For sorting: strings compare from the first byte on."""
+    strings: NDArray[np.bytes_] = np.ascontiguousarray(keys).view(f"S{keys.shape[1]}")[:, 0]
+    return strings
+
+
+def _listened(gates: NDArray[np.float32] | np.float32, strength: float) -> NDArray[np.float32]:
+    listened: NDArray[np.float32] = np.minimum(
+        np.float32(strength) * np.asarray(gates), np.float32(_MOST)
+    )
+    return listened
+
+
+def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    units: NDArray[np.float32] = rows / np.maximum(
+        np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny
+    )
+    return units
