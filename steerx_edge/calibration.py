@@ -1,83 +1,65 @@
-"""Which carriers, how strong, and whether it is worth it: by the user's own held-out texts.
+"""Which directions, how strong, and whether it is worth it: by the user's own held-out texts.
 
 Fold by fold, everything is made of the other folds, and the texts of this one are scored under a
 grid of settings. The gain of a setting is the mean over texts of the gain in log-probability per
-token. Of the settings within one standard error of the best, the one that does the least to plain
-text of nobody's is taken.
+token. Only directions take passes of the model: one pass gives the log-probabilities under every
+strength of the tilt, and the final rows, with which every strength of the memory is scored without
+a pass. Of the settings within one standard error of the best, the one that takes the least from
+neutral text is chosen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import product
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.analysis import Continuation, Pass, asked_for
+from steerx_edge.analysis import Continuation, Pass, PassResult, asked_for
 from steerx_edge.effects import bootstrap_mean_interval
 from steerx_edge.interventions import Add
-from steerx_edge.phrases import Mixed, PhraseBook, weigh_grams
+from steerx_edge.memory import ActiveMemory, Memory, TextOffers
+from steerx_edge.neutral import neutral_items
 from steerx_edge.profile import Gain
 from steerx_edge.prompts import messages_for
 from steerx_edge.reading import Text
-from steerx_edge.tilt import TiltCounts
+from steerx_edge.tilt import TILTS, TiltCounts
 
 if TYPE_CHECKING:
-    from steerx_edge.carriers import Carrier, Placebo
+    from steerx_edge.carriers import Carrier
     from steerx_edge.engine import Engine
+    from steerx_edge.memory_rows import MemoryRows
 
 STRENGTH = 0.1
-"""The share of the residual norm that every carrier is tried with first."""
+"""The share of the residual norm that every direction is tried with first."""
 
-TILTS = (0.0, 0.5, 1.0, 1.5, 2.0)
+MEMORIES = (0.0, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8)
+"""Strengths of the memory that are tried."""
 
-MOST_HARM = 0.02
-"""What plain texts of nobody's may lose, nats/token."""
+MOST_LOSS = 0.005
+"""What neutral text may lose, nats/token."""
 
-PHRASES = (0.0, 0.03, 0.1, 0.3, 1.0)
-"""Strengths of phrases that are tried."""
+_BEHIND = 2.0
+"""A choice that is so many standard errors behind on half of the texts is scored on no more."""
 
-# What is said here is nobody's manner. Written for this purpose, so that no model has it by heart.
-_PLAIN_TEXTS = (
-    "Bread dough rises because yeast turns sugar into gas. In a warm kitchen it doubles in an "
-    "hour, in a cold one it takes all night. When it is baked the bubbles set, and the loaf keeps "
-    "its shape.",
-    "The ferry leaves the north pier every forty minutes and takes twelve cars. In fog it waits. "
-    "Tickets are sold on board, and children under six travel free with an adult.",
-    "A key works because its cuts lift each pin of the lock to one height. Then nothing stands "
-    "across the edge of the cylinder, and it turns. A single cut that is too deep leaves it shut.",
-)
-
-# What anybody might ask, and no user's texts answer.
-_PLAIN_REQUESTS = (
-    "Why does bread dough rise?",
-    "How often does the ferry leave?",
-    "How does a key open a lock?",
-)
-
-_BESIDE = (0.5, 1.0)
-"""Shares of the directions' strengths, tried where texts of the user's stand in the prompt."""
-
-_GUARDED_TEXTS, _GUARDED_TOKENS = 4, 48
+_WRITTEN_TEXTS, _WRITTEN_NEUTRAL, _WRITTEN_TOKENS = 8, 3, 48
 _MOST_REPEATED = 0.1  # share of repeated, or of shared, 4-grams that may be added
-_WEAKER = (0.7, 0.5, 0.35, 0.25, 0.125)
+
+Strengths = tuple[tuple[int, float], ...]
+"""Of some candidate directions, by their place."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Strengths of some carriers, by their place, of the tilt, and of the phrases."""
+    """Strengths of some candidate directions, of the tilt, and of the memory."""
 
-    strengths: tuple[tuple[int, float], ...] = ()
+    strengths: Strengths = ()
     tilt: float = 0.0
-    phrases: float = 0.0
-
-    def scaled(self, factor: float) -> Setting:
-        """The same, weaker."""
-        strengths = tuple((place, factor * strength) for place, strength in self.strengths)
-        return Setting(strengths, factor * self.tilt, factor * self.phrases)
+    memory: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -88,372 +70,431 @@ class Calibration:
         setting: strengths; 0 where nothing reliable was found.
         gain: of the setting, or, where its interval reaches 0, of the one that was not reliable;
             None where it was not measured.
-        personal: what of the gain placebo authors would not have given, or None.
         with_history: strengths where other texts of the user's stand in the prompt.
         gain_with_history: what these give over the prompt alone, or None.
+        opening: see `Calibrator.opening`.
     """
 
     setting: Setting
     gain: Gain | None
-    personal: Gain | None = None
     with_history: Setting = Setting()
     gain_with_history: Gain | None = None
+    opening: float = -1.0
 
 
+class Scored(NamedTuple):
+    """A text of T tokens, scored under some directions."""
+
+    tilted: NDArray[np.float32]  # (tilt, T) log-probabilities under TILTS
+    final: NDArray[np.float16]  # (T + 1, n_embd) final normed rows; the last predicts no token
+
+
+@dataclass
+class _Fold:
+    """Texts that are scored with what is made of the other folds."""
+
+    members: list[int]
+    directions: list[NDArray[np.float32]]
+    tilts: NDArray[np.float32] | None  # (tilt, n_vocab)
+    memory: Memory | None
+
+
+@dataclass(eq=False)
 class Calibrator:
-    """Scores settings on held-out texts, each at most once.
-
-    Gains and harm are against the choice of no carrier, (), which is to be scored too.
+    """Scores settings on held-out texts.
 
     Args:
         engine: the model.
         texts: the user's items.
         folds: every item in one of them.
-        carriers: at distinct (source, layer).
+        carriers: candidate directions, at distinct (source, layer).
         tilt: counts by fold, or None for no tilt.
-        phrase_texts: texts that a phrase must occur in, or None for no phrases.
+        rows: of the memory, those of the items first; or None for no memory.
+        gated: whether a profile leaves answers alone whose openings are unlike the person's.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        texts: Sequence[Text],
-        folds: Sequence[Sequence[int]],
-        carriers: Sequence[Carrier],
-        tilt: TiltCounts | None,
-        phrase_texts: int | None = None,
-    ) -> None:
-        self._engine = engine
-        self._n_items = len(texts)
-        context = engine.prompt(messages_for(""))
-        plain = [Text(context, engine.tokenize(text)) for text in _PLAIN_TEXTS]
-        self._texts = [*texts, *plain]
-        # The plain texts are one more fold, which nothing is made of.
-        self._folds = [*folds, range(len(texts), len(texts) + len(plain))]
-        self._carriers = carriers
-        self._tilts = (0.0,) if tilt is None else TILTS
-        self._phrases = (0.0,) if phrase_texts is None else PHRASES
-        everything = set(range(len(texts)))
-        others = [sorted(everything - set(fold)) for fold in self._folds]
-        self._directions = [[carrier.direction(items) for carrier in carriers] for items in others]
-        self._values = [
-            None if tilt is None else tilt.values([f for f in range(len(folds)) if f != fold])
-            for fold in range(len(self._folds))
+    engine: Engine
+    texts: Sequence[Text]
+    folds: Sequence[Sequence[int]]
+    carriers: Sequence[Carrier]
+    tilt: TiltCounts | None
+    rows: MemoryRows | None = None
+    gated: bool = True
+    _scored: dict[Strengths, dict[int, Scored]] = field(default_factory=dict, init=False)
+    _offers: dict[tuple[Strengths, int], TextOffers] = field(default_factory=dict, init=False)
+    _means: dict[tuple[Setting, int], float] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.n_items = len(self.texts)
+        neutral = [
+            Text(
+                self.engine.prompt(messages_for(item.request)),
+                self.engine.tokenize(item.response),
+            )
+            for item in neutral_items()
         ]
-        self._grams = [
-            None
-            if phrase_texts is None
-            else weigh_grams([texts[i].response for i in items], phrase_texts)
-            for items in others
-        ]
-        self._phrase_texts = phrase_texts
-        self._mixed: dict[float, dict[int, Mixed]] = {}
-        self._scores: dict[Setting, NDArray[np.float64]] = {}
+        self._all_texts = [*self.texts, *neutral]
+        # The neutral texts are one more fold, which nothing is made of.
+        folds = [*self.folds, range(self.n_items, len(self._all_texts))]
+        self._folds = [self._fold(number, list(members)) for number, members in enumerate(folds)]
+        self._fold_of = {j: fold for fold in self._folds for j in fold.members}
+
+    def _fold(self, number: int, members: list[int]) -> _Fold:
+        others = sorted(set(range(self.n_items)) - set(members))
+        return _Fold(
+            members,
+            [carrier.direction(others) for carrier in self.carriers],
+            None if self.tilt is None else self.tilt.tried(without=number),
+            self._memory(members),
+        )
+
+    def _memory(self, members: Sequence[int]) -> Memory | None:
+        # After the items come rows of further texts, whose places are no neutral texts'.
+        held_out = [j for j in members if j < self.n_items]
+        return None if self.rows is None else self.rows.memory(without=held_out)
+
+    def in_prompts(self, beside: Sequence[Scored]) -> Calibrator:
+        """A calibrator for prompts that hold texts of the user's: no directions, and no gate.
+
+        Args:
+            beside: the items, scored with others in their prompts.
+        """
+        prompted = replace(self, carriers=(), gated=False)
+        neutral = range(self.n_items, self.n_texts)
+        prompted._scored[()] = dict(enumerate(beside)) | {j: self._scored[()][j] for j in neutral}
+        return prompted
+
+    def renew_memory(self) -> None:
+        """Make the folds' memories of all rows that there are now."""
+        self._offers.clear()
+        self._means.clear()
+        were_open = self._is_open if self._scored else None
+        for fold in self._folds:
+            fold.memory = self._memory(fold.members)
+        for name in ("_opening_similarity", "_is_open"):
+            vars(self).pop(name, None)
+        if were_open is not None:  # what was closed was not scored under all choices
+            vars(self)["_is_open"] = were_open & self._is_open
+
+    @property
+    def n_texts(self) -> int:
+        """How many texts are scored: the items, and the neutral ones."""
+        return len(self._all_texts)
+
+    @property
+    def whole(self) -> _Fold:
+        """What is made of all texts."""
+        return self._folds[-1]
 
     def score(
         self,
-        choices: Sequence[tuple[tuple[int, float], ...]],
+        choices: Sequence[Strengths],
+        items: Iterable[int] | None = None,
         done: Callable[[int], None] | None = None,
-        *,
-        tilts: Sequence[float] | None = None,
-        phrases: Sequence[float] | None = None,
     ) -> None:
-        """Score strengths of carriers, each with every strength of the tilt and of the phrases.
+        """Score strengths of directions, each with every strength of the tilt and of the memory.
 
         Args:
-            choices: strengths of carriers.
-            done: told how many passes are done.
-            tilts: None takes TILTS.
-            phrases: None takes PHRASES.
+            choices: strengths of directions.
+            items: which texts; None for all that can make a difference.
+            done: called with how many passes are done.
         """
-        strengths = self._tilts if tilts is None else tilts
-        weights = self._phrases if phrases is None else phrases
-        choices = [
-            choice
+        wanted = self._needed() if items is None else list(items)
+        owners = [
+            (choice, j)
             for choice in choices
-            if any(Setting(choice, t, p) not in self._scores for t in strengths for p in weights)
+            for j in wanted
+            if j not in self._scored.get(choice, {})
         ]
-        jobs, owners = [], []
-        for fold, values in zip(range(len(self._folds)), self._values, strict=True):
-            biases = None if values is None else np.outer(strengths, values).astype(np.float32)
-            for choice in choices:
-                changes = self._changes(choice, self._directions[fold])
-                for j in self._folds[fold]:
-                    text = self._texts[j]
-                    jobs.append(
-                        Pass(text.context, text.response, tilts=biases, interventions=changes)
-                    )
-                    owners.append((choice, j))
-        for choice in choices:
-            for tilt in strengths:
-                for weight in weights:
-                    self._scores[Setting(choice, tilt, weight)] = np.zeros(len(self._texts))
-        for (choice, j), result in zip(owners, self._engine.run_many(jobs, done), strict=True):
-            rows = [result.scored] if result.tilted is None else list(result.tilted)
-            for tilt, row in zip(strengths, rows, strict=True):
-                for weight in weights:
-                    scores = self._with_phrases(j, weight, row)
-                    self._scores[Setting(choice, tilt, weight)][j] = scores.mean(dtype=np.float64)
-
-    def _with_phrases(
-        self, j: int, strength: float, log_prob: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Scores of a text with the phrases of the other folds."""
-        if strength not in self._mixed:
-            self._mixed[strength] = {
-                i: PhraseBook(grams, strength).of_text(self._texts[i].response)
-                for fold, grams in zip(self._folds, self._grams, strict=True)
-                if grams is not None and strength
-                for i in fold
-            }
-        mixed = self._mixed[strength].get(j)
-        return log_prob if mixed is None else mixed.log_prob(log_prob)
-
-    def gains(self, setting: Setting) -> NDArray[np.float64]:
-        """(item,) over unsteered, nats/token."""
-        gains: NDArray[np.float64] = self._scores[setting] - self._scores[Setting()]
-        return gains[: self._n_items]
-
-    def harm(self, setting: Setting) -> float:
-        """What the plain texts lose, nats/token."""
-        lost = self._scores[Setting()] - self._scores[setting]
-        return float(lost[self._n_items :].mean())
-
-    def gain(self, setting: Setting) -> Gain:
-        """The mean of `gains`, with its interval."""
-        return _mean(self.gains(setting))
-
-    def personal(self, setting: Setting, placebo: Placebo) -> Gain:
-        """What of the gain other authors would not have given, with the interval.
-
-        These are given the strengths that suit the user's texts best: those of the setting for
-        their directions, or none; any of the tilt, and of the phrases.
-        """
-        theirs = placebo.directions()
-        changes: list[tuple[Add, ...]] = [()]
-        if setting.strengths:
-            used = [(self._carriers[place], strength) for place, strength in setting.strengths]
-            changes.append(
-                tuple(
-                    Add((own.layer,), (strength * own.norm * theirs[own.source, own.layer])[None])
-                    for own, strength in used
-                    if (own.source, own.layer) in theirs
-                )
-            )
-        biases = np.outer(self._tilts, placebo.tilt.values()).astype(np.float32)
-        texts = self._texts[: self._n_items]
-        results = self._engine.run_many(
-            [
-                Pass(text.context, text.response, tilts=biases, interventions=change)
-                for change in changes
-                for text in texts
-            ]
+        changes = {
+            (choice, id(fold)): self._changes(choice, fold)
+            for choice in choices
+            for fold in self._folds
+        }
+        results = self.engine.run_many(
+            [self._pass(j, changes[choice, id(self._fold_of[j])]) for choice, j in owners], done
         )
-        # (change, text, tilt), each of the text's tokens
-        tilted = [list(asked_for(result.tilted)) for result in results]
-        grams = weigh_grams(placebo.texts, self._phrase_texts or 1)
-        found = []
-        for weight in self._phrases:
-            book = PhraseBook(grams, weight)
-            mixed = [book.of_text(text.response) for text in texts]
-            found.append(
-                [
-                    [mixed[i % len(texts)].log_prob(row).mean(dtype=np.float64) for row in rows]
-                    for i, rows in enumerate(tilted)
-                ]
-            )
-        # (setting, text)
-        scores = np.moveaxis(
-            np.reshape(found, (len(self._phrases), len(changes), len(texts), -1)), 2, -1
-        ).reshape(-1, len(texts))
-        best = scores[scores.mean(axis=1).argmax()]
-        return _mean(self._scores[setting][: self._n_items] - best)
+        for (choice, j), result in zip(owners, results, strict=True):
+            self._scored.setdefault(choice, {})[j] = _scored(result)
 
-    def _by_gain(self, settings: Iterable[Setting]) -> list[Setting]:
-        """Those that do little harm, the largest gain first."""
-        mild = [setting for setting in settings if self.harm(setting) <= MOST_HARM]
-        return sorted(mild, key=lambda setting: self.gains(setting).mean(), reverse=True)
+    def _pass(self, j: int, changes: tuple[Add, ...]) -> Pass:
+        text, fold = self._all_texts[j], self._fold_of[j]
+        return Pass(
+            text.context,
+            text.response,
+            final=fold.memory is not None,
+            tilts=fold.tilts,
+            interventions=changes,
+        )
 
-    def _highest(self) -> Setting:
-        return self._by_gain(self._scores)[0]
-
-    def best(self) -> Setting:
-        """Of the settings within one standard error of the best, the one with the least harm.
-
-        The error is that of the difference over texts, and no more than that of the best itself:
-        how unlike the texts a setting is does not speak for it. What harms plain texts by more than
-        MOST_HARM is no choice.
-        """
-        best = self._highest()
-        error = _standard_error(self.gains(best))
-
-        def is_near(setting: Setting) -> bool:
-            behind = self.gains(best) - self.gains(setting)
-            return bool(behind.mean() <= min(_standard_error(behind), error))
-
-        return min(filter(is_near, self._scores), key=self.harm)
-
-    def finer(self) -> list[tuple[tuple[int, float], ...]]:
-        """Choices around the best: weaker, stronger, and with another carrier beside it."""
-        best = self._highest().strengths
-        if not best:
-            return []
-        taken = {self._carriers[place].layer for place, _ in best}
-        around = [tuple((place, factor * s) for place, s in best) for factor in (0.5, 2.0)]
-        beside = [
-            tuple(sorted((*best, (place, STRENGTH))))
-            for place, carrier in enumerate(self._carriers)
-            if carrier.layer not in taken
-        ]
-        return [*around, *beside]
-
-    def _changes(
-        self, choice: Sequence[tuple[int, float]], directions: Sequence[NDArray[np.float32]]
-    ) -> tuple[Add, ...]:
+    def _changes(self, choice: Strengths, fold: _Fold) -> tuple[Add, ...]:
         return tuple(
             Add(
-                (self._carriers[place].layer,),
-                (strength * self._carriers[place].norm * directions[place])[None],
+                (self.carriers[place].layer,),
+                (strength * self.carriers[place].norm * fold.directions[place])[None],
             )
             for place, strength in choice
         )
 
-    def guarded(self, setting: Setting) -> Setting:
-        """The setting, or what of it writes fluent text.
+    @property
+    def opening(self) -> float:
+        """How like the person's an answer's opening must be: see `MemoryPart.opening`.
+
+        Half-way between what nine tenths of the person's texts reach, each set against those of the
+        other folds, and what nine tenths of the neutral texts do not.
+        """
+        similarity = self._opening_similarity
+        if similarity is None:
+            return -1.0
+        own, neutral = similarity[: self.n_items], similarity[self.n_items :]
+        return float((np.quantile(own, 0.1) + np.quantile(neutral, 0.9)) / 2)
+
+    @cached_property
+    def _opening_similarity(self) -> NDArray[np.float32] | None:
+        """Of each text's opening to those of the other folds; None where nothing tells it."""
+        if not self.gated or self.whole.memory is None:
+            return None
+        found = np.empty(self.n_texts, np.float32)
+        for j in range(self.n_texts):
+            memory = self._fold_of[j].memory or self.whole.memory
+            keys = memory.space.keys(self._scored[()][j].final[:1])
+            found[j] = memory.opening_similarity(keys)[0]
+        return found
+
+    @cached_property
+    def _is_open(self) -> NDArray[np.bool_]:
+        """Which texts a profile does not leave alone."""
+        similarity = self._opening_similarity
+        if similarity is None:
+            return np.ones(self.n_texts, np.bool_)
+        return similarity >= self.opening
+
+    def race(self, choices: Sequence[Strengths], done: Callable[[int], None] | None = None) -> None:
+        """Score choices on every second text, and those that are not clearly behind on all."""
+        half = range(0, self.n_items, 2)
+        self.score(choices, half, done)
+        gains = {c: self._best_gains(c, half) for c in (*choices, *self._complete())}
+        leader = max(gains.values(), key=lambda each: each.mean())
+        near = [
+            choice
+            for choice in choices
+            if (leader - gains[choice]).mean() <= _BEHIND * _standard_error(leader - gains[choice])
+        ]
+        n_done = len(choices) * len(half)
+        self.score(near, None, None if done is None else lambda n: done(n_done + n))
+
+    def _needed(self) -> list[int]:
+        """The items, and the neutral texts that a profile may change: all, before that is known."""
+        if not self._scored:
+            return list(range(self.n_texts))
+        return [j for j in range(self.n_texts) if j < self.n_items or self._is_open[j]]
+
+    def _complete(self) -> list[Strengths]:
+        """Choices that were scored on all texts that they need."""
+        needed = self._needed()
+        return [c for c, texts in self._scored.items() if all(j in texts for j in needed)]
+
+    def _best_gains(self, choice: Strengths, items: Sequence[int]) -> NDArray[np.float64]:
+        """Of the choice, with the strengths of tilt and memory that suit it best."""
+        each = [self.gains(setting, items) for setting in self._settings(choice)]
+        return max(each, key=lambda gains: float(gains.mean()))
+
+    def _settings(self, choice: Strengths) -> Iterator[Setting]:
+        tilts = (0.0,) if self.tilt is None else TILTS
+        memories = (0.0,) if self.whole.memory is None else MEMORIES
+        for tilt, memory in product(tilts, memories):
+            yield Setting(choice, tilt, memory)
+
+    def _log_prob(self, setting: Setting, j: int) -> float:
+        """Mean over the tokens of a text."""
+        if not self._is_open[j]:
+            setting = Setting()
+        if (setting, j) not in self._means:
+            choice, text = setting.strengths, self._all_texts[j]
+            scored = self._scored[choice][j]
+            log_prob = scored.tilted[TILTS.index(setting.tilt) if self.tilt is not None else 0]
+            memory = self._fold_of[j].memory
+            if setting.memory and memory is not None:
+                if (choice, j) not in self._offers:
+                    self._offers[choice, j] = memory.offers(scored.final[:-1]).of_text(
+                        text.response
+                    )
+                log_prob = self._offers[choice, j].log_prob(log_prob, setting.memory)
+            self._means[setting, j] = float(log_prob.mean(dtype=np.float64))
+        return self._means[setting, j]
+
+    def gains(self, setting: Setting, items: Sequence[int] | None = None) -> NDArray[np.float64]:
+        """(item,) over unsteered, nats/token."""
+        wanted = range(self.n_items) if items is None else items
+        return np.array([self._log_prob(setting, j) - self._log_prob(Setting(), j) for j in wanted])
+
+    def loss(self, setting: Setting) -> float:
+        """What neutral text loses, nats/token; nothing is asked for it in prompts with texts."""
+        if not self.gated:
+            return 0.0
+        return -float(self.gains(setting, range(self.n_items, len(self._all_texts))).mean())
+
+    def gain(self, setting: Setting) -> Gain:
+        """The mean of `gains`, with its interval."""
+        gains = self.gains(setting)
+        low, high = bootstrap_mean_interval(gains[:, None])
+        return Gain(float(gains.mean()), float(low[0]), float(high[0]), len(gains))
+
+    def best(self) -> Setting:
+        """Of the settings within one standard error of the best, the most selective one.
+
+        That is the one with the weakest directions, then the weakest tilt, which act on all that is
+        written, then the strongest memory, which acts only where the person has written the like.
+        The error is that of the difference over texts, and no more than that of the best itself:
+        how unlike the texts a setting is does not speak for it. What takes more than MOST_LOSS from
+        neutral text is no choice.
+        """
+        gains = {s: self.gains(s) for choice in self._complete() for s in self._settings(choice)}
+        losses = {setting: self.loss(setting) for setting in gains}
+        mild = [setting for setting, loss in losses.items() if loss <= MOST_LOSS]
+        best = gains[max(mild, key=lambda setting: gains[setting].mean())]
+        error = _standard_error(best)
+
+        def is_near(setting: Setting) -> bool:
+            behind = best - gains[setting]
+            return bool(behind.mean() <= min(_standard_error(behind), error))
+
+        return min(
+            filter(is_near, mild),
+            key=lambda each: (sum(s for _, s in each.strengths), each.tilt, -each.memory),
+        )
+
+    def finer(self) -> list[Strengths]:
+        """Choices around the best: weaker, stronger, and with another direction beside it."""
+        items = range(self.n_items)
+        gains = {choice: self._best_gains(choice, items) for choice in self._complete()}
+        best = max(gains, key=lambda choice: gains[choice].mean())
+        ahead = gains[best] - gains[()]
+        if ahead.mean() <= _standard_error(ahead):
+            return []
+        taken = {self.carriers[place].layer for place, _ in best}
+        around = [tuple((place, factor * s) for place, s in best) for factor in (0.5, 2.0)]
+        beside = [
+            tuple(sorted((*best, (place, STRENGTH))))
+            for place, carrier in enumerate(self.carriers)
+            if carrier.layer not in taken
+        ]
+        return [*around, *beside]
+
+    def fluent(self, setting: Setting) -> Setting:
+        """The setting, or the first weaker one that writes fluent text.
 
         Unsteered, what the model writes itself is the least surprising, and the user's own text
         much more so. Steered text may be as surprising as that, and repeat hardly more than
-        unsteered; and what nobody's requests are answered with may hardly be more alike. Otherwise
-        all of it is made weaker, or the parts with the most gain that are fluent are kept and the
-        rest is made weaker or given up: whichever gains more. What is returned has been scored.
+        unsteered; and what neutral requests are answered with may hardly be more alike.
         """
-        texts = self._texts[: min(_GUARDED_TEXTS, self._n_items)]
-        contexts = [text.context for text in texts]
-        contexts += [self._engine.prompt(messages_for(request)) for request in _PLAIN_REQUESTS]
-        directions, bias, grams = self._directions[-1], self._values[-1], self._grams[-1]
+        while setting != Setting() and not self.writes_fluently(setting):
+            setting = self._weaker(setting)
+        return setting
 
-        def write(setting: Setting) -> tuple[float, float, float]:
-            tilt: dict[int, float] = {}
-            if bias is not None and setting.tilt:
-                tilt = {int(v): float(setting.tilt * bias[v]) for v in np.flatnonzero(bias)}
-            book = None
-            if grams is not None and setting.phrases:
-                book = PhraseBook(grams, setting.phrases)
-            changes = self._changes(setting.strengths, directions)
-            written = self._engine.analysis.generate_many(
-                [
-                    Continuation(
-                        context,
-                        _GUARDED_TOKENS,
-                        interventions=changes,
-                        logit_bias=tilt,
-                        phrases=book,
-                    )
-                    for context in contexts
-                ]
-            )
-            own, plain = written[: len(texts)], written[len(texts) :]
-            jobs = [
-                Pass(text.context, tokens)
-                for text, tokens in zip(texts, own, strict=True)
-                if tokens
+    def writes_fluently(self, setting: Setting) -> bool:
+        """Whether what is written under a setting passes the check of `fluent`."""
+        written, plain = self._written(setting), self._plain
+        own_surprise = -np.mean([self._log_prob(Setting(), j) for j in range(self.n_items)])
+        return bool(
+            written.surprise <= max(plain.surprise, own_surprise)
+            and written.repeated <= plain.repeated + _MOST_REPEATED
+            and written.shared <= plain.shared + _MOST_REPEATED
+        )
+
+    @cached_property
+    def _plain(self) -> _Written:
+        return self._written(Setting())
+
+    @staticmethod
+    def _weaker(setting: Setting) -> Setting:
+        """The next weaker setting of those that were scored: what is least selective goes first."""
+        if setting.strengths:
+            return replace(setting, strengths=())
+        if setting.tilt:
+            return replace(setting, tilt=0.0)
+        return replace(setting, memory=max(m for m in MEMORIES if m <= setting.memory / 2))
+
+    def _written(self, setting: Setting) -> _Written:
+        own = range(min(_WRITTEN_TEXTS, self.n_items))
+        neutral = range(self.n_items, self.n_items + _WRITTEN_NEUTRAL)
+        bias: dict[int, float] = {}
+        if self.whole.tilts is not None and setting.tilt:
+            values = self.whole.tilts[TILTS.index(1.0)]
+            bias = {int(v): float(setting.tilt * values[v]) for v in np.flatnonzero(values)}
+        memory = None
+        if self.whole.memory is not None and setting.memory:
+            memory = ActiveMemory(self.whole.memory, setting.memory)
+        changes = self._changes(setting.strengths, self.whole)
+        texts = self.engine.analysis.generate_many(
+            [
+                Continuation(
+                    self._all_texts[j].context,
+                    _WRITTEN_TOKENS,
+                    changes if self._is_open[j] else (),
+                    logit_bias=bias if self._is_open[j] else {},
+                    memory=memory if self._is_open[j] else None,
+                )
+                for j in (*own, *neutral)
             ]
-            surprise = [-each.scored.mean() for each in self._engine.run_many(jobs)]
-            return (
-                float(np.mean(surprise)) if surprise else 0.0,
-                float(np.mean([repeated_four_grams(tokens) for tokens in own])),
-                shared_four_grams(plain),
-            )
+        )
+        jobs = [Pass(self.texts[j].context, texts[j]) for j in own if texts[j]]
+        surprise = [-each.scored.mean() for each in self.engine.run_many(jobs)]
+        return _Written(
+            float(np.mean(surprise)) if surprise else 0.0,
+            float(np.mean([repeated_four_grams(texts[j]) for j in own])),
+            shared_four_grams(texts[len(own) :]),
+        )
 
-        plain_surprise, plain_repeated, plain_shared = write(Setting())
-        own_surprise = -self._scores[Setting()][: self._n_items].mean()
-        most = max(plain_surprise, own_surprise)
 
-        @cache
-        def is_fluent(setting: Setting) -> bool:
-            surprise, repeated, shared = write(setting)
-            return (
-                surprise <= most
-                and repeated <= plain_repeated + _MOST_REPEATED
-                and shared <= plain_shared + _MOST_REPEATED
-            )
+class _Written(NamedTuple):
+    """How texts are that were written under a setting."""
 
-        if is_fluent(setting):
-            return setting
-        parts = self._by_gain(_parts(setting))
-        kept = next(part for part in parts if part == Setting() or is_fluent(part))
-        weaker = [setting.scaled(share) for share in _WEAKER]
-        rest_weaker = [
-            Setting(
-                kept.strengths or weakened.strengths,
-                kept.tilt or weakened.tilt,
-                kept.phrases or weakened.phrases,
-            )
-            for weakened in weaker
-        ]
-        fluent = [next(filter(is_fluent, each), kept) for each in (weaker, rest_weaker)]
-        for each in fluent:
-            self.score([each.strengths], tilts=(each.tilt,), phrases=(each.phrases,))
-        return self._by_gain([kept, *fluent])[0]
+    surprise: float  # of those for the user's requests, unsteered, nats/token
+    repeated: float  # share of 4-grams within each of these
+    shared: float  # share of 4-grams among those for neutral requests
 
 
 def calibrate(
-    engine: Engine,
-    texts: Sequence[Text],
-    folds: Sequence[Sequence[int]],
-    carriers: Sequence[Carrier],
-    tilt: TiltCounts | None,
-    phrase_texts: int | None = None,
+    calibrator: Calibrator,
     *,
-    prompted: Sequence[Text] | None = None,
-    placebo: Callable[[Sequence[Carrier]], Placebo] | None = None,
+    beside: Sequence[Scored] = (),
     done: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Calibration:
     """Choose strengths by cross-validated gain.
 
     Args:
-        engine: the model.
-        texts: the user's items.
-        folds: every item in one of them.
-        carriers: what can be added, at distinct (source, layer).
-        tilt: counts by fold, or None.
-        phrase_texts: texts that a phrase must occur in, or None for no phrases.
-        prompted: the same texts with others in their prompts, to find strengths for that, too.
-        placebo: makes what the gain is set against to tell its personal part: the counterparts of
-            the carriers that are used.
-        done: told how many of how many passes are done.
+        calibrator: what can be added, and the texts to score.
+        beside: the texts, scored with others in their prompts, to find strengths for that, too.
+        done: called with how many of how many passes are done, at most.
 
     Raises:
         ModelError: llama.cpp fails.
     """
-    calibrator = Calibrator(engine, texts, folds, carriers, tilt, phrase_texts)
-    coarse = [((place, STRENGTH),) for place in range(len(carriers))]
-    n_scored = len(texts) + len(_PLAIN_TEXTS)
-    n_coarse, n_fine = (1 + len(coarse)) * n_scored, (1 + len(carriers)) * n_scored
-    n_beside = 0 if prompted is None else (1 + len(_BESIDE)) * n_scored
-    total = n_coarse + n_fine + n_beside + 1
-    # Unsteered together with the rest: what they begin with is computed once.
-    calibrator.score([(), *coarse], lambda n: done(n, total))
-    calibrator.score(calibrator.finer(), lambda n: done(n_coarse + n, total))
-    done(n_coarse + n_fine, total)
+    n_candidates = len(calibrator.carriers)
+    stages = (1, n_candidates, 1 + n_candidates)
+    ends = (0, *(int(end) * calibrator.n_texts for end in np.cumsum(stages)))
+    total = ends[-1] + 1
+
+    def report(stage: int) -> Callable[[int], None]:
+        return lambda n: done(ends[stage] + n, total)
+
+    calibrator.score([()], None, report(0))
+    calibrator.race([((place, STRENGTH),) for place in range(n_candidates)], report(1))
+    calibrator.race(calibrator.finer(), report(2))
     setting = calibrator.best()
     gain = calibrator.gain(setting)
     if gain.low > 0:
-        setting = calibrator.guarded(setting)
+        setting = calibrator.fluent(setting)
         gain = calibrator.gain(setting)
     if gain.low <= 0:
         done(total, total)
         return Calibration(Setting(), gain)
-    found = Calibration(setting, gain)
-    if placebo is not None:
-        used = [carriers[place] for place, _ in setting.strengths]
-        found = replace(found, personal=calibrator.personal(setting, placebo(used)))
-    if prompted is not None:
-        beside = Calibrator(engine, prompted, folds, carriers, tilt, phrase_texts)
-        weaker = [setting.scaled(share).strengths for share in _BESIDE if setting.strengths]
-        beside.score([(), *weaker], lambda n: done(n_coarse + n_fine + n, total))
-        with_history = beside.best()
-        gain = beside.gain(with_history)
+    found = Calibration(setting, gain, opening=calibrator.opening)
+    if beside:
+        prompted = calibrator.in_prompts(beside)
+        with_history = prompted.best()
+        gain = prompted.gain(with_history)
         found = replace(
             found,
             with_history=with_history if gain.low > 0 else Setting(),
@@ -463,20 +504,34 @@ def calibrate(
     return found
 
 
-def _parts(setting: Setting) -> list[Setting]:
-    """What is left of a setting without its directions, its tilt, its phrases, or several."""
-    parts = {
-        Setting(strengths, tilt, phrases)
-        for strengths in (setting.strengths, ())
-        for tilt in (setting.tilt, 0.0)
-        for phrases in (setting.phrases, 0.0)
-    }
-    return sorted(parts - {setting}, key=repr)
+def recalibrate(calibrator: Calibrator, calibration: Calibration) -> Calibration:
+    """Choose the memory's strength anew, now that it has more rows. Scoring it takes no pass.
+
+    It rises only where that writes fluent text.
+    """
+    if calibrator.rows is None or calibration.gain is None or calibration.gain.low <= 0:
+        return calibration
+    calibrator.renew_memory()
+    near = [replace(calibration.setting, memory=strength) for strength in MEMORIES]
+    mild = [s for s in near if calibrator.loss(s) <= MOST_LOSS] or [calibration.setting]
+    setting = max(mild, key=lambda each: calibrator.gains(each).mean())
+    rises = setting.memory > calibration.setting.memory
+    if rises and not calibrator.writes_fluently(setting):
+        setting = calibration.setting
+    return replace(
+        calibration,
+        setting=setting,
+        gain=calibrator.gain(setting),
+        opening=calibrator.opening,
+    )
 
 
-def _mean(values: NDArray[np.float64]) -> Gain:
-    low, high = bootstrap_mean_interval(values[:, None])
-    return Gain(float(values.mean()), float(low[0]), float(high[0]), len(values))
+def _scored(result: PassResult) -> Scored:
+    tilted = result.scored[None] if result.tilted is None else result.tilted
+    final = np.empty((0, 0), np.float16)
+    if result.final is not None:
+        final = asked_for(result.final).astype(np.float16)
+    return Scored(tilted, final)
 
 
 def _standard_error(values: NDArray[np.float64]) -> float:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.analysis import Pass, asked_for
+from steerx_edge.analysis import Pass, PassResult
 from steerx_edge.profile import Word
 from steerx_edge.prompts import messages_for
 
@@ -53,74 +53,69 @@ class Effects:
     nats: NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Ablation:
-    """Both arms of one item of T tokens.
+def read_alone(
+    engine: Engine, items: Sequence[HistoryItem], layers: Sequence[int]
+) -> list[PassResult]:
+    """Run the control arm: each text after its request, with nothing else in the context.
 
-    Args:
-        effects: of its tokens.
-        treatment: (layer, T + 1, n_embd) residual rows with the user's other texts in the context.
-        control: the same rows with placebo texts there, or nothing.
-        alone: the same rows with nothing.
-        expected: (n_vocab,) how often each token was to be expected with nothing in the context.
+    Gives scores, the rows of `layers`, final rows, and how often each token was to be expected.
+
+    Raises:
+        ModelError: llama.cpp fails.
     """
+    return engine.run_many(
+        [
+            Pass(
+                engine.prompt(messages_for(item.request)),
+                engine.tokenize(item.response),
+                layers=tuple(layers),
+                final=True,
+                expected=True,
+            )
+            for item in items
+        ]
+    )
 
-    effects: Effects
-    treatment: NDArray[np.float32]
-    control: NDArray[np.float32]
-    alone: NDArray[np.float32]
-    expected: NDArray[np.float64]
 
-
-def ablate(
+def read_beside(
     engine: Engine,
     items: Sequence[HistoryItem],
-    companions: Sequence[HistoryItem],
+    others: Sequence[HistoryItem],
     layers: Sequence[int],
-    placebo: Sequence[HistoryItem] = (),
-) -> list[Ablation]:
-    """Run the arms over items that share their companions, which are then read once.
+    tilts: NDArray[np.float32] | None = None,
+) -> list[PassResult]:
+    """Run the treatment arm: each text with other texts of the same user in its context.
 
     Args:
         engine: the model.
         items: the texts whose tokens are asked about, and their requests.
-        companions: other texts of the same user, the most relevant last; none of `items`.
-        layers: blocks to read on the way.
-        placebo: other people's texts for the control arm; none for an empty one.
+        others: the other texts, the most relevant last; none of `items`.
+        layers: blocks to read on the way; may be none.
+        tilts: (tilt, n_vocab) also score under each of these.
 
     Raises:
         ModelError: the texts do not fit the analysis context.
     """
-    responses = [engine.tokenize(item.response) for item in items]
-    # An arm that has nothing in the context is the last one.
-    histories = [*(history for history in (companions, placebo) if history), ()]
-    arms = engine.run_many(
+    return engine.run_many(
         [
             Pass(
-                context=engine.prompt(messages_for(item.request, history=history)),
-                response=response,
+                engine.prompt(messages_for(item.request, history=others)),
+                engine.tokenize(item.response),
                 layers=tuple(layers),
-                expected=not history,
+                final=True,
+                tilts=tilts,
             )
-            for history in histories
-            for item, response in zip(items, responses, strict=True)
+            for item in items
         ]
     )
-    by_arm = [arms[begin : begin + len(items)] for begin in range(0, len(arms), len(items))]
-    treatments = by_arm[0] if companions else by_arm[-1]
-    controls = by_arm[-2] if placebo else by_arm[-1]
-    return [
-        Ablation(
-            effects=Effects(response, engine.pieces(response), treatment.scored - control.scored),
-            treatment=treatment.captured,
-            control=control.captured,
-            alone=alone.captured,
-            expected=asked_for(alone.expected),
-        )
-        for response, treatment, control, alone in zip(
-            responses, treatments, controls, by_arm[-1], strict=True
-        )
-    ]
+
+
+def effects_of(
+    engine: Engine, item: HistoryItem, treatment: PassResult, control: PassResult
+) -> Effects:
+    """The effects of an item's tokens, from both arms."""
+    tokens = engine.tokenize(item.response)
+    return Effects(tokens, engine.pieces(tokens), treatment.scored - control.scored)
 
 
 def anchors(
@@ -198,13 +193,24 @@ def is_printable(text: str) -> bool:
 
 
 def _words(effects: Effects) -> list[tuple[str, float]]:
-    """Words of the text, each with the summed effect of its tokens.
+    """Words of the text, each with the summed effect of its tokens."""
+    words, owners = words_of_tokens(effects.pieces)
+    belongs = owners >= 0
+    sums = np.bincount(owners[belongs], effects.nats[belongs], minlength=len(words))
+    return [(word, float(value)) for word, value in zip(words, sums, strict=True)]
+
+
+def words_of_tokens(pieces: Sequence[bytes]) -> tuple[list[str], NDArray[np.int64]]:
+    """The words of a text, and the place of the word that each token belongs to.
 
     A token belongs to the word that holds the last of its bytes that is in a word; a token of white
-    space alone belongs to none.
+    space alone belongs to none, -1.
+
+    Args:
+        pieces: the bytes of each token.
     """
     # Surrogates keep the bytes of a cut character countable; no word has one.
-    data = b"".join(effects.pieces)
+    data = b"".join(pieces)
     text = data.decode(errors="surrogateescape")
     words: list[str] = []
     word_of_byte = np.full(len(data), -1)
@@ -212,11 +218,10 @@ def _words(effects: Effects) -> list[tuple[str, float]]:
         start = len(text[: match.start()].encode(errors="surrogateescape"))
         word_of_byte[start : start + len(match.group().encode())] = len(words)
         words.append(match.group())
-    sums = np.zeros(len(words))
-    end = 0
-    for piece, effect in zip(effects.pieces, effects.nats, strict=True):
-        owners = word_of_byte[end : end + len(piece)]
-        end += len(piece)
-        if (owners >= 0).any():
-            sums[owners[owners >= 0][-1]] += effect
-    return [(word, float(value)) for word, value in zip(words, sums, strict=True)]
+    ends = np.cumsum([len(piece) for piece in pieces])
+    owners = np.full(len(pieces), -1)
+    for place, (end, piece) in enumerate(zip(ends, pieces, strict=True)):
+        found = word_of_byte[end - len(piece) : end]
+        if (found >= 0).any():
+            owners[place] = found[found >= 0][-1]
+    return words, owners

@@ -105,6 +105,17 @@ class Engine:
             if llama_cpp.llama_vocab_is_eog(vocab, token)
         ]
 
+    @cached_property
+    def end_of_turn(self) -> int:
+        """The token that ends an answer: as the chat template writes it, else the model's own."""
+        ends = {*self.end_tokens}
+        asked = Message(role="user", content="a")
+        answered = [asked, Message(role="assistant", content="b"), asked]
+        for token in self.prompt(answered)[len(self.prompt([asked])) :]:
+            if token in ends:
+                return token
+        return self.llama.token_eos()
+
     def tokenize(self, text: str) -> list[int]:
         """Token ids of plain text: nothing in it is taken for a control token.
 

@@ -1,36 +1,58 @@
-"""The whole road: history -> reading -> description -> carriers -> calibration -> profile."""
+"""The whole method: history -> ablation -> description -> candidates -> calibration -> profile."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import asdict
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import llama_cpp
 import numpy as np
+from numpy.typing import NDArray
 
-from steerx_edge.calibration import Calibration, Setting, calibrate
-from steerx_edge.carriers import Carrier, carriers_of, placebo_of, without_generic
+from steerx_edge.calibration import (
+    Calibration,
+    Calibrator,
+    Scored,
+    Setting,
+    calibrate,
+    recalibrate,
+)
+from steerx_edge.carriers import Carrier, carriers_of
 from steerx_edge.checkpoint import Checkpoint
 from steerx_edge.control_vector import check_layers
 from steerx_edge.description import describe, style_facts
 from steerx_edge.directions import NO_DIRECTION
-from steerx_edge.effects import word_effects
+from steerx_edge.effects import Effects, word_effects
 from steerx_edge.engine import Engine
 from steerx_edge.errors import SteerxError
 from steerx_edge.history import HistoryItem
-from steerx_edge.phrases import weigh_grams
-from steerx_edge.profile import Entry, Phrases, Profile, Tilt, WithHistory
-from steerx_edge.reading import Progress, Text, prompted, read_items, usable
-from steerx_edge.settings import PHRASE_TEXTS, Settings
+from steerx_edge.memory import KeySpace
+from steerx_edge.memory_rows import MemoryRows
+from steerx_edge.profile import Entry, MemoryPart, Profile, Tilt, WithHistory
+from steerx_edge.reading import (
+    Progress,
+    Reading,
+    read_further,
+    read_items,
+    sampled,
+    usable,
+)
+from steerx_edge.settings import Settings
 from steerx_edge.tilt import TiltCounts
 from steerx_edge.version import __version__
 
 if TYPE_CHECKING:
     from llama_cpp import Llama
+
+    from steerx_edge.profile import Description
+
+_CHUNK = 16
+"""Further texts that share their context."""
 
 
 def learn(
@@ -40,17 +62,24 @@ def learn(
     *,
     progress: Progress = lambda _what, _done, _of: None,
     resume: Path | None = None,
+    usable_profile: Callable[[Profile], None] = lambda _profile: None,
+    seconds: float | None = None,
 ) -> Profile:
     """Learn how a person writes from their own texts.
+
+    A sample of the texts is read first, and everything is calibrated on it. Then all further texts
+    are read for the words, the tilt and the memory.
 
     Args:
         model: an engine, an open Llama, or the path of a GGUF file.
         history: the person's texts and what they answer; at least two.
         settings: None takes the defaults.
-        progress: told about each step: "effects", "description", the backbones, "placebo authors"
-            where what they share is removed, "calibration" and "done", each with counts of its own.
+        progress: called with each step: "effects", "description", the backbones, "calibration",
+            "further texts" and "done", each with counts of its own.
         resume: a folder that keeps what was found, until the profile is complete, so that the same
-            call goes on where it was interrupted; None keeps nothing.
+            call resumes where it was interrupted; None keeps nothing.
+        usable_profile: called with the profile of the sample before the further texts are read.
+        seconds: no further texts are read after so long; None reads all.
 
     Returns:
         A profile with one entry, for this model.
@@ -60,6 +89,7 @@ def learn(
         ModelError: the model cannot be read or steered.
         SteerxError: the texts make no difference to the model's residual stream.
     """
+    ends = None if seconds is None else time.monotonic() + seconds
     settings = settings or Settings()
     engine = model if isinstance(model, Engine) else Engine(model)
     items = usable(engine, history, settings.max_items)
@@ -67,60 +97,171 @@ def learn(
     check_layers(layers, engine.analysis.n_layer)
     made_by = (__version__, llama_cpp.__version__, engine.model_id, engine.analysis.n_ctx)
     checkpoint = Checkpoint(resume, made_by, tuple(items), settings, tuple(layers))
-    reading = read_items(engine, items, layers, settings, progress, checkpoint)
-    contrasts = reading.contrasts
-    words = word_effects([contrast.effects for contrast in contrasts])
 
+    places = sampled(len(items), settings.sample)
+    sample = [items[place] for place in places]
+    reading = read_items(engine, sample, layers, settings, progress, checkpoint)
+    words = word_effects([contrast.effects for contrast in reading.contrasts])
     progress("description", 0, 1)
     description = describe(engine, words, style_facts([item.response for item in items]))
-
     carriers = carriers_of(engine, reading, description, layers, settings, progress)
     if not carriers:
         raise SteerxError(NO_DIRECTION)
-    if settings.generic == "removed":
-        progress("placebo authors", 0, 1)
-        placebo = placebo_of(engine, reading, carriers, settings)
-        carriers = without_generic(carriers, placebo)
 
-    tilt = reading.counts if settings.tilt else None
+    learned = _Learned(engine, settings, len(history), reading, description, carriers)
     if settings.calibrate:
-        calibration = calibrate(
-            engine,
-            reading.texts,
-            [fold.members for fold in reading.folds],
-            carriers,
-            tilt,
-            PHRASE_TEXTS[settings.phrases],
-            prompted=prompted(engine, reading),
-            placebo=lambda used: placebo_of(engine, reading, used, settings),
+        learned.calibrate(progress)
+        further = [items[place] for place in sorted({*range(len(items))} - {*places})]
+        if further:
+            usable_profile(learned.profile())
+            learned.read_further(further, progress, checkpoint, ends)
+    if learned.n_read == len(items) or not settings.calibrate:
+        checkpoint.remove()
+    progress("done", 1, 1)
+    return learned.profile()
+
+
+@dataclass
+class _Learned:
+    """What is known of a person so far."""
+
+    engine: Engine
+    settings: Settings
+    n_given: int
+    reading: Reading
+    description: Description
+    carriers: list[Carrier]
+    calibration: Calibration = field(init=False)
+    calibrator: Calibrator | None = None
+    effects: list[Effects] = field(init=False)
+    counts: TiltCounts = field(init=False)
+    rows: MemoryRows | None = None
+
+    def __post_init__(self) -> None:
+        self.effects = [contrast.effects for contrast in self.reading.contrasts]
+        self.counts = self.reading.counts
+        strengths = tuple((place, self.settings.strength) for place in range(len(self.carriers)))
+        self.calibration = Calibration(Setting(strengths), None)
+        if self.settings.memory != "none" and self.settings.calibrate:
+            finals = [contrast.final for contrast in self.reading.contrasts]
+            space = KeySpace.fit(np.concatenate(finals))
+            self.rows = MemoryRows(space, self.settings.memory, self.engine.end_of_turn)
+            for item, effects, final in zip(self.reading.items, self.effects, finals, strict=True):
+                self.rows.add(effects, item.request, self.rows.keys(final))
+
+    @property
+    def n_read(self) -> int:
+        """How many texts were read."""
+        return len(self.effects)
+
+    def calibrate(self, progress: Progress) -> None:
+        """Choose strengths on the sample."""
+        self.calibrator = Calibrator(
+            self.engine,
+            self.reading.texts,
+            [fold.members for fold in self.reading.folds],
+            self.carriers,
+            self.counts if self.settings.tilt else None,
+            self.rows,
+        )
+        self.calibration = calibrate(
+            self.calibrator,
+            beside=[Scored(each.beside, each.beside_final) for each in self.reading.contrasts],
             done=lambda n, of: progress("calibration", n, of),
         )
-    else:
-        strengths = tuple((place, settings.strength) for place in range(len(carriers)))
-        calibration = Calibration(Setting(strengths), None)
-    checkpoint.remove()
-    progress("done", 1, 1)
 
-    entry = Entry(
-        model=engine.model_id,
-        description=description,
-        words=words,
-        **_carried(carriers, calibration, tilt),
-        phrases=_phrases(reading.texts, calibration, settings),
-        gain=calibration.gain,
-        personal=calibration.personal,
-        rows="generated",
-        counts={
-            "items": len(items),
-            "items_given": len(history),
-            "tokens": sum(len(contrast.effects.tokens) for contrast in contrasts),
-            "anchors": sum(contrast.n_anchors for contrast in contrasts),
-        },
-        settings=_recorded(settings),
-        versions={"steerx_edge": __version__, "llama_cpp_python": llama_cpp.__version__},
-        created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-    )
-    return Profile(entries=(entry,))
+    def read_further(
+        self,
+        items: Sequence[HistoryItem],
+        progress: Progress,
+        checkpoint: Checkpoint,
+        ends: float | None,
+    ) -> None:
+        """Add further texts to the words, the tilt and the memory."""
+        n_vocab = self.engine.analysis.n_vocab
+        used, expected = np.zeros((2, n_vocab), np.float32)
+        for begin in range(0, len(items), _CHUNK):
+            progress("further texts", begin, len(items))
+            if ends is not None and time.monotonic() > ends:
+                break
+            chunk = items[begin : begin + _CHUNK]
+            read = self._further(chunk, checkpoint, f"further-{begin}")
+            for item, text in zip(chunk, read, strict=True):
+                effects = Effects(
+                    text["tokens"].tolist(),
+                    self.engine.pieces(text["tokens"].tolist()),
+                    text["nats"],
+                )
+                self.effects.append(effects)
+                np.add.at(used, effects.tokens, 1)
+                expected += text["expected"]
+                if self.rows is not None:
+                    self.rows.add(effects, item.request, text["keys"])
+        expected[self.engine.end_tokens] = 0
+        self.counts = TiltCounts(
+            np.vstack([self.counts.used, used]), np.vstack([self.counts.expected, expected])
+        )
+        if self.calibrator is not None:
+            self.calibration = recalibrate(self.calibrator, self.calibration)
+
+    def _further(
+        self, items: Sequence[HistoryItem], checkpoint: Checkpoint, name: str
+    ) -> Iterator[dict[str, NDArray[Any]]]:
+        kept = checkpoint.get(name)
+        if kept is None:
+            kept = {}
+            read = read_further(self.engine, items, self.reading.items, self.settings)
+            for j, text in enumerate(read):
+                kept |= {
+                    f"{j}.tokens": np.array(text.effects.tokens, np.int32),
+                    f"{j}.nats": text.effects.nats,
+                    f"{j}.expected": text.expected.astype(np.float32),
+                }
+                if self.rows is not None:
+                    kept[f"{j}.keys"] = self.rows.keys(text.final)
+            checkpoint.put(name, **kept)
+        for j in range(len(items)):
+            yield {
+                key: kept[f"{j}.{key}"]
+                for key in ("tokens", "nats", "expected", "keys")
+                if f"{j}.{key}" in kept
+            }
+
+    def profile(self) -> Profile:
+        """As it stands now."""
+        entry = Entry(
+            model=self.engine.model_id,
+            description=self.description,
+            words=word_effects(self.effects),
+            **_carried(self.carriers, self.calibration, self._tilt()),
+            memory=self._memory(),
+            gain=self.calibration.gain,
+            rows="generated",
+            counts={
+                "items": len(self.effects),
+                "items_given": self.n_given,
+                "tokens": sum(len(each.tokens) for each in self.effects),
+                "anchors": sum(contrast.n_anchors for contrast in self.reading.contrasts),
+            },
+            settings=_recorded(self.settings),
+            versions={"steerx_edge": __version__, "llama_cpp_python": llama_cpp.__version__},
+            created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        )
+        return Profile(entries=(entry,))
+
+    def _tilt(self) -> TiltCounts | None:
+        return self.counts if self.settings.tilt else None
+
+    def _memory(self) -> MemoryPart | None:
+        strength = self.calibration.setting.memory
+        if self.rows is None or not (strength or self.calibration.with_history.memory):
+            return None
+        return MemoryPart.of(
+            self.rows.memory(),
+            strength=strength,
+            level=self.rows.level,
+            opening=self.calibration.opening,
+        )
 
 
 def _carried(
@@ -147,21 +288,12 @@ def _carried(
                 [dict(beside.strengths).get(place, 0.0) for place, _ in chosen], np.float32
             ),
             tilt=beside.tilt if tilted else 0.0,
-            phrases=beside.phrases,
+            memory=beside.memory,
             gain=calibration.gain_with_history,
         )
         if calibration.gain_with_history is not None
         else None,
     }
-
-
-def _phrases(texts: Sequence[Text], calibration: Calibration, settings: Settings) -> Phrases | None:
-    min_texts = PHRASE_TEXTS[settings.phrases]
-    strength = calibration.setting.phrases
-    if min_texts is None or not (strength or calibration.with_history.phrases):
-        return None
-    tokens, weights = weigh_grams([text.response for text in texts], min_texts)
-    return Phrases(tokens, weights, strength) if len(weights) else None
 
 
 def default_layers(n_layer: int, settings: Settings) -> tuple[int, ...]:
@@ -172,6 +304,7 @@ def default_layers(n_layer: int, settings: Settings) -> tuple[int, ...]:
 
 def _recorded(settings: Settings) -> dict[str, str | int | float | bool]:
     """What the profile keeps of the settings, beside what has a field of its own."""
-    kept = asdict(settings)
-    del kept["layers"], kept["strength"]
+    kept = {name: value for name, value in asdict(settings).items() if value is not None}
+    for name in ("layers", "strength"):
+        kept.pop(name, None)
     return kept | {"backbones": ", ".join(settings.backbones)}

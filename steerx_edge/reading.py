@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from itertools import cycle
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from steerx_edge.analysis import PassResult, asked_for
 from steerx_edge.checkpoint import Checkpoint
 from steerx_edge.contrasts import pooled, row_weights
-from steerx_edge.effects import Ablation, Effects, ablate, anchors
+from steerx_edge.effects import Effects, anchors, effects_of, read_alone, read_beside
 from steerx_edge.errors import HistoryError
 from steerx_edge.history import HistoryItem
-from steerx_edge.placebo import placebo_items
 from steerx_edge.prompts import messages_for
 from steerx_edge.retrieval import Retriever, query_for
 from steerx_edge.settings import MIN_ITEMS, Settings
@@ -62,23 +61,27 @@ class Contrast(NamedTuple):
     norms: NDArray[np.float32]  # (layer, T) lengths of the rows, the first one left out
     n_anchors: int
     weights: NDArray[np.float32]  # (T + 1,) of the rows that directions are made of
-    treatment: NDArray[np.float32]  # (layer, n_embd) of those rows
-    control: NDArray[np.float32]  # (layer, n_embd) of those rows
-    alone: NDArray[np.float32]  # (layer, n_embd) of those rows
+    treatment: NDArray[np.float32]  # (layer, n_embd) of those rows, with others in the context
+    control: NDArray[np.float32]  # (layer, n_embd) of those rows, with nothing
+    final: NDArray[np.float16]  # (T + 1, n_embd) final normed rows, with nothing
+    beside: NDArray[np.float32]  # (tilt, T) log-probabilities under TILTS, with others
+    beside_final: NDArray[np.float16]  # (T + 1, n_embd) final normed rows, with others
 
 
-def chosen(history: Sequence[HistoryItem], max_items: int) -> list[HistoryItem]:
-    """The last items that have text.
+def chosen(history: Sequence[HistoryItem], max_items: int | None) -> list[HistoryItem]:
+    """The items that have text; the last `max_items` of them.
 
     Of texts that differ in white space and case at most, the last one stays: a copy would be taken
     for a habit, and foretell the text that calibration holds out.
     """
     texts = [" ".join(item.response.casefold().split()) for item in history]
     last = {text: i for i, text in enumerate(texts) if text}
-    return [history[i] for i in sorted(last.values())[-max_items:]]
+    return [history[i] for i in sorted(last.values())[-(max_items or len(history)) :]]
 
 
-def usable(engine: Engine, history: Sequence[HistoryItem], max_items: int) -> list[HistoryItem]:
+def usable(
+    engine: Engine, history: Sequence[HistoryItem], max_items: int | None
+) -> list[HistoryItem]:
     """The items to learn from, each cut to its share of the analysis context."""
     items = chosen(history, max_items)
     if len(items) < MIN_ITEMS:
@@ -86,14 +89,26 @@ def usable(engine: Engine, history: Sequence[HistoryItem], max_items: int) -> li
             f"There are {len(items)} different texts to learn from, and at least {MIN_ITEMS} are "
             "needed: each is read in the context of the others."
         )
+    return [shortened(engine, item) for item in items]
+
+
+def shortened(engine: Engine, item: HistoryItem) -> HistoryItem:
+    """An item cut to its share of the analysis context, as it is read."""
     n_ctx = engine.analysis.n_ctx
-    return [
-        HistoryItem(
-            request=cut(engine, item.request, n_ctx * 3 // 16),
-            response=cut(engine, item.response, n_ctx // 8),
-        )
-        for item in items
-    ]
+    return HistoryItem(
+        request=cut(engine, item.request, n_ctx * 3 // 16),
+        response=cut(engine, item.response, n_ctx // 8),
+    )
+
+
+def sampled(n_items: int, most: int) -> list[int]:
+    """Places of items that are spread evenly over all of them, the last one included.
+
+    A history is in the order of time, or one kind of text after the other; so the sample is
+    stratified by either.
+    """
+    n = min(n_items, most)
+    return [(k + 1) * n_items // n - 1 for k in range(n)]
 
 
 def read_items(
@@ -103,8 +118,6 @@ def read_items(
     settings: Settings,
     progress: Progress = lambda _what, _done, _of: None,
     checkpoint: Checkpoint | None = None,
-    *,
-    alone: bool = False,
 ) -> Reading:
     """The ablation passes: every item with others of the same history in its context, and without.
 
@@ -115,7 +128,6 @@ def read_items(
         settings: how the passes are made.
         progress: told about "effects".
         checkpoint: where finished folds are kept.
-        alone: without the passes that have others in the context: nothing has an effect then.
 
     Raises:
         ModelError: llama.cpp fails.
@@ -126,44 +138,83 @@ def read_items(
         for item in items
     ]
     folds = folds_of(engine, items, settings)
-    found: dict[int, Contrast] = {}
+    kept = [checkpoint.get(f"fold-{number}") for number in range(len(folds))]
     expected = np.zeros((len(folds), engine.analysis.n_vocab), np.float32)
     used = np.zeros_like(expected)
+    alone: dict[int, PassResult] = {}
     for number, fold in enumerate(folds):
-        progress("effects", len(found), len(items))
-        kept = checkpoint.get(f"fold-{number}")
-        if kept is None:
-            members = [items[j] for j in fold.members]
-            companions = [] if alone else [items[j] for j in fold.companions]
-            others = _as_long_as(engine, companions) if settings.control == "placebo" else []
-            ablations = ablate(engine, members, companions, layers, others)
-            new = {
-                j: _contrast(ablation, settings)
-                for j, ablation in zip(fold.members, ablations, strict=True)
-            }
-            expected[number] = sum(ablation.expected for ablation in ablations)
-            checkpoint.put(f"fold-{number}", expected=expected[number], **_as_arrays(new))
-        else:
-            new = _from_arrays(engine, fold.members, kept)
-            expected[number] = kept["expected"]
-        for contrast in new.values():
-            np.add.at(used[number], contrast.effects.tokens, 1)
-        found |= new
+        progress("effects", number, 2 * len(folds))
+        for j in fold.members:
+            np.add.at(used[number], texts[j].response, 1)
+        if (arrays := kept[number]) is not None:
+            expected[number] = arrays["expected"]
+            continue
+        results = read_alone(engine, [items[j] for j in fold.members], layers)
+        alone |= zip(fold.members, results, strict=True)
+        expected[number] = sum(asked_for(result.expected) for result in results)
     # A text of the user's never holds what ends a text, and that says nothing about the user.
     expected[:, engine.end_tokens] = 0
-    contrasts = [found[j] for j in range(len(items))]
-    return Reading(list(items), texts, folds, contrasts, TiltCounts(used, expected))
+    counts = TiltCounts(used, expected)
+
+    found: dict[int, Contrast] = {}
+    for number, fold in enumerate(folds):
+        progress("effects", len(folds) + number, 2 * len(folds))
+        if (arrays := kept[number]) is not None:
+            found |= _from_arrays(engine, fold.members, arrays)
+            continue
+        treatments = read_beside(
+            engine,
+            [items[j] for j in fold.members],
+            [items[j] for j in fold.companions],
+            layers,
+            counts.tried(without=number),
+        )
+        new = {
+            j: _contrast(engine, items[j], treatment, alone.pop(j), settings)
+            for j, treatment in zip(fold.members, treatments, strict=True)
+        }
+        checkpoint.put(f"fold-{number}", expected=expected[number], **_as_arrays(new))
+        found |= new
+    return Reading(list(items), texts, folds, [found[j] for j in range(len(items))], counts)
 
 
-def prompted(engine: Engine, reading: Reading) -> list[Text]:
-    """The user's texts with some of the others in the prompt."""
-    prompted = list(reading.texts)
-    for fold in reading.folds:
-        history = [reading.items[i] for i in fold.companions]
-        for j in fold.members:
-            messages = messages_for(reading.items[j].request, history=history)
-            prompted[j] = Text(engine.prompt(messages), reading.texts[j].response)
-    return prompted
+class Further(NamedTuple):
+    """What is read of a text that only goes into the words, the tilt and the memory."""
+
+    effects: Effects
+    final: NDArray[np.float32]  # (T + 1, n_embd)
+    expected: NDArray[np.float64]  # (n_vocab,)
+
+
+def read_further(
+    engine: Engine,
+    items: Sequence[HistoryItem],
+    others: Sequence[HistoryItem],
+    settings: Settings,
+) -> list[Further]:
+    """The ablation passes over further items, with some of `others` in their context.
+
+    Args:
+        engine: the model.
+        items: a few, each short enough for the analysis context.
+        others: the same user's items; none of `items`.
+        settings: how the passes are made.
+
+    Raises:
+        ModelError: llama.cpp fails.
+    """
+    query = "\n".join(query_for(item) for item in items)
+    chosen = _companions(engine, Retriever(others), query, others, settings)
+    controls = read_alone(engine, items, ())
+    treatments = read_beside(engine, items, [others[i] for i in chosen], ())
+    return [
+        Further(
+            effects_of(engine, item, treatment, control),
+            asked_for(control.final),
+            asked_for(control.expected),
+        )
+        for item, treatment, control in zip(items, treatments, controls, strict=True)
+    ]
 
 
 def folds_of(engine: Engine, items: Sequence[HistoryItem], settings: Settings) -> list[Fold]:
@@ -174,7 +225,6 @@ def folds_of(engine: Engine, items: Sequence[HistoryItem], settings: Settings) -
     pairs has not seen a fold at all, not even as a context: see `Carrier.contexts`.
     """
     retriever = Retriever(items)
-    room = engine.analysis.n_ctx * 3 // 8
     # With few items, folds are smaller, so that most of the others are left to be learned from.
     n_folds = max(min(len(items), _FEWEST_FOLDS), -(-len(items) // settings.fold))
     folds = []
@@ -183,14 +233,29 @@ def folds_of(engine: Engine, items: Sequence[HistoryItem], settings: Settings) -
         partner = begin ^ 1 if begin ^ 1 < n_folds else 0
         excluded = {i for i in range(len(items)) if i % n_folds != partner}
         query = "\n".join(query_for(items[j]) for j in members)
-        chosen: list[int] = []
-        for i in retriever.retrieve(query, settings.companions, exclude=excluded):
-            longer = [items[k] for k in (i, *chosen)]
-            if chosen and len(engine.prompt(messages_for("", history=longer))) > room:
-                break
-            chosen = [i, *chosen]
-        folds.append(Fold(members, chosen))
+        folds.append(
+            Fold(members, _companions(engine, retriever, query, items, settings, excluded))
+        )
     return folds
+
+
+def _companions(
+    engine: Engine,
+    retriever: Retriever,
+    query: str,
+    items: Sequence[HistoryItem],
+    settings: Settings,
+    excluded: Set[int] = frozenset(),
+) -> list[int]:
+    """Places of the items that fit a query best, and their share of the analysis context."""
+    room = engine.analysis.n_ctx * 3 // 8
+    chosen: list[int] = []
+    for i in retriever.retrieve(query, settings.companions, exclude=excluded):
+        longer = [items[k] for k in (i, *chosen)]
+        if chosen and len(engine.prompt(messages_for("", history=longer))) > room:
+            break
+        chosen = [i, *chosen]
+    return chosen
 
 
 def cut(engine: Engine, text: str, n_tokens: int) -> str:
@@ -203,16 +268,15 @@ def cut(engine: Engine, text: str, n_tokens: int) -> str:
     return kept[1:] if not text.startswith(kept) and text.startswith(kept[1:]) else kept
 
 
-def _as_long_as(engine: Engine, items: Sequence[HistoryItem]) -> list[HistoryItem]:
-    """Placebo authors' items, as many and each of at most the length of the given one."""
-    return [
-        HistoryItem(cut(engine, other.response, len(engine.tokenize(item.response))), other.request)
-        for item, other in zip(items, cycle(placebo_items()), strict=False)
-    ]
-
-
-def _contrast(ablation: Ablation, settings: Settings) -> Contrast:
-    nats = ablation.effects.nats
+def _contrast(
+    engine: Engine,
+    item: HistoryItem,
+    treatment: PassResult,
+    control: PassResult,
+    settings: Settings,
+) -> Contrast:
+    effects = effects_of(engine, item, treatment, control)
+    nats = effects.nats
     selected = anchors(nats, threshold=settings.threshold, at_least=settings.min_anchors)
     rows: dict[str, NDArray[Any]] = {
         "anchors": selected,
@@ -221,13 +285,15 @@ def _contrast(ablation: Ablation, settings: Settings) -> Contrast:
     }
     weights = row_weights(rows[settings.selection], settings.row)
     return Contrast(
-        effects=ablation.effects,
-        norms=np.linalg.norm(ablation.alone[:, 1:], axis=-1),
+        effects=effects,
+        norms=np.linalg.norm(control.captured[:, 1:], axis=-1),
         n_anchors=int(selected.sum()),
         weights=weights,
-        treatment=pooled(ablation.treatment, weights),
-        control=pooled(ablation.control, weights),
-        alone=pooled(ablation.alone, weights),
+        treatment=pooled(treatment.captured, weights),
+        control=pooled(control.captured, weights),
+        final=asked_for(control.final).astype(np.float16),
+        beside=asked_for(treatment.tilted),
+        beside_final=asked_for(treatment.final).astype(np.float16),
     )
 
 
@@ -251,13 +317,7 @@ def _from_arrays(
     contrasts = {}
     for j in members:
         tokens = arrays[f"{j}.tokens"].tolist()
-        contrasts[j] = Contrast(
-            effects=Effects(tokens, engine.pieces(tokens), arrays[f"{j}.nats"]),
-            norms=arrays[f"{j}.norms"],
-            n_anchors=int(arrays[f"{j}.n_anchors"]),
-            weights=arrays[f"{j}.weights"],
-            treatment=arrays[f"{j}.treatment"],
-            control=arrays[f"{j}.control"],
-            alone=arrays[f"{j}.alone"],
-        )
+        rows: dict[str, Any] = {name: arrays[f"{j}.{name}"] for name in Contrast._fields[1:]}
+        effects = Effects(tokens, engine.pieces(tokens), arrays[f"{j}.nats"])
+        contrasts[j] = Contrast(effects, **rows | {"n_anchors": int(rows["n_anchors"])})
     return contrasts

@@ -13,9 +13,6 @@ from steerx_edge.errors import SteerxError
 MIN_ITEMS = 2
 """An item's context is made of the others, so there must be one."""
 
-PHRASE_TEXTS = {"shared": 2, "all": 1, "none": None}
-"""In how many texts a phrase must occur."""
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -26,17 +23,14 @@ class Settings:
         selection: which rows of the user's texts a direction is made of: those of anchors (as
             SteerX does), all, weighted by their effect up to `max_weight`, or all alike.
         described: whether half of them are read under the description (as SteerX does).
-        control: what stands in the control arm's context, which the treatment arm is set against:
-            nothing, or texts of placebo authors.
         estimate: how a direction is made of the differences of all texts.
-        generic: whether a direction keeps what it shares with that of placebo authors.
         max_weight: the effect above which a row weighs no more, in nats.
         tilt: whether the user's words may be added to the logits.
-        phrases: which of the user's runs of words may be mixed into the predictions: those that
-            stand in two texts at least, all of them, or none. With all, the profile holds much of
-            the texts.
+        memory: which of the user's tokens the memory holds: those of words that stand in two texts
+            at least ("shared"), all, weighted by their causal effect ("causal") or alike ("all"),
+            or none.
         calibrate: choose layers and strengths by the user's own held-out texts. Otherwise the first
-            backbone that has a direction is added with `strength`, no tilt and no phrases.
+            backbone that has a direction is added with `strength`, no tilt and no memory.
         layers: blocks that may be steered, 0-based, each at least 1; None takes `default_layers`.
         strength: without calibration: what is added at each layer, as a share of the median
             residual norm there.
@@ -46,18 +40,18 @@ class Settings:
         threshold: effect above which a token is an anchor, in nats.
         min_anchors: where fewer tokens are above, so many are taken.
         row: which residual row stands for a token.
-        max_items: of a longer history, only so many of the last items are used.
+        sample: of a longer history, so many texts, spread over all of it, are used for directions
+            and calibration; the others only for the tilt, the words and the memory.
+        max_items: of a longer history, only so many of the last items are used; None for all.
     """
 
-    backbones: tuple[Backbone, ...] = ("stylevector", "context-contrast")
+    backbones: tuple[Backbone, ...] = ("stylevector",)
     selection: Literal["anchors", "weighted", "all"] = "all"
-    described: bool = True
-    control: Literal["empty", "placebo"] = "empty"
+    described: bool = False
     estimate: Estimate = "mean"
-    generic: Literal["kept", "removed"] = "kept"
     max_weight: float = 3.0
     tilt: bool = True
-    phrases: Literal["shared", "all", "none"] = "shared"
+    memory: Literal["shared", "causal", "all", "none"] = "causal"
     calibrate: bool = True
     layers: tuple[int, ...] | None = None
     strength: float = 0.1
@@ -66,7 +60,8 @@ class Settings:
     threshold: float = 1.0
     min_anchors: int = 3
     row: RowConvention = "predicts"
-    max_items: int = 32
+    sample: int = 24
+    max_items: int | None = None
 
     def __post_init__(self) -> None:
         wrong = {
@@ -74,11 +69,9 @@ class Settings:
             or not set(self.backbones) <= set(get_args(Backbone))
             or len(set(self.backbones)) < len(self.backbones),
             "selection": self.selection not in ("anchors", "weighted", "all"),
-            "control": self.control not in ("empty", "placebo"),
             "estimate": self.estimate not in get_args(Estimate),
-            "generic": self.generic not in ("kept", "removed"),
             "max_weight": not (math.isfinite(self.max_weight) and self.max_weight > 0),
-            "phrases": self.phrases not in PHRASE_TEXTS,
+            "memory": self.memory not in ("shared", "causal", "all", "none"),
             "layers": self.layers is not None and not self.layers,
             "strength": not (math.isfinite(self.strength) and self.strength >= 0),
             "companions": self.companions < 1,
@@ -86,7 +79,8 @@ class Settings:
             "threshold": not math.isfinite(self.threshold),
             "min_anchors": self.min_anchors < 1,
             "row": self.row not in get_args(RowConvention),
-            "max_items": self.max_items < MIN_ITEMS,
+            "sample": self.sample < MIN_ITEMS,
+            "max_items": self.max_items is not None and self.max_items < MIN_ITEMS,
         }
         for name in (name for name, is_wrong in wrong.items() if is_wrong):
             raise SteerxError(

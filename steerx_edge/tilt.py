@@ -20,6 +20,9 @@ ABSENT = 0.5
 """What a token that is used less than expected weighs. Its absence says less about the user than
 the presence of another does, and takes more from everything else that is written."""
 
+TILTS = (0.0, 0.5, 1.0, 1.5, 2.0)
+"""Strengths that are tried."""
+
 _NEGLIGIBLE = 0.05  # nats
 
 
@@ -46,3 +49,12 @@ class TiltCounts:
         values[values < 0] *= np.float32(ABSENT)
         values[np.abs(values) < _NEGLIGIBLE] = 0
         return values
+
+    def tried(self, without: int | None = None) -> NDArray[np.float32]:
+        """What is added at each of TILTS: (tilt, n_vocab).
+
+        Args:
+            without: a fold that is left out.
+        """
+        folds = [fold for fold in range(len(self.used)) if fold != without]
+        return np.outer(TILTS, self.values(folds)).astype(np.float32)

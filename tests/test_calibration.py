@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -12,32 +12,44 @@ import pytest
 
 from models import TinyModel
 from models.operations import log_softmax
-from steerx_edge.analysis import Continuation, Pass, PassResult
+from steerx_edge.analysis import Continuation, Pass, PassResult, asked_for
 from steerx_edge.calibration import (
-    _PLAIN_TEXTS,
-    PHRASES,
+    MEMORIES,
+    MOST_LOSS,
     STRENGTH,
-    TILTS,
+    Calibration,
     Calibrator,
+    Scored,
     Setting,
+    Strengths,
     calibrate,
+    recalibrate,
     repeated_four_grams,
     shared_four_grams,
 )
-from steerx_edge.carriers import Carrier, Placebo
+from steerx_edge.carriers import Carrier
 from steerx_edge.directions import direction_of
+from steerx_edge.effects import Effects
 from steerx_edge.engine import Engine
+from steerx_edge.history import HistoryItem
 from steerx_edge.interventions import Add
+from steerx_edge.memory import ActiveMemory, KeySpace, TextOffers
+from steerx_edge.memory_rows import MemoryRows
+from steerx_edge.profile import Gain
 from steerx_edge.prompts import messages_for
 from steerx_edge.reading import Text
-from steerx_edge.tilt import TiltCounts
-from tests.phrases_reference import with_phrases
+from steerx_edge.tilt import TILTS, TiltCounts
 from tests.steered_reference import steered_forward
 
 N_VOCAB, N_EMBD = 448, 64
 FIRST_WORD = 259  # above the control tokens and single bytes
 FOLDS = ((0, 3), (1, 4), (2,))
-PLAIN = (5, 6, 7)  # where the plain texts stand among the scores
+NEUTRAL = (5, 6, 7)  # where the neutral texts stand among all
+NEUTRAL_ITEMS = [
+    HistoryItem("It rained all day.", "Was it dry?"),
+    HistoryItem("Nothing is ever late here.", "Is it late?"),
+    HistoryItem("A table has four legs.", "How many?"),
+]
 UNSTEERED = Setting()
 
 
@@ -47,9 +59,14 @@ def _one_occurrence_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("steerx_edge.tilt.SMOOTHING", 1.0)
 
 
-def unsteered(engine: Engine, *args: Any) -> Calibrator:
+@pytest.fixture(autouse=True)
+def _few_neutral_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("steerx_edge.calibration.neutral_items", lambda: NEUTRAL_ITEMS)
+
+
+def unsteered(engine: Engine, *args: Any, **options: Any) -> Calibrator:
     """A calibrator that has scored what the others are set against."""
-    calibrator = Calibrator(engine, *args)
+    calibrator = Calibrator(engine, *args, **options)
     calibrator.score([()])
     return calibrator
 
@@ -96,14 +113,29 @@ def random_counts(n_folds: int, seed: int = 2) -> TiltCounts:
 
 
 def others_of(held_out: int) -> list[int]:
-    """The items outside of a fold; all of them for the fold of the plain texts."""
-    return [j for j in range(5) if j not in (*FOLDS, PLAIN)[held_out]]
+    """The items outside of a fold; all of them for the fold of the neutral texts."""
+    return [j for j in range(5) if j not in (*FOLDS, NEUTRAL)[held_out]]
 
 
-def with_plain(engine: Engine, texts: Sequence[Text]) -> list[Text]:
-    """The user's texts, and the plain ones as the answer to an empty request."""
-    context = engine.prompt(messages_for(""))
-    return [*texts, *(Text(context, engine.tokenize(text)) for text in _PLAIN_TEXTS)]
+def with_neutral(engine: Engine, texts: Sequence[Text]) -> list[Text]:
+    neutral = [
+        Text(engine.prompt(messages_for(item.request)), engine.tokenize(item.response))
+        for item in NEUTRAL_ITEMS
+    ]
+    return [*texts, *neutral]
+
+
+def rows_of(engine: Engine, texts: Sequence[Text], seed: int = 3) -> MemoryRows:
+    """What a memory holds of texts, with random effects."""
+    rng = np.random.default_rng(seed)
+    results = engine.run_many([Pass(text.context, text.response, final=True) for text in texts])
+    finals = [asked_for(result.final) for result in results]
+    rows = MemoryRows(KeySpace.fit(np.concatenate(finals)), "causal", engine.end_of_turn)
+    for text, final in zip(texts, finals, strict=True):
+        nats = rng.normal(size=len(text.response)).astype(np.float32)
+        effects = Effects(text.response, engine.pieces(text.response), nats)
+        rows.add(effects, "", rows.keys(final))
+    return rows
 
 
 class TestCarrier:
@@ -149,21 +181,15 @@ class TestCarrier:
             expected = direction_of(chosen, estimate)
             np.testing.assert_array_equal(carrier.direction(items), expected)
 
-    def test_what_is_generic_is_taken_out(self) -> None:
-        generic = np.random.default_rng(1).normal(size=8).astype(np.float32)
-        generic /= np.linalg.norm(generic)
-        whole = Carrier("x", 1, self.DIFFERENCES, 1.0).direction()
-        rest = Carrier("x", 1, self.DIFFERENCES, 1.0, generic=generic).direction()
-        assert rest @ generic == pytest.approx(0, abs=1e-6)
-        assert np.linalg.norm(rest) == pytest.approx(1, abs=1e-6)
-        # What is left is of the plane of the two.
-        left = whole - (whole @ rest) * rest - (whole @ generic) * generic
-        np.testing.assert_allclose(left, 0, atol=1e-6)
 
-    def test_where_all_is_generic_nothing_is_left(self) -> None:
-        whole = Carrier("x", 1, self.DIFFERENCES, 1.0).direction()
-        rest = Carrier("x", 1, self.DIFFERENCES, 1.0, generic=whole).direction()
-        np.testing.assert_array_equal(rest, np.zeros(8, np.float32))
+def unsteered_reference(model: TinyModel, texts: Sequence[Text]) -> np.ndarray:
+    """(text,) mean log-probability."""
+    return np.array(
+        [
+            model.log_probabilities([*text.context, *text.response])[len(text.context) - 1 :].mean()
+            for text in texts
+        ]
+    )
 
 
 class TestScores:
@@ -189,10 +215,10 @@ class TestScores:
         texts, carriers, counts = parts
         calibrator = unsteered(tiny_engine, texts, FOLDS, carriers, counts if with_tilt else None)
         calibrator.score([strengths])
-        texts = with_plain(tiny_engine, texts)
+        texts = with_neutral(tiny_engine, texts)
         for tilt in TILTS if with_tilt else (0.0,):
             expected = np.zeros(8)
-            for fold, members in enumerate((*FOLDS, PLAIN)):
+            for fold, members in enumerate((*FOLDS, NEUTRAL)):
                 others = others_of(fold)
                 rest = [f for f in range(3) if f != fold]
                 ratio = (counts.used[rest].sum(0) + 1) / (counts.expected[rest].sum(0) + 1)
@@ -210,11 +236,12 @@ class TestScores:
                     logits = steered_forward(tiny_f32, tokens, changes).logits[first:-1]
                     log_p = log_softmax(logits + tilt * values)
                     expected[j] = log_p[np.arange(len(log_p)), texts[j].response].mean()
+            if not tilt:
+                unchanged = unsteered_reference(tiny_f32, texts)
+            gains = expected - unchanged
             setting = Setting(strengths, tilt)
-            np.testing.assert_allclose(calibrator._scores[setting], expected, atol=2e-4)
-            gains = expected - calibrator._scores[UNSTEERED]
-            np.testing.assert_allclose(calibrator.gains(setting), gains[:5], atol=2e-4)
-            assert calibrator.harm(setting) == pytest.approx(-gains[5:].mean(), abs=2e-4)
+            np.testing.assert_allclose(calibrator.gains(setting), gains[:5], atol=3e-4)
+            assert calibrator.loss(setting) == pytest.approx(-gains[5:].mean(), abs=3e-4)
 
     def test_unsteered_gains_exactly_nothing(
         self, tiny_engine: Engine, parts: tuple[list[Text], list[Carrier], TiltCounts]
@@ -224,7 +251,7 @@ class TestScores:
             assert calibrator.gains(UNSTEERED).tolist() == [0.0] * 5
             gain = calibrator.gain(UNSTEERED)
             assert (gain.mean, gain.low, gain.high, gain.items) == (0, 0, 0, 5)
-            assert calibrator.harm(UNSTEERED) == 0
+            assert calibrator.loss(UNSTEERED) == 0
 
     @pytest.mark.parametrize("fold", range(3))
     def test_a_folds_own_differences_do_not_enter_its_scores(
@@ -287,97 +314,73 @@ class TestScores:
         assert one[own].tobytes() == other[own].tobytes()
         assert (np.abs(one[others] - other[others]) > 1e-3).all()
 
-    @pytest.mark.parametrize("with_tilt", [True, False], ids=["tilt", "no tilt"])
-    @pytest.mark.parametrize("phrase_texts", [1, 2, 3])
-    @pytest.mark.parametrize("strengths", [(), ((0, 0.2),)], ids=str)
-    def test_phrases_are_those_of_the_other_folds(
+    @pytest.mark.parametrize(
+        "setting",
+        [Setting((), 0.0, 0.3), Setting((), 0.5, 0.8), Setting(((0, 0.2), (2, 0.1)), 1.0, 0.45)],
+        ids=str,
+    )
+    def test_the_memory_scored_without_a_pass_is_what_a_pass_gives(
         self,
         tiny_engine: Engine,
-        tiny_f32: TinyModel,
         parts: tuple[list[Text], list[Carrier], TiltCounts],
-        strengths: tuple[tuple[int, float], ...],
-        phrase_texts: int,
-        *,
-        with_tilt: bool,
+        monkeypatch: pytest.MonkeyPatch,
+        setting: Setting,
     ) -> None:
-        _, carriers, counts = parts
-        texts = alike_texts(5)
-        calibrator = unsteered(
-            tiny_engine, texts, FOLDS, carriers, counts if with_tilt else None, phrase_texts
+        """With the rows of the other folds alone; but for the half precision of what is kept."""
+        monkeypatch.setattr(
+            "steerx_edge.calibration._scored",
+            lambda result: Scored(asked_for(result.tilted), asked_for(result.final)),
         )
-        calibrator.score([strengths])
-        tilts = TILTS if with_tilt else (0.0,)
-        weights = [*PHRASES, 0.21]
-        calibrator.score([strengths], tilts=tilts, phrases=(0.21,))  # as after the guard
-        expected = {(tilt, weight): np.zeros(8) for tilt in tilts for weight in weights}
-        texts = with_plain(tiny_engine, texts)
-        for fold, members in enumerate((*FOLDS, PLAIN)):
-            others = others_of(fold)
+        texts, (_, carriers, counts) = alike_texts(5), parts
+        rows = rows_of(tiny_engine, texts)
+        calibrator = unsteered(tiny_engine, texts, FOLDS, carriers, counts, rows, gated=False)
+        calibrator.score([setting.strengths])
+        found = calibrator.gains(setting, range(8))
+        for fold, members in enumerate((*FOLDS, NEUTRAL)):
             values = counts.values([f for f in range(3) if f != fold])
-            known = [texts[i].response for i in others]
+            memory = rows.memory(without=[j for j in members if j < 5])
+            changes = tuple(
+                Add(
+                    (carriers[place].layer,),
+                    strength
+                    * carriers[place].norm
+                    * carriers[place].direction(others_of(fold))[None],
+                )
+                for place, strength in setting.strengths
+            )
             for j in members:
-                tokens = [*texts[j].context, *texts[j].response]
-                first = len(texts[j].context) - 1
-                generated = np.arange(len(tokens)) >= first
-                changes = [
-                    (
-                        Add(
-                            (carriers[place].layer,),
-                            (strength * carriers[place].norm * carriers[place].direction(others))[
-                                None
-                            ],
+                text = with_neutral(tiny_engine, texts)[j]
+                one, other = tiny_engine.run_many(
+                    [
+                        Pass(
+                            text.context,
+                            text.response,
+                            interventions=changes,
+                            logit_bias=dict(enumerate((setting.tilt * values).tolist())),
+                            memory=ActiveMemory(memory, setting.memory),
                         ),
-                        generated,
-                    )
-                    for place, strength in strengths
-                ]
-                logits = steered_forward(tiny_f32, tokens, changes).logits[first:-1]
-                for tilt, weight in expected:
-                    p = np.exp(log_softmax(logits + tilt * values))
-                    expected[tilt, weight][j] = np.mean(
-                        [
-                            np.log(
-                                with_phrases(
-                                    p[row], texts[j].response[:row], known, weight, phrase_texts
-                                )[token]
-                            )
-                            for row, token in enumerate(texts[j].response)
-                        ]
-                    )
-        for (tilt, weight), scores in expected.items():
-            found = calibrator._scores[Setting(strengths, tilt, weight)]
-            np.testing.assert_allclose(found, scores, atol=2e-4, err_msg=f"{tilt} {weight}")
-            same = calibrator._scores[Setting(strengths, tilt)]
-            assert (weight == 0) == np.array_equal(found[:5], same[:5])
+                        Pass(text.context, text.response),
+                    ]
+                )
+                gain = one.scored.mean() - other.scored.mean()
+                assert found[j] == pytest.approx(gain, abs=1e-4)
+        without = calibrator.gains(replace(setting, memory=0.0), range(5))
+        assert (np.abs(found[:5] - without) > 1e-3).all()
 
-    @pytest.mark.parametrize("fold", range(3))
-    def test_a_folds_own_phrases_do_not_enter_its_scores(
-        self,
-        tiny_engine: Engine,
-        parts: tuple[list[Text], list[Carrier], TiltCounts],
-        fold: int,
-    ) -> None:
-        """What another text of the fold says does not count, and what other folds say does."""
-        texts = alike_texts(5)
-        *own, changed = FOLDS[fold]
-        elsewhere = [*texts]
-        elsewhere[changed] = replace(texts[changed], response=texts[changed].response[::-1] * 3)
-        setting = Setting((), 0.0, 0.1)
-        one, other = (
-            unsteered(tiny_engine, each, FOLDS, parts[1], None, 1).gains(setting)
-            for each in (texts, elsewhere)
-        )
-        np.testing.assert_allclose(one[own], other[own], atol=1e-5)
-        others = others_of(fold)
-        assert (np.abs(one[others] - other[others]) > 1e-3).all()
-
-    def test_without_phrases_none_are_tried(
-        self, tiny_engine: Engine, parts: tuple[list[Text], list[Carrier], TiltCounts]
-    ) -> None:
-        calibrator = unsteered(tiny_engine, alike_texts(5), FOLDS, parts[1], None)
-        assert {setting.phrases for setting in calibrator._scores} == {0.0}
-        found = calibrate(tiny_engine, alike_texts(5), FOLDS, parts[1], None)
-        assert found.setting.phrases == 0
+    def test_further_texts_are_in_the_memory_of_every_fold(self, tiny_engine: Engine) -> None:
+        """The neutral texts' too, though their places are those of the further texts' rows."""
+        texts = alike_texts(9)
+        rows = rows_of(tiny_engine, texts[:5])
+        calibrator = unsteered(tiny_engine, texts[:5], FOLDS, [], None, rows)
+        more = rows_of(tiny_engine, texts)
+        for name in ("_space", "_keys", "_tokens", "_weights", "_words", "_occurs"):
+            setattr(rows, name, getattr(more, name))
+        calibrator.renew_memory()
+        lengths = [len(text.response) + 1 for text in texts]
+        for fold, members in zip(calibrator._folds, (*FOLDS, ()), strict=True):
+            expected = sum(n for j, n in enumerate(lengths) if j not in members)
+            assert fold.memory is not None
+            assert len(fold.memory.tokens) == expected
 
     def test_the_order_of_items_in_a_fold_and_of_folds_does_not_matter(
         self, tiny_engine: Engine, parts: tuple[list[Text], list[Carrier], TiltCounts]
@@ -401,7 +404,7 @@ class TestScores:
         gains = calibrator.gains(Setting(((0, 0.3),)))
         np.testing.assert_allclose(gains[[0, 3]], 0, atol=1e-6)
         assert (np.abs(gains[[1, 4, 2]]) > 1e-4).all()
-        calibrate(tiny_engine, texts, FOLDS, carriers, None)
+        calibrate(calibrator)
 
     def test_a_setting_is_scored_once(self) -> None:
         engine = ScriptedEngine(lambda job: -size_of(job))
@@ -410,8 +413,6 @@ class TestScores:
         calibrator.score([(), ((0, 0.1),)])
         assert engine.n_scored == 2 * 7
         calibrator.score([((0, 0.1),)])
-        assert engine.n_scored == 2 * 7
-        calibrator.score([((0, 0.1),)], tilts=(0.0,))
         assert engine.n_scored == 2 * 7
 
     @staticmethod
@@ -433,12 +434,11 @@ class TestScores:
 # ---------------------------------------------------------------- rules, on scores made by hand
 
 
-PLAIN_REQUEST, PLAIN_TOKEN = 99, 8
+NEUTRAL_REQUEST, NEUTRAL_TOKEN = 99, 8
 
 
-def is_plain(job: Pass) -> bool:
-    """Whether what is read is a plain text."""
-    return job.context[0] == PLAIN_REQUEST
+def is_neutral(job: Pass | Continuation) -> bool:
+    return job.context[0] == NEUTRAL_REQUEST
 
 
 def strength_of(setting: Setting) -> float:
@@ -451,6 +451,32 @@ def size_of(job: Pass | Continuation) -> float:
     return sum(float(np.linalg.norm(each.vectors)) for each in job.interventions)
 
 
+class ScriptedMemory:
+    """Of rows that say how like an opening they are, and what share of each token is offered."""
+
+    space = SimpleNamespace(keys=lambda rows: rows)
+
+    def __init__(self, more: float) -> None:
+        self.more = more
+
+    def opening_similarity(self, keys: np.ndarray) -> np.ndarray:
+        return keys[:, 0]
+
+    def offers(self, rows: np.ndarray) -> Any:
+        ones = np.ones(len(rows), np.float32)
+        own = np.minimum(rows[:, 1].astype(np.float32) + np.float32(self.more), 1)
+        return SimpleNamespace(of_text=lambda _: TextOffers(own, ones, ones))
+
+
+class ScriptedRows:
+    """Of which a memory without any is as good as one without some, until more are added."""
+
+    more = 0.0
+
+    def memory(self, without: Collection[int]) -> Any:  # noqa: ARG002
+        return ScriptedMemory(self.more)
+
+
 class ScriptedEngine:
     """Scores and writes what it is told.
 
@@ -458,6 +484,7 @@ class ScriptedEngine:
         score: the log-probability of each token of a pass.
         write: the tokens of a continuation.
         tilted: what is added to the score at each strength of the tilt.
+        row: of a pass, how like an opening its text begins, and what a memory offers.
     """
 
     def __init__(
@@ -465,34 +492,41 @@ class ScriptedEngine:
         score: Callable[[Pass], float],
         write: Callable[[Continuation], list[int]] = lambda _job: list(range(40)),
         tilted: Callable[[float], float] = lambda _tilt: 0.0,
+        row: Callable[[Pass], tuple[float, float]] = lambda job: (float(not is_neutral(job)), 0.0),
     ) -> None:
-        self.score, self.tilted = score, tilted
-        self.n_scored = self.n_written = 0
+        self.score, self.tilted, self.row = score, tilted, row
+        self.scored: list[Pass] = []
+        self.n_written = 0
         self.analysis = SimpleNamespace(
             generate_many=lambda jobs: [self._written(write, job) for job in jobs]
         )
 
     def prompt(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        return [PLAIN_REQUEST, *map(ord, messages[-1]["content"])]
+        return [NEUTRAL_REQUEST, *map(ord, messages[-1]["content"])]
 
     def tokenize(self, _text: str) -> list[int]:
-        return [PLAIN_TOKEN] * 300  # so that what stands at their beginning weighs little
+        return [NEUTRAL_TOKEN] * 3
 
     def _written(self, write: Callable[[Continuation], list[int]], job: Continuation) -> list[int]:
         self.n_written += 1
         return write(job)
+
+    @property
+    def n_scored(self) -> int:
+        return len(self.scored)
 
     def run_many(
         self, jobs: Sequence[Pass], done: Callable[[int], None] | None = None
     ) -> list[PassResult]:
         results = []
         for n, job in enumerate(jobs, 1):
-            self.n_scored += 1
+            self.scored.append(job)
             row = np.full(len(job.response), self.score(job), np.float32)
             tilted = None
             if job.tilts is not None:
                 tilted = np.stack([row + np.float32(self.tilted(each[0])) for each in job.tilts])
-            results.append(PassResult(log_prob=row, tilted=tilted))
+            final = np.tile(np.float32(self.row(job)), (len(row) + 1, 1))
+            results.append(PassResult(log_prob=row, tilted=tilted, final=final))
             if done is not None:
                 done(n)
         return results
@@ -510,110 +544,103 @@ class ScriptedEngine:
     """Of which every three folds have a value of exactly 1 nat, but for rounding; all of 1.12."""
 
     def calibrator(
-        self, tilt: TiltCounts | None = None, phrase_texts: int | None = None
+        self, tilt: TiltCounts | None = None, rows: ScriptedRows | None = None
     ) -> Calibrator:
         engine: Any = self
-        return unsteered(engine, self.texts, self.folds, self.carriers, tilt, phrase_texts)
+        return unsteered(engine, self.texts, self.folds, self.carriers, tilt, rows)
 
     def calibrate(
-        self, tilt: TiltCounts | None = None, phrase_texts: int | None = None, **options: Any
-    ) -> Any:
+        self, tilt: TiltCounts | None = None, rows: ScriptedRows | None = None, **options: Any
+    ) -> Calibration:
         engine: Any = self
-        return calibrate(
-            engine, self.texts, self.folds, self.carriers, tilt, phrase_texts, **options
-        )
+        calibrator = Calibrator(engine, self.texts, self.folds, self.carriers, tilt, rows)  # type: ignore[arg-type]
+        return calibrate(calibrator, **options)
+
+
+def know(
+    calibrator: Calibrator,
+    gains: Mapping[Setting, Sequence[float]],
+    loss: Callable[[Setting], float] = lambda _: 0.0,
+) -> None:
+    """As if these settings had been scored, and no others."""
+    each: Any = calibrator
+    each._complete = lambda: list({setting.strengths: None for setting in gains})
+    each._settings = lambda choice: [s for s in gains if s.strengths == choice]
+    each.gains = lambda setting, _items=None: np.array(gains[setting], float)
+    each.loss = loss
 
 
 A, B = Setting(((0, 0.1),)), Setting(((0, 0.2),))
-
-
-TILT, PHRASE = Setting((), 0.5), Setting((), 0.0, 0.1)
+NONE = [0.0, 0, 0, 0]
 NEAR, BEST = [1, 1, 1, 1], [1.1, 1, 1.2, 0.9]
 
 
-@pytest.mark.parametrize(
-    ("table", "best"),
-    [
-        pytest.param({A: (NEAR, 0.1), B: (BEST, 0.2)}, A, id="within one error"),
-        pytest.param({A: (BEST, 0.2), B: (NEAR, 0.1)}, B, id="what is stronger may harm less"),
-        pytest.param({A: (NEAR, 0.2), B: (BEST, 0.1)}, B, id="the best may harm the least"),
-        pytest.param({A: ([0.9] * 4, 0.1), B: (BEST, 0.2)}, B, id="beyond it"),
-        pytest.param({A: (NEAR, 0.1), B: (NEAR, 0.2)}, A, id="equal"),
-        pytest.param(
-            {A: ([1, 2, 3, 4], 0.1), B: ([1.5, 2.5, 3.5, 4.6], 0.2)},
-            B,
-            id="beyond that of the pairs",
-        ),
-        pytest.param(
-            {A: ([0.1, 0.2, 0.1, 0.1], 0.1), B: ([1, -1, 1, -0.4], 0.1)},
-            UNSTEERED,
-            id="not beyond 0",
-        ),
-        pytest.param(
-            {A: ([-1] * 4, 0.1), B: ([-2] * 4, -0.1)}, UNSTEERED, id="what plain texts gain is none"
-        ),
-        pytest.param({A: ([0] * 4, -0.1)}, A, id="but it may decide"),
-        pytest.param(
-            {A: ([3, -3, 3, -3.4], 0.1), B: ([1, 1.1, 1, 0.9], 0.2)}, B, id="scatter is no merit"
-        ),
-        pytest.param({A: ([2, -1, 2, -2], 0.1), B: ([1, 1.1, 1, 0.9], 0.2)}, B, id="nor above 0"),
-        pytest.param({B: (BEST, 0.2), TILT: (NEAR, 0.1)}, TILT, id="a tilt that harms less"),
-        pytest.param({A: (NEAR, 0.1), TILT: (BEST, 0.2)}, A, id="a tilt that harms more"),
-        pytest.param({A: (BEST, 0.2), PHRASE: (NEAR, 0.1)}, PHRASE, id="phrases that harm less"),
-        pytest.param({B: (NEAR, 0.1), PHRASE: (BEST, 0.2)}, B, id="phrases that harm more"),
-        pytest.param(
-            {A: (NEAR, (0.25, 0.0, 0.0)), B: (BEST, (0.05, 0.05, 0.05))},
-            B,
-            id="the three texts count together",
-        ),
-    ],
-)
-def test_of_those_within_one_standard_error_the_one_with_the_least_harm_is_taken(
-    table: dict[Setting, tuple[list[float], float | tuple[float, ...]]], best: Setting
-) -> None:
-    for order in (table, dict(reversed(table.items()))):
+class TestBest:
+    @pytest.mark.parametrize(
+        ("table", "best"),
+        [
+            pytest.param({A: NEAR, B: BEST}, A, id="within one error the weaker directions"),
+            pytest.param({A: BEST, B: NEAR}, A, id="or the best itself"),
+            pytest.param({A: [0.9] * 4, B: BEST}, B, id="beyond it the best"),
+            pytest.param(
+                {A: [1, 2, 3, 4], B: [1.5, 2.5, 3.5, 4.6]}, B, id="beyond that of the pairs"
+            ),
+            pytest.param(
+                {A: [0.1, 0.2, 0.1, 0.1], B: [1, -1, 1, -0.4]}, UNSTEERED, id="not beyond 0"
+            ),
+            pytest.param({A: [-1] * 4, B: [-2] * 4}, UNSTEERED, id="nothing gains"),
+            pytest.param(
+                {A: [0.2, 3, -1, 0.9], B: [1, 1.1, 1, 0.9]}, B, id="unlike the texts is no merit"
+            ),
+            pytest.param({A: BEST, Setting((), 2.0): NEAR}, Setting((), 2.0), id="a tilt instead"),
+            pytest.param(
+                {Setting((), 1.0): NEAR, Setting((), 0.5): BEST, Setting((), 0.5, 0.1): NEAR},
+                Setting((), 0.5, 0.1),
+                id="the weaker tilt",
+            ),
+            pytest.param(
+                {Setting((), 0.0, 0.1): BEST, Setting((), 0.0, 0.8): NEAR},
+                Setting((), 0.0, 0.8),
+                id="the stronger memory",
+            ),
+        ],
+    )
+    def test_of_those_near_the_best_the_most_selective_is_taken(
+        self, table: dict[Setting, list[float]], best: Setting
+    ) -> None:
+        for order in (table, dict(reversed(table.items()))):
+            calibrator = ScriptedEngine(lambda _: 0.0).calibrator()
+            know(calibrator, {UNSTEERED: NONE} | order)
+            assert calibrator.best() == best
+
+    @pytest.mark.parametrize(("loss", "best"), [(0.99, B), (1.01, A)])
+    def test_what_takes_more_than_a_little_from_neutral_text_is_no_choice(
+        self, loss: float, best: Setting
+    ) -> None:
         calibrator = ScriptedEngine(lambda _: 0.0).calibrator()
-        for setting, (gains, harm) in order.items():
-            lost = np.broadcast_to(harm, 3) / 20  # all of them below MOST_HARM
-            calibrator._scores[setting] = np.array([*gains, *-lost], float)
-            assert calibrator.harm(setting) == pytest.approx(lost.mean())
+        table = {UNSTEERED: NONE, A: NEAR, B: [2.0] * 4}
+        know(calibrator, table, lambda setting: loss * MOST_LOSS if setting == B else 0.0)
         assert calibrator.best() == best
-
-
-@pytest.mark.parametrize(("harm", "best"), [(0.019, B), (0.021, A)])
-def test_what_harms_plain_texts_more_than_a_little_is_no_choice(harm: float, best: Setting) -> None:
-    calibrator = ScriptedEngine(lambda _: 0.0).calibrator()
-    calibrator._scores[A] = np.array([1, 1.01, 0.99, 1, 0, 0, 0])
-    calibrator._scores[B] = np.array([2, 2.01, 1.99, 2, -3 * harm, 0, 0])
-    assert calibrator.best() == best
-    strengths = {round(s, 6) for choice in calibrator.finer() for _, s in choice}
-    assert (0.4 in strengths) == (best == B)  # twice that of the best
 
 
 @pytest.mark.parametrize(
     ("best", "around"),
     [
-        (Setting(((0, 0.2),)), [((0, 0.1),), ((0, 0.4),), ((0, 0.2), (2, 0.1))]),
-        (Setting(((1, 0.2),), 0.5, 0.1), [((1, 0.1),), ((1, 0.4),), ((1, 0.2), (2, 0.1))]),
+        (((0, 0.2),), [((0, 0.1),), ((0, 0.4),), ((0, 0.2), (2, 0.1))]),
+        (((1, 0.2),), [((1, 0.1),), ((1, 0.4),), ((1, 0.2), (2, 0.1))]),
         (
-            Setting(((2, 0.1),)),
+            ((2, 0.1),),
             [((2, 0.05),), ((2, 0.2),), ((0, 0.1), (2, 0.1)), ((1, 0.1), (2, 0.1))],
         ),
-        (Setting((), 1.0), []),
-        (Setting((), 0.0, 0.1), []),
-        (UNSTEERED, []),
+        ((), []),
     ],
     ids=str,
 )
 def test_finer_is_weaker_stronger_and_beside_on_other_blocks(
-    best: Setting, around: list[tuple[tuple[int, float], ...]]
+    best: Strengths, around: list[Strengths]
 ) -> None:
     calibrator = ScriptedEngine(lambda _: 0.0).calibrator()
-    # What the plain texts gain with another setting makes it no better.
-    calibrator._scores |= {
-        A: np.array([-1.0] * 4 + [9.0] * 3),
-        best: np.full(7, float(best != UNSTEERED)),
-    }
+    know(calibrator, {UNSTEERED: NONE, A: [-1.0] * 4} | {Setting(best, 0.5, 0.1): NEAR})
     found = calibrator.finer()
     assert [[place for place, _ in choice] for choice in found] == [
         [place for place, _ in choice] for choice in around
@@ -622,14 +649,94 @@ def test_finer_is_weaker_stronger_and_beside_on_other_blocks(
         assert [s for _, s in choice] == pytest.approx([s for _, s in expected])
 
 
-def test_a_scaled_setting_is_weaker_in_all_it_does() -> None:
-    setting = Setting(((0, 0.2), (2, 0.1)), 1.0, 0.1)
-    assert setting.scaled(0.5) == Setting(((0, 0.1), (2, 0.05)), 0.5, 0.05)
-    assert setting.scaled(0) == Setting(((0, 0), (2, 0)))
-    assert UNSTEERED.scaled(0.5) == UNSTEERED
+@pytest.mark.parametrize(("gains", "n"), [([1, -1, 1, 0.9], 0), ([1, 0.5, 1, 0.9], 3)])
+def test_where_directions_are_not_clearly_ahead_nothing_finer_is_tried(
+    gains: list[float], n: int
+) -> None:
+    calibrator = ScriptedEngine(lambda _: 0.0).calibrator()
+    know(calibrator, {UNSTEERED: NONE, A: gains})
+    assert len(calibrator.finer()) == n
 
 
-class TestGuard:
+class TestRace:
+    """Directions gain by their block, and of each text a little else."""
+
+    GAINS: ClassVar = {1: -1.0, 2: 0.0, 3: 0.4}
+
+    def race(self) -> tuple[ScriptedEngine, list[int]]:
+        def score(job: Pass) -> float:
+            gains = [self.GAINS[layer] for each in job.interventions for layer in each.layers]
+            return -3 + sum(gains) * (1 + job.context[0] / 4)
+
+        engine = ScriptedEngine(score)
+        engine.carriers = tuple(
+            Carrier("stylevector", layer, np.ones((4, 1), np.float32), 1.0) for layer in (1, 2, 3)
+        )
+        calibrator, done = engine.calibrator(), []
+        calibrator.race([((place, STRENGTH),) for place in range(3)], done.append)
+        return engine, done
+
+    def test_what_is_clearly_behind_on_half_of_the_texts_is_scored_on_no_more(self) -> None:
+        engine, _ = self.race()
+        read = [(each.layers[0], job) for job in engine.scored for each in job.interventions]
+        of_block = {layer: [job for at, job in read if at == layer] for layer in (1, 2, 3)}
+        for layer in (1, 2):
+            assert [job.context for job in of_block[layer]] == [[0], [2]]
+        assert sorted(job.context[0] for job in of_block[3]) == [0, 1, 2, 3, *[NEUTRAL_REQUEST] * 3]
+
+    def test_its_progress_never_goes_back(self) -> None:
+        _, done = self.race()
+        assert done == sorted(done)
+        assert done[-1] == 3 * 2 + 2 + 3
+
+
+class TestOpening:
+    """Texts begin like the person's others from 0.1 to 0.9, and neutral texts not at all."""
+
+    LIKE: ClassVar = {0: 0.1, 1: 0.9, 2: 0.9, 3: 0.9, NEUTRAL_REQUEST: 0.0}
+
+    def calibrator(self, rows: ScriptedRows | None) -> Calibrator:
+        engine = ScriptedEngine(
+            lambda job: -3 + size_of(job) * (-1 if is_neutral(job) else 1),
+            row=lambda job: (self.LIKE[job.context[0]], 0.0),
+        )
+        calibrator = engine.calibrator(None, rows)
+        calibrator.score([A.strengths])
+        return calibrator
+
+    def test_it_is_half_way_between_the_persons_texts_and_neutral_ones(self) -> None:
+        # Nine tenths of the four texts reach 0.1 + 0.3 * 0.8.
+        assert self.calibrator(ScriptedRows()).opening == pytest.approx(0.34 / 2, abs=1e-3)
+
+    def test_a_text_that_begins_unlike_the_others_is_scored_unsteered(self) -> None:
+        gains = self.calibrator(ScriptedRows()).gains(A)
+        assert gains == pytest.approx([0, 0.1, 0.1, 0.1], abs=1e-6)
+
+    def test_neutral_text_loses_nothing_where_it_begins_unlike_the_persons(self) -> None:
+        assert self.calibrator(ScriptedRows()).loss(A) == 0
+
+    def test_without_a_memory_nothing_tells_how_a_text_begins(self) -> None:
+        calibrator = self.calibrator(None)
+        assert calibrator.opening == -1
+        assert calibrator.gains(A) == pytest.approx([0.1] * 4, abs=1e-6)
+        assert calibrator.loss(A) == pytest.approx(0.1, abs=1e-6)
+
+    def test_what_begins_unlike_the_persons_is_written_unsteered(self) -> None:
+        steered: dict[int, bool] = {}
+
+        def write(job: Continuation) -> list[int]:
+            is_steered = bool(job.interventions or job.logit_bias or job.memory)
+            steered[job.context[0]] = steered.get(job.context[0], False) or is_steered
+            return [100]
+
+        engine = ScriptedEngine(
+            lambda _: -3.0, write, row=lambda job: (self.LIKE[job.context[0]], 0.0)
+        )
+        engine.calibrator(engine.counts, ScriptedRows()).fluent(Setting(A.strengths, 0.5, 0.3))
+        assert steered == {0: False, 1: True, 2: True, 3: True, NEUTRAL_REQUEST: False}
+
+
+class TestFluent:
     """The user's texts take 3 nats a token, the model's own 1: up to 3 is fluent."""
 
     @staticmethod
@@ -637,162 +744,55 @@ class TestGuard:
         """A text says with its first token how surprising it is, in hundredths."""
         return -3.0 if list(job.response) == [7, 7, 7] else -job.response[0] / 100
 
-    @staticmethod
-    def surprising(job: Continuation) -> list[int]:
-        added = size_of(job) + abs(job.logit_bias.get(0, 0.0))
-        if job.phrases is not None:
-            added += job.phrases.added([])[7]
-        return [100 + round(100 * added), *range(900, 930)]
-
-    @staticmethod
-    def know(
-        calibrator: Calibrator,
-        gain: Callable[[Setting], float] = strength_of,
-        harm: Callable[[Setting], float] = lambda _: 0.0,
+    @pytest.mark.parametrize(("strength", "is_kept"), [(1.99, True), (2.01, False)])
+    def test_what_is_more_surprising_than_the_users_own_texts_is_weakened(
+        self, strength: float, *, is_kept: bool
     ) -> None:
-        """As if all settings had been scored."""
-        calibrator.gains = lambda setting: np.full(4, gain(setting))  # type: ignore[method-assign]
-        calibrator.harm = harm  # type: ignore[method-assign]
+        engine = ScriptedEngine(
+            self.score, lambda job: [100 + round(100 * size_of(job)), *range(900, 930)]
+        )
+        given = Setting(((0, strength),))
+        assert engine.calibrator().fluent(given) == (given if is_kept else UNSTEERED)
 
     @pytest.mark.parametrize(
-        ("strength", "share"),
+        ("is_fluent", "left"),
         [
-            (0.4, 1),
-            (1.99, 1),
-            (2.01, 0.7),
-            (2.85, 0.7),
-            (2.87, 0.5),
-            (3.99, 0.5),
-            (4.01, 0.35),
-            (7.9, 0.25),
-            (15.9, 0.125),
-            (16.1, 0),
+            (lambda _d, _t, _m: True, Setting(A.strengths, 1.0, 0.8)),
+            (lambda d, _t, _m: not d, Setting((), 1.0, 0.8)),
+            (lambda d, t, _m: not d and not t, Setting((), 0.0, 0.8)),
+            (lambda d, t, m: not d and not t and m < 0.8, Setting((), 0.0, 0.3)),
+            (lambda _d, _t, m: m < 0.3, Setting((), 0.0, 0.1)),
+            (lambda d, t, m: not (d or t or m), UNSTEERED),
         ],
     )
-    def test_what_is_too_surprising_is_weakened_or_given_up(
-        self, strength: float, share: float
+    def test_directions_go_first_then_the_tilt_then_the_memory_by_halves(
+        self, is_fluent: Callable[[float, float, float], bool], left: Setting
     ) -> None:
-        calibrator = ScriptedEngine(self.score, self.surprising).calibrator()
-        self.know(calibrator)
-        given = Setting(((0, strength),))
-        assert calibrator.guarded(given) == (given.scaled(share) if share else UNSTEERED)
-
-    def guarded(
-        self,
-        is_fluent: Callable[[float, float, float], bool],
-        gain: Callable[[float, float, float], float],
-        harm: Callable[[float, float, float], float] = lambda _d, _t, _p: 0.0,
-    ) -> tuple[float, float, float]:
-        """What is left of a direction, a tilt and phrases, each of strength 1."""
+        """And the tilt and the memory are those of all texts."""
 
         def write(job: Continuation) -> list[int]:
-            d = size_of(job)
-            t = job.logit_bias.get(0, 0.0) / all_of_it
-            p = 0.0 if job.phrases is None else job.phrases.added([])[7] / 4
-            return list(range(40)) if is_fluent(*np.round((d, t, p), 5)) else [5] * 40
+            memory: Any = job.memory
+            strengths = (size_of(job), job.logit_bias.get(0, 0.0), memory.strength if memory else 0)
+            assert round(strengths[1], 4) in (0, round(float(engine.counts.values()[0]), 4))
+            return list(range(40)) if is_fluent(*strengths) else [5] * 40
 
         engine = ScriptedEngine(self.score, write)
-        all_of_it = float(engine.counts.values()[0])
-        calibrator = engine.calibrator(engine.counts, 2)
-        self.know(
-            calibrator,
-            lambda each: gain(strength_of(each), each.tilt, each.phrases),
-            lambda each: harm(strength_of(each), each.tilt, each.phrases),
-        )
-        calibrator.score([((0, 1.0),), ()], tilts=(0.0, 1.0), phrases=(0.0, 1.0))
-        found = calibrator.guarded(Setting(((0, 1.0),), 1.0, 1.0))
-        assert found in calibrator._scores
-        return strength_of(found), found.tilt, found.phrases
+        calibrator = engine.calibrator(engine.counts, ScriptedRows())
+        found = calibrator.fluent(Setting(A.strengths, 1.0, 0.8))
+        assert found == left
+        assert found.memory in MEMORIES
 
-    @pytest.mark.parametrize(
-        ("is_fluent", "found"),
-        [
-            (lambda d, t, p: d + t + p <= 3, (1, 1, 1)),
-            (lambda d, _t, _p: d < 0.6, (0.5, 1, 1)),
-            (lambda _d, t, _p: t < 0.6, (1, 0.5, 1)),
-            (lambda _d, t, _p: t < 0.3, (1, 0.25, 1)),
-            (lambda _d, _t, p: p < 0.15, (1, 1, 0.125)),
-            (lambda _d, _t, p: p == 0, (1, 1, 0)),
-            (lambda _d, t, p: t + p < 1.2, (1, 1, 0.125)),
-            (lambda d, t, p: d + t + p < 1.1, (1, 0, 0)),
-            (lambda d, t, p: d + t + p < 1, (0.25, 0.25, 0.25)),
-            (lambda d, t, p: d + t + p == 0, (0, 0, 0)),
-        ],
-    )
-    def test_what_is_fluent_is_kept_and_the_rest_weakened(
-        self,
-        is_fluent: Callable[[float, float, float], bool],
-        found: tuple[float, float, float],
-    ) -> None:
-        assert self.guarded(is_fluent, lambda d, t, p: 0.3 * d + 0.2 * t + 0.1 * p) == found
-
-    def test_all_of_it_is_weakened_where_that_gains_more(self) -> None:
-        """The first third of each brings more than half."""
-
-        def gain(d: float, t: float, p: float) -> float:
-            return 0.3 * d**0.5 + 0.2 * t**0.5 + 0.1 * p**0.5
-
-        found = self.guarded(lambda d, t, p: d + t + p < 1.1, gain)
-        assert found == (0.35, 0.35, 0.35)
-        assert gain(*found) > gain(1, 0, 0)
-
-    def test_a_part_that_loses_is_weakened_with_the_rest(self) -> None:
-        """Tilt and phrases are fluent without the direction, and gain nothing by themselves."""
-        found = self.guarded(lambda d, _t, _p: d < 1, lambda d, t, p: 0.4 * d - 0.1 * (t + p))
-        assert found == (0.7, 0.7, 0.7)
-
-    def test_what_harms_plain_texts_is_not_left(self) -> None:
-        """The phrases must go, and without them the rest would cost plain texts too much."""
-        found = self.guarded(
-            lambda _d, _t, p: p < 0.2,
-            lambda d, t, p: 0.3 * d + 0.2 * t + 0.1 * p,
-            lambda d, t, p: 0.021 if d + t > 1 and p < 0.5 else 0.02,
-        )
-        assert found == (1, 0, 0)
-
-    @pytest.mark.parametrize(("added", "share"), [(0, 1), (1, 0.7)])
+    @pytest.mark.parametrize(("added", "is_kept"), [(0, True), (1, False)])
     def test_where_the_user_is_less_surprising_the_model_itself_is_the_bound(
-        self, added: int, share: float
+        self, added: int, *, is_kept: bool
     ) -> None:
         def score(job: Pass) -> float:
-            return max(self.score(job), -2.0) if list(job.response) != [7, 7, 7] else -0.5
+            return -0.5 if list(job.response) == [7, 7, 7] else self.score(job)
 
-        def write(job: Continuation) -> list[int]:
-            return [100 + added * (size_of(job) > 0.09), *range(900, 930)]
-
-        calibrator = ScriptedEngine(score, write).calibrator()
-        self.know(calibrator)
-        assert calibrator.guarded(A) == A.scaled(share)
-
-    def test_the_tilt_of_all_texts_is_at_work(self) -> None:
-        engine = ScriptedEngine(self.score, self.surprising)
-        calibrator = engine.calibrator(engine.counts)
-        self.know(calibrator, lambda each: strength_of(each) + each.tilt / 2)
-        # 0.85 and 1.12 are less than 2, and 0.9 and 1.12 are more.
-        given = Setting(((0, 0.85),), 1.0)
-        assert calibrator.guarded(given) == given
-        given = Setting(((0, 0.9),), 1.0)
-        assert calibrator.guarded(given) == replace(given, tilt=0.7)
-        untilted = replace(given, tilt=0.0)
-        assert calibrator.guarded(untilted) == untilted
-        assert engine.calibrator().guarded(given) == given  # there is no tilt
-
-    @pytest.mark.parametrize(
-        ("given", "share"),
-        [
-            (Setting((), 0.0, 0.49), 1),  # times four occurrences
-            (Setting((), 0.0, 0.51), 0.7),
-            (Setting(((0, 1.0),), 0.0, 0.24), 1),
-            (Setting(((0, 1.0),), 0.0, 0.26), 0.7),
-        ],
-    )
-    def test_the_phrases_of_all_texts_are_at_work(self, given: Setting, share: float) -> None:
-        engine = ScriptedEngine(self.score, self.surprising)
-        calibrator = engine.calibrator(phrase_texts=2)
-        self.know(calibrator, lambda each: strength_of(each) + each.phrases)
-        assert calibrator.guarded(given) == replace(given, phrases=share * given.phrases)
-        assert calibrator.guarded(replace(given, phrases=0.0)).phrases == 0
-        assert engine.calibrator().guarded(given) == given  # there are no phrases
+        engine = ScriptedEngine(
+            score, lambda job: [100 + added * (size_of(job) > 0), *range(900, 930)]
+        )
+        assert engine.calibrator().fluent(A) == (A if is_kept else UNSTEERED)
 
     def test_the_directions_are_those_of_all_texts(self) -> None:
         """Which are the opposite of those without the last text."""
@@ -805,11 +805,11 @@ class TestGuard:
         engine = ScriptedEngine(self.score, write)
         differences = np.array([[1], [1], [1], [-9]], np.float32)
         engine.carriers = tuple(replace(each, differences=differences) for each in engine.carriers)
-        engine.calibrator().guarded(Setting(((0, 0.5),)))
+        engine.calibrator().fluent(Setting(((0, 0.5),)))
         assert given == [-0.5] * (4 + 3)
 
-    @pytest.mark.parametrize("n_texts", [2, 3, 4, 6])
-    def test_no_more_than_four_requests_of_the_users_are_answered(self, n_texts: int) -> None:
+    @pytest.mark.parametrize("n_texts", [2, 8, 10])
+    def test_no_more_than_eight_requests_of_the_users_are_answered(self, n_texts: int) -> None:
         asked: list[int] = []
 
         def write(job: Continuation) -> list[int]:
@@ -822,335 +822,220 @@ class TestGuard:
         engine.carriers = tuple(
             replace(each, differences=np.ones((n_texts, 1), np.float32)) for each in engine.carriers
         )
-        engine.calibrator().guarded(A)
-        # And three of nobody's.
-        assert sorted(asked) == sorted([*range(min(n_texts, 4)), *[PLAIN_REQUEST] * 3] * 2)
+        engine.calibrator().fluent(A)
+        # And three neutral ones.
+        assert sorted(asked) == sorted([*range(min(n_texts, 8)), *[NEUTRAL_REQUEST] * 3] * 2)
 
-    @pytest.mark.parametrize("n_repeated", [0, 2, 3, 4, 10])
+    @pytest.mark.parametrize("n_repeated", [0, 3, 4, 10])
     def test_what_repeats_is_weakened(self, n_repeated: int) -> None:
         def write(job: Continuation) -> list[int]:
             # 30 4-grams, of which all but the first of the same token repeat.
-            n = n_repeated if size_of(job) > 0.3 else 0
+            n = n_repeated if size_of(job) else 0
             same = [5] * (n + 4 if n else 0)
             return [100, *range(900, 932 - len(same)), *same]
 
-        written = write(Continuation([0], interventions=()))
-        assert len(written) == 33
-        given = Setting(((0, 0.4),))
         calibrator = ScriptedEngine(self.score, write).calibrator()
-        self.know(calibrator)
-        assert calibrator.guarded(given) == given.scaled(1 if n_repeated <= 3 else 0.7)
+        assert calibrator.fluent(A) == (A if n_repeated <= 3 else UNSTEERED)
 
     @pytest.mark.parametrize("n_alike", [0, 7, 8, 33])
     @pytest.mark.parametrize("of_the_user", [False, True])
-    def test_what_answers_nobodys_requests_alike_is_weakened(
+    def test_what_answers_neutral_requests_alike_is_weakened(
         self, n_alike: int, *, of_the_user: bool
     ) -> None:
         """The replies to the user's own requests may be alike."""
-        given = Setting(((0, 0.4),))
 
         def write(job: Continuation) -> list[int]:
             first = 100 * sum(job.context)
-            is_alike = size_of(job) > 0.3 and (job.context[0] != PLAIN_REQUEST) == of_the_user
-            n = n_alike if is_alike else 0
+            n = n_alike if size_of(job) and is_neutral(job) != of_the_user else 0
             # 30 4-grams a reply, of which n - 3 stand in each of the others.
             return [100, *range(1, n), *range(first, first + 33 - max(n, 1))]
 
         calibrator = ScriptedEngine(self.score, write).calibrator()
-        self.know(calibrator)
-        may_stay = of_the_user or n_alike < 8
-        assert calibrator.guarded(given) == given.scaled(1 if may_stay else 0.7)
+        assert calibrator.fluent(A) == (A if of_the_user or n_alike < 8 else UNSTEERED)
 
-    def test_as_alike_as_unsteered_they_may_be(self) -> None:
-        engine = ScriptedEngine(self.score, lambda _: [100, *range(30)])
-        given = Setting(((0, 0.4),))
-        assert engine.calibrator().guarded(given) == given
-
-    def test_what_answers_nobodys_requests_may_repeat_itself(self) -> None:
-        def write(job: Continuation) -> list[int]:
-            repeats = size_of(job) > 0.3 and job.context[0] == PLAIN_REQUEST
-            return [100, *([5 + sum(job.context)] * 32 if repeats else range(900, 932))]
-
-        given = Setting(((0, 0.4),))
-        assert ScriptedEngine(self.score, write).calibrator().guarded(given) == given
-
-    def test_as_much_as_unsteered_may_be_repeated(self) -> None:
-        engine = ScriptedEngine(self.score, lambda _: [100] + [5] * 30)
-        given = Setting(((0, 0.4),))
-        assert engine.calibrator().guarded(given) == given
+    @pytest.mark.parametrize("written", [[100, *range(30)], [100] + [5] * 30, []], ids=len)
+    def test_as_much_as_unsteered_may_be_shared_and_repeated(self, written: list[int]) -> None:
+        assert ScriptedEngine(self.score, lambda _: written).calibrator().fluent(A) == A
 
     def test_a_real_model_may_be_steered_mildly_and_not_ruined(self, tiny_engine: Engine) -> None:
         calibrator = unsteered(tiny_engine, random_texts(5), FOLDS, random_carriers(5), None)
         mild, ruinous = Setting(((0, 0.01),)), Setting(((0, 8.0), (2, 8.0)))
-        assert calibrator.guarded(mild) == mild
-        assert strength_of(calibrator.guarded(ruinous)) < strength_of(ruinous)
-
-    def test_a_model_that_says_nothing_is_fluent(self) -> None:
-        engine = ScriptedEngine(self.score, lambda _: [])
-        assert engine.calibrator().guarded(A) == A
+        assert calibrator.fluent(mild) == mild
+        assert calibrator.fluent(ruinous) == UNSTEERED
 
 
 class TestCalibrate:
+    @staticmethod
+    def own(gain: Callable[[float], float]) -> Callable[[Pass], float]:
+        """What directions do to the user's texts; to others, nothing."""
+        return lambda job: -3.0 if is_neutral(job) else -3 + gain(size_of(job))
+
     def test_a_gain_that_holds_is_carried(self) -> None:
-        engine = ScriptedEngine(lambda job: -3 + size_of(job))
-        found = engine.calibrate()
+        found = ScriptedEngine(self.own(lambda size: size)).calibrate()
         # The strongest that was tried: twice as much, or another carrier beside it.
         assert strength_of(found.setting) == pytest.approx(0.2)
+        assert found.gain is not None
         assert found.gain.mean == pytest.approx(0.2, abs=1e-6)
         assert found.gain.low == pytest.approx(0.2, abs=1e-6)
         assert found.gain.items == 4
 
-    def test_of_gains_alike_the_one_that_spares_plain_texts_is_carried(self) -> None:
-        def score(job: Pass) -> float:
-            layers = [layer for each in job.interventions for layer in each.layers]
-            if not layers:
-                return -3.0
-            return -3.0 - (0.001 if layers == [3] else 0.005) if is_plain(job) else -2.0
-
-        found = ScriptedEngine(score).calibrate()
-        assert [place for place, _ in found.setting.strengths] == [2]
-        assert found.gain.mean == pytest.approx(1, abs=1e-6)
-        assert found.gain.items == 4
-
     def test_the_strength_is_in_units_of_the_residual_norm(self) -> None:
-        lengths = set()
-
-        def score(job: Pass) -> float:
-            lengths.add(round(size_of(job), 4))
-            return 0.0
-
-        engine = ScriptedEngine(score)
+        engine = ScriptedEngine(lambda _: 0.0)
         engine.carriers = tuple(replace(each, norm=7.0) for each in engine.carriers)
         engine.calibrate()
-        assert lengths == {0, round(7 * STRENGTH, 4)}
+        assert {round(size_of(job), 4) for job in engine.scored} == {0, round(7 * STRENGTH, 4)}
 
     def test_the_tilt_is_chosen_with_the_direction(self) -> None:
         """Half of it is best, and with it the direction as it was tried first."""
         engine = ScriptedEngine(
-            lambda job: -3 - abs(size_of(job) - 0.1), tilted=lambda tilt: -abs(tilt - 0.5)
+            self.own(lambda size: -abs(size - 0.1)), tilted=lambda tilt: -abs(tilt - 0.5)
         )
-        found = engine.calibrate(engine.counts)
+        engine.row = lambda job: (float(not is_neutral(job)), 0.0)
+        found = engine.calibrate(engine.counts, ScriptedRows())
         assert found.setting.tilt == 0.5
         assert strength_of(found.setting) == pytest.approx(0.1)
+        assert found.gain is not None
         assert found.gain.mean == pytest.approx(0.6, abs=1e-4)
 
-    def test_phrases_that_help_are_carried(self) -> None:
-        """All texts are one, and every strength of its phrases helps more than the one before."""
-        engine = ScriptedEngine(lambda job: -3 - size_of(job))
-        found = engine.calibrate(None, 2)
-        assert found.setting == Setting((), 0.0, max(PHRASES))
-        assert found.gain.mean == pytest.approx(self.gain_of_phrases(max(PHRASES)), abs=1e-5)
-        assert found.gain.low > 0.5
-        assert engine.calibrate(None, 4).setting == UNSTEERED  # three others are too few
-        assert engine.calibrate(None, None).setting == UNSTEERED
-
-    @staticmethod
-    def gain_of_phrases(weight: float) -> float:
-        """Of the text 7, 7, 7 that stands in three others, by hand: all runs go on alike."""
-        p = np.exp(-3.0)
-        at_first = (p + 3 * weight) / (1 + 3 * weight)
-        after = (p + 6 * weight) / (1 + 6 * weight)
-        second = (after + 3 * weight) / (1 + 3 * weight)  # after the beginning and 7
-        # No pair of tokens is offered again, so the third 7 is as without.
-        return float(np.mean(np.log([at_first, second, p])) + 3)
-
-    def test_weakened_phrases_are_measured_at_their_own_strength(self) -> None:
-        given: list[float] = []
-
-        def write(job: Continuation) -> list[int]:
-            weight = 0.0 if job.phrases is None else job.phrases.added([])[7]
-            given.append(weight)
-            return [5] * 40 if weight > 3 else list(range(40))
-
-        engine = ScriptedEngine(lambda job: -3 - size_of(job), write)
-        found = engine.calibrate(None, 2)
-        # The guard is given the phrases of all four texts.
-        assert sorted({round(weight, 6) for weight in given}) == [0.0, 2.8, 4.0]
-        assert found.setting == Setting((), 0.0, 0.7)
-        assert found.gain.mean == pytest.approx(self.gain_of_phrases(0.7), abs=1e-5)
+    def test_a_memory_that_helps_is_carried_with_the_opening_it_is_for(self) -> None:
+        engine = ScriptedEngine(
+            self.own(lambda size: -size), row=lambda job: (float(not is_neutral(job)), 1.0)
+        )
+        found = engine.calibrate(None, ScriptedRows())
+        assert found.setting == Setting((), 0.0, max(MEMORIES))
+        assert found.opening == 0.5
+        assert found.gain is not None
+        mixed = np.log(0.2 * np.exp(-3) + 0.8)  # the memory offers each token for certain
+        assert found.gain.mean == pytest.approx(mixed + 3, abs=1e-5)
 
     @pytest.mark.parametrize("tilt", [None, ScriptedEngine.counts], ids=["no tilt", "tilt"])
     def test_no_gain_is_no_preference(self, tilt: TiltCounts | None) -> None:
-        engine = ScriptedEngine(lambda job: -3 - size_of(job), tilted=lambda tilt: -tilt)
-        found = engine.calibrate(tilt)
+        engine = ScriptedEngine(self.own(lambda size: -size), tilted=lambda tilt: -tilt)
+        found = engine.calibrate(tilt, ScriptedRows())
         assert found.setting == UNSTEERED
-        assert (found.gain.mean, found.gain.low, found.gain.high) == (0, 0, 0)
-        assert engine.n_written == 0  # nothing to be guarded
+        assert found.gain == Gain(0, 0, 0, 4)
+        assert engine.n_written == 0
 
     def test_a_gain_whose_interval_reaches_0_is_no_preference(self) -> None:
         def score(job: Pass) -> float:
-            sign = 0.0 if is_plain(job) else (1.0, 1.0, 1.0, -0.5)[job.context[0]]
+            sign = 0.0 if is_neutral(job) else (1.0, 1.0, 1.0, -0.5)[job.context[0]]
             return -3 + sign * size_of(job)
 
         engine = ScriptedEngine(score)
         found = engine.calibrate()
         assert found.setting == UNSTEERED
+        assert found.gain is not None
         assert found.gain.low <= 0 < found.gain.mean < found.gain.high
         assert engine.n_written == 0
 
-    def test_what_the_guard_weakens_is_measured_again(self) -> None:
-        def write(job: Continuation) -> list[int]:
-            return [5] * 40 if size_of(job) > 0.15 else list(range(40))
+    def test_what_is_weakened_is_measured_again(self) -> None:
+        engine = ScriptedEngine(
+            self.own(lambda size: size),
+            lambda job: [5] * 40 if size_of(job) else list(range(40)),
+            row=lambda job: (float(not is_neutral(job)), 0.25),
+        )
+        found = engine.calibrate(None, ScriptedRows())
+        assert found.setting.strengths == ()
+        assert found.setting.memory > 0
+        assert found.gain is not None
+        z = found.setting.memory
+        mixed = np.log((1 - z) * np.exp(-3) + 0.25 * z)
+        assert found.gain.mean == pytest.approx(mixed + 3, abs=1e-4)
 
-        engine = ScriptedEngine(lambda job: -3 + size_of(job), write)
+    def test_what_cannot_be_weakened_enough_is_not_carried(self) -> None:
+        engine = ScriptedEngine(
+            self.own(lambda size: size),
+            lambda job: [5] * 40 if size_of(job) else list(range(40)),
+        )
         found = engine.calibrate()
-        assert strength_of(found.setting) == pytest.approx(0.7 * 0.2)
-        assert found.gain.mean == pytest.approx(0.7 * 0.2, abs=1e-6)
+        assert (found.setting, found.gain) == (UNSTEERED, Gain(0, 0, 0, 4))
 
-    def test_what_the_guard_gives_up_is_not_carried(self) -> None:
-        def write(job: Continuation) -> list[int]:
-            return [5] * 40 if size_of(job) else list(range(40))
-
-        engine = ScriptedEngine(lambda job: -3 + size_of(job), write)
-        found = engine.calibrate()
-        assert found.setting == UNSTEERED
-        assert (found.gain.mean, found.gain.low, found.gain.high) == (0, 0, 0)
-
-    def test_a_weakened_tilt_is_measured_at_its_own_strength(self) -> None:
-        def write(job: Continuation) -> list[int]:
-            return [5] * 40 if job.logit_bias.get(0, 0.0) > 0.8 else list(range(40))
-
-        engine = ScriptedEngine(lambda job: -3 - size_of(job), write, tilted=lambda tilt: tilt)
-        # All four folds together have a value a little above 1.
-        found = engine.calibrate(engine.counts)
-        assert found.setting == Setting((), 0.7)
-        assert found.gain.mean == pytest.approx(0.7, abs=1e-4)
-
-    @pytest.mark.parametrize("sign", [1, -1], ids=["gain", "harm"])
+    @pytest.mark.parametrize("sign", [1, -1], ids=["gain", "loss"])
     def test_progress_counts_up_to_its_end(self, sign: int) -> None:
         calls: list[tuple[int, int]] = []
-        engine = ScriptedEngine(lambda job: -3 + sign * size_of(job))
+        engine = ScriptedEngine(self.own(lambda size: sign * size))
         engine.calibrate(done=lambda *call: calls.append(call))
         (of,) = {of for _, of in calls}
         done = [n for n, _ in calls]
         assert done == sorted(done)
         # Unsteered, three carriers, then four settings around the best at most, on seven texts;
-        # and the guard.
+        # and what is written.
         assert done[-1] == of == (1 + 3 + 4) * 7 + 1
 
-    def test_with_texts_in_the_prompt_strengths_of_their_own_are_found(self) -> None:
-        """Where the prompt says the same, half is best; more takes away from it."""
-
-        def score(job: Pass) -> float:
-            is_prompted = job.context[0] >= 100
-            return -2 - abs(size_of(job) - 0.1) if is_prompted else -3 + size_of(job)
-
-        engine = ScriptedEngine(score)
-        prompted = [Text([100 + j], text.response) for j, text in enumerate(engine.texts)]
-        found = engine.calibrate(prompted=prompted)
+    @pytest.mark.parametrize(
+        ("offered", "memory"), [(1.0, 0.8), (0.0, 0.0)], ids=["helps", "takes away"]
+    )
+    def test_with_texts_in_the_prompt_tilt_and_memory_have_strengths_of_their_own(
+        self, offered: float, memory: float
+    ) -> None:
+        engine = ScriptedEngine(self.own(lambda size: size))
+        beside = [
+            Scored(np.full((1, 3), -2.0, np.float32), np.tile(np.float16([-1, offered]), (4, 1)))
+            for _ in engine.texts
+        ]
+        found = engine.calibrate(None, ScriptedRows(), beside=beside)
         assert strength_of(found.setting) == pytest.approx(0.2)
-        assert found.gain.mean == pytest.approx(0.2, abs=1e-6)
-        halved = [(place, 0.5 * strength) for place, strength in found.setting.strengths]
-        assert found.with_history.strengths == tuple(halved)
-        assert found.gain_with_history.mean == pytest.approx(0.1, abs=1e-6)
-        alone = engine.calibrate()
+        assert found.with_history == Setting((), 0.0, memory)
+        assert found.gain_with_history is not None
+        gain = np.log((1 - memory) * np.exp(-2) + memory) + 2
+        assert found.gain_with_history.mean == pytest.approx(gain, abs=1e-5)
+        alone = engine.calibrate(None, ScriptedRows())
         assert (alone.setting, alone.gain) == (found.setting, found.gain)
         assert (alone.with_history, alone.gain_with_history) == (UNSTEERED, None)
 
-    def test_where_it_takes_away_from_the_prompt_nothing_is_added_there(self) -> None:
-        def score(job: Pass) -> float:
-            return -2 - size_of(job) if job.context[0] >= 100 else -3 + size_of(job)
-
-        engine = ScriptedEngine(score)
-        prompted = [Text([100 + j], text.response) for j, text in enumerate(engine.texts)]
-        found = engine.calibrate(prompted=prompted)
-        assert strength_of(found.setting) == pytest.approx(0.2)
-        assert found.with_history == UNSTEERED
-        assert found.gain_with_history.low == 0
-
-    def test_where_it_may_add_nothing_to_the_prompt_nothing_is_added_there(self) -> None:
-        def score(job: Pass) -> float:
-            if is_plain(job) or job.context[0] < 100:
-                return -3 + size_of(job)
-            return -2 + (1.0, 1.0, 1.0, -0.5)[job.context[0] - 100] * size_of(job)
-
-        engine = ScriptedEngine(score)
-        prompted = [Text([100 + j], text.response) for j, text in enumerate(engine.texts)]
-        found = engine.calibrate(prompted=prompted)
-        assert strength_of(found.setting) == pytest.approx(0.2)
-        assert found.gain_with_history.low <= 0 < found.gain_with_history.mean
-        assert found.with_history == UNSTEERED
-
-    def test_without_a_preference_there_is_nothing_to_tell_apart(self) -> None:
-        engine = ScriptedEngine(lambda job: -3 - size_of(job))
-        placebo = Placebo([], engine.counts, [])
-        found = engine.calibrate(prompted=engine.texts, placebo=lambda _: placebo)
-        assert found.setting == UNSTEERED
-        assert (found.personal, found.with_history, found.gain_with_history) == (
-            None,
-            UNSTEERED,
-            None,
-        )
-
-    @pytest.mark.parametrize("theirs", [0.0, 0.5, 1.0, 2.0])
-    def test_what_other_authors_give_as_well_is_not_personal(self, theirs: float) -> None:
-        """Their directions give some share of what the user's give, or nothing where that harms."""
-        vectors = []
-
-        def score(job: Pass) -> float:
-            size = sum(float(each.vectors.sum()) for each in job.interventions)
-            vectors.append(size)
-            return -3 + (size if size > 0 else -theirs * size)
-
-        engine = ScriptedEngine(score)
-        others = [replace(each, differences=-each.differences) for each in engine.carriers]
-        asked: list[Sequence[Carrier]] = []
-
-        def placebo(used: Sequence[Carrier]) -> Placebo:
-            asked.append(used)
-            return Placebo(others, engine.counts, [])
-
-        found = engine.calibrate(placebo=placebo)
-        assert asked == [[engine.carriers[place] for place, _ in found.setting.strengths]]
-        assert found.gain.mean == pytest.approx(0.2, abs=1e-6)
-        assert found.personal.mean == pytest.approx(0.2 * (1 - theirs), abs=1e-6)
-        assert found.personal.items == 4
-        assert -0.2 in [round(size, 6) for size in vectors]  # at the strength of the user's own
-
-    @pytest.mark.parametrize("gives", [0.3, -0.3])
-    def test_their_tilt_is_given_the_strength_that_suits_the_user(self, gives: float) -> None:
-        engine = ScriptedEngine(
-            lambda job: -3 + size_of(job),
-            tilted=lambda tilt: gives * tilt if tilt < 1.2 else 0.0,
-        )
-        found = engine.calibrate(engine.counts, placebo=lambda _: Placebo([], engine.counts, []))
-        # All four folds of theirs have a value of 1.12: with half of the strength, 0.56.
-        value = float(engine.counts.values()[0])
-        best = gives * value if gives > 0 else 0.0
-        assert value == pytest.approx(1.12, abs=0.01)
-        assert found.gain.mean - found.personal.mean == pytest.approx(best, abs=1e-5)
-
-    def test_their_phrases_count_too(self) -> None:
-        engine = ScriptedEngine(lambda job: -3 - size_of(job))
-        same = [text.response for text in engine.texts]
-        found = engine.calibrate(None, 2, placebo=lambda _: Placebo([], engine.counts, same))
-        # Theirs are of all four texts where the user's are of three.
-        assert -0.2 < found.personal.mean < 0
-        strange = [[token + 1000 for token in text] for text in same]
-        found = engine.calibrate(None, 2, placebo=lambda _: Placebo([], engine.counts, strange))
-        assert found.personal == found.gain
-
-    def test_against_oneself_nothing_is_personal(self, tiny_engine: Engine) -> None:
-        rng = np.random.default_rng(0)
-        words = rng.integers(FIRST_WORD, N_VOCAB, 5)
-        texts = [replace(t, response=rng.choice(words, 12).tolist()) for t in random_texts(8)]
-        counts, carriers = counts_of(tiny_engine, texts, QUARTERS), random_carriers(8)
-        themselves = Placebo(carriers, counts, [text.response for text in texts])
-        found = calibrate(
-            tiny_engine, texts, QUARTERS, carriers, counts, 2, placebo=lambda _: themselves
-        )
-        assert found.gain is not None
-        assert found.personal is not None
-        assert found.gain.low > 0
-        assert found.personal.mean <= 0  # they are not held out
-
     def test_two_texts_are_enough(self, tiny_engine: Engine) -> None:
+        texts = random_texts(2)
+        rows = rows_of(tiny_engine, texts)
         found = calibrate(
-            tiny_engine, random_texts(2), [[0], [1]], random_carriers(2), random_counts(2)
+            Calibrator(tiny_engine, texts, [[0], [1]], random_carriers(2), random_counts(2), rows)
         )
         assert found.gain is not None
         assert found.gain.items == 2
         assert (found.gain.low > 0) == (found.setting != UNSTEERED)
+
+
+class TestRecalibrate:
+    """The more rows, the more of each token the memory offers."""
+
+    @staticmethod
+    def calibrated(sign: int = 1) -> tuple[ScriptedEngine, Calibrator, Calibration]:
+        engine = ScriptedEngine(
+            lambda job: -3.0 if is_neutral(job) else -3 + sign * size_of(job),
+            row=lambda job: (float(not is_neutral(job)), 0.0),
+        )
+        calibrator = engine.calibrator(None, ScriptedRows())
+        return engine, calibrator, calibrate(calibrator)
+
+    def test_more_rows_change_the_memory_alone_and_are_scored_without_a_pass(self) -> None:
+        engine, calibrator, before = self.calibrated()
+        calibrator.writes_fluently = lambda _setting: True  # type: ignore[method-assign]
+        assert before.setting.memory == 0
+        n_scored = engine.n_scored
+        calibrator.rows.more = 1.0  # type: ignore[union-attr]
+        after = recalibrate(calibrator, before)
+        assert engine.n_scored == n_scored
+        assert after.setting == replace(before.setting, memory=max(MEMORIES))
+        assert after.gain == calibrator.gain(after.setting)
+        assert before.gain is not None
+        assert after.gain is not None
+        assert after.gain.low > before.gain.high
+
+    def test_a_rise_that_does_not_write_fluently_is_not_taken(self) -> None:
+        _, calibrator, before = self.calibrated()
+        calibrator.rows.more = 1.0  # type: ignore[union-attr]
+        calibrator.writes_fluently = lambda _setting: False  # type: ignore[method-assign]
+        assert recalibrate(calibrator, before).setting == before.setting
+
+    def test_where_nothing_was_reliable_nothing_changes(self) -> None:
+        _, calibrator, before = self.calibrated(-1)
+        calibrator.rows.more = 1.0  # type: ignore[union-attr]
+        assert recalibrate(calibrator, before) is before
+
+    def test_what_would_take_too_much_from_neutral_text_is_not_chosen(self) -> None:
+        _, calibrator, before = self.calibrated()
+        calibrator.rows.more = 1.0  # type: ignore[union-attr]
+        calibrator.loss = lambda setting: setting.memory  # type: ignore[method-assign]
+        assert recalibrate(calibrator, before).setting == before.setting
 
 
 # ---------------------------------------------------------------- people
@@ -1177,7 +1062,9 @@ def test_a_planted_preference_for_some_words_is_found(tiny_engine: Engine) -> No
         words = rng.integers(FIRST_WORD, N_VOCAB, 5)
         texts = [replace(t, response=rng.choice(words, 12).tolist()) for t in random_texts(8, seed)]
         counts = counts_of(tiny_engine, texts, QUARTERS)
-        found = calibrate(tiny_engine, texts, QUARTERS, random_carriers(8, seed), counts)
+        found = calibrate(
+            Calibrator(tiny_engine, texts, QUARTERS, random_carriers(8, seed), counts)
+        )
         assert found.gain is not None
         assert found.setting.tilt > 0
         assert found.gain.low > 0.1
@@ -1185,31 +1072,26 @@ def test_a_planted_preference_for_some_words_is_found(tiny_engine: Engine) -> No
 
 def test_a_planted_phrase_is_found(tiny_engine: Engine) -> None:
     """It stands in every text, each time in another place."""
-    for seed in range(3):
-        rng = np.random.default_rng(seed)
-        phrase = rng.integers(FIRST_WORD, N_VOCAB, 6).tolist()
-        texts = [
-            replace(text, response=[*text.response[:at], *phrase, *text.response[at:]])
-            for at, text in enumerate(random_texts(8, seed))
-        ]
-        carriers = random_carriers(8, seed)
-        found = calibrate(tiny_engine, texts, QUARTERS, carriers, None, 2)
-        assert found.setting.phrases > 0
-        assert found.gain is not None
-        assert found.gain.low > 0.1
-        assert found.gain.items == 8
-        without = calibrate(tiny_engine, texts, QUARTERS, carriers, None)
-        assert without.setting.phrases == 0
-        assert without.gain is not None
-        assert without.gain.mean < found.gain.mean - 0.1
+    rng = np.random.default_rng(0)
+    phrase = rng.integers(FIRST_WORD, N_VOCAB, 6).tolist()
+    texts = [
+        replace(text, response=[*text.response[:at], *phrase, *text.response[at:]])
+        for at, text in enumerate(random_texts(8))
+    ]
+    rows, carriers = rows_of(tiny_engine, texts), random_carriers(8)
+    found = calibrate(Calibrator(tiny_engine, texts, QUARTERS, carriers, None, rows, gated=False))
+    assert found.setting.memory > 0
+    assert found.gain is not None
+    assert found.gain.low > 0.1
+    assert found.gain.items == 8
 
 
 def test_a_planted_direction_is_found(
     tiny_engine: Engine, tiny_f32: TinyModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The person is the model itself, steered: its carrier is found among others."""
-    # A random model knows no plain texts, and any direction makes them another thing.
-    monkeypatch.setattr("steerx_edge.calibration.MOST_HARM", np.inf)
+    # A random model knows no neutral texts, and any direction makes them another thing.
+    monkeypatch.setattr("steerx_edge.calibration.MOST_LOSS", np.inf)
     planted, other, _ = random_carriers(8)
     planted = replace(planted, layer=3, norm=60.0)
     direction = planted.direction()
@@ -1223,7 +1105,7 @@ def test_a_planted_direction_is_found(
             p = np.exp(log_softmax(tiny_f32.forward(tokens, {3: steering}).logits[-1]))
             tokens.append(int(rng.choice(N_VOCAB, p=p / p.sum())))
         texts.append(Text(text.context, tokens[len(text.context) :]))
-    found = calibrate(tiny_engine, texts, QUARTERS, [other, planted], None)
+    found = calibrate(Calibrator(tiny_engine, texts, QUARTERS, [other, planted], None))
     assert found.gain is not None
     assert found.gain.low > 0
     assert 1 in [place for place, _ in found.setting.strengths]
@@ -1232,7 +1114,7 @@ def test_a_planted_direction_is_found(
 def test_of_a_person_who_writes_as_the_model_does_mostly_nothing_is_found(
     tiny_engine: Engine,
 ) -> None:
-    n_people, n_found = 12, 0
+    n_people, n_found = 8, 0
     for seed in range(n_people):
         contexts = [text.context for text in random_texts(8, seed)]
         written = tiny_engine.analysis.generate_many(
@@ -1246,7 +1128,16 @@ def test_of_a_person_who_writes_as_the_model_does_mostly_nothing_is_found(
             for context, tokens in zip(contexts, written, strict=True)
         ]
         counts = counts_of(tiny_engine, texts, QUARTERS)
-        found = calibrate(tiny_engine, texts, QUARTERS, random_carriers(8, seed), counts, 2)
+        found = calibrate(
+            Calibrator(
+                tiny_engine,
+                texts,
+                QUARTERS,
+                random_carriers(8, seed),
+                counts,
+                rows_of(tiny_engine, texts),
+            )
+        )
         n_found += found.setting != UNSTEERED
     assert n_found <= n_people // 4
 

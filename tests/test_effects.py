@@ -9,13 +9,16 @@ import pytest
 
 from models import TinyModel
 from models.operations import log_softmax
+from steerx_edge.analysis import PassResult, asked_for
 from steerx_edge.effects import (
-    Ablation,
     Effects,
-    ablate,
     anchors,
     bootstrap_mean_interval,
+    effects_of,
+    read_alone,
+    read_beside,
     word_effects,
+    words_of_tokens,
 )
 from steerx_edge.engine import Engine
 from steerx_edge.errors import ModelError
@@ -31,12 +34,20 @@ COMPANIONS = [
 LAYERS = (0, 1, 3)
 
 
-def only(ablations: Sequence[Ablation]) -> Ablation:
-    (ablation,) = ablations
-    return ablation
+def both_arms(
+    engine: Engine, item: HistoryItem, others: Sequence[HistoryItem]
+) -> tuple[PassResult, PassResult]:
+    """With others in the context, and without."""
+    (treatment,) = read_beside(engine, [item], others, LAYERS)
+    (control,) = read_alone(engine, [item], LAYERS)
+    return treatment, control
 
 
-def effects_of(pieces: Sequence[bytes], nats: Sequence[float] | None = None) -> Effects:
+def ablated(engine: Engine, item: HistoryItem, others: Sequence[HistoryItem]) -> Effects:
+    return effects_of(engine, item, *both_arms(engine, item, others))
+
+
+def made_effects(pieces: Sequence[bytes], nats: Sequence[float] | None = None) -> Effects:
     """Token t has 2**t nats unless told otherwise, so that a sum says which tokens are in it."""
     values = [2.0**t for t in range(len(pieces))] if nats is None else nats
     return Effects(list(range(len(pieces))), list(pieces), np.array(values, dtype=np.float32))
@@ -44,7 +55,7 @@ def effects_of(pieces: Sequence[bytes], nats: Sequence[float] | None = None) -> 
 
 def text_effects(text: str, nats: Sequence[float]) -> Effects:
     """One token a word."""
-    return effects_of([f" {word}".encode() for word in text.split()], nats)
+    return made_effects([f" {word}".encode() for word in text.split()], nats)
 
 
 def reference_arm(
@@ -59,7 +70,7 @@ def reference_arm(
     return log_prob, model.forward(tokens).residual[:, len(context) - 1 :]
 
 
-class TestAblate:
+class TestArms:
     @pytest.fixture(params=["plain", "chat template"])
     def engine(
         self, request: pytest.FixtureRequest, tiny_engine: Engine, tiny_chat_engine: Engine
@@ -70,7 +81,8 @@ class TestAblate:
     def test_both_arms_are_the_reference_passes(
         self, engine: Engine, tiny_f32: TinyModel, item: HistoryItem
     ) -> None:
-        ablation = only(ablate(engine, [item], COMPANIONS, LAYERS))
+        arms = both_arms(engine, item, COMPANIONS)
+        effects = effects_of(engine, item, *arms)
 
         response = engine.tokenize(item.response)
         with_others = engine.prompt(messages_for(item.request, history=COMPANIONS))
@@ -79,115 +91,89 @@ class TestAblate:
         treated, treatment = reference_arm(tiny_f32, with_others, response)
         untreated, control = reference_arm(tiny_f32, without, response)
 
-        assert ablation.effects.tokens == response
-        np.testing.assert_allclose(ablation.effects.nats, treated - untreated, atol=2e-4)
-        assert np.abs(ablation.effects.nats).max() > 0.5  # or the comparison would show nothing
-        for rows, expected in ((ablation.treatment, treatment), (ablation.control, control)):
-            assert rows.shape == (len(LAYERS), len(response) + 1, tiny_f32.n_embd)
-            np.testing.assert_allclose(rows, expected[list(LAYERS)], atol=2e-4)
+        assert effects.tokens == response
+        np.testing.assert_allclose(effects.nats, treated - untreated, atol=2e-4)
+        assert np.abs(effects.nats).max() > 0.5  # or the comparison would show nothing
+        for arm, expected in zip(arms, (treatment, control), strict=True):
+            assert arm.captured.shape == (len(LAYERS), len(response) + 1, tiny_f32.n_embd)
+            np.testing.assert_allclose(arm.captured, expected[list(LAYERS)], atol=2e-4)
 
-    def test_the_control_arm_does_not_know_the_companions(self, engine: Engine) -> None:
-        one, other = (
-            only(ablate(engine, [ITEM], companions, LAYERS))
-            for companions in (COMPANIONS, COMPANIONS[:1])
-        )
-        np.testing.assert_allclose(one.control, other.control, atol=1e-5)
-        assert np.abs(one.treatment - other.treatment).max() > 0.1
-        assert np.abs(one.effects.nats - other.effects.nats).max() > 0.1
+    def test_both_arms_read_the_final_rows_that_predict_each_token(self, engine: Engine) -> None:
+        for arm in both_arms(engine, ITEM, COMPANIONS):
+            assert asked_for(arm.final).shape == (
+                len(engine.tokenize(ITEM.response)) + 1,
+                engine.analysis.n_embd,
+            )
 
     def test_without_companions_nothing_has_an_effect(self, engine: Engine) -> None:
-        ablation = only(ablate(engine, [ITEM], [], LAYERS))
-        assert len(ablation.effects.nats) > 5
-        assert not ablation.effects.nats.any()
-        np.testing.assert_array_equal(ablation.treatment, ablation.control)
-
-    def test_against_placebo_texts_the_control_arm_has_these(
-        self, engine: Engine, tiny_f32: TinyModel
-    ) -> None:
-        placebo = [HistoryItem("Nothing is ever late here."), HistoryItem("It rained.", "Why?")]
-        ablation = only(ablate(engine, [ITEM], COMPANIONS, LAYERS, placebo))
-        response = engine.tokenize(ITEM.response)
-        arms = [
-            reference_arm(
-                tiny_f32, engine.prompt(messages_for(ITEM.request, history=history)), response
-            )
-            for history in (COMPANIONS, placebo, [])
-        ]
-        nats = arms[0][0] - arms[1][0]
-        np.testing.assert_allclose(ablation.effects.nats, nats, atol=2e-4)
-        read = (ablation.treatment, ablation.control, ablation.alone)
-        for rows, (_, expected) in zip(read, arms, strict=True):
-            np.testing.assert_allclose(rows, expected[list(LAYERS)], atol=2e-4)
-        empty = only(ablate(engine, [ITEM], COMPANIONS, LAYERS))
-        np.testing.assert_allclose(ablation.expected, empty.expected, atol=1e-4)
-        np.testing.assert_allclose(ablation.alone, empty.control, atol=1e-5)
-        assert np.abs(ablation.effects.nats - empty.effects.nats).max() > 0.1
-
-    def test_the_users_own_texts_as_a_placebo_have_no_effect(self, engine: Engine) -> None:
-        ablation = only(ablate(engine, [ITEM], COMPANIONS, LAYERS, COMPANIONS))
-        np.testing.assert_allclose(ablation.effects.nats, 0, atol=1e-5)
-        np.testing.assert_allclose(ablation.treatment, ablation.control, atol=1e-5)
-
-    def test_without_companions_a_placebo_is_set_against_nothing(self, engine: Engine) -> None:
-        ablation = only(ablate(engine, [ITEM], [], LAYERS, COMPANIONS))
-        other = only(ablate(engine, [ITEM], COMPANIONS, LAYERS))
-        np.testing.assert_allclose(ablation.effects.nats, -other.effects.nats, atol=1e-4)
-        np.testing.assert_allclose(ablation.treatment, other.control, atol=1e-4)
+        effects = ablated(engine, ITEM, [])
+        assert len(effects.nats) > 5
+        np.testing.assert_allclose(effects.nats, 0, atol=1e-5)
 
     def test_items_of_a_fold_are_as_alone(self, engine: Engine) -> None:
-        others = [HistoryItem("Off it went!", "Where?"), HistoryItem("It was dark. So dark.")]
-        together = ablate(engine, [ITEM, *others], COMPANIONS, LAYERS)
-        for item, ablation in zip([ITEM, *others], together, strict=True):
-            alone = only(ablate(engine, [item], COMPANIONS, LAYERS))
-            assert ablation.effects.tokens == alone.effects.tokens
-            np.testing.assert_allclose(ablation.effects.nats, alone.effects.nats, atol=1e-4)
-            np.testing.assert_allclose(ablation.treatment, alone.treatment, atol=1e-4)
-            np.testing.assert_allclose(ablation.control, alone.control, atol=1e-4)
+        items = [ITEM, HistoryItem("Off it went!", "Where?"), HistoryItem("It was dark. So dark.")]
+        treatments = read_beside(engine, items, COMPANIONS, LAYERS)
+        controls = read_alone(engine, items, LAYERS)
+        for item, *together in zip(items, treatments, controls, strict=True):
+            for arm, alone in zip(together, both_arms(engine, item, COMPANIONS), strict=True):
+                np.testing.assert_allclose(arm.scored, alone.scored, atol=1e-4)
+                np.testing.assert_allclose(arm.captured, alone.captured, atol=1e-4)
+
+    def test_the_treatment_arm_is_also_scored_under_tilts(self, engine: Engine) -> None:
+        values = np.random.default_rng(0).normal(size=engine.analysis.n_vocab)
+        tilts = np.stack([0 * values, values]).astype(np.float32)
+        (arm,) = read_beside(engine, [ITEM], COMPANIONS, (), tilts)
+        tilted = asked_for(arm.tilted)
+        np.testing.assert_allclose(tilted[0], arm.scored, atol=1e-5)
+        assert np.abs(tilted[1] - tilted[0]).max() > 0.1
 
     def test_the_pieces_are_the_text(self, tiny_engine: Engine) -> None:
         item = HistoryItem("Café ’tis — 🙂!")
-        effects = only(ablate(tiny_engine, [item], [], [1])).effects
+        effects = ablated(tiny_engine, item, [])
         assert len(effects.pieces) == len(effects.tokens) == len(effects.nats)
         assert b"".join(effects.pieces).decode().strip() == item.response
 
-    @pytest.mark.parametrize("companions", [COMPANIONS, []], ids=["others", "none"])
     def test_what_was_to_be_expected_is_of_the_control_arm(
-        self, engine: Engine, tiny_f32: TinyModel, companions: list[HistoryItem]
+        self, engine: Engine, tiny_f32: TinyModel
     ) -> None:
-        ablation = only(ablate(engine, [ITEM], companions, LAYERS))
+        (control,) = read_alone(engine, [ITEM], ())
         response = engine.tokenize(ITEM.response)
         context = engine.prompt(messages_for(ITEM.request))
         logits = tiny_f32.forward([*context, *response]).logits[len(context) - 1 : -1]
         expected = np.exp(log_softmax(logits)).sum(axis=0)
-        np.testing.assert_allclose(ablation.expected, expected, atol=1e-4)
-        assert ablation.expected.sum() == pytest.approx(len(response), rel=1e-5)
+        np.testing.assert_allclose(asked_for(control.expected), expected, atol=1e-4)
 
     def test_texts_that_do_not_fit_are_an_error(self, tiny_engine: Engine) -> None:
         long = HistoryItem("so very tired " * 200)
         with pytest.raises(ModelError, match="does not fit the analysis context of 512"):
-            ablate(tiny_engine, [ITEM], [long], LAYERS)
+            read_beside(tiny_engine, [ITEM], [long], LAYERS)
 
     def test_real_token_effects_add_up_in_the_words(self, tiny_engine: Engine) -> None:
         text = "Café ’tis “so” — it’s  well-known,\n\n🙂🙂 isn't it?! Not 3.14... naïve\tend"
-        ablation = only(ablate(tiny_engine, [HistoryItem(text)], COMPANIONS, [1]))
-        assert sum_of_words(ablation) == pytest.approx(sum_of_written_tokens(ablation), rel=1e-6)
+        effects = ablated(tiny_engine, HistoryItem(text), COMPANIONS)
+        # Words whose sum is not above 0 are left out, so the sign is taken away.
+        effects = Effects(effects.tokens, effects.pieces, np.abs(effects.nats) + 1)
+        written = [bool(piece.strip()) for piece in effects.pieces]
+        assert 0 < sum(written) < len(written)
+        in_words = sum(word.effect for word in word_effects([effects], limit=10_000))
+        assert in_words == pytest.approx(effects.nats[written].sum(dtype=np.float64), rel=1e-6)
 
 
-def positive(ablation: Ablation) -> Effects:
-    """Words whose sum is not above 0 are left out, so the sign is taken away."""
-    effects = ablation.effects
-    return Effects(effects.tokens, effects.pieces, np.abs(effects.nats) + 1)
-
-
-def sum_of_words(ablation: Ablation) -> float:
-    return sum(word.effect for word in word_effects([positive(ablation)], limit=10_000))
-
-
-def sum_of_written_tokens(ablation: Ablation) -> float:
-    effects = positive(ablation)
-    written = [bool(piece.strip()) for piece in effects.pieces]
-    assert 0 < sum(written) < len(written)
-    return float(effects.nats[written].sum(dtype=np.float64))
+@pytest.mark.parametrize(
+    ("pieces", "words", "owners"),
+    [
+        ([b" un", b"believ", b"able", b"!"], ["unbelievable", "!"], [0, 0, 0, 1]),
+        ([b"a", b" ", b"b "], ["a", "b"], [0, -1, 1]),
+        ([b"of the", b" end"], ["of", "the", "end"], [1, 2]),
+        ([b"caf\xc3", b"\xa9", b"\n"], ["café"], [0, 0, -1]),
+        ([], [], []),
+    ],
+)
+def test_a_token_belongs_to_the_last_word_it_holds_a_byte_of(
+    pieces: list[bytes], words: list[str], owners: list[int]
+) -> None:
+    found, places = words_of_tokens(pieces)
+    assert (found, places.tolist()) == (words, owners)
 
 
 @pytest.mark.parametrize(
@@ -257,7 +243,7 @@ class TestWords:
     def test_a_word_has_the_effects_of_its_tokens(
         self, pieces: list[str], expected: dict[str, float]
     ) -> None:
-        words = word_effects([effects_of([piece.encode() for piece in pieces])])
+        words = word_effects([made_effects([piece.encode() for piece in pieces])])
         assert {word.word: word.effect for word in words} == expected
 
     @pytest.mark.parametrize(
@@ -283,7 +269,7 @@ class TestWords:
     def test_characters_may_be_cut_by_tokens(
         self, pieces: list[bytes], expected: dict[str, float]
     ) -> None:
-        words = word_effects([effects_of(pieces)])
+        words = word_effects([made_effects(pieces)])
         # A word without a token of its own has no effect, and so is not listed.
         assert {word.word: word.effect for word in words} == {
             word: effect for word, effect in expected.items() if effect
@@ -291,24 +277,24 @@ class TestWords:
 
     @pytest.mark.parametrize("space", ["\u00a0", "\u202f", "\u3000"])
     def test_white_space_beyond_ascii_belongs_to_no_word(self, space: str) -> None:
-        words = word_effects([effects_of([b"Salut", space.encode(), b"!"])])
+        words = word_effects([made_effects([b"Salut", space.encode(), b"!"])])
         assert {word.word: word.effect for word in words} == {"Salut": 1, "!": 4}
 
     @pytest.mark.parametrize("piece", ["\x00", "\x1b", "\x7f", "\x9c", "=" * 61, "a" * 61])
     def test_text_that_a_profile_cannot_hold_is_no_word(self, piece: str) -> None:
-        words = word_effects([effects_of([b"Hi ", piece.encode(), b" you"])])
+        words = word_effects([made_effects([b"Hi ", piece.encode(), b" you"])])
         assert {word.word for word in words} == {"Hi", "you"}
 
     @pytest.mark.parametrize("piece", ["=" * 60, "a" * 60])
     def test_a_long_word_is_a_word(self, piece: str) -> None:
-        assert {word.word for word in word_effects([effects_of([piece.encode()])])} == {piece}
+        assert {word.word for word in word_effects([made_effects([piece.encode()])])} == {piece}
 
     def test_the_sum_over_words_is_the_sum_over_tokens_that_are_not_white_space(self) -> None:
         rng = np.random.default_rng(0)
         pool = ["a", " b", "c ", " ", "\n", "!", "?", "'", "-", "é", " 🙂", "…", "12", " “", "”"]
         for _ in range(50):
             pieces = ["x", *rng.choice(pool, size=60)]
-            effects = effects_of(
+            effects = made_effects(
                 [piece.encode() for piece in pieces], rng.uniform(0.5, 2, size=len(pieces)).tolist()
             )
             written = [bool(piece.strip()) for piece in pieces]
@@ -365,7 +351,7 @@ class TestWords:
     def test_words_without_a_positive_sum_are_left_out(self, nats: list[float]) -> None:
         assert word_effects([text_effects("a b", nats)]) == ()
 
-    @pytest.mark.parametrize("items", [[], [effects_of([])], [effects_of([b" ", b"\n"])]])
+    @pytest.mark.parametrize("items", [[], [made_effects([])], [made_effects([b" ", b"\n"])]])
     def test_no_words(self, items: list[Effects]) -> None:
         assert word_effects(items) == ()
 
@@ -436,10 +422,10 @@ class TestBootstrap:
 
 
 def test_a_script_without_spaces_gives_characters_and_no_sentences() -> None:
-    words = word_effects([effects_of(["我今".encode(), "天去了".encode(), b" ok"])])
+    words = word_effects([made_effects(["我今".encode(), "天去了".encode(), b" ok"])])
     assert {word.word for word in words} <= {*"我今天去了", "ok"}
 
 
 def test_joined_emoji_are_words() -> None:
-    words = word_effects([effects_of([b"hi ", "👩‍💻".encode()])])
+    words = word_effects([made_effects([b"hi ", "👩‍💻".encode()])])
     assert {word.word for word in words} == {"hi", "👩‍💻"}

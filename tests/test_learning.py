@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,8 @@ from llama_cpp import Llama
 from models import TinyModel
 from models.operations import log_softmax
 from models.vocabulary import train_vocabulary
-from steerx_edge.analysis import AnalysisContext, Continuation, Pass, PassResult
-from steerx_edge.calibration import Calibration, Setting
-from steerx_edge.carriers import carriers_of, placebo_of
+from steerx_edge.analysis import AnalysisContext, Continuation, Pass, PassResult, asked_for
+from steerx_edge.calibration import Calibration, Calibrator, Scored, Setting
 from steerx_edge.control_vector import check_layers
 from steerx_edge.description import fixed_description, style_facts, why_unusable
 from steerx_edge.effects import Effects, word_effects
@@ -28,11 +26,9 @@ from steerx_edge.errors import HistoryError, ModelError, SteerxError
 from steerx_edge.history import HistoryItem
 from steerx_edge.interventions import Add
 from steerx_edge.learning import default_layers, learn
-from steerx_edge.phrases import NOTHING, START, weigh_grams
-from steerx_edge.placebo import placebo_items
-from steerx_edge.profile import Description, Entry, Gain, Phrases, Profile, WithHistory
+from steerx_edge.profile import Entry, Gain, Profile, WithHistory
 from steerx_edge.prompts import messages_for
-from steerx_edge.reading import Text, cut, folds_of, read_items
+from steerx_edge.reading import cut, folds_of, read_further, sampled
 from steerx_edge.settings import Settings
 from steerx_edge.tilt import ABSENT, SMOOTHING
 from steerx_edge.version import __version__
@@ -51,7 +47,13 @@ HISTORY = [
 FAST = Settings(calibrate=False)
 """Where calibration is not the point: test_calibration.py has it."""
 
-CONTRAST = Settings(backbones=("context-contrast",), tilt=False, calibrate=False)
+CONTRAST = Settings(backbones=("context-contrast",), described=True, tilt=False, calibrate=False)
+
+
+@pytest.fixture(autouse=True)
+def _few_neutral_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [HistoryItem("It rained all day.", "Was it dry?"), HistoryItem("A table."), HISTORY[2]]
+    monkeypatch.setattr("steerx_edge.calibration.neutral_items", lambda: items)
 
 
 class RecordingEngine(Engine):
@@ -59,16 +61,16 @@ class RecordingEngine(Engine):
 
     def __init__(self, model: Llama) -> None:
         super().__init__(model)
-        self.folds: list[list[Pass]] = []
+        self.alone: list[Pass] = []
+        self.beside: list[Pass] = []
         self.described: list[Pass] = []
 
     def run_many(
         self, jobs: Sequence[Pass], done: Callable[[int], None] | None = None
     ) -> list[PassResult]:
-        if jobs[0].score:
-            self.folds.append(list(jobs))
-        else:
-            self.described += jobs
+        arm = self.described if not jobs[0].score else self.beside
+        arm = self.alone if jobs[0].expected else arm
+        arm += jobs
         return super().run_many(jobs, done)
 
     def text(self, tokens: Sequence[int]) -> str:
@@ -78,8 +80,7 @@ class RecordingEngine(Engine):
         """For each item its text, and what stood before it with and without the history."""
         return [
             (self.text(one.response), self.text(one.context), self.text(other.context))
-            for jobs in self.folds
-            for one, other in zip(jobs[: len(jobs) // 2], jobs[len(jobs) // 2 :], strict=True)
+            for one, other in zip(self.beside, self.alone, strict=True)
         ]
 
 
@@ -173,7 +174,7 @@ class TestAgainstTheReference:
         entry = only_entry(learn(tiny_engine, HISTORY, settings))
         assert settings.layers is not None
 
-        items = HISTORY[-settings.max_items :]
+        items = HISTORY[-(settings.max_items or 4) :]
         contexts = contexts_of(tiny_engine, items, settings)
         shift = 1 if settings.row == "at" else 0
         differences, lengths, effects, n_anchors = [], [], [], 0
@@ -267,27 +268,26 @@ class TestProfile:
         )
         entry = only_entry(learn(tiny_engine, HISTORY, settings))
         assert entry.settings == {
-            "backbones": "stylevector, context-contrast",
+            "backbones": "stylevector",
             "selection": "weighted",
             "described": False,
-            "control": "empty",
             "estimate": "mean",
-            "generic": "kept",
             "max_weight": 2.5,
             "tilt": True,
-            "phrases": "shared",
+            "memory": "causal",
             "calibrate": False,
             "companions": 2,
             "fold": 4,
             "threshold": 0.5,
             "min_anchors": 2,
             "row": "at",
+            "sample": 24,
             "max_items": 8,
         }
         assert entry.strengths.tolist() == [np.float32(0.3)]
         assert entry.sources == ("stylevector",)
         assert entry.tilt is None
-        assert entry.phrases is None
+        assert entry.memory is None
         assert entry.gain is None
         assert entry.layers == default_layers(4, settings) == (2,)
         assert entry.rows == "generated"
@@ -297,12 +297,13 @@ class TestProfile:
             "llama_cpp_python": llama_cpp.__version__,
         }
 
-    def test_all_rows_are_read_and_half_of_them_under_the_description_unless_told_otherwise(
+    def test_all_rows_are_read_and_none_under_the_description_unless_told_otherwise(
         self, tiny_engine: Engine
     ) -> None:
         recorded = only_entry(learn(tiny_engine, HISTORY, FAST)).settings
-        assert (recorded["selection"], recorded["described"]) == ("all", True)
+        assert (recorded["selection"], recorded["described"]) == ("all", False)
         assert recorded["max_weight"] == 3.0
+        assert "max_items" not in recorded
 
     def test_the_description_is_of_the_words_and_texts(self, tiny_engine: Engine) -> None:
         entry = only_entry(learn(tiny_engine, HISTORY))
@@ -364,28 +365,35 @@ def assert_holds_no_text(document: str, history: Sequence[HistoryItem]) -> None:
                 assert " ".join(words[begin : begin + 5]) not in document
 
 
+GAIN = Gain(0.5, 0.25, 0.75, len(HISTORY))
+
+
 class TestCalibrated:
     def test_what_calibration_is_given_and_what_the_profile_takes_of_it(
         self, tiny_engine: Engine, tiny_f32: TinyModel, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        given: list[Any] = []
-        beside: dict[str, Any] = {}
-        gain, personal, more = (Gain(x, x / 2, 1.5 * x, len(HISTORY)) for x in (0.5, 0.2, 0.1))
+        given: list[Calibrator] = []
+        prompted: list[Scored] = []
+        more = Gain(0.1, 0.05, 0.15, len(HISTORY))
 
-        def chosen(*arguments: Any, done: Callable[[int, int], None], **others: Any) -> Calibration:
-            given.extend(arguments)
-            beside.update(others)
+        def chosen(
+            calibrator: Calibrator, *, beside: Sequence[Scored], done: Callable[[int, int], None]
+        ) -> Calibration:
+            given.append(calibrator)
+            prompted.extend(beside)
             done(1, 1)
             # The upper block is named first: a profile has them in increasing order.
-            setting = Setting(((3, 0.25), (0, 0.5)), 0.75, 0.03)
-            return Calibration(setting, gain, personal, Setting(((3, 0.125),), 0.5, 0.3), more)
+            setting = Setting(((3, 0.25), (0, 0.5)), 0.75, 0.3)
+            return Calibration(setting, GAIN, Setting(((3, 0.125),), 0.5, 0.2), more, 0.4)
 
         monkeypatch.setattr("steerx_edge.learning.calibrate", chosen)
-        settings = Settings(layers=(1, 3))
+        settings = Settings(layers=(1, 3), backbones=("stylevector", "context-contrast"))
         entry = only_entry(learn(tiny_engine, HISTORY, settings))
 
-        engine, texts, folds, carriers, counts, phrase_texts = given
-        assert engine is tiny_engine
+        (calibrator,) = given
+        assert calibrator.engine is tiny_engine
+        texts, folds, carriers = calibrator.texts, calibrator.folds, calibrator.carriers
+        counts, rows = calibrator.tilt, calibrator.rows
         read = folds_of(tiny_engine, HISTORY, settings)
         assert folds == [fold.members for fold in read]
         places = [(carrier.source, carrier.layer) for carrier in carriers]
@@ -404,6 +412,7 @@ class TestCalibrated:
                 expected[number] += np.exp(log_softmax(logits)).sum(axis=0)
                 used[number] += np.bincount(response, minlength=tiny_f32.n_vocab)
         expected[:, tiny_engine.end_tokens] = 0  # no text of theirs holds these
+        assert counts is not None
         np.testing.assert_array_equal(counts.used, used)
         np.testing.assert_allclose(counts.expected, expected, atol=1e-4)
 
@@ -414,113 +423,40 @@ class TestCalibrated:
         assert entry.tilt.tokens.tolist() == kept.tolist()
         np.testing.assert_allclose(entry.tilt.values, values[kept], atol=1e-4)
         assert entry.tilt.strength == 0.75
-        assert phrase_texts == 2
-        grams = weigh_grams([text.response for text in texts], min_texts=2)
-        assert entry.phrases == Phrases(grams.tokens, grams.weights, 0.03)
-        assert entry.gain == gain
+        assert rows is not None
+        assert entry.memory is not None
+        assert entry.memory.memory is not None
+        assert entry.memory.memory.equals(rows.memory().sorted())
+        assert (entry.memory.strength, entry.memory.level) == (0.3, "causal")
+        assert entry.memory.opening == 0.4
+        assert entry.gain == GAIN
         assert entry.layers == (1, 3)
         assert entry.sources == ("stylevector", "context-contrast")
         assert entry.strengths.tolist() == [0.5, 0.25]
         for place, carrier in enumerate((carriers[0], carriers[3])):
             np.testing.assert_array_equal(entry.directions[place], carrier.direction())
             assert entry.norms[place] == np.float32(carrier.norm)
-        assert entry.personal == personal
-        assert entry.with_history == WithHistory([0, 0.125], 0.5, 0.3, more)
+        assert entry.with_history == WithHistory([0, 0.125], 0.5, 0.2, more)
 
-        # With texts in the prompt: the companions of the fold. And what placebo authors make.
-        for j, text in enumerate(beside["prompted"]):
-            (companion,) = seen[j]
-            context = messages_for(HISTORY[j].request, history=[HISTORY[companion]])
-            assert text == Text(tiny_engine.prompt(context), texts[j].response)
-        others = beside["placebo"](carriers)
-        assert [(each.source, each.layer) for each in others.carriers] == places
-        longest = max(16, int(np.median([len(text.response) for text in texts])))
-        assert len(others.texts) == 12
-        assert {len(tokens) for tokens in others.texts} <= {longest - 1, longest}
-        assert others.tilt.used.sum() == sum(map(len, others.texts))
-        # Of the carriers that are used, and no others.
-        for used in ([carriers[3]], carriers[:1], carriers[1:3], []):
-            some = beside["placebo"](used)
-            found = {(each.source, each.layer) for each in some.carriers}
-            assert found >= {(each.source, each.layer) for each in used}
-            assert {layer for _, layer in found} == {each.layer for each in used}
-            assert {source for source, _ in found} == {each.source for each in used}
-            assert some.texts == others.texts
-            for each in some.carriers:
-                (same,) = (
-                    whole
-                    for whole in others.carriers
-                    if (whole.source, whole.layer) == (each.source, each.layer)
+        # With texts in the prompt: the companions of the fold, under the tilts of other folds.
+        for number, fold in enumerate(folds):
+            tilts = counts.tried(without=number)
+            for j in fold:
+                (companion,) = seen[j]
+                context = tiny_engine.prompt(
+                    messages_for(HISTORY[j].request, history=[HISTORY[companion]])
                 )
-                np.testing.assert_allclose(each.differences, same.differences, atol=1e-4)
-            np.testing.assert_allclose(some.tilt.expected, others.tilt.expected, atol=1e-4)
-
-    def test_placebo_authors_may_stand_in_the_control_arm(
-        self, tiny_engine: Engine, tiny_f32: TinyModel
-    ) -> None:
-        layers = (1, 3)
-        settings = dataclasses.replace(CONTRAST, described=False, control="placebo")
-        reading = read_items(tiny_engine, HISTORY, layers, settings)
-        for j, (item, contrast) in enumerate(zip(HISTORY, reading.contrasts, strict=True)):
-            (fold,) = (fold for fold in reading.folds if j in fold.members)
-            (companion,) = (HISTORY[i] for i in fold.companions)
-            n_tokens = len(tiny_engine.tokenize(companion.response))
-            first = placebo_items()[0]
-            placebo = HistoryItem(cut(tiny_engine, first.response, n_tokens), first.request)
-            arms = [
-                reference_arm(
-                    tiny_f32,
-                    tiny_engine.prompt(messages_for(item.request, history=history)),
-                    tiny_engine.tokenize(item.response),
-                    layers,
-                )
-                for history in ([companion], [placebo], [])
-            ]
-            np.testing.assert_allclose(contrast.effects.nats, arms[0][0] - arms[1][0], atol=3e-4)
-            rows = (contrast.treatment, contrast.control, contrast.alone)
-            for pooled, (_, expected) in zip(rows, arms, strict=True):
-                np.testing.assert_allclose(pooled, expected[:, :-1].mean(axis=1), atol=1e-3)
-        carriers = carriers_of(tiny_engine, reading, None, layers, settings)
-        differences = [
-            contrast.treatment[1] - contrast.control[1] for contrast in reading.contrasts
-        ]
-        np.testing.assert_allclose(carriers[1].differences, np.stack(differences), atol=1e-6)
-
-        # With half of it under a description, which is set against nothing.
-        description = Description("You trail off.", "user")
-        half = carriers_of(
-            tiny_engine,
-            reading,
-            description,
-            layers,
-            dataclasses.replace(settings, described=True),
-        )
-        for j, (item, contrast) in enumerate(zip(HISTORY, reading.contrasts, strict=True)):
-            messages = messages_for(item.request, description=description.text)
-            _, rows = reference_arm(
-                tiny_f32,
-                tiny_engine.prompt(messages),
-                tiny_engine.tokenize(item.response),
-                layers,
-            )
-            told = rows[1, :-1].mean(axis=0) - contrast.alone[1]
-            expected = 0.5 * differences[j] + 0.5 * told
-            np.testing.assert_allclose(half[1].differences[j], expected, atol=1e-3)
-
-    def test_what_placebo_authors_share_may_be_removed(self, tiny_engine: Engine) -> None:
-        layers, settings = (1, 3), Settings(generic="removed")
-        entry = only_entry(
-            learn(tiny_engine, HISTORY, dataclasses.replace(FAST, generic="removed", layers=layers))
-        )
-        reading = read_items(tiny_engine, HISTORY, layers, settings)
-        carriers = carriers_of(tiny_engine, reading, None, layers, settings)
-        placebo = placebo_of(tiny_engine, reading, carriers, settings)
-        theirs = np.stack([each.direction() for each in placebo.carriers[:2]])
-        np.testing.assert_allclose((entry.directions * theirs).sum(axis=1), 0, atol=1e-5)
+                logits = tiny_f32.forward([*context, *texts[j].response]).logits
+                for tilt, scored in zip(tilts, prompted[j].tilted, strict=True):
+                    log_p = log_softmax(logits[len(context) - 1 : -1] + tilt)
+                    own = log_p[np.arange(len(log_p)), texts[j].response]
+                    np.testing.assert_allclose(scored, own, atol=5e-4)
+                (result,) = tiny_engine.run_many([Pass(context, texts[j].response, final=True)])
+                np.testing.assert_allclose(prompted[j].final, asked_for(result.final), atol=0.01)
 
     @pytest.mark.parametrize(
         "setting",
-        [Setting(), Setting((), 0.5), Setting(((1, 0.5),)), Setting((), 0.0, 0.01)],
+        [Setting(), Setting((), 0.5), Setting(((1, 0.5),)), Setting((), 0.0, 0.3)],
         ids=str,
     )
     def test_what_was_not_chosen_is_not_carried(
@@ -535,90 +471,156 @@ class TestCalibrated:
         assert entry.layers == ((3,) if setting.strengths else (1,))
         assert (entry.tilt is not None) == (setting.tilt > 0)
         assert bool(entry.tilt_bias()) == (setting.tilt > 0)
-        assert (entry.phrases is not None) == (setting.phrases > 0)
+        assert (entry.memory is not None) == (setting.memory > 0)
 
+    @pytest.mark.parametrize("level", ["shared", "causal", "all", "none"])
+    def test_a_profile_has_the_memory_that_was_asked_for(
+        self, tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch, level: Any
+    ) -> None:
+        given: list[Calibrator] = []
 
-class TestPhrases:
-    @pytest.fixture(autouse=True)
-    def given(self, monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
-        """In how many texts a phrase must occur, as calibration is told; it takes what there is."""
-        given = []
-
-        def chosen(*arguments: Any, **_: Any) -> Calibration:
-            given.append(arguments[5])
-            phrases = 0.0 if arguments[5] is None else 0.03
-            return Calibration(Setting((), 0.0, phrases), Gain(0.5, 0.25, 0.75, 4))
+        def chosen(calibrator: Calibrator, **_: Any) -> Calibration:
+            given.append(calibrator)
+            return Calibration(Setting((), 0.0, 0.3 if calibrator.rows else 0.0), GAIN)
 
         monkeypatch.setattr("steerx_edge.learning.calibrate", chosen)
-        return given
+        entry = only_entry(learn(tiny_engine, HISTORY, Settings(memory=level)))
+        assert entry.settings["memory"] == level
+        assert (given[0].rows is None) == (entry.memory is None) == (level == "none")
+        if entry.memory is not None:
+            assert entry.memory.level == level
+            # Each token of the texts, and their ends.
+            assert entry.memory.rows == entry.counts["tokens"] + len(HISTORY)
 
-    @staticmethod
-    def runs_of(tokens: Sequence[int]) -> list[tuple[int, ...]]:
-        """Up to four tokens; the beginning of a text is one."""
-        begun = [START, *tokens]
-        return [
-            tuple(begun[begin : begin + length])
-            for length in (2, 3, 4)
-            for begin in range(len(begun) - length + 1)
+    def test_a_memory_that_is_only_for_prompts_with_texts_is_carried(
+        self, tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        beside = Calibration(Setting((), 0.5), GAIN, Setting((), 0.0, 0.2), GAIN)
+        monkeypatch.setattr("steerx_edge.learning.calibrate", lambda *_, **__: beside)
+        entry = only_entry(learn(tiny_engine, HISTORY, Settings()))
+        assert entry.memory is not None
+        assert entry.memory.strength == 0
+        assert entry.with_history is not None
+        assert entry.with_history.memory == 0.2
+
+
+@pytest.mark.parametrize(
+    ("n_items", "most", "places"),
+    [
+        (10, 1, [9]),
+        (10, 3, [2, 5, 9]),
+        (10, 5, [1, 3, 5, 7, 9]),
+        (4, 4, [0, 1, 2, 3]),
+        (3, 24, [0, 1, 2]),
+    ],
+)
+def test_a_sample_is_spread_over_all_texts_and_holds_the_last(
+    n_items: int, most: int, places: list[int]
+) -> None:
+    assert sampled(n_items, most) == places
+
+
+class TestFurtherTexts:
+    """Two of the four texts are the sample: the second and the last."""
+
+    SETTINGS = Settings(sample=2, layers=(2,))
+
+    @pytest.fixture(autouse=True)
+    def _one_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("steerx_edge.learning._CHUNK", 1)
+        monkeypatch.setattr(
+            "steerx_edge.learning.calibrate",
+            lambda *_, **__: Calibration(Setting(((0, 0.1),), 0.5, 0.3), GAIN),
+        )
+        monkeypatch.setattr("steerx_edge.learning.recalibrate", lambda _, calibration: calibration)
+
+    def test_they_are_read_with_texts_of_the_sample_in_their_context(
+        self, tiny_engine: Engine, tiny_f32: TinyModel
+    ) -> None:
+        further, sample = [HISTORY[0], HISTORY[2]], [HISTORY[1]]
+        read = read_further(tiny_engine, further, sample, self.SETTINGS)
+        for item, found in zip(further, read, strict=True):
+            response = tiny_engine.tokenize(item.response)
+            alone = tiny_engine.prompt(messages_for(item.request))
+            treated, _ = reference_arm(
+                tiny_f32,
+                tiny_engine.prompt(messages_for(item.request, history=sample)),
+                response,
+                (1,),
+            )
+            untreated, _ = reference_arm(tiny_f32, alone, response, (1,))
+            np.testing.assert_allclose(found.effects.nats, treated - untreated, atol=5e-4)
+            logits = tiny_f32.forward([*alone, *response]).logits[len(alone) - 1 : -1]
+            expected = np.exp(log_softmax(logits)).sum(axis=0)
+            np.testing.assert_allclose(found.expected, expected, atol=1e-3)
+            (result,) = tiny_engine.run_many([Pass(alone, response, final=True)])
+            np.testing.assert_allclose(found.final, asked_for(result.final), atol=1e-4)
+
+    def test_they_go_into_words_tilt_and_memory_and_not_into_directions(
+        self, tiny_engine: Engine
+    ) -> None:
+        first: list[Profile] = []
+        whole = only_entry(learn(tiny_engine, HISTORY, self.SETTINGS, usable_profile=first.append))
+        (before,) = (only_entry(profile) for profile in first)
+        alone = only_entry(learn(tiny_engine, [HISTORY[1], HISTORY[3]], self.SETTINGS))
+        assert before.directions.tobytes() == alone.directions.tobytes()
+        assert whole.directions.tobytes() == alone.directions.tobytes()
+        assert (before.counts["items"], whole.counts["items"]) == (2, 4)
+        assert before.words != whole.words
+        assert before.memory is not None
+        assert whole.memory is not None
+        assert before.memory.rows == before.counts["tokens"] + 2
+        assert whole.memory.rows == whole.counts["tokens"] + 4
+        # The counts behind the tilt are those of all texts, whatever the sample was.
+        together = only_entry(learn(tiny_engine, HISTORY, Settings(layers=(2,))))
+        assert whole.tilt is not None
+        assert together.tilt is not None
+        assert whole.tilt.tokens.tolist() == together.tilt.tokens.tolist()
+        np.testing.assert_allclose(whole.tilt.values, together.tilt.values, atol=1e-3)
+
+    def test_the_strength_of_the_memory_is_chosen_anew(
+        self, tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(
+            "steerx_edge.learning.recalibrate",
+            lambda calibrator, calibration: dataclasses.replace(
+                calibration, setting=Setting((), 0.0, calibrator.rows.n_texts / 10)
+            ),
+        )
+        entry = only_entry(learn(tiny_engine, HISTORY, self.SETTINGS))
+        assert entry.memory is not None
+        assert entry.memory.strength == pytest.approx(0.4)
+
+    def test_no_more_are_read_once_the_time_is_over(self, tiny_engine: Engine) -> None:
+        entry = only_entry(learn(tiny_engine, HISTORY, self.SETTINGS, seconds=0))
+        assert entry.counts["items"] == 2
+        assert entry.counts["items_given"] == 4
+
+    def test_those_that_were_read_are_not_read_again(
+        self, tiny_llama: Llama, tmp_path: Path
+    ) -> None:
+        engine = InterruptedEngine(tiny_llama)
+        whole = without_time(learn(engine, HISTORY, self.SETTINGS))
+        n_calls = engine.n_calls
+        engine.n_calls, engine.last_call = 0, n_calls - 1  # in the second of two further texts
+        with pytest.raises(KeyboardInterrupt):
+            learn(engine, HISTORY, self.SETTINGS, resume=tmp_path)
+        (folder,) = tmp_path.iterdir()
+        assert [path.name for path in sorted(folder.glob("further-*"))] == ["further-0.npz"]
+        engine.n_calls, engine.last_call = 0, 10**9
+        resumed = without_time(learn(engine, HISTORY, self.SETTINGS, resume=tmp_path))
+        # Two folds of the sample, and the first further text, each read alone and beside others.
+        assert engine.n_calls == n_calls - 2 * 3
+        assert resumed == whole
+        assert list(tmp_path.iterdir()) == []
+
+    def test_their_step_is_told(self, tiny_engine: Engine) -> None:
+        calls: list[tuple[str, int, int]] = []
+        learn(tiny_engine, HISTORY, self.SETTINGS, progress=lambda *call: calls.append(call))
+        assert [call for call in calls if call[0] == "further texts"] == [
+            ("further texts", 0, 2),
+            ("further texts", 1, 2),
         ]
-
-    @pytest.mark.parametrize(("which", "n_texts"), [("shared", 2), ("all", 1), ("none", None)])
-    def test_a_profile_has_the_phrases_that_were_asked_for(
-        self, tiny_engine: Engine, given: list[int | None], which: Any, n_texts: int | None
-    ) -> None:
-        entry = only_entry(learn(tiny_engine, HISTORY, Settings(phrases=which)))
-        assert given == [n_texts]
-        assert entry.settings["phrases"] == which
-        if n_texts is None:
-            assert entry.phrases is None
-            return
-        assert entry.phrases is not None
-        assert entry.phrases.strength == 0.03
-        held = {
-            tuple(token for token in run if token != NOTHING)
-            for run in entry.phrases.tokens.tolist()
-        }
-        texts = [self.runs_of(tiny_engine.tokenize(item.response)) for item in HISTORY]
-        counts = Counter(run for runs in texts for run in runs)
-        occurs = Counter(run for runs in texts for run in {*runs})
-        kept = {run for run, n in occurs.items() if n >= n_texts}
-        habits = {run[:-1] for run in kept if counts[run] > 1}
-        assert held == {run for run in kept if run[:-1] in habits}
-        assert len(held) > 0
-
-    def test_what_was_written_once_is_not_held_and_what_was_written_twice_is(
-        self, tiny_engine: Engine, tmp_path: Path
-    ) -> None:
-        greeting = "With all good wishes from the garden, your Alice."
-        history = [
-            *HISTORY,
-            HistoryItem(f"So it was. {greeting}"),
-            HistoryItem(f"Never again! {greeting}"),
-        ]
-        learn(tiny_engine, history, Settings()).save(tmp_path / "me.json")
-        phrases = Profile.load(tmp_path / "me.json").entries[0].phrases
-        assert phrases is not None
-        fours = {tuple(run) for run in phrases.tokens.tolist() if NOTHING not in run}
-
-        def held(text: str) -> float:
-            """The share of the text's longest runs that the profile has."""
-            tokens = tiny_engine.tokenize(text)
-            runs = [tuple(tokens[begin : begin + 4]) for begin in range(len(tokens) - 3)]
-            return float(np.mean([run in fours for run in runs]))
-
-        assert held(greeting) > 0.8
-        assert held(HISTORY[0].response) < 0.3
-        assert held(HISTORY[2].response) < 0.3
-
-    def test_texts_that_share_nothing_have_no_phrases(
-        self, tiny_engine: Engine, given: list[int | None]
-    ) -> None:
-        words = ("aaaaaaa", "bbbbbbbb")
-        one, other = ({*self.runs_of(tiny_engine.tokenize(word))} for word in words)
-        assert not one & other
-        entry = only_entry(learn(tiny_engine, [HistoryItem(word) for word in words], Settings()))
-        assert given == [2]
-        assert entry.phrases is None
 
 
 class TestHistory:
@@ -695,7 +697,7 @@ class TestHistory:
         learn(recording_engine, [long, *HISTORY], CONTRAST)
         share = recording_engine.analysis.n_ctx // 8
         assert (
-            list(recording_engine.folds[0][0].response)
+            list(recording_engine.alone[0].response)
             == (recording_engine.tokenize(long.response)[:share])
         )
 
@@ -738,9 +740,9 @@ class TestHistory:
             {"max_weight": -1.0},
             {"max_weight": float("inf")},
             {"max_weight": float("nan")},
-            {"phrases": "some"},
-            {"phrases": None},
-            {"phrases": 2},
+            {"memory": "some"},
+            {"memory": None},
+            {"sample": 1},
             {"fold": 0},
             {"row": "before"},
             {"strength": -1.0},
@@ -889,9 +891,10 @@ class TestCompanions:
         again = dataclasses.replace(HISTORY[0], response=HISTORY[0].response.upper())
         # In one fold, and then in two that are each other's context.
         for given in ([*HISTORY, again], [again, *HISTORY]):
-            recording_engine.folds.clear()
+            recording_engine.alone.clear()
+            recording_engine.beside.clear()
             learn(recording_engine, given, CONTRAST)
-            passes = [job for jobs in recording_engine.folds for job in jobs]
+            passes = [*recording_engine.alone, *recording_engine.beside]
             assert len(passes) == 2 * len(HISTORY)
             for job in passes:
                 text = recording_engine.text(job.response).casefold()
@@ -908,16 +911,6 @@ class TestCompanions:
         for settings in (both, dataclasses.replace(both, calibrate=True, tilt=True)):
             entry = only_entry(learn(tiny_engine, HISTORY, settings))
             assert set(entry.sources) == {"context-contrast"}
-
-    def test_rows_without_any_effect_weigh_alike(self, tiny_engine: Engine) -> None:
-        """As those of texts that are read alone."""
-        alike, weighted = (
-            read_items(tiny_engine, HISTORY, (1,), Settings(selection=selection), alone=True)
-            for selection in ("all", "weighted")
-        )
-        for one, other in zip(weighted.contrasts, alike.contrasts, strict=True):
-            assert not other.effects.nats.any()
-            np.testing.assert_allclose(one.weights, other.weights, rtol=1e-6)
 
 
 class TestLayers:
@@ -994,10 +987,12 @@ class TestWithoutReplies:
         self, engine: SilentEngine, *, calibrate: bool
     ) -> None:
         engine.silent_at = tuple(range(len(HISTORY)))
-        entry = only_entry(learn(engine, HISTORY, Settings(calibrate=calibrate)))
+        settings = Settings(backbones=("stylevector", "context-contrast"), calibrate=calibrate)
+        entry = only_entry(learn(engine, HISTORY, settings))
         assert set(entry.sources) == {"context-contrast"}
         if not calibrate:
-            expected = only_entry(learn(engine, HISTORY, CONTRAST))
+            plain = dataclasses.replace(CONTRAST, described=False)
+            expected = only_entry(learn(engine, HISTORY, plain))
             assert entry.directions.tobytes() == expected.directions.tobytes()
 
     def test_without_any_backbone_there_is_an_error(self, engine: SilentEngine) -> None:
@@ -1025,10 +1020,11 @@ class TestResuming:
     @pytest.mark.parametrize(
         ("settings", "n_whole", "last_call", "n_spared"),
         [
-            pytest.param(CONTRAST, 5, 3, 3, id="within the folds"),
-            pytest.param(CONTRAST, 5, 4, 4, id="in the contrasts"),
-            pytest.param(Settings(), None, 3, 3, id="to be calibrated"),
-            pytest.param(Settings(), None, 7, 4, id="in the calibration"),
+            pytest.param(CONTRAST, 9, 3, 0, id="before a fold is complete"),
+            pytest.param(CONTRAST, 9, 6, 4, id="within the folds"),
+            pytest.param(CONTRAST, 9, 8, 8, id="in the contrasts"),
+            pytest.param(Settings(), None, 7, 6, id="to be calibrated"),
+            pytest.param(Settings(), None, 10, 8, id="in the calibration"),
         ],
     )
     def test_what_was_found_is_not_computed_again(
@@ -1043,7 +1039,7 @@ class TestResuming:
         engine = InterruptedEngine(tiny_llama)
         whole = without_time(learn(engine, HISTORY, settings))
         n_calls = engine.n_calls
-        assert n_whole in (n_calls, None)  # four folds, and the contrasts
+        assert n_whole in (n_calls, None)  # four folds, twice, and the contrasts
         engine.n_calls, engine.last_call = 0, last_call
         with pytest.raises(KeyboardInterrupt):
             learn(engine, HISTORY, settings, resume=tmp_path)
@@ -1070,7 +1066,7 @@ class TestResuming:
         settings: Settings,
     ) -> None:
         engine = InterruptedEngine(tiny_llama)
-        engine.last_call = 3
+        engine.last_call = 6
         with pytest.raises(KeyboardInterrupt):
             learn(engine, HISTORY, FAST, resume=tmp_path)
         engine.n_calls, engine.last_call = 0, 10**9
@@ -1085,14 +1081,7 @@ class TestProgress:
         calls: list[tuple[str, int, int]] = []
         learn(tiny_engine, HISTORY, Settings(), progress=lambda *call: calls.append(call))
         steps = [what for what, _ in itertools.groupby(call[0] for call in calls)]
-        backbones = ["stylevector", "context-contrast"]
-        assert steps == [
-            "effects",
-            "description",
-            *backbones,
-            "calibration",
-            "done",
-        ]
+        assert steps == ["effects", "description", "stylevector", "calibration", "done"]
         for step in steps:
             done = [call[1] for call in calls if call[0] == step]
             (of,) = {call[2] for call in calls if call[0] == step}
@@ -1100,18 +1089,18 @@ class TestProgress:
             assert done[0] >= 0
             assert done[-1] <= of
         assert [call for call in calls if call[0] == "effects"] == [
-            ("effects", done, 4) for done in range(4)
+            ("effects", done, 8) for done in range(8)
         ]
-        # Nothing, and two backbones on two layers; then those around the best, each on four texts
-        # and three plain ones; nothing and two with texts in the prompt; and the guard.
-        assert [call[1:] for call in calls if call[0] == "calibration"][-1] == (92, 92)
+        # Nothing, and a backbone on two layers; then those around the best, each on four texts and
+        # three neutral ones; and what is written.
+        assert [call[1:] for call in calls if call[0] == "calibration"][-1] == (43, 43)
         assert calls[-1] == ("done", 1, 1)
 
     def test_without_calibration_there_is_no_such_step(self, tiny_engine: Engine) -> None:
         calls: list[tuple[str, int, int]] = []
         learn(tiny_engine, HISTORY, CONTRAST, progress=lambda *call: calls.append(call))
         assert calls == [
-            *(("effects", done, 4) for done in range(4)),
+            *(("effects", done, 8) for done in range(8)),
             *((step, 0, 1) for step in ("description", "context-contrast")),
             ("done", 1, 1),
         ]

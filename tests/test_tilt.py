@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from steerx_edge.tilt import TiltCounts
+from steerx_edge.tilt import TILTS, TiltCounts
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +70,17 @@ def test_values_are_of_the_folds_alone_and_of_their_sums(
     by_hand = [math.log((used + 1) / (expected + 1)) for used, expected in ratios]
     by_hand = [value if value > 0 else value / 2 for value in by_hand]
     np.testing.assert_allclose(values, by_hand, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("without", "folds"), [(None, [0, 1, 2]), (0, [1, 2]), (2, [0, 1])])
+def test_what_is_tried_is_every_strength_of_the_other_folds_values(
+    without: int | None, folds: list[int]
+) -> None:
+    given = counts(USED, EXPECTED)
+    tried = given.tried(without)
+    assert tried.dtype == np.float32
+    for tilt, added in zip(TILTS, tried, strict=True):
+        np.testing.assert_allclose(added, tilt * given.values(folds), rtol=1e-6)
 
 
 def test_what_was_counted_is_left_as_it_was() -> None:
