@@ -1,9 +1,14 @@
-"""A profile at work on any `llama_cpp.Llama`: the in-graph control vector, the tilt, the phrases.
+"""A profile at work on any `llama_cpp.Llama`: the in-graph control vector, the tilt, the memory.
 
 Row policy `generated`: the last prompt row and every generated token are steered, the rest of the
 prompt is not. So a prompt's KV cache is the same under every profile and without one, and what is
 generated depends on the prompt alone, not on what was generated before it. The tilt is added to the
-logits that a token is sampled from, and the phrases are mixed in, by either policy.
+logits that a token is sampled from, and what the memory offers is mixed in, by either policy. The
+memory is looked up by the final normed row, which llama.cpp gives out beside the logits as the
+token's embedding; it is asked for where a single token is evaluated.
+
+The row that predicts the first token of an answer, unsteered, tells whether the answer is one that
+the person would write (see `MemoryPart.opening`). If not, all of it goes unsteered.
 """
 
 from __future__ import annotations
@@ -14,24 +19,28 @@ from inspect import signature
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import llama_cpp
+import numpy as np
 from llama_cpp import Llama, LogitsProcessorList
 
 from steerx_edge.control_vector import ControlVector, set_control_vector
-from steerx_edge.errors import ProfileError, SteerxError
+from steerx_edge.errors import ModelError, ProfileError, SteerxError
 from steerx_edge.models import identify
 from steerx_edge.profile import Profile
 
 if TYPE_CHECKING:
     import os
 
-    import numpy as np
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-    from steerx_edge.phrases import PhraseBook
+    from steerx_edge.memory import ActiveMemory
 
 _HANDLE = "_steerx_edge_steering"
 """Where a steered Llama keeps its handle: there is one at most."""
+
+_NO_LOGITS_WITH_ROWS = ("lfm2", "lfm2moe")
+"""Architectures whose graph leaves the output matrix out where embeddings are asked for."""
 
 _OPTIONS = tuple(signature(Llama.generate).parameters)[2:]
 """What `Llama.generate` takes after the tokens, in order."""
@@ -48,10 +57,10 @@ def steer(
 
     Everything that generates through `llama` is steered: completions, chats, streams, grammars,
     tools. A logits processor or a logit bias of the caller's comes after the profile's tilt and
-    phrases. Its prompt cache (`set_cache`) is set aside meanwhile, as saved states do not tell
+    memory. Its prompt cache (`set_cache`) is set aside meanwhile, as saved states do not tell
     under which vector they were made; for the same reason do not mix `save_state` and steering.
-    With a draft model, do not clear in the middle of a stream; phrases are left out there, as the
-    tokens before a row are not told.
+    With a draft model, do not clear in the middle of a stream; the memory is left out there, as
+    several tokens are evaluated at once.
 
     Args:
         llama: the model; not from another thread while it generates.
@@ -65,7 +74,7 @@ def steer(
 
     Raises:
         ProfileError: the profile cannot be read, or was made for another model.
-        ModelError: `llama` is closed.
+        ModelError: `llama` is closed, or its architecture gives no rows that a memory needs.
         SteerxError: `llama` is steered already.
     """
     if _HANDLE in vars(llama):
@@ -91,18 +100,23 @@ class Steering:
         self._first_steered: int | None = None  # first KV cell that was made under the vector
         self._generation: object = None  # the one that is running
         self._prompt_pending = False
+        self._has_row = False  # the last evaluation gave the row that the memory needs
+        self._leaves_alone = False  # the answer that is being generated
+        self._is_recurrent = llama_cpp.llama_model_is_recurrent(
+            llama.model
+        ) or llama_cpp.llama_model_is_hybrid(llama.model)
         self._generate, self._eval = llama.generate, llama.eval
         self._cache = llama.cache
         # Checks the profile and the strength, before anything is changed.
         self._check_vocabulary()
+        self._check_memory()
         self._tokens = None if self._entry.tilt is None else self._entry.tilt.tokens
-        self._control, self._bias, self._phrases = self._added_at(strength)
+        self._control, self._bias, self._memory = self._added_at(strength)
         self._strength = strength
         self._replaced = {name: vars(llama).get(name) for name in ("generate", "eval")}
         llama.cache = None
         llama.generate = self._steered_generate  # type: ignore[method-assign]
-        if self._entry.rows == "generated":
-            llama.eval = self._steered_eval  # type: ignore[method-assign]
+        llama.eval = self._steered_eval  # type: ignore[method-assign]
         setattr(llama, _HANDLE, self)
         self._start()
 
@@ -115,7 +129,7 @@ class Steering:
     def strength(self, strength: float) -> None:
         if vars(self._llama).get(_HANDLE) is not self:
             raise SteerxError("This steering was cleared. Call steer() again.")
-        self._control, self._bias, self._phrases = self._added_at(strength)
+        self._control, self._bias, self._memory = self._added_at(strength)
         self._strength = strength
         self._switch(on=False)
         self._start()
@@ -126,7 +140,7 @@ class Steering:
         if vars(llama).get(_HANDLE) is not self:
             return
         delattr(llama, _HANDLE)
-        self._bias = self._phrases = None  # a stream that was left half-way may go on
+        self._bias = self._memory = None  # a stream that was left half-way may go on
         for name, method in self._replaced.items():
             vars(llama).pop(name, None)
             if method is not None:
@@ -138,7 +152,7 @@ class Steering:
 
     def _added_at(
         self, strength: float
-    ) -> tuple[ControlVector | None, NDArray[np.float32] | None, PhraseBook | None]:
+    ) -> tuple[ControlVector | None, NDArray[np.float32] | None, ActiveMemory | None]:
         """What is added to the residual stream, and to the logits of `_tokens`, and mixed in then.
 
         None is nothing.
@@ -148,14 +162,14 @@ class Steering:
         return (
             ControlVector(entry.layers, vectors) if vectors.any() else None,
             None if entry.tilt is None else entry.tilt.bias(strength),
-            None if entry.phrases is None else entry.phrases.book(strength),
+            None if entry.memory is None else entry.memory.active(strength),
         )
 
     def _check_vocabulary(self) -> None:
-        tilt, phrases, n_vocab = self._entry.tilt, self._entry.phrases, self._llama.n_vocab()
+        tilt, memory, n_vocab = self._entry.tilt, self._entry.memory, self._llama.n_vocab()
         highest = {
             "tilt": -1 if tilt is None else tilt.tokens[-1],
-            "phrases": -1 if phrases is None else phrases.tokens.max(),
+            "memory": -1 if memory is None or memory.memory is None else memory.memory.tokens.max(),
         }
         for what, token in highest.items():
             if token >= n_vocab:
@@ -164,6 +178,17 @@ class Steering:
                     "the profile is damaged. Learn again with this model."
                 )
 
+    def _check_memory(self) -> None:
+        memory = self._entry.memory
+        if memory is None or memory.memory is None:
+            return
+        if self._entry.model.architecture in _NO_LOGITS_WITH_ROWS:
+            raise ModelError(
+                f"The architecture '{self._entry.model.architecture}' gives no logits beside its "
+                "rows in this llama.cpp, so a memory cannot be used with it. Learn with "
+                "--memory none, or set the memory's strength to 0 in the profile."
+            )
+
     def _change_logits(
         self, n_prompt: int, ids: NDArray[np.intc], logits: NDArray[np.single]
     ) -> NDArray[np.single]:
@@ -171,17 +196,20 @@ class Steering:
 
         It may change what it is given.
         """
+        if self._leaves_alone:
+            return logits
         if self._bias is not None:
             logits[self._tokens] += self._bias
-        if self._phrases is not None and self._llama.draft_model is None:
-            self._phrases.shift(ids[n_prompt:].tolist(), logits)
+        # With a draft model few tokens have a row, so all go without.
+        if self._memory is not None and self._has_row and self._llama.draft_model is None:
+            self._memory.shift(self._row(), ids[n_prompt:].tolist(), logits)
         return logits
 
     def _start(self) -> None:
         """Where all rows are steered, the vector stays on, and no older cell may be re-used."""
         if self._entry.rows == "all":
             self._forget_cells(0)
-            self._switch(on=True)
+            self._switch(on=self._generation is None or not self._leaves_alone)
 
     def __enter__(self) -> Self:
         return self
@@ -199,43 +227,103 @@ class Steering:
     ) -> Generator[int, Sequence[int] | None, None]:
         """`Llama.generate`: a new prompt comes in."""
         options = {**dict(zip(_OPTIONS, args, strict=False)), **kwargs}
-        if self._tokens is not None or self._entry.phrases is not None:
+        if self._tokens is not None or self._entry.memory is not None:
             before = 0 if options.get("reset", True) else self._llama.n_tokens
             change = partial(self._change_logits, before + len(tokens))
             processors = options.get("logits_processor") or ()
             options["logits_processor"] = LogitsProcessorList([change, *processors])
         self._generation = None  # one that was left half-way has no say any more
         if options.get("reset", True):
-            self._forget_cells(self._first_steered)
-        if self._control is not None:
-            # The logits left from an unsteered pass over this very prompt must not be sampled.
+            by_all = self._entry.rows == "all" and self._is_gated  # which begins unsteered
+            self._forget_cells(0 if by_all else self._first_steered)
+        if self._acts:
+            # The logits left from an unsteered pass over this very prompt must not be sampled, and
+            # with them there is no row.
             self._llama._requires_eval = True
         self._generation = this = object()
-        self._prompt_pending = True
+        self._prompt_pending, self._leaves_alone = True, False
         try:
             yield from self._generate(tokens, **options)
         finally:
             if self._generation is this:
                 self._generation = None
-                if self._entry.rows == "generated":
-                    self._switch(on=False)
+                is_cleared = vars(self._llama).get(_HANDLE) is not self
+                self._switch(on=self._entry.rows == "all" and not is_cleared)
 
     def _steered_eval(self, tokens: Sequence[int]) -> None:
-        """`Llama.eval`: the rows of a prompt but its last go unsteered, all others steered."""
+        """`Llama.eval`: the rows of a prompt but its last go unsteered, all others steered.
+
+        The last one is evaluated alone: first unsteered, if it tells whether to steer at all.
+        """
         prompt_pending, self._prompt_pending = self._prompt_pending, False
-        if self._control is None or self._generation is None:
+        self._has_row = False
+        if self._generation is None or self._leaves_alone or not self._acts:
             self._eval(tokens)
             return
-        tokens = list(tokens)
+        prompt = tokens = list(tokens)
+        everywhere = self._entry.rows == "all"
         if prompt_pending and len(tokens) > 1:
-            self._switch(on=False)
+            self._switch(on=everywhere and not self._is_gated)
             self._eval(tokens[:-1])
             tokens = tokens[-1:]
+        if prompt_pending and self._is_gated:
+            self._switch(on=False)
+            self._eval_with_row(tokens)
+            self._leaves_alone = not self._fits()
+            if self._is_recurrent:
+                return  # its state cannot be rolled back: steered from the next token on
+            if self._leaves_alone:  # to the letter, as if it had never been steered
+                self._llama.n_tokens -= len(prompt)
+                self._eval(prompt)
+                return
+            if self._control is None:
+                return
+            self._llama.n_tokens -= len(prompt) if everywhere else 1
+            if everywhere and len(prompt) > 1:
+                self._switch(on=True)
+                self._eval(prompt[:-1])
         self._switch(on=True)
         begin = self._llama.n_tokens
-        if self._first_steered is None or begin < self._first_steered:
+        if self._control is not None and (
+            self._first_steered is None or begin < self._first_steered
+        ):
             self._first_steered = begin
-        self._eval(tokens)
+        if self._memory is None or len(tokens) > 1:
+            self._eval(tokens)
+        else:
+            self._eval_with_row(tokens)
+
+    @property
+    def _acts(self) -> bool:
+        """Whether the strength lets anything act that depends on how a prompt is evaluated."""
+        biased = self._is_gated and self._bias is not None and bool(self._bias.any())
+        return self._control is not None or self._memory is not None or biased
+
+    @property
+    def _is_gated(self) -> bool:
+        """Whether the opening of an answer tells if it is steered."""
+        part = self._entry.memory
+        return part is not None and part.memory is not None and part.opening > -1
+
+    def _fits(self) -> bool:
+        part = self._entry.memory
+        return part is None or part.fits(self._row())
+
+    def _eval_with_row(self, tokens: Sequence[int]) -> None:
+        """Evaluate one token so that llama.cpp gives its final normed row beside the logits."""
+        llama_cpp.llama_set_embeddings(self._llama.ctx, True)
+        try:
+            self._eval(tokens)
+        finally:
+            usual = bool(self._llama.context_params.embeddings)
+            llama_cpp.llama_set_embeddings(self._llama.ctx, usual)
+        self._has_row = True
+
+    def _row(self) -> NDArray[np.float32]:
+        """(n_embd,) of the token that was evaluated last, until the next one is."""
+        pointer = llama_cpp.llama_get_embeddings_ith(self._llama.ctx, -1)
+        row: NDArray[np.float32] = np.ctypeslib.as_array(pointer, (self._entry.model.n_embd,))
+        return row
 
     def _forget_cells(self, first: int | None) -> None:
         """Let llama-cpp-python re-use no KV cell from `first` on for another prompt."""

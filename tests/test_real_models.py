@@ -6,6 +6,7 @@ of others, separated as in PATH.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -13,13 +14,23 @@ from typing import Any
 import llama_cpp
 import numpy as np
 import pytest
-from llama_cpp import Llama
+from llama_cpp import Llama, LogitsProcessorList
+from numpy.typing import NDArray
 
 from models.operations import log_softmax
 from steerx_edge.analysis import Pass, PassResult
 from steerx_edge.engine import Engine
+from steerx_edge.evaluation.evaluator import steered
 from steerx_edge.interventions import Add, Intervention, Rotate, SetComponent
+from steerx_edge.models import identify
+from steerx_edge.profile import Description, Entry, MemoryPart, Profile, Tilt
+from steerx_edge.prompts import messages_for
+from steerx_edge.steering import steer
+from tests.memory_reference import memory_of
 from tests.steered_reference import unit
+
+ROUNDING = 0.15
+"""Nats of a token: each row is rounded beside other rows. See docs/evaluation.md on rounding."""
 
 OTHERS = [path for path in os.environ.get("STEERX_EDGE_TEST_MODELS", "").split(os.pathsep) if path]
 
@@ -105,3 +116,72 @@ def test_rotation_keeps_lengths(real: Real) -> None:
     lengths, lengths_before = (np.linalg.norm(each, axis=-1) for each in (rows, before))
     np.testing.assert_allclose(lengths, lengths_before, rtol=1e-5)
     assert np.abs(rows - before).max() > 0.01 * np.abs(before).max()
+
+
+def profile_of(real: Real, part: MemoryPart) -> Profile:
+    entry = Entry(
+        model=identify(real.engine.llama),
+        description=Description("You write as it comes.", "user"),
+        words=(),
+        layers=(real.middle,),
+        directions=real.direction,
+        norms=np.linalg.norm(real.plain.captured[real.middle], axis=1).mean(keepdims=True),
+        sources=("stylevector",),
+        strengths=np.full(1, 0.1, np.float32),
+        tilt=Tilt(np.arange(300, 400), np.linspace(-2, 2, 100), 1.0),
+        memory=part,
+        gain=None,
+        with_history=None,
+        rows="generated",
+        counts={},
+        settings={},
+        versions={},
+        created="2025-01-31T09:30:00Z",
+    )
+    return Profile((entry,))
+
+
+MESSAGES = messages_for("Name two capitals.")
+
+
+def test_a_chat_has_the_probabilities_of_a_pass_with_a_memory(real: Real) -> None:
+    engine, text = real.engine, real.response
+    context = engine.prompt(MESSAGES)
+    memory = memory_of(engine.llama, [(context, text), (context[:5], text[::-1])])
+    part = MemoryPart.of(memory, strength=0.5, level="all", opening=0.8)
+    profile = profile_of(real, part)
+    given: list[float] = []
+
+    def force(_: NDArray[np.intc], scores: NDArray[np.single]) -> NDArray[np.single]:
+        token = text[len(given)]
+        given.append(log_softmax(scores.astype(float))[token])
+        scores[token] = 1e9
+        return scores
+
+    with steer(engine.llama, profile):
+        engine.llama.create_chat_completion(
+            MESSAGES, max_tokens=len(text), logits_processor=LogitsProcessorList([force])
+        )
+    job = Pass(context, text, **steered(profile.entries[0]))
+    scored = engine.run(job).scored
+    plain = engine.run(Pass(context, text)).scored
+    np.testing.assert_allclose(given, scored, rtol=0, atol=ROUNDING)
+    assert scored.mean() > plain.mean() + 1
+
+
+def test_a_chat_unlike_the_persons_is_left_alone(real: Real) -> None:
+    llama = real.engine.llama
+    context = real.engine.prompt(MESSAGES)
+    memory = memory_of(llama, [(context, real.response)])
+    other = dataclasses.replace(memory, openings=-memory.openings)
+    answers = []
+    for openings in (None, other, memory):
+        llama.reset()
+        if openings is None:
+            answers.append(llama.create_chat_completion(MESSAGES, temperature=0, max_tokens=8))
+            continue
+        part = MemoryPart.of(openings, strength=0.5, level="all", opening=0.8)
+        with steer(llama, profile_of(real, part)):
+            answers.append(llama.create_chat_completion(MESSAGES, temperature=0, max_tokens=8))
+    plain, alone, steered_one = (each["choices"][0]["message"]["content"] for each in answers)
+    assert alone == plain != steered_one

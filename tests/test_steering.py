@@ -18,14 +18,17 @@ import numpy.typing as npt
 import pytest
 from llama_cpp import Llama, LlamaGrammar, LlamaRAMCache, LogitsProcessorList
 
-from models import TinyModel, make_tiny_llama
+from models import TinyModel, make_tiny, make_tiny_llama
 from models.operations import log_softmax
-from steerx_edge.errors import ProfileError, SteerxError
+from steerx_edge.analysis import Pass
+from steerx_edge.engine import Engine
+from steerx_edge.errors import ModelError, ProfileError, SteerxError
+from steerx_edge.evaluation.evaluator import steered
+from steerx_edge.memory import Memory
 from steerx_edge.models import identify
-from steerx_edge.phrases import weigh_grams
-from steerx_edge.profile import Description, Entry, Gain, Phrases, Profile, Tilt, WithHistory
+from steerx_edge.profile import Description, Entry, Gain, MemoryPart, Profile, Tilt, WithHistory
 from steerx_edge.steering import steer
-from tests.phrases_reference import with_phrases
+from tests.memory_reference import Text, memory_of, mixture, normed
 
 Rows = Literal["generated", "all"]
 Open = Callable[..., Llama]
@@ -45,7 +48,7 @@ def a_profile(
     layers: tuple[int, ...] = (1, 3),
     norm: float = NORM,
     tilt: Tilt | None = None,
-    phrases: Phrases | None = None,
+    memory: MemoryPart | None = None,
     seed: int = 0,
 ) -> Profile:
     """A profile for this model whose directions point anywhere."""
@@ -62,9 +65,8 @@ def a_profile(
         sources=("context-contrast",) * len(layers),
         strengths=np.full(len(layers), strength, np.float32),
         tilt=tilt,
-        phrases=phrases,
+        memory=memory,
         gain=None,
-        personal=None,
         with_history=None,
         rows=rows,
         counts={},
@@ -259,6 +261,7 @@ def test_a_real_model_keeps_the_identities(smollm2_path: Path) -> None:
         messages = [{"role": "user", "content": "Write one sentence about the sea."}]
 
         def answer() -> str:
+            llama.reset()  # a last row that is evaluated apart from its prompt is rounded otherwise
             reply = llama.create_chat_completion(messages, temperature=0.0, max_tokens=6)
             return reply["choices"][0]["message"]["content"]
 
@@ -847,37 +850,39 @@ def test_a_tilt_that_names_a_token_the_model_does_not_have_is_refused(
         assert greedy(llama, prompt, 2) == 2 * [n_vocab - 1]
 
 
-# ---------------------------------------------------------------- the phrases
+# ---------------------------------------------------------------- the memory
 
-TAUGHT = (  # texts of the user's, as tokens
+TAUGHT = (  # texts of the person's, as tokens
     [WORD, 310, 311, WORD, 310, 312],
     [WORD, 310, 311, 320],
     [310, 311, 320, WORD],
 )
 
 
-def knowing(llama: Llama, strength: float = 0.0, **how: Any) -> Profile:
-    """A profile with phrases; without directions that do anything, unless they get a strength."""
-    phrases = Phrases(*weigh_grams(TAUGHT, min_texts=1), how.pop("weight", 0.5))
-    return a_profile(llama, strength=strength, **{"phrases": phrases, **how})
+def taught(llama: Llama, texts: Sequence[Text], weight: float, opening: float = -1) -> MemoryPart:
+    return MemoryPart.of(memory_of(llama, texts), strength=weight, level="all", opening=opening)
 
 
-def insisting(llama: Llama, run: Sequence[int] = TAUGHT[1], **how: Any) -> Profile:
-    """A profile that goes on with a run of tokens, once it has begun with it."""
-    return a_profile(
-        llama, strength=0.0, phrases=Phrases(*weigh_grams([run, run], min_texts=1), 1e6), **how
-    )
+def knowing(llama: Llama, strength: float = 0.0, weight: float = 0.5, **how: Any) -> Profile:
+    """A profile with a memory; without directions that do anything, unless they get a strength."""
+    prompt = llama.tokenize(TEXT.encode())
+    memory = taught(llama, [(prompt, text) for text in TAUGHT], weight)
+    return a_profile(llama, strength=strength, **{"memory": memory, **how})
 
 
-def probabilities(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    return np.exp(log_softmax(logits.astype(np.float64)))
+def insisting(
+    llama: Llama, run: Sequence[int] = TAUGHT[1], context: Sequence[int] | None = None, **how: Any
+) -> Profile:
+    """A profile that answers with a run of tokens."""
+    context = llama.tokenize(TEXT.encode()) if context is None else context
+    return knowing(llama, memory=taught(llama, [(context, run)], 1e6), **how)
 
 
 @pytest.mark.parametrize("rows", ["generated", "all"])
-@pytest.mark.parametrize("strength", [1.0, 0.3, 20.0])
-@pytest.mark.parametrize("vectors", [0.0, 0.3])
+@pytest.mark.parametrize("strength", [1.0, 0.3])
+@pytest.mark.parametrize("vectors", [0.0, 0.1])
 @pytest.mark.parametrize("with_tilt", [False, True], ids=["no tilt", "tilt"])
-def test_phrases_are_mixed_into_the_prediction_of_every_generated_token(
+def test_the_memory_is_mixed_into_the_prediction_of_every_generated_token(
     llama: Llama,
     tiny_f32: TinyModel,
     prompt: list[int],
@@ -894,106 +899,127 @@ def test_phrases_are_mixed_into_the_prediction_of_every_generated_token(
     given = np.stack(recorder.given[:N])
     assert generated == given.argmax(axis=1).tolist()
 
+    (entry,) = profile.entries
     tokens = [*prompt, *generated[:-1]]
     first = len(prompt) - 1 if rows == "generated" else 0
-    expected = reference_logits(tiny_f32, tokens, profile, from_row(first, strength, len(tokens)))
-    expected = expected[len(prompt) - 1 :] + dense(llama, profile.entries[0].tilt_bias(strength))
-    for row, logits in enumerate(expected):
-        p = np.exp(log_softmax(logits))
-        wanted = with_phrases(p, generated[:row], TAUGHT, 0.5 * strength)
-        np.testing.assert_allclose(np.log(probabilities(given[row])), np.log(wanted), atol=2e-4)
-    # The beginning of the answer is known, and in the first row makes the most of a difference.
-    plain = np.exp(log_softmax(expected[0]))
-    assert probabilities(given[0])[WORD] > 3 * plain[WORD]
+    strengths = from_row(first, strength, len(tokens))
+    steering = {
+        layer: strengths[:, np.newaxis] * vector.astype(np.float64)
+        for layer, vector in zip(entry.layers, entry.vectors(), strict=True)
+    }
+    trace = tiny_f32.forward(tokens, steering)
+    final = normed(tiny_f32, trace.residual[-1])[len(prompt) - 1 :]
+    plain = log_softmax(trace.logits[len(prompt) - 1 :] + dense(llama, entry.tilt_bias(strength)))
+    assert entry.memory is not None
+    memory = entry.memory.memory
+    assert memory is not None
+    for row, log_p in enumerate(plain):
+        wanted = mixture(memory, 0.5 * strength, final[row], generated[:row], np.exp(log_p))
+        got = log_softmax(given[row].astype(np.float64))
+        np.testing.assert_allclose(got, np.log(wanted), rtol=0, atol=2e-4)
+    # The beginning of the answer is known.
+    assert log_softmax(given[0].astype(np.float64))[WORD] > plain[0, WORD] + 1
 
 
-def test_what_was_written_is_looked_back_at(
-    llama: Llama, prompt: list[int], unsteered: list[int]
-) -> None:
-    assert WORD not in unsteered
-    with steer(llama, insisting(llama)):
-        assert greedy(llama, prompt, 4) == list(TAUGHT[1])
-    assert greedy(llama, prompt) == unsteered
-
-
-def test_three_tokens_are_looked_back_at(llama: Llama, prompt: list[int]) -> None:
-    """After the longest context one thing is said, and after the shorter ones another."""
-    runs = [[-2, -2, 312, 320], [-2, 311, 312, 321], [310, 311, 312, 322]]
-    begin = [[-2, -2, -1, 310], [-2, -1, 310, 311], [-1, 310, 311, 312]]
-    tokens = sorted(runs + begin)
-    profile = a_profile(llama, strength=0.0, phrases=Phrases(tokens, [1] * 6, 1e3))
-    with steer(llama, profile):
-        assert greedy(llama, prompt, 4) == [310, 311, 312, 322]
-
-
-def test_the_prompts_own_tokens_are_not_looked_back_at(
-    llama: Llama, prompt: list[int], unsteered: list[int]
-) -> None:
-    last = prompt[-3:]
-    runs = [[-2, -2, last[2], WORD], [-2, *last[1:], WORD], [*last, WORD]]
-    profile = a_profile(llama, strength=0.0, phrases=Phrases(runs, [1] * 3, 1e6))
-    with steer(llama, profile):
-        assert greedy(llama, prompt) == unsteered
-        # Nor are those of a prompt that goes on from what is there, or was there before.
-        assert greedy(llama, prompt) == unsteered
-        greedy(llama, prompt[:-2], 1)
-        assert greedy(llama, prompt[-2:], 1, reset=False) != [WORD]
-        # As an answer they count.
-        with closing(llama.generate(prompt, temp=0.0, logits_processor=[force(last[2], 1)])) as own:
-            assert [next(own), next(own)] == [last[2], WORD]
-
-
-def force(token: int, n: int = N) -> Callable[..., npt.NDArray[np.float32]]:
-    """A logits processor of the caller's, for so many tokens."""
-    left = [n]
+def forcing_tokens(
+    tokens: Sequence[int], given: list[npt.NDArray[np.float64]]
+) -> Callable[..., npt.NDArray[np.float32]]:
+    """A logits processor of the caller's: notes the log-probabilities, and says the tokens."""
 
     def processor(_ids: object, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        if left[0]:
-            left[0] -= 1
-            scores[token] = 1e9
+        given.append(log_softmax(scores.astype(np.float64)))
+        scores[tokens[len(given) - 1]] = 1e9
         return scores
 
     return processor
 
 
+@pytest.mark.parametrize("opening", [-1.0, 0.9], ids=["no gate", "an open gate"])
+@pytest.mark.parametrize("rows", ["generated", "all"])
+def test_a_chat_is_generated_with_the_probabilities_that_passes_score(
+    tiny_chat_llama: Llama, rows: Rows, opening: float
+) -> None:
+    llama = tiny_chat_llama
+    engine = Engine(llama)
+    six = [WORD, 310, 311, 313, 314, 315]
+    text = [*six, 320, *six, 320, 321, *six[:3], 322]
+    # The request holds the text too, which must not count as written.
+    messages = [{"role": "user", "content": TEXT + llama.detokenize(text).decode()}]
+    context = engine.prompt(messages)
+    memory = taught(llama, [(context, text), (context[:9], TAUGHT[0])], 0.6, opening)
+    tilt = tilted(llama).entries[0].tilt
+    profile = a_profile(llama, strength=0.05, tilt=tilt, memory=memory, rows=rows)
+    given: list[npt.NDArray[np.float64]] = []
+    with steer(llama, profile):
+        llama.create_chat_completion(
+            messages,
+            max_tokens=len(text),
+            logits_processor=LogitsProcessorList([forcing_tokens(text, given)]),
+        )
+    generated = [log_p[token] for log_p, token in zip(given, text, strict=True)]
+    steering = steered(profile.entries[0])
+    assert list(steering) == ["interventions", "logit_bias", "memory"]
+    scored = engine.run(Pass(context, text, **steering)).scored
+    np.testing.assert_allclose(generated, scored, rtol=0, atol=EXACT)
+    del steering["memory"]
+    assert np.abs(scored - engine.run(Pass(context, text, **steering)).scored).max() > 1
+
+
+def test_what_was_written_is_not_written_again(llama: Llama, prompt: list[int]) -> None:
+    """Though the memory knows nothing else."""
+    run = [WORD, 310, 311]
+    with steer(llama, insisting(llama, 3 * run)):
+        said = greedy(llama, prompt)
+    assert said[:3] == run
+    assert said[3:6] != run
+
+
 def test_an_answer_begins_anew_with_every_prompt(llama: Llama, prompt: list[int]) -> None:
     """However much of it is in the cache already."""
-    begin = [[-2, -2, -1, WORD]]
-    with steer(llama, a_profile(llama, strength=0.0, phrases=Phrases(begin, [1], 1e6))):
-        for asked in (prompt, prompt, prompt[:-3], [*prompt, 300], prompt[:1]):
-            said = greedy(llama, asked)
-            assert said[0] == WORD
-            assert WORD not in said[1:]
+    with steer(llama, insisting(llama)):
+        for _ in range(3):
+            assert greedy(llama, prompt, 4) == TAUGHT[1]
         llama.reset()
         llama.eval(prompt[:-2])
-        assert greedy(llama, prompt[-2:], reset=False)[0] == WORD
+        assert greedy(llama, prompt[-2:], 4, reset=False) == TAUGHT[1]
+
+
+def assert_untouched(llama: Llama, fresh: Llama, prompt: Sequence[int]) -> None:
+    """To the last bit, against a model that was never steered."""
+    for each in (llama, fresh):
+        each.reset()
+    tokens, logits = greedy_with_logits(llama, prompt)
+    expected, expected_logits = greedy_with_logits(fresh, prompt)
+    assert tokens == expected
+    np.testing.assert_array_equal(logits, expected_logits)
 
 
 @pytest.mark.parametrize("rows", ["generated", "all"])
-@pytest.mark.parametrize("strength", [0.0, -0.0, -1.0, -1e5])
-def test_phrases_at_strength_zero_and_below_change_nothing(
-    llama: Llama, prompt: list[int], unsteered: list[int], strength: float, rows: Rows
+@pytest.mark.parametrize("strength", [0.0, -1.0])
+def test_a_memory_at_strength_zero_and_below_changes_nothing(
+    llama: Llama, open_with: Open, prompt: list[int], strength: float, rows: Rows
 ) -> None:
+    fresh = open_with()
     with steer(llama, insisting(llama, rows=rows), strength) as steering:
-        assert greedy(llama, prompt) == unsteered
+        assert_untouched(llama, fresh, prompt)
         recorder = Recorder(llama)
         greedy(llama, prompt, logits_processor=[recorder])
         np.testing.assert_array_equal(recorder.given, recorder.said)
         steering.strength = 1.0
-        assert greedy(llama, prompt, 4) == list(TAUGHT[1])
+        assert greedy(llama, prompt, 4) == TAUGHT[1]
         steering.strength = strength
-        assert greedy(llama, prompt) == unsteered
+        assert_untouched(llama, fresh, prompt)
 
 
-def test_phrases_of_strength_zero_change_nothing(
-    llama: Llama, prompt: list[int], unsteered: list[int]
+def test_a_memory_of_strength_zero_changes_nothing(
+    llama: Llama, open_with: Open, prompt: list[int]
 ) -> None:
     with steer(llama, knowing(llama, weight=0.0)) as steering:
-        for steering.strength in (1.0, 5.0, 1e40, -1.0):
-            assert greedy(llama, prompt) == unsteered
+        for steering.strength in (1.0, 1e40, -1.0):
+            assert_untouched(llama, open_with(), prompt)
 
 
-def test_steering_away_is_without_phrases(llama: Llama, prompt: list[int]) -> None:
+def test_steering_away_is_without_the_memory(llama: Llama, prompt: list[int]) -> None:
     said = []
     for profile in (knowing(llama, 1.0, weight=1e6), a_profile(llama)):
         with steer(llama, profile, -1.0):
@@ -1002,13 +1028,13 @@ def test_steering_away_is_without_phrases(llama: Llama, prompt: list[int]) -> No
 
 
 @pytest.mark.parametrize("after", [0.0, -1.0, None])  # None clears
-def test_a_change_of_the_phrases_counts_from_the_next_token_on(
+def test_a_change_of_the_memory_counts_from_the_next_token_on(
     llama: Llama, prompt: list[int], after: float | None
 ) -> None:
     steering = steer(llama, insisting(llama))
     with closing(llama.generate(prompt, temp=0.0)) as stream:
         begun = [next(stream), next(stream)]
-        assert begun == list(TAUGHT[1][:2])
+        assert begun == TAUGHT[1][:2]
         if after is None:
             steering.clear()
         else:
@@ -1019,55 +1045,74 @@ def test_a_change_of_the_phrases_counts_from_the_next_token_on(
     assert rest == greedy(llama, [*prompt, *begun], 4)
 
 
-def test_phrases_that_are_switched_on_look_back_at_what_was_written(
+def test_a_memory_that_is_switched_on_looks_back_at_what_was_written(
     llama: Llama, prompt: list[int]
 ) -> None:
-    with steer(llama, insisting(llama), 0.0) as steering:
-        first = force(TAUGHT[1][0], 1)
-        with closing(llama.generate(prompt, temp=0.0, logits_processor=[first])) as stream:
-            assert next(stream) == TAUGHT[1][0]
-            steering.strength = 1.0
-            assert list(islice(stream, 3)) == list(TAUGHT[1][1:])
+    run = [WORD, 310, 311, WORD, 310, 311, 320]
+    given: list[npt.NDArray[np.float64]] = []
+    processor = forcing_tokens(run[:-2], given)
+    with (
+        steer(llama, insisting(llama, run), 0.0) as steering,
+        closing(llama.generate(prompt, temp=0.0, logits_processor=[processor])) as stream,
+    ):
+        assert list(islice(stream, 4)) == run[:4]
+        steering.strength = 1.0
+        assert next(stream) == run[4]
+    assert given[4][run[4]] > np.log(0.8)
 
 
-def test_nothing_of_the_phrases_is_left_after_clear(
-    llama: Llama, prompt: list[int], unsteered: list[int]
+def test_nothing_of_the_memory_is_left_after_clear(
+    llama: Llama, open_with: Open, prompt: list[int], unsteered: list[int]
 ) -> None:
     names = set(vars(llama))
     steering = steer(llama, insisting(llama))
     assert greedy(llama, prompt) != unsteered
     steering.clear()
     assert set(vars(llama)) - {"_sampler", "_mirostat_mu"} == names - {"_sampler", "_mirostat_mu"}
+    assert_untouched(llama, open_with(), prompt)
     recorder = Recorder(llama)
-    assert greedy(llama, prompt, logits_processor=[recorder]) == unsteered
+    greedy(llama, prompt, logits_processor=[recorder])
     np.testing.assert_array_equal(recorder.given, recorder.said)
 
 
-def test_phrases_alone_have_nothing_computed_again(
-    llama: Llama, prompt: list[int], unsteered: list[int], monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def positions(llama: Llama, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """First position and number of tokens of each batch that is evaluated."""
+    evaluated: list[tuple[int, int]] = []
+    decode = llama._ctx.decode
+
+    def recorded(batch: Any) -> None:
+        evaluated.append((batch.batch.pos[0], batch.batch.n_tokens))
+        decode(batch)
+
+    monkeypatch.setattr(llama._ctx, "decode", recorded)
+    return evaluated
+
+
+def test_a_prompts_last_row_alone_is_evaluated_for_the_memory(
+    llama: Llama, prompt: list[int], positions: list[tuple[int, int]]
 ) -> None:
     llama.eval(prompt)
-    monkeypatch.setattr(llama._ctx, "decode", lambda _batch: pytest.fail("something is evaluated"))
+    last = len(prompt) - 1
     with steer(llama, insisting(llama)):
-        assert greedy(llama, prompt, 1) == [TAUGHT[1][0]]
-    assert greedy(llama, prompt, 1) == unsteered[:1]
+        assert greedy(llama, prompt, 2) == TAUGHT[1][:2]
+    assert positions == [(0, last + 1), (last, 1), (last + 1, 1)]
 
 
-@pytest.mark.parametrize("collect", [list, tuple, LogitsProcessorList])
-def test_the_callers_logits_processors_come_after_the_phrases(
-    llama: Llama, prompt: list[int], collect: Callable[[Any], Any]
+def test_the_callers_logits_processors_come_after_the_memory(
+    llama: Llama, prompt: list[int]
 ) -> None:
     alone, after = Recorder(llama), Recorder(llama)
-    own = collect([add_5, twice, after])
+    own = [add_5, twice, after]
     with steer(llama, knowing(llama)):
         greedy(llama, prompt, 1, logits_processor=[alone])
         greedy(llama, prompt, 1, logits_processor=own)
     fives = dense(llama, {7: 5.0})
     np.testing.assert_array_equal(after.given[0], 2 * (alone.given[0] + fives))
-    assert list(own) == [add_5, twice, after]
+    assert own == [add_5, twice, after]
 
 
-def test_a_logit_bias_has_the_last_word_over_phrases(llama: Llama, prompt: list[int]) -> None:
+def test_a_logit_bias_has_the_last_word_over_the_memory(llama: Llama, prompt: list[int]) -> None:
     def say(**options: Any) -> str:
         answer = llama.create_completion(prompt, max_tokens=1, temperature=0.0, **options)
         return answer["choices"][0]["text"]
@@ -1079,57 +1124,187 @@ def test_a_logit_bias_has_the_last_word_over_phrases(llama: Llama, prompt: list[
         assert say(logit_bias={WORD + 1: 1e6}) == another
 
 
-def test_completions_streams_and_chats_know_phrases(tiny_chat_llama: Llama) -> None:
+def test_completions_streams_and_chats_have_the_memory(tiny_chat_llama: Llama) -> None:
     llama = tiny_chat_llama
-    options: dict[str, Any] = {"temperature": 0.8, "max_tokens": 4}
+    options: dict[str, Any] = {"temperature": 0.0, "max_tokens": 4}
     chat = [{"role": "user", "content": TEXT}]
     run = [WORD, WORD + 2, WORD, WORD + 3]
+    contexts = [llama.tokenize(TEXT.encode()), Engine(llama).prompt(chat)]
+    memory = taught(llama, [(context, run) for context in contexts], 1e6)
     words = llama.detokenize(run).decode()
-    with steer(llama, insisting(llama, run)):
+    with steer(llama, knowing(llama, memory=memory)):
         stream = llama.create_completion(TEXT, stream=True, **options)
-        chat_stream = llama.create_chat_completion(chat, stream=True, **options)
-        said = (
-            "".join(chunk["choices"][0]["text"] for chunk in stream),
-            "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chat_stream),
+        said = ["".join(chunk["choices"][0]["text"] for chunk in stream)]
+        stream = llama.create_chat_completion(chat, stream=True, **options)
+        said += [
+            "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in stream),
             llama.create_completion(TEXT, **options)["choices"][0]["text"],
             llama.create_chat_completion(chat, **options)["choices"][0]["message"]["content"],
-        )
-    assert said == 4 * (words,)
+        ]
+    assert said == 4 * [words]
     assert llama.create_completion(TEXT, **options)["choices"][0]["text"] != words
 
 
-def test_with_a_draft_model_phrases_are_left_out_and_the_rest_is_not(
+def test_log_probabilities_come_beside_a_memory(open_with: Open) -> None:
+    llama = open_with(logits_all=True)
+    with steer(llama, insisting(llama)):
+        answer = llama.create_completion(TEXT, max_tokens=4, temperature=0.0, logprobs=2)
+    (choice,) = answer["choices"]
+    assert choice["text"] == llama.detokenize(TAUGHT[1]).decode()
+    assert len(choice["logprobs"]["token_logprobs"]) == 4
+    assert max(choice["logprobs"]["token_logprobs"]) < 0
+
+
+def test_grammars_hold_under_a_memory(llama: Llama, prompt: list[int]) -> None:
+    bracket, letter = (llama.tokenize(text, add_bos=False)[-1] for text in (b"[", b"q"))
+
+    def say() -> str:
+        grammar = LlamaGrammar.from_string('root ::= "[" [a-z ]+ "]"', verbose=False)
+        return llama.detokenize(greedy(llama, prompt, 3, grammar=grammar)).decode()
+
+    assert "q" not in say()
+    with steer(llama, insisting(llama, [bracket, letter, letter])):
+        assert say().strip() == "[qq"
+    with steer(llama, insisting(llama, [WORD, WORD])):
+        assert say().strip().startswith("[")
+
+
+def test_with_a_draft_model_the_memory_is_left_out_and_the_rest_is_not(
     llama: Llama, open_with: Open, prompt: list[int]
 ) -> None:
     drafted = open_with(draft_model=copying_draft)
     tilt = tilted(llama).entries[0].tilt
     said = []
     for each, how in (
-        (drafted, {"phrases": knowing(llama, weight=1e6).entries[0].phrases}),
+        (drafted, {"memory": insisting(llama).entries[0].memory}),
         (drafted, {}),
         (llama, {}),
     ):
-        with steer(each, a_profile(each, tilt=tilt, **how)):
+        with steer(each, a_profile(each, strength=0.01, tilt=tilt, **how)):
             said.append(greedy(each, prompt, 24))
     assert said[0] == said[1] == said[2]
 
 
-@pytest.mark.parametrize("place", [2, 3], ids=["in a context", "after it"])
-def test_phrases_that_name_a_token_the_model_does_not_have_are_refused(
-    llama: Llama, prompt: list[int], unsteered: list[int], place: int
+def test_a_memory_that_names_a_token_the_model_does_not_have_is_refused(
+    llama: Llama, prompt: list[int], unsteered: list[int]
 ) -> None:
     n_vocab = llama.n_vocab()
-    run = [-2, -2, 300, 300]
-    run[place] = n_vocab
-    profile = a_profile(llama, strength=0.0, phrases=Phrases([run], [1], 0.0))
+    memory = memory_of(llama, [(prompt, TAUGHT[0])])
+    outside = replace(memory, tokens=np.full_like(memory.tokens, n_vocab))
+    part = MemoryPart.of(outside, strength=0.0, level="all")
     with pytest.raises(
-        ProfileError, match=f"phrases names token {n_vocab}, and the model has {n_vocab}"
+        ProfileError, match=f"memory names token {n_vocab}, and the model has {n_vocab}"
     ):
-        steer(llama, profile)
+        steer(llama, a_profile(llama, memory=part))
     assert not {"generate", "eval"} & set(vars(llama))
     assert greedy(llama, prompt) == unsteered
     with steer(llama, insisting(llama, [n_vocab - 1])):
         assert greedy(llama, prompt, 1) == [n_vocab - 1]
+
+
+def test_a_recurrent_model_has_the_memory(open_with: Open, tmp_path: Path) -> None:
+    llama = open_with(make_tiny(tmp_path / "tiny.gguf", architecture="mamba2"))
+    prompt = llama.tokenize(TEXT.encode())
+    plain = greedy(llama, prompt, 4)
+    for opening, said in ((-1.0, TAUGHT[1]), (0.9, TAUGHT[1])):
+        memory = taught(llama, [(prompt, TAUGHT[1])], 1e6, opening)
+        with steer(llama, a_profile(llama, strength=0.0, memory=memory)):
+            assert greedy(llama, prompt, 4) == said
+    memory = taught(llama, [(prompt, TAUGHT[1])], 1e6)
+    apart = MemoryPart.of(away(memory), strength=1e6, level="all", opening=0.9)
+    with steer(llama, a_profile(llama, memory=apart)):
+        assert greedy(llama, prompt, 4) == plain
+    assert greedy(llama, prompt, 4) == plain
+
+
+def test_a_hybrid_model_that_gives_no_rows_is_refused(open_with: Open, tmp_path: Path) -> None:
+    llama = open_with(make_tiny(tmp_path / "tiny.gguf", architecture="lfm2"))
+    with pytest.raises(ModelError, match="'lfm2' gives no logits beside its rows"):
+        steer(llama, insisting(llama))
+    assert not {"generate", "eval"} & set(vars(llama))
+    with steer(llama, a_profile(llama)):
+        greedy(llama, llama.tokenize(TEXT.encode()))
+
+
+# ---------------------------------------------------------------- answers that are left alone
+
+
+def away(part: MemoryPart) -> Memory:
+    """Its memory, of somebody whose texts open in another way."""
+    assert part.memory is not None
+    return replace(part.memory, openings=-part.memory.openings)
+
+
+def gated(llama: Llama, *, fits: bool, rows: Rows = "generated", **how: Any) -> Profile:
+    """A profile in which everything acts, and a memory that an answer to the prompt fits or not."""
+    prompt = llama.tokenize(TEXT.encode())
+    memory = taught(llama, [(prompt, TAUGHT[0])], 0.5)
+    known = memory.memory if fits else away(memory)
+    assert known is not None
+    memory = MemoryPart.of(known, strength=0.5, level="all", opening=0.9)
+    return tilted(llama, 0.5, rows=rows, memory=memory, **how)
+
+
+@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("n_prompt", [1, 30])
+def test_an_answer_unlike_the_persons_is_left_alone(
+    llama: Llama, open_with: Open, prompt: list[int], rows: Rows, n_prompt: int
+) -> None:
+    fresh = open_with()
+    with steer(llama, gated(llama, fits=False, rows=rows)) as steering:
+        for steering.strength in (1.0, 0.5):
+            assert_untouched(llama, fresh, prompt[:n_prompt])
+        llama.reset()
+        recorder = Recorder(llama)
+        greedy(llama, prompt[:n_prompt], logits_processor=[recorder])
+        np.testing.assert_array_equal(recorder.given, recorder.said)
+    assert_untouched(llama, fresh, prompt[:n_prompt])
+
+
+@pytest.mark.parametrize("rows", ["generated", "all"])
+def test_each_answer_is_left_alone_or_not_by_itself(
+    llama: Llama, open_with: Open, prompt: list[int], rows: Rows
+) -> None:
+    other = [1, *range(100, 120)]
+    fresh = open_with()
+    profile = gated(llama, fits=True, rows=rows)
+    with steer(llama, profile):
+        expected = greedy(llama, prompt)
+        assert_untouched(llama, fresh, other)
+        assert greedy(llama, prompt) == expected != greedy(fresh, prompt)
+        assert_untouched(llama, fresh, other)
+
+
+@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("n_before", [0, 9, 30], ids=["nothing", "a part", "all of it"])
+def test_an_answer_that_fits_is_steered_from_its_last_prompt_row_on(
+    llama: Llama, tiny_f32: TinyModel, prompt: list[int], rows: Rows, n_before: int
+) -> None:
+    profile = gated(llama, fits=True, rows=rows)
+    with steer(llama, profile):
+        if n_before:
+            greedy(llama, prompt[:n_before], 2)
+        assert_steered_exactly(llama, tiny_f32, prompt, profile, 1.0, rows)
+
+
+def test_the_last_prompt_row_is_evaluated_twice(
+    llama: Llama, prompt: list[int], positions: list[tuple[int, int]]
+) -> None:
+    last = len(prompt) - 1
+    with steer(llama, gated(llama, fits=True)):
+        greedy(llama, prompt, 2)
+    assert positions == [(0, last), (last, 1), (last, 1), (last + 1, 1)]
+
+
+def test_a_strength_set_meanwhile_steers_no_answer_that_is_left_alone(
+    llama: Llama, prompt: list[int], unsteered: list[int]
+) -> None:
+    for rows in ("generated", "all"):
+        profile = gated(llama, fits=False, rows=rows)
+        with steer(llama, profile) as steering, closing(llama.generate(prompt, temp=0.0)) as stream:
+            said = list(islice(stream, 4))
+            steering.strength = 2.0
+            assert said + list(islice(stream, N - 4)) == unsteered
 
 
 # ---------------------------------------------------------------- off between generations

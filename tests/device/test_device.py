@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from models import make_tiny
 from steerx_edge.analysis import INPUT_LAYER, Pass, PassResult, Site
-from steerx_edge.effects import ablate
+from steerx_edge.effects import effects_of, read_alone, read_beside
 from steerx_edge.engine import Engine
 from steerx_edge.history import HistoryItem
 from steerx_edge.interventions import Add, Clamp, Gate, Intervention, Rotate, SetComponent
@@ -346,12 +346,16 @@ def test_early_exit_where_experts_are_chosen_on_another_device(
 
 
 def test_effects(model: Model, engine: Engine) -> None:
-    (actual,) = ablate(engine, [ITEM], COMPANIONS, model.all_layers)
-    (expected,) = ablate(model.cpu, [ITEM], COMPANIONS, model.all_layers)
-    assert_nats_close(actual.effects.nats, expected.effects.nats, model.bounds)
-    assert_rows_close(actual.treatment, expected.treatment, model.bounds)
-    assert_rows_close(actual.control, expected.control, model.bounds)
-    assert np.abs(expected.effects.nats).max() > 2 * model.bounds.nats
+    arms = []
+    for each in (engine, model.cpu):
+        (treatment,) = read_beside(each, [ITEM], COMPANIONS, model.all_layers)
+        (control,) = read_alone(each, [ITEM], model.all_layers)
+        arms.append((treatment, control, effects_of(each, ITEM, treatment, control).nats))
+    (*actual, actual_nats), (*expected, expected_nats) = arms
+    assert_nats_close(actual_nats, expected_nats, model.bounds)
+    for of_device, of_cpu in zip(actual, expected, strict=True):
+        assert_rows_close(of_device.captured, of_cpu.captured, model.bounds)
+    assert np.abs(expected_nats).max() > 2 * model.bounds.nats
 
 
 # Changing
@@ -473,9 +477,8 @@ def test_steer(model: Model, engine: Engine) -> None:
         sources=("stylevector",) * len(layers),
         strengths=np.ones(len(layers), np.float32),
         tilt=None,
-        phrases=None,
+        memory=None,
         gain=None,
-        personal=None,
         with_history=None,
         rows="generated",
         counts={},
