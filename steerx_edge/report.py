@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -73,7 +74,7 @@ def about(evaluation: Evaluation) -> list[str]:
         f"{header['data']}: {texts} held-out texts of {users} of {header['people']} users, "
         f"{min(items)} to {max(items)} items of history each. Model: {header['model']['name']} "
         f"({header['model']['quantization']}). Seed {header['seed']}.",
-        "Means over users, with 95% bootstrap intervals over users.",
+        "Means and medians over users, with 95% bootstrap intervals of the means over users.",
     ]
     for reason, ids in header["left_out"].items():
         some = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
@@ -85,25 +86,41 @@ def about(evaluation: Evaluation) -> list[str]:
     return lines
 
 
-def tables(evaluation: Evaluation) -> list[Table]:
-    """Gains on real texts; then generated texts and sweeps, where there are any."""
+def tables(evaluation: Evaluation, *, medians: bool = False) -> list[Table]:
+    """Gains on real texts; then generated texts and sweeps, where there are any.
+
+    Args:
+        evaluation: the figures.
+        medians: every mean is followed by its median in brackets, not gains alone by a column.
+    """
     lines = evaluation.lines()
+    shown = partial(_shown, medians=medians)
     gains = Table(
         "Real texts, nats/token: gain over unsteered",
-        ("", "log-prob.", "gain", "95% interval", f"users below {WORSE:g}", "neutral text"),
+        (
+            "",
+            "log-prob.",
+            "gain",
+            "median",
+            "95% interval",
+            f"users below {WORSE:g}",
+            "neutral text",
+        ),
         [
             (
                 _label(evaluation, line),
-                "" if line.arm in CONTRASTS else _shown(line, "log_prob", "{:.3f}"),
+                "" if line.arm in CONTRASTS else shown(line, "log_prob", "{:.3f}"),
                 _shown(line, "gain", "{:+.3f}"),
+                _median(line.figures.get("gain")),
                 _interval(line.figures.get("gain")),
                 _shown(line, "worse", "{:.0%}"),
-                "" if line.arm == "unsteered" else _shown(line, "neutral", "{:+.3f}"),
+                "" if line.arm == "unsteered" else shown(line, "neutral", "{:+.3f}"),
             )
             for line in lines
             if "log_prob" in line.figures
         ],
     )
+    written = [line for line in lines if "repeats" in line.figures and line.arm not in CONTRASTS]
     generated = Table(
         "Generated texts",
         ("", "ROUGE-1", "ROUGE-L", "METEOR", "top-1", "MRR", "perplexity", "repeated 4-grams"),
@@ -111,27 +128,40 @@ def tables(evaluation: Evaluation) -> list[Table]:
             (
                 _label(evaluation, line),
                 *(
-                    _shown(line, name, "{:.3f}")
+                    shown(line, name, "{:.3f}")
                     for name in ("rouge1", "rougeL", "meteor", "top1", "mrr")
                 ),
-                _shown(line, "surprise", "{:.1f}", math.exp),
-                _shown(line, "repeats", "{:.1%}"),
+                shown(line, "surprise", "{:.1f}", change=math.exp),
+                shown(line, "repeats", "{:.1%}"),
             )
-            for line in lines
-            if "repeats" in line.figures and line.arm not in CONTRASTS
+            for line in written
+        ],
+    )
+    on_topic = Table(
+        "Topic and copying of generated texts",
+        ("", "topic", "own request", "leaked 6-grams", "habit 6-grams"),
+        [
+            (
+                _label(evaluation, line),
+                shown(line, "topic", "{:+.3f}"),
+                shown(line, "own_request", "{:.0%}"),
+                shown(line, "leaked", "{:.1%}"),
+                shown(line, "habit", "{:.1%}"),
+            )
+            for line in written
         ],
     )
     sweeps = [
         Table(
             f"Gain by {over} ({method})" + (", 1 is as learned" if over == "strength" else ""),
-            (over, *(column for arm in sweep for column in (LABELS[arm], "95% interval"))),
+            (over, *(cell for arm in sweep for cell in (LABELS[arm], "median", "95% interval"))),
             [
                 (
                     f"{at:g}",
                     *(
                         cell
-                        for by_place in sweep.values()
-                        for cell in (f"{by_place[at].mean:+.3f}", _interval(by_place[at]))
+                        for figure in (by_place[at] for by_place in sweep.values())
+                        for cell in (f"{figure.mean:+.3f}", _median(figure), _interval(figure))
                     ),
                 )
                 for at in next(iter(sweep.values()))
@@ -141,7 +171,7 @@ def tables(evaluation: Evaluation) -> list[Table]:
         for over in ("strength", "layer")
         if (sweep := evaluation.sweep(method, over))
     ]
-    return [table for table in (gains, generated, *sweeps) if table.rows]
+    return [table for table in (gains, generated, on_topic, *sweeps) if table.rows]
 
 
 def _label(evaluation: Evaluation, line: Line) -> str:
@@ -150,10 +180,22 @@ def _label(evaluation: Evaluation, line: Line) -> str:
 
 
 def _shown(
-    line: Line, name: str, form: str, change: Callable[[float], float] = lambda mean: mean
+    line: Line,
+    name: str,
+    form: str,
+    *,
+    change: Callable[[float], float] = lambda value: value,
+    medians: bool = False,
 ) -> str:
     figure = line.figures.get(name)
-    return form.format(change(figure.mean)) if figure else ""
+    if figure is None:
+        return ""
+    mean, median = (form.format(change(value)) for value in (figure.mean, figure.median))
+    return f"{mean} ({median})" if medians else mean
+
+
+def _median(figure: Figure | None) -> str:
+    return f"{figure.median:+.3f}" if figure else ""
 
 
 def _interval(figure: Figure | None) -> str:
@@ -176,12 +218,13 @@ def html_page(evaluation: Evaluation) -> str:
             sweep = evaluation.sweep(method, over)
             if sweep:
                 plots.append(_plot(f"Gain by {over}, nats/token{name}", _sweep_plot(sweep, over)))
-    first, *others = tables(evaluation)
+    first, *others = tables(evaluation, medians=True)
     title = escape(f"steerx-edge evaluation: {evaluation.header['data']}")
     body = "".join(
         [
             f"<h1>{title}</h1>",
             *(f"<p>{escape(line)}</p>" for line in about(evaluation)),
+            "<p>Figures in brackets are medians over users.</p>",
             _html_table(first),
             *plots,
             *map(_html_table, others),

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -34,18 +35,20 @@ from steerx_edge.evaluation import (
     run,
     text_metrics,
 )
-from steerx_edge.evaluation.evaluator import NEUTRAL_TEXTS, steered
+from steerx_edge.evaluation.evaluator import MAX_OTHER_REQUESTS, fitting, steered
+from steerx_edge.evaluation.neutral import neutral_items
 from steerx_edge.evaluation.sample import drawn_items, stranger
-from steerx_edge.evaluation.text_metrics import Attribution, overlap, repeats
+from steerx_edge.evaluation.text_metrics import Attribution, copied, overlap, repeats, request_fit
 from steerx_edge.history import HistoryItem, User
 from steerx_edge.interventions import Add
 from steerx_edge.learning import learn
+from steerx_edge.memory import KeySpace, Memory
 from steerx_edge.profile import (
     Description,
     Entry,
     Gain,
+    MemoryPart,
     ModelId,
-    Phrases,
     Profile,
     Tilt,
     WithHistory,
@@ -53,6 +56,7 @@ from steerx_edge.profile import (
 from steerx_edge.prompts import messages_for
 from steerx_edge.retrieval import Retriever
 from steerx_edge.settings import Settings
+from tests.memory_reference import memory_of
 
 WORDS = ("kettle", "rabbit", "daisy", "clock")
 
@@ -102,6 +106,11 @@ def test_everybody_with_enough_text_is_measured_and_the_others_are_counted(tmp_p
 def test_the_last_items_are_used(tmp_path: Path) -> None:
     (user,) = read_sample(write_users(tmp_path, a_user("a", 9)), Plan(items=3, min_items=9)).people
     assert user.history == a_user("a", 9).history[-3:]
+
+
+def test_all_items_are_used_unless_told_otherwise(tmp_path: Path) -> None:
+    (user,) = read_sample(write_users(tmp_path, a_user("a", 40)), Plan()).people
+    assert user.history == a_user("a", 40).history
 
 
 @pytest.mark.parametrize(("half", "expected"), [("odd", ("a", "c")), ("even", ("b", "d"))])
@@ -245,6 +254,46 @@ def test_repeats_by_hand(text: str, share: float) -> None:
     assert repeats(text) == pytest.approx(share)
 
 
+@pytest.mark.parametrize(
+    ("log_probs", "figures"),
+    [
+        ([-2.0], {}),  # no request
+        ([-2.0, -3.0], {"topic": 1}),  # no other request
+        ([-2.0, -3.0, -2.5, -2.25], {"topic": 1, "own_request": 1}),
+        ([-2.0, -3.0, -2.5, -1.75], {"topic": 1, "own_request": 0}),
+        ([-2.0, -1.5, -2.0], {"topic": -0.5, "own_request": 0}),  # no better is not better
+    ],
+)
+def test_request_fit_by_hand(log_probs: list[float], figures: dict[str, float]) -> None:
+    assert request_fit(log_probs) == figures
+
+
+ALPHABET = "a b c d e f g h i j"
+
+
+@pytest.mark.parametrize(
+    ("texts", "history", "leaked", "habit"),
+    [
+        (["a b c d e f g h"], ["x y"], 0, 0),
+        (["a b c d e f g h"], ["a b c d e f g x"], 2 / 3, 0),
+        (["a b c d e f g h"], ["a b c d e f g x", "x b c d e f g x"], 1 / 3, 1 / 3),
+        (["a b c d e f g h"], ["b c d e f g", "b c d e f g b c d e f g h"], 1 / 3, 1 / 3),
+        (["b c d e f g"], ["b c d e f g x b c d e f g"], 1, 0),  # twice in one text
+        (["b c d e f g"], ["a b c d e f g", "A, b: c d e f (g)!"], 1, 0),  # twice the same text
+        (["A, b – C d; «e» f."], ["(a) B c d e F!"], 1, 0),
+        (["STRASSE b c d e f"], ["straße b c d e f"], 1, 0),
+        (["a b c d e f", "x y z x y z x y z"], [ALPHABET], 1 / 5, 0),  # of all texts together
+        (["a b c d e f", "short"], [ALPHABET], 1, 0),
+    ],
+)
+def test_copied_by_hand(texts: list[str], history: list[str], leaked: float, habit: float) -> None:
+    assert copied(texts, history) == pytest.approx({"leaked": leaked, "habit": habit})
+
+
+def test_of_texts_without_six_words_nothing_can_be_said() -> None:
+    assert copied(["a b c d e", ""], [ALPHABET]) == {}
+
+
 def test_attribution_knows_who_writes_how() -> None:
     attribution = Attribution(
         {
@@ -282,6 +331,10 @@ def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
 MODEL = ModelId("sha256:" + "0" * 64, "follower", "fake", 4, 8, 1, "F32")
 
 
+def chars(tokens: Sequence[int]) -> str:
+    return "".join(map(chr, tokens))
+
+
 class FollowingEngine:
     """Finds a text about a word half a nat more probable when it is told of that word.
 
@@ -293,6 +346,7 @@ class FollowingEngine:
         self.analysis = SimpleNamespace(n_ctx=n_ctx, n_layer=4)
         self.model_id = MODEL
         self.passes: list[Pass] = []
+        self.calls = 0
 
     def tokenize(self, text: str) -> list[int]:
         return list(map(ord, text))
@@ -305,6 +359,7 @@ class FollowingEngine:
 
     def run_many(self, jobs: Sequence[Pass]) -> list[Any]:
         self.passes += jobs
+        self.calls += 1
         return [SimpleNamespace(scored=np.full(len(job.response), self.score(job))) for job in jobs]
 
     def score(self, job: Pass) -> float:
@@ -338,9 +393,8 @@ def an_entry(words: Counter[str], strength: float = 1.0) -> Entry:
         sources=("stylevector",),
         strengths=np.array([strength], np.float32),
         tilt=None,
-        phrases=None,
+        memory=None,
         gain=None,
-        personal=None,
         with_history=None,
         rows="generated",
         counts={},
@@ -380,9 +434,10 @@ def follow(
     plan: Plan = PLAN,
     *,
     methods: Any = ONE,
+    engine: FollowingEngine | None = None,
     **options: Any,
 ) -> tuple[Evaluation, FollowingEngine]:
-    engine = FollowingEngine()
+    engine = engine or FollowingEngine()
     sample = sample or a_sample()
     done = evaluate(lambda: engine, sample, plan, folder, methods=methods, **options)  # type: ignore[arg-type, return-value]
     return done, engine
@@ -488,6 +543,7 @@ def test_one_person_alone_has_no_generic_and_no_swapped(tmp_path: Path) -> None:
     assert means(done) == gains | {"prompt + own - prompt": 0.5}
     (line,) = [line for line in done.lines() if line.arm == "own"]
     assert (line.figures["gain"].low, line.figures["gain"].high) == (None, None)
+    assert line.figures["gain"].median == 0.5
 
 
 @pytest.mark.usefixtures("learned")
@@ -516,8 +572,28 @@ def test_all_arms_score_the_same_tokens_and_long_prompts_lose_their_least_releva
 def test_neutral_text_is_scored_without_and_with_profiles(tmp_path: Path) -> None:
     done, engine = follow(tmp_path)
     assert means(done, "neutral")["own"] == 0
-    neutral = [job for job in engine.passes if "".join(map(chr, job.response)) in NEUTRAL_TEXTS]
-    assert len(neutral) == len(NEUTRAL_TEXTS) * len(WORDS) * (1 + 1 + 2 + 1)
+    texts = {item.response: item.request for item in neutral_items()}
+    scored = [(chars(job.context), chars(job.response)) for job in engine.passes]
+    neutral = [(request, text) for request, text in scored if text in texts]
+    assert len(neutral) == len(texts) * len(WORDS) * (1 + 1 + 2 + 1)
+    assert all(request == texts[text] for request, text in neutral)
+
+
+def test_profiles_are_learned_from_all_items(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[int] = []
+
+    def learn_words(_: object, items: Sequence[HistoryItem], settings: Settings) -> Profile:
+        used.append(len(items[-settings.max_items :]))
+        return Profile((an_entry(Counter("a"), strength=0),))
+
+    monkeypatch.setattr(evaluator, "learn", learn_words)
+    sample = a_sample(a_user("kettle", 40), a_user("rabbit", 40), reported=["kettle"])
+    for items, expected in ((None, 40), (3, 3)):
+        follow(tmp_path / str(items), sample, dataclasses.replace(PLAN, items=items))
+        assert set(used) == {expected}
+        used.clear()
 
 
 @pytest.mark.usefixtures("learned")
@@ -538,11 +614,125 @@ def test_generated_texts(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("learned")
-def test_an_empty_text_has_no_surprise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(FollowingEngine, "generate_many", lambda _, jobs: ["  "] * len(jobs))
-    done, _ = follow(tmp_path, plan=dataclasses.replace(PLAN, generate=64))
+def test_an_empty_text_has_no_surprise_and_is_off_topic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AnsweringEngine, "generate_many", lambda _, jobs: ["  "] * len(jobs))
+    done, _ = follow(tmp_path, plan=WRITTEN, engine=AnsweringEngine())
     assert set(means(done, "surprise")) == {"real"}
-    assert means(done, "rouge1")["own"] == 0
+    for name in ("rouge1", "topic", "own_request"):
+        assert means(done, name)["own"] == 0
+        assert means(done, name)["real"] > 0
+
+
+WRITTEN = dataclasses.replace(PLAN, generate=64)
+
+
+class AnsweringEngine(FollowingEngine):
+    """Finds a text half a nat more probable after a request that ends in the same number.
+
+    What it writes ends in the number of its request where it is told of a word, else in 0.
+    """
+
+    def score(self, job: Pass) -> float:
+        asked = re.search(r"\d+\.$", chars(job.context))
+        answered = asked and re.search(rf"\b{asked[0][:-1]}$", chars(job.response))
+        return super().score(job) + (0.5 if answered else 0)
+
+    def generate_many(self, jobs: Sequence[Continuation]) -> list[str]:
+        texts = super().generate_many(jobs)
+        numbers = [chars(job.context).rsplit(" ", 1)[1][:-1] for job in jobs]
+        return [
+            f"{text} 0" if text == "nothing" else f"{text} {number}"
+            for text, number in zip(texts, numbers, strict=True)
+        ]
+
+
+@pytest.mark.usefixtures("learned")
+def test_texts_that_answer_their_request_are_on_topic(tmp_path: Path) -> None:
+    done, engine = follow(tmp_path, plan=WRITTEN, engine=AnsweringEngine())
+    topic, own_request = means(done, "topic"), means(done, "own_request")
+    for arm in ("real", "prompt", "own", "generic", "swapped", "prompt + own"):
+        assert (topic[arm], own_request[arm]) == (0.5, 1)
+    for arm in ("unsteered", "description"):  # two texts that answer the first request
+        assert (topic[arm], own_request[arm]) == (0.25, 0.5)
+    assert (topic["own - generic"], own_request["prompt - others' prompt"]) == (0, 0)
+    # Texts are scored after their requests without steering, in one call for each unit.
+    written = [
+        job for job in engine.passes if re.search(r"(nothing|more) \d$", chars(job.response))
+    ]
+    assert not any(job.interventions for job in written if "short text" in chars(job.context))
+    assert engine.calls == len(done.rows) * 3  # real texts, neutral texts, written texts
+
+
+@pytest.mark.usefixtures("learned")
+def test_a_text_is_compared_with_different_requests_only(tmp_path: Path) -> None:
+    def asking(*requests: str) -> User:
+        queries = tuple(HistoryItem(f"one kettle more {i}", r) for i, r in enumerate(requests))
+        return User("kettle", a_user("kettle").history, queries)
+
+    def figures(*requests: str) -> set[str]:
+        name = "-".join(requests) or "none"
+        done, _ = follow(
+            tmp_path / name, a_sample(asking(*requests)), WRITTEN, engine=AnsweringEngine()
+        )
+        return {name for name in ("topic", "own_request") if "own" in means(done, name)}
+
+    assert figures("Write 0.", "Write 1.") == {"topic", "own_request"}
+    assert figures("Write 0.") == {"topic"}
+    assert figures("Write 0.", "Write 0.") == {"topic"}
+    assert figures("Write 0.", "") == {"topic"}
+    assert figures("", "") == set()
+
+
+@pytest.mark.usefixtures("learned")
+def test_of_many_requests_a_text_is_compared_with_some(tmp_path: Path) -> None:
+    sample = a_sample(a_user("kettle", n_queries=MAX_OTHER_REQUESTS + 3))
+    done, engine = follow(tmp_path, sample, WRITTEN, engine=AnsweringEngine())
+    assert means(done, "own_request")["real"] == 1
+    last = f"one kettle more {MAX_OTHER_REQUESTS + 2}"
+    after = {chars(job.context) for job in engine.passes if chars(job.response) == last}
+    asked = [i for i in range(MAX_OTHER_REQUESTS + 3) if f"Write more {i}." in after]
+    assert asked == [*range(MAX_OTHER_REQUESTS), MAX_OTHER_REQUESTS + 2]
+
+
+def a_copied_user(word: str) -> User:
+    """Of each item's three runs of six words, the middle one stands in all items."""
+    items = [HistoryItem(f"{i} the {word} sang for us all {i}", f"Write {i}.") for i in range(5)]
+    return User(word, tuple(items), (HistoryItem(f"the {word} sang for us all again", "Write."),))
+
+
+class CopyingEngine(FollowingEngine):
+    """Writes the first item of the person whom it is told of most."""
+
+    def generate_many(self, jobs: Sequence[Continuation]) -> list[str]:
+        texts = super().generate_many(jobs)
+        return [
+            f"0 the {text.split()[1]} sang for us all 0" if text != "nothing" else text
+            for text in texts
+        ]
+
+
+@pytest.mark.usefixtures("learned")
+def test_copies_are_looked_for_in_what_the_arm_learned_from(tmp_path: Path) -> None:
+    done, _ = follow(
+        tmp_path, a_sample(*map(a_copied_user, WORDS)), WRITTEN, engine=CopyingEngine()
+    )
+    leaked, habit = means(done, "leaked"), means(done, "habit")
+    for arm in ("prompt", "own", "prompt + own", "swapped"):
+        assert (leaked[arm], habit[arm]) == pytest.approx((2 / 3, 1 / 3))
+    assert (leaked["real"], habit["real"]) == (0, 1 / 2)
+    assert "unsteered" not in leaked  # it writes one word
+    sample = a_sample(*map(a_copied_user, WORDS))
+    expected = []
+    for user in sample.people:
+        drawn = [item.response for item in drawn_items(sample, user, 0, 0)]
+        words = Counter(word for text in drawn for word in WORDS if word in text)
+        first = f"0 the {words.most_common(1)[0][0]} sang for us all 0"
+        expected.append(copied([first], drawn))
+    assert habit["generic"] == pytest.approx(np.mean([each["habit"] for each in expected]))
+    assert leaked["generic"] == pytest.approx(np.mean([each["leaked"] for each in expected]))
+    assert habit["generic"] > 0
 
 
 @pytest.mark.usefixtures("learned")
@@ -623,10 +813,12 @@ def test_means_are_over_users_and_differences_are_paired() -> None:
     figures = {line.arm: line.figures for line in done.lines()}
     assert figures["unsteered"]["log_prob"].mean == pytest.approx(-4.5)
     assert figures["own"]["gain"].mean == pytest.approx((1 + 1 - 0.02 - 0.01) / 4)
+    assert figures["own"]["gain"].median == pytest.approx((1 - 0.01) / 2)
     assert figures["own"]["worse"].mean == 0.25
     assert figures["generic"]["worse"].mean == 0.25
     personal = figures["own - generic"]
     assert personal["gain"].mean == pytest.approx((0.5 + 0.5 + 0.01 - 0.01) / 4)
+    assert personal["gain"].median == pytest.approx((0.5 + 0.01) / 2)  # of the differences
     assert personal["worse"].mean == 0
     assert personal["neutral"].mean == pytest.approx(-0.25)
     assert figures["own"]["neutral"].mean == pytest.approx(-0.5)
@@ -757,7 +949,13 @@ def test_the_summary_has_a_line_for_each_arm(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in (tmp_path / run.SUMMARY_FILE).read_text().splitlines()]
     assert [line["arm"] for line in lines] == [line.arm for line in done.lines()]
     own = next(line for line in lines if line["arm"] == "own")
-    assert own["figures"]["gain"] == {"mean": 0.5, "low": 0.5, "high": 0.5, "users": 4}
+    assert own["figures"]["gain"] == {
+        "mean": 0.5,
+        "median": 0.5,
+        "low": 0.5,
+        "high": 0.5,
+        "users": 4,
+    }
 
 
 @pytest.mark.usefixtures("learned")
@@ -884,15 +1082,16 @@ def test_profiles_are_those_that_learn_gives(
 
 def test_every_arm_has_every_figure(real: tuple[Path, Evaluation]) -> None:
     _, done = real
-    written = {"rouge1", "rougeL", "meteor", "repeats", "top1", "mrr", "surprise"}
+    written = {"rouge1", "rougeL", "meteor", "repeats", "top1", "mrr", "topic", "own_request"}
+    of_some = {"surprise", "leaked", "habit"}  # of texts with any words, and with six
     for row in done.rows:
         for arm, figures in row["arms"].items():
             prompts = "prompt" in arm or arm == "description"
             scored = (
                 set() if arm == "real" else {"log_prob"} if prompts else {"log_prob", "neutral"}
             )
-            assert set(figures) >= scored | (written - {"surprise"})
-            assert set(figures) <= scored | written
+            assert set(figures) >= scored | written
+            assert set(figures) <= scored | written | of_some
             assert all(map(math.isfinite, figures.values()))
     assert {line.arm for line in done.lines()} >= {"own - generic", "own - swapped", "real"}
 
@@ -961,12 +1160,57 @@ def test_steered_is_the_entry_at_its_rows() -> None:
     tilt = Tilt(np.array([5, 9], np.int32), np.array([1, -2], np.float32), 0.5)
     tilted = dataclasses.replace(entry, strengths=off, tilt=tilt)
     assert steered(tilted, 2.0) == {"logit_bias": {5: 1.0, 9: -2.0}}
-    phrases = Phrases([[-2, -2, 5, 9]], [3], 0.5)
-    phrased = dataclasses.replace(entry, strengths=off, phrases=phrases)
-    mixed_in = steered(phrased, 2.0)
-    assert list(mixed_in) == ["phrases"]
-    assert mixed_in["phrases"].added([5]) == {9: 3.0}
-    assert steered(phrased, 0) == steered(phrased, -1.0) == {}
+    space = KeySpace.fit(np.random.default_rng(0).standard_normal((50, 8)))
+    keys = np.ones((1, space.basis.shape[1]), np.int8)
+    memory = Memory(
+        space, keys, np.ones(1, np.int32), np.ones(1, np.float32), keys, np.empty(0, np.uint32), 1
+    )
+    part = MemoryPart.of(memory, strength=0.5, level="all")
+    remembering = dataclasses.replace(entry, strengths=off, memory=part)
+    mixed_in = steered(remembering, 3.0)
+    assert list(mixed_in) == ["memory"]
+    assert mixed_in["memory"].strength == 1.5
+    assert mixed_in["memory"].memory is part.memory
+    assert steered(remembering, 0) == steered(remembering, -1.0) == {}
+
+
+def test_an_entry_fits_where_its_memory_knows_the_opening(tiny_chat_engine: Engine) -> None:
+    engine = tiny_chat_engine
+    contexts = [engine.prompt(messages_for(request)) for request in ("Write.", "Sing!", "Read 2")]
+    memory = memory_of(engine.llama, [(contexts[1], [300, 301])])
+    entry = dataclasses.replace(
+        an_entry(Counter("a")),
+        model=engine.model_id,
+        layers=(1,),
+        directions=np.eye(1, 64, dtype=np.float32),
+    )
+    assert all(fits for fits, _ in zip(fitting(engine, entry, contexts), contexts, strict=False))
+    for opening, expected in ((-1.0, [True] * 3), (0.99, [False, True, False])):
+        part = MemoryPart.of(memory, strength=0.0, level="all", opening=opening)
+        fits = fitting(engine, dataclasses.replace(entry, memory=part), contexts)
+        assert [each for each, _ in zip(fits, contexts, strict=False)] == expected
+
+
+@pytest.mark.usefixtures("learned")
+def test_answers_that_do_not_fit_are_scored_and_written_unsteered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fits_the_first(_engine: Any, _entry: Entry, contexts: Sequence[Sequence[int]]) -> Any:
+        return [chars(context).endswith("Write more 0.") for context in contexts]
+
+    monkeypatch.setattr(evaluator, "fitting", fits_the_first)
+    engine = FollowingEngine()
+    written: list[Continuation] = []
+    generate = engine.generate_many
+    monkeypatch.setattr(
+        engine, "generate_many", lambda jobs: written.extend(jobs) or generate(jobs)
+    )
+    done, _ = follow(tmp_path, plan=WRITTEN, engine=engine)
+    assert means(done)["own"] == 0.25  # of one text in two
+    assert means(done)["prompt + own"] == 0.75
+    for jobs in (engine.passes, written):
+        steered_after = {chars(job.context)[-13:] for job in jobs if job.interventions}
+        assert steered_after == {"Write more 0."}
 
 
 def test_the_default_method_is_learn_as_it_is() -> None:

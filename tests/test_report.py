@@ -27,6 +27,10 @@ def rows_of(user: str, method: str, gain: float) -> list[dict[str, Any]]:
         "top1": 1.0,
         "mrr": 1.0,
         "surprise": 2.0,
+        "topic": 0.75,
+        "own_request": 0.5,
+        "leaked": 0.0625,
+        "habit": 0.025,
     }
     return [
         {
@@ -92,14 +96,17 @@ def cells(evaluation: Evaluation, title: str) -> dict[str, tuple[str, ...]]:
 
 def test_gains_and_what_is_personal_stand_in_one_table(evaluation: Evaluation) -> None:
     rows = cells(evaluation, "Real texts")
-    assert rows["unsteered"] == ("-5.000", "", "", "", "")
-    assert rows["own profile"][:2] == ("-4.757", "+0.243")
-    assert rows["own profile"][3:] == ("33%", "-0.030")
-    assert rows["description in the prompt"] == ("-5.020", "-0.020", "-0.020 to -0.020", "100%", "")
-    assert rows["personal: own - generic profile"][:2] == ("", "+0.118")
+    assert rows["unsteered"] == ("-5.000", "", "", "", "", "")
+    assert rows["own profile"][:3] == ("-4.757", "+0.243", "+0.250")
+    assert rows["own profile"][4:] == ("33%", "-0.030")
+    assert rows["description in the prompt"] == (
+        *("-5.020", "-0.020", "-0.020"),
+        *("-0.020 to -0.020", "100%", ""),
+    )
+    assert rows["personal: own - generic profile"][:3] == ("", "+0.118", "+0.125")
     assert rows["own - another user's profile"][1] == "+0.368"
     assert rows["personal: own - others' texts in the prompt"][1] == "+0.250"
-    assert re.fullmatch(r"[+-]0\.\d{3} to \+0\.\d{3}", rows["own profile"][2])
+    assert re.fullmatch(r"[+-]0\.\d{3} to \+0\.\d{3}", rows["own profile"][3])
     assert set(rows) == set(LABELS.values()) - {LABELS["real"]}
 
 
@@ -114,12 +121,31 @@ def test_generated_texts_have_a_table(evaluation: Evaluation) -> None:
     assert not any("personal" in name for name in rows)
 
 
+def test_topic_and_copying_have_a_table(evaluation: Evaluation) -> None:
+    rows = cells(evaluation, "Topic and copying")
+    assert rows["own profile"] == rows["the real texts"] == ("+0.750", "50%", "6.2%", "2.5%")
+    assert rows.keys() == cells(evaluation, "Generated").keys()
+
+
+def test_medians_stand_behind_means(evaluation: Evaluation) -> None:
+    own = evaluation.rows[1]["arms"]["own"]
+    own |= {"rouge1": 1.0, "surprise": 4.0, "habit": 0.1}
+    by_title = {table.title: table for table in tables(evaluation, medians=True)}
+    rows = [row for table in by_title.values() for row in table.rows if row[0] == "own profile"]
+    gains, generated, on_topic = rows
+    assert gains[1:4] == ("-4.757 (-4.750)", "+0.243", "+0.250")
+    assert gains[5:] == ("33%", "-0.030 (-0.030)")
+    assert generated[1] == "0.500 (0.250)"
+    assert generated[6] == "14.4 (7.4)"  # e^(8/3), e^2
+    assert on_topic[1:] == ("+0.750 (+0.750)", "50% (50%)", "6.2% (6.2%)", "5.0% (2.5%)")
+
+
 def test_sweeps_have_tables(evaluation: Evaluation) -> None:
     strengths = cells(evaluation, "Gain by strength")
-    assert strengths["0"] == ("+0.000", "+0.000 to +0.000") * 2
-    assert strengths["1"][0] == "+0.243"
-    assert (strengths["2"][0], strengths["2"][2]) == ("+0.487", "+0.100")
-    assert cells(evaluation, "Gain by layer")["12"] == ("-0.250", "-0.250 to -0.250")
+    assert strengths["0"] == ("+0.000", "+0.000", "+0.000 to +0.000") * 2
+    assert strengths["1"][:2] == ("+0.243", "+0.250")
+    assert (strengths["2"][0], strengths["2"][3]) == ("+0.487", "+0.100")
+    assert cells(evaluation, "Gain by layer")["12"] == ("-0.250", "-0.250", "-0.250 to -0.250")
 
 
 def test_without_generated_texts_and_sweeps_there_is_one_table() -> None:
@@ -154,7 +180,7 @@ def test_who_was_measured_and_who_was_not_is_said(evaluation: Evaluation) -> Non
 def test_a_single_user_has_no_intervals() -> None:
     evaluation = an_evaluation("ann")
     evaluation.header["people"] = 1
-    assert cells(evaluation, "Real texts")["own profile"][1:3] == ("+0.250", "")
+    assert cells(evaluation, "Real texts")["own profile"][1:4] == ("+0.250", "+0.250", "")
     said = " ".join(about(evaluation))
     assert "no intervals" in said
     assert "what is personal cannot be told" in said
@@ -213,7 +239,7 @@ def parse(page: str) -> Checker:
 def test_the_page_is_well_formed_and_holds_every_figure(evaluation: Evaluation) -> None:
     page = parse(html_page(evaluation))
     texts = " ".join(page.texts)
-    for table in tables(evaluation):
+    for table in tables(evaluation, medians=True):
         for row in table.rows:
             assert all(cell in texts for cell in row)
     assert [tag for tag, _ in page.tags].count("svg") == 4

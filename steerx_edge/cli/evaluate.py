@@ -40,9 +40,7 @@ from steerx_edge.cli.learn import LayerList
 @click.option(
     "--items",
     type=click.IntRange(min=2),
-    default=16,
-    show_default=True,
-    help="Of a longer history, use so many of the last texts.",
+    help="Use only so many of the last texts of each history. [default: all]",
 )
 @click.option(
     "--min-items",
@@ -100,7 +98,7 @@ def evaluate(
     prompt: str | None,
     users: str | None,
     half: Literal["odd", "even"] | None,
-    items: int,
+    items: int | None,
     min_items: int,
     retrieve: int,
     draws: int,

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from steerx_edge.analysis import Continuation, Pass
+from steerx_edge.analysis import Continuation, Pass, asked_for
+from steerx_edge.evaluation.neutral import neutral_items
 from steerx_edge.evaluation.sample import Plan, Sample, drawn_items, stranger
-from steerx_edge.evaluation.text_metrics import Attribution, overlap, repeats
+from steerx_edge.evaluation.text_metrics import Attribution, copied, overlap, repeats, request_fit
 from steerx_edge.history import HistoryItem, User
 from steerx_edge.interventions import Add
 from steerx_edge.learning import learn
 from steerx_edge.profile import Entry, Profile
 from steerx_edge.prompts import messages_for
 from steerx_edge.retrieval import Retriever
-from steerx_edge.settings import Settings
+from steerx_edge.settings import MIN_ITEMS, Settings
 
 if TYPE_CHECKING:
     from steerx_edge.engine import Engine
@@ -32,22 +34,11 @@ Unit = tuple[str, str]
 
 BASELINES = ""
 
+MAX_OTHER_REQUESTS = 8
+"""A text is compared with at most this many of the user's other requests."""
+
 _Point = tuple[str, float, str]  # of a sweep: over what, at which value, which arm
 _Key = TypeVar("_Key", bound=Hashable)
-
-# Plain statements, written for this purpose, so that no model has them by heart.
-NEUTRAL_TEXTS = (
-    "Water boils at a lower temperature in the mountains than at the coast, because the air above "
-    "presses on it less. A potato that is done in twenty minutes at the harbour needs half an hour "
-    "in a hut at three thousand metres, however high the flame is turned.",
-    "A bicycle stays upright mainly because its front wheel turns into a fall. When the frame "
-    "leans to the left, the wheel steers to the left, and the tyres move back under the weight of "
-    "the rider. At walking pace the effect is small, which is why beginners wobble.",
-    "The library opens at nine on weekdays and at ten on Saturdays. Members may borrow up to "
-    "twelve books for four weeks, and renew each of them twice unless somebody else has asked for "
-    "it. Newspapers and maps are read in the building.",
-)
-
 
 WITHOUT_PROFILE = {
     "own": "unsteered",
@@ -69,9 +60,18 @@ def steered(entry: Entry, strength: float = 1.0) -> dict[str, Any]:
         steering["interventions"] = (Add(entry.layers, vectors, entry.rows),)
     if bias := entry.tilt_bias(strength):
         steering["logit_bias"] = bias
-    if entry.phrases and (book := entry.phrases.book(strength)):
-        steering["phrases"] = book
+    if entry.memory and (memory := entry.memory.active(strength)):
+        steering["memory"] = memory
     return steering
+
+
+def fitting(engine: Engine, entry: Entry, contexts: Sequence[Sequence[int]]) -> Iterable[bool]:
+    """Which answers an entry steers: those after contexts where its memory fits."""
+    part = entry.memory
+    if part is None or part.opening <= -1:
+        return repeat(True)
+    jobs = [Pass(context, (), score=False, final=True) for context in contexts]
+    return [part.fits(asked_for(result.final)[0]) for result in engine.run_many(jobs)]
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,8 @@ class Evaluator:
         path = self._profiles / f"{method}-{number}-{kind}.json"
         if path.exists():
             return Profile.load(path).entry_for(self._engine.model_id)
-        settings = replace(self._methods[method], max_items=self._plan.items, **changed)
+        n_items = self._plan.items or max(MIN_ITEMS, len(items))
+        settings = replace(self._methods[method], max_items=n_items, **changed)
         profile = learn(self._engine, items, settings)
         profile.save(path)
         return profile.entry_for(self._engine.model_id)
@@ -232,25 +233,59 @@ class Evaluator:
     def _passes(self, user: User, conditions: Sequence[_Condition]) -> list[Pass]:
         """The user's real texts."""
         return [
-            Pass(context, self._cut(query.response, 4), **condition.steering)
+            Pass(context, self._cut(query.response, 4), **steering)
             for condition in conditions
-            for query, context in zip(user.queries, self._contexts(user, condition), strict=True)
+            for query, (context, steering) in zip(
+                user.queries,
+                self._steered(condition, self._contexts(user, condition)),
+                strict=True,
+            )
         ]
 
     def _neutral_passes(self, conditions: Sequence[_Condition]) -> list[Pass]:
-        context = self._engine.prompt(messages_for(""))
+        contexts = [context for context, _ in self._neutral]
         return [
-            Pass(context, self._cut(text, 4), **condition.steering)
+            Pass(context, tokens, **steering)
             for condition in conditions
-            for text in NEUTRAL_TEXTS
+            for (context, steering), (_, tokens) in zip(
+                self._steered(condition, contexts), self._neutral, strict=True
+            )
+        ]
+
+    def _steered(
+        self, condition: _Condition, contexts: Sequence[list[int]]
+    ) -> list[tuple[list[int], dict[str, Any]]]:
+        """Each context, with what steers the text after it."""
+        steering = condition.steering
+        fit: Iterable[bool] = repeat(True)
+        if condition.entry and steering:
+            fit = fitting(self._engine, condition.entry, contexts)
+        return [
+            (context, steering if fits else {})
+            for context, fits in zip(contexts, fit, strict=False)
+        ]
+
+    @cached_property
+    def _neutral(self) -> list[tuple[list[int], list[int]]]:
+        """The prompt of each neutral text's request, and the text."""
+        return [
+            (
+                self._engine.prompt(messages_for(self._text(item.request, 4))),
+                self._cut(item.response, 4),
+            )
+            for item in neutral_items()
         ]
 
     def _means(self, passes: Mapping[_Key, Sequence[Pass]]) -> dict[_Key, float]:
         """Log-probability: the mean over a key's passes of the mean over tokens."""
+        return {key: float(np.mean(scores)) for key, scores in self._scores(passes).items()}
+
+    def _scores(self, passes: Mapping[_Key, Sequence[Pass]]) -> dict[_Key, list[float]]:
+        """Log-probability per token of each of a key's passes."""
         # All at once, so that what they begin with is evaluated once.
         results = iter(self._engine.run_many([job for jobs in passes.values() for job in jobs]))
         return {
-            key: float(np.mean([next(results).scored.mean(dtype=np.float64) for _ in jobs]))
+            key: [float(next(results).scored.mean(dtype=np.float64)) for _ in jobs]
             for key, jobs in passes.items()
         }
 
@@ -258,9 +293,11 @@ class Evaluator:
         """Greedy answers to the user's queries."""
         n_tokens = min(self._plan.generate, self._n_ctx // 4)  # as many after every prompt
         jobs = [
-            Continuation(context, n_tokens, **conditions[0].steering)
+            Continuation(context, n_tokens, **steering)
             for conditions in arms.values()
-            for context in self._contexts(user, conditions[0])
+            for context, steering in self._steered(
+                conditions[0], self._contexts(user, conditions[0])
+            )
         ]
         texts = iter(self._engine.generate_many(jobs))
         return {arm: [next(texts).strip() for _ in user.queries] for arm in arms}
@@ -269,28 +306,55 @@ class Evaluator:
         self, user: User, texts: Mapping[str, Sequence[str]]
     ) -> dict[str, dict[str, float]]:
         """By arm, the means over texts that answer the user's queries."""
-        contexts = self._contexts(user, _Condition())
-        passes = {
-            arm: [
-                Pass(context, tokens)
-                for context, text in zip(contexts, written, strict=True)
+        prompts = self._compared_prompts(user)
+        fits = self._scores(
+            {
+                (arm, i): [Pass(prompt, tokens) for prompt in prompts[i]]
+                for arm, written in texts.items()
+                for i, text in enumerate(written)
                 if (tokens := self._cut(text, 4))
-            ]
-            for arm, written in texts.items()
-        }
-        surprise = self._means({arm: jobs for arm, jobs in passes.items() if jobs})
-        means = {}
-        for arm, written in texts.items():
-            by_text = [
-                self._text_figure(user, query.response, text)
-                for query, text in zip(user.queries, written, strict=True)
-            ]
-            means[arm] = {
-                name: float(np.mean([each[name] for each in by_text])) for name in by_text[0]
             }
-            if arm in surprise:
-                means[arm]["surprise"] = -surprise[arm]
-        return means
+        )
+        figures = {}
+        for arm, written in texts.items():
+            by_text = []
+            for i, (query, text) in enumerate(zip(user.queries, written, strict=True)):
+                of_text = self._text_figure(user, query.response, text)
+                # An empty text is as probable after every request.
+                of_text |= request_fit(fits.get((arm, i), [0.0] * len(prompts[i])))
+                if (arm, i) in fits:
+                    of_text["surprise"] = -fits[arm, i][0]
+                by_text.append(of_text)
+            history = [item.response for item in self._learned_from(user, arm)]
+            figures[arm] = {**_means_by_name(by_text), **copied(written, history)}
+        return figures
+
+    def _compared_prompts(self, user: User) -> list[list[list[int]]]:
+        """Of each query: the prompt of its request, of none, and of some other queries' requests.
+
+        A query without a request has one prompt.
+        """
+        prompts = self._contexts(user, _Condition())
+        none = self._engine.prompt(messages_for(""))
+        compared = []
+        for i, own in enumerate(prompts):
+            others: list[list[int]] = []
+            for prompt in (*prompts[i + 1 :], *prompts[:i]):
+                if prompt not in (own, none, *others) and len(others) < MAX_OTHER_REQUESTS:
+                    others.append(prompt)
+            compared.append([own] if own == none else [own, none, *others])
+        return compared
+
+    def _learned_from(self, user: User, arm: str) -> Sequence[HistoryItem]:
+        """The items that an arm's profile or prompt was made from; others' arms have others' items.
+
+        Of several draws those of the first, under which texts are written.
+        """
+        if arm in ("generic", "others' prompt"):
+            return self._drawn(user)[0]
+        if arm == "swapped" and (other := stranger(self._sample, user, self._plan.seed)):
+            return other.history
+        return user.history
 
     def _text_figure(self, user: User, real: str, text: str) -> dict[str, float]:
         figures = {**overlap(real, text), "repeats": repeats(text)}
@@ -339,3 +403,11 @@ class Evaluator:
 
     def _cut(self, text: str, share: int) -> list[int]:
         return self._engine.tokenize(text)[: self._n_ctx // share]
+
+
+def _means_by_name(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each figure over those that have it."""
+    names = dict.fromkeys(name for each in figures for name in each)
+    return {
+        name: float(np.mean([each[name] for each in figures if name in each])) for name in names
+    }

@@ -1,4 +1,4 @@
-"""What the rows of an evaluation say: means over users, with intervals."""
+"""What the rows of an evaluation say: means and medians over users, with intervals."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ CONTRASTS = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A mean over users, with its 95% bootstrap interval; a single user has none."""
+    """Mean and median over users, and the mean's 95% bootstrap interval; a single user has none."""
 
     mean: float
+    median: float
     low: float | None
     high: float | None
     users: int
@@ -66,7 +67,7 @@ class Evaluation:
         return {user: self._user_figures(user, method) for user in self.header["users"]}
 
     def lines(self) -> list[Line]:
-        """Means over users, of the baselines and then of each method."""
+        """Figures over users, of the baselines and then of each method."""
         lines: dict[tuple[str, str], Line] = {}
         for method in self.header["methods"]:
             users = list(self.by_user(method).values())
@@ -130,9 +131,9 @@ class Evaluation:
         return {name: self._figure([u[name] for u in users if name in u]) for name in names}
 
     def _figure(self, values: Sequence[float]) -> Figure:
-        mean = float(np.mean(values))
+        mean, median = float(np.mean(values)), float(np.median(values))
         if len(values) < 2:
-            return Figure(mean, None, None, len(values))
+            return Figure(mean, median, None, None, len(values))
         column = np.array(values, dtype=np.float64)[:, None]
         (low,), (high,) = bootstrap_mean_interval(column, seed=self.header["seed"])
-        return Figure(mean, float(low), float(high), len(values))
+        return Figure(mean, median, float(low), float(high), len(values))

@@ -24,7 +24,7 @@ class Plan:
     """What is measured. Equal plans on equal data with equal models give equal figures.
 
     Args:
-        items: of a longer history, only so many of the last items are used.
+        items: of a longer history, only so many of the last items are used; None uses all.
         min_items: users with fewer items are left out, and counted.
         retrieve: past items in the prompt.
         draws: generic profiles for each user; their figures are averaged.
@@ -34,7 +34,7 @@ class Plan:
         seed: of the draws of other users, and of the bootstrap.
     """
 
-    items: int = 16
+    items: int | None = None
     min_items: int = 8
     retrieve: int = 4
     draws: int = 2
@@ -114,8 +114,11 @@ def read_sample(
             f"{file}: nobody can be measured. Of {len(wanted)} users, {len(few)} have fewer than "
             f"{plan.min_items} items (see --min-items), and {len(silent)} others no held-out text."
         )
-    cut = tuple(replace(user, history=user.history[-plan.items :]) for user in people)
-    return Sample(file.name, cut, reported, {why: ids for why, ids in left_out.items() if ids})
+    if plan.items is not None:
+        people = [replace(user, history=user.history[-plan.items :]) for user in people]
+    return Sample(
+        file.name, tuple(people), reported, {why: ids for why, ids in left_out.items() if ids}
+    )
 
 
 def _hold_out(name: str, items: Sequence[HistoryItem]) -> User:

@@ -1,4 +1,4 @@
-"""What is said of a generated text: is it like the real one, whose is it, does it repeat itself.
+"""Figures of a generated text: is it like the real one, whose, on topic, copied, repetitive.
 
 Needs the packages of the extra `eval`. Nothing is downloaded.
 """
@@ -6,6 +6,7 @@ Needs the packages of the extra `eval`. Nothing is downloaded.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -77,6 +78,50 @@ def repeats(text: str) -> float:
     words = text.split()
     runs = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
+
+
+def request_fit(log_probs: Sequence[float]) -> dict[str, float]:
+    """Whether a text is on topic, where it has a request.
+
+    Args:
+        log_probs: of the text per token, after its own request; where it has one, also after the
+            empty request and after each request that its own is compared with.
+
+    Returns:
+        `topic`, what its own request adds; `own_request`, 1 where it fits its own request better
+        than each of the others.
+    """
+    own, *rest = log_probs
+    figures = {"topic": own - rest[0]} if rest else {}
+    if others := rest[1:]:
+        figures["own_request"] = float(own > max(others))
+    return figures
+
+
+def copied(texts: Sequence[str], history: Sequence[str]) -> dict[str, float]:
+    """Which shares of the texts' runs of six words stand in a history.
+
+    Returns:
+        `leaked`, in exactly one text of it; `habit`, in two or more. Texts of the same words count
+        as one. Nothing where no text has six words.
+    """
+    runs = [run for text in texts for run in _runs_of_six(_folded_words(text))]
+    if not runs:
+        return {}
+    different = {_folded_words(text) for text in history}
+    found_in = Counter(run for words in different for run in set(_runs_of_six(words)))
+    return {
+        "leaked": sum(found_in[run] == 1 for run in runs) / len(runs),
+        "habit": sum(found_in[run] > 1 for run in runs) / len(runs),
+    }
+
+
+def _folded_words(text: str) -> tuple[str, ...]:
+    return tuple(_WORD.findall(text.casefold()))
+
+
+def _runs_of_six(words: tuple[str, ...]) -> list[tuple[str, ...]]:
+    return [words[i : i + 6] for i in range(len(words) - 5)]
 
 
 class Attribution:
