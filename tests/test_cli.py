@@ -23,14 +23,24 @@ from models import TinyModel
 from steerx_edge.calibration import Calibrator
 from steerx_edge.checkpoint import USER_PATH_VARIABLE
 from steerx_edge.cli import COMMANDS, main
-from steerx_edge.cli.common import open_engine
+from steerx_edge.cli.common import hold_interrupts, open_engine
 from steerx_edge.cli.learn import LayerList, _carried
+from steerx_edge.duration import estimated_seconds
+from steerx_edge.effects import read_beside
 from steerx_edge.engine import Engine
 from steerx_edge.history import HistoryItem
 from steerx_edge.models import MODEL_VARIABLE, identify
-from steerx_edge.phrases import weigh_grams
-from steerx_edge.profile import Description, Entry, Gain, Phrases, Profile, Tilt, WithHistory
+from steerx_edge.profile import (
+    Description,
+    Entry,
+    Gain,
+    MemoryPart,
+    Profile,
+    Tilt,
+    WithHistory,
+)
 from steerx_edge.prompts import Message, messages_for
+from steerx_edge.settings import Settings
 from steerx_edge.steering import steer
 
 PROMPT = "Alice was late again"
@@ -43,7 +53,8 @@ TEXTS = (
 )
 
 
-PHRASES = Phrases([[-2, -2, -1, 5], [-2, -1, 5, 6]], [2, 2], 0.01)
+MEMORY = MemoryPart(0.3, "causal", 120, 0.25, "me.memory.gguf", "0123456789abcdef" * 4)
+"""As it is read from a profile."""
 
 
 def a_profile(model: TinyModel, *, norm: float = 10.0, seed: int = 0) -> Profile:
@@ -61,9 +72,8 @@ def a_profile(model: TinyModel, *, norm: float = 10.0, seed: int = 0) -> Profile
         sources=("context-contrast",),
         strengths=np.ones(1, np.float32),
         tilt=None,
-        phrases=None,
+        memory=None,
         gain=None,
-        personal=None,
         with_history=None,
         rows="generated",
         counts={},
@@ -223,7 +233,9 @@ USAGE_ERRORS: list[tuple[list[str], str]] = [
     ([*LEARN, "--layers", "x"], "'x' is no list of layers such as 12 or 10,12-14"),
     ([*LEARN, "--layers", ""], "'' is no list of layers"),
     ([*LEARN, "--layers", "3-2"], "'3-2' names no layer"),
-    ([*LEARN, "--phrases", "some"], "'some' is not one of 'shared', 'all', 'none'"),
+    ([*LEARN, "--memory", "some"], "'some' is not one of 'shared', 'causal', 'all', 'none'"),
+    ([*LEARN, "--minutes", "-1"], "--minutes"),
+    ([*LEARN, "--minutes", "nan"], "--minutes"),
     ([*LEARN, "--strength", "-0.1"], "--strength"),
     ([*LEARN, "--strength", "nan"], "nan is not a finite number"),
     (["evaluate"], "Missing argument 'DATA'"),
@@ -711,7 +723,7 @@ def test_learn_says_that_copies_were_left_out(
     for most in (32, 2):
         report = succeed("learn", history, *where, "--max-items", str(most)).stderr
         assert f"Learning from {min(3, most)} of {3 + copied} texts" in report
-        assert ("stand in the history again" in report) == (copied == 1 and most == 32)
+        assert ("Skipped duplicate texts." in report) == (copied == 1 and most == 32)
 
 
 def test_learn_reports_the_words_and_the_description(tiny_chat: TinyModel, history: Path) -> None:
@@ -731,12 +743,12 @@ def test_learn_reports_the_words_and_the_description(tiny_chat: TinyModel, histo
 
 
 @pytest.fixture
-def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
+def fluent(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if what is written were fluent: a tiny model repeats itself whenever it is steered far."""
-    monkeypatch.setattr(Calibrator, "guarded", lambda _self, setting: setting)
+    monkeypatch.setattr(Calibrator, "fluent", lambda _self, setting: setting)
 
 
-@pytest.mark.usefixtures("unguarded")
+@pytest.mark.usefixtures("fluent")
 def test_learn_reports_what_calibration_found(tiny_chat: TinyModel, folder: Path) -> None:
     """One person's texts have a word in common, the other's have nothing."""
     texts = {
@@ -753,7 +765,7 @@ def test_learn_reports_what_calibration_found(tiny_chat: TinyModel, folder: Path
     own, none = entries["own"], entries["none"]
     assert own.gain is not None
     assert own.gain.low > 0
-    assert own.strengths.any() or own.tilt_bias() or own.phrases
+    assert own.strengths.any() or own.tilt_bias() or own.memory
     assert (
         f"Expected gain: {own.gain.mean:+.3f} nats/token (95% interval {own.gain.low:+.3f} to "
         f"{own.gain.high:+.3f}), measured on 6 texts held out." in reports["own"]
@@ -762,7 +774,7 @@ def test_learn_reports_what_calibration_found(tiny_chat: TinyModel, folder: Path
     assert none.gain.low <= 0
     assert not none.strengths.any()
     assert none.tilt is None
-    assert none.phrases is None
+    assert none.memory is None
     assert "No reliable preference found: the best setting gave " in reports["none"]
     assert "It changes nothing: its strengths are 0." in reports["none"]
 
@@ -771,38 +783,187 @@ ALIKE = [f"{word} {word}. Oh dear, oh dear, said she." for word in TEXTS[0].spli
 """Each begins in its own way, and all end in the same."""
 
 
-@pytest.mark.usefixtures("unguarded")
-def test_learn_keeps_the_phrases_that_it_is_told_to(
+@pytest.mark.usefixtures("fluent")
+def test_learn_keeps_in_the_memory_what_it_is_told_to(
     learn: Callable[..., Entry], folder: Path, engine: Engine
 ) -> None:
     history = write_history(folder / "alike.jsonl", ALIKE)
     by_default = learn(history)
-    shared, everything, none = (
-        learn(history, "--phrases", which, output=f"{which}.json")
-        for which in ("shared", "all", "none")
-    )
-    assert same(by_default, shared)
-    assert [entry.settings["phrases"] for entry in (shared, everything, none)] == [
-        *("shared", "all", "none")
-    ]
-    assert shared.phrases is not None
-    assert everything.phrases is not None
-    assert none.phrases is None
-    few, many = ({*map(tuple, entry.phrases.tokens.tolist())} for entry in (shared, everything))
-    assert few < many
+    entries = {
+        level: learn(history, "--memory", level, output=f"{level}.json")
+        for level in ("shared", "causal", "all", "none")
+    }
+    assert same(by_default, entries["causal"])
+    for level, entry in entries.items():
+        assert entry.settings["memory"] == level
+    assert entries["none"].memory is None
     texts = [engine.tokenize(text) for text in ALIKE]
-    for phrases, min_texts in ((shared.phrases, 2), (everything.phrases, 1)):
-        assert phrases == Phrases(*weigh_grams(texts, min_texts), phrases.strength)
+    n_rows = sum(len(text) + 1 for text in texts)  # each text's end, too
+    held = {}
+    for level in ("shared", "causal", "all"):
+        part = entries[level].memory
+        assert part is not None
+        assert part.memory is not None
+        assert (part.level, part.rows) == (level, n_rows)
+        held[level] = {*part.memory.tokens.tolist()}
+    end = engine.end_of_turn
+    assert held["all"] == held["causal"] == {end, *(token for text in texts for token in text)}
+    assert held["shared"] < held["all"]
 
 
-@pytest.mark.usefixtures("unguarded")
-def test_learn_reports_the_phrases(tiny_chat: TinyModel, folder: Path) -> None:
+@pytest.mark.usefixtures("fluent")
+def test_learn_reports_the_memory(tiny_chat: TinyModel, folder: Path) -> None:
     history = write_history(folder / "alike.jsonl", ALIKE)
     where = ("-o", "new.json", "-m", tiny_chat.path, "-t", "1")
     report = " ".join(succeed("learn", history, *where).stderr.split())
-    phrases = Profile.load("new.json").entries[0].phrases
-    assert phrases is not None
-    assert f"knows {len(phrases.weights)} of your phrases." in report
+    part = Profile.load("new.json").entries[0].memory
+    assert part is not None
+    assert (
+        f"remembers {part.rows} tokens of your texts (level causal, strength {part.strength:g})."
+        in report
+    )
+    assert f"less similar than {part.opening:.2f} to those of your texts." in report
+
+
+# ---------------------------------------------------------------- learn from a long history
+
+N_LONG, N_SAMPLE = 30, 24
+
+
+@pytest.fixture
+def long_history(folder: Path) -> Path:
+    texts = [f"Alice was late {i} times, oh dear, oh dear!" for i in range(N_LONG)]
+    return write_history(folder / "long.jsonl", texts)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "Less than a minute."),
+        (29, "Less than a minute."),
+        (40, "About 1 minute."),
+        (100, "About 2 minutes."),
+        (3600, "About 60 minutes."),
+    ],
+)
+def test_learn_says_how_long_it_will_take(
+    tiny_chat: TinyModel,
+    history: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    said: str,
+) -> None:
+    monkeypatch.setattr("steerx_edge.duration.estimated_seconds", lambda *_: seconds)
+    where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1", "--strength", "0.1")
+    assert f"\n{said}\n" in succeed("learn", history, *where).stderr
+
+
+def test_the_estimate_grows_with_the_texts(engine: Engine) -> None:
+    few, many = (
+        estimated_seconds(engine, items([f"{i} {TEXTS[0]}" for i in range(n)]), Settings())
+        for n in (6, 2000)
+    )
+    assert 0 < few < many
+
+
+def test_a_profile_of_the_sample_is_saved_before_all_else_is_read(
+    tiny_chat: TinyModel, long_history: Path
+) -> None:
+    where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1")
+    report = " ".join(succeed("learn", long_history, *where).stderr.split())
+    assert (
+        f"Saved me.json from a sample of {N_SAMPLE} texts; reading {N_LONG - N_SAMPLE} more. "
+        "Ctrl-C keeps it; rerun the same command to resume." in report
+    )
+    assert "Time is up" not in report
+    assert Profile.load("me.json").entries[0].counts["items"] == N_LONG
+
+
+def test_no_further_texts_are_read_when_the_minutes_are_over(
+    learn: Callable[..., Entry], tiny_chat: TinyModel, long_history: Path
+) -> None:
+    where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1")
+    report = succeed("learn", long_history, *where, "--minutes", "0").stderr
+    assert f"Time is up: read {N_SAMPLE} of {N_LONG} texts." in report
+    assert Profile.load("me.json").entries[0].counts["items"] == N_SAMPLE
+    assert learn(long_history, "--minutes", "60").counts["items"] == N_LONG
+
+
+def interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "steerx_edge.cli.learn.open_engine",
+        "steerx_edge.duration.estimated_seconds",
+        "steerx_edge.learning.read_items",
+        "steerx_edge.learning.calibrate",
+    ],
+)
+def test_an_interrupt_before_anything_is_saved_is_told_in_a_sentence(
+    folder: Path,
+    tiny_chat: TinyModel,
+    history: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+) -> None:
+    monkeypatch.setattr(place, interrupted)
+    result = run("learn", history, "-o", "new.json", "-m", tiny_chat.path, "-t", "1")
+    assert result.exit_code == 130
+    assert result.stdout == ""
+    assert result.stderr.splitlines()[-1] == (
+        "Interrupted: nothing was saved to new.json yet; rerun the same command to resume."
+    )
+    assert {path.name for path in folder.iterdir()} == {"history.jsonl"}
+
+
+@pytest.mark.parametrize("place", ["read_further", "recalibrate"])
+def test_an_interrupt_keeps_the_profile_of_the_sample_and_a_rerun_resumes(
+    learn: Callable[..., Entry],
+    tiny_chat: TinyModel,
+    long_history: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+) -> None:
+    expected = learn(long_history)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"steerx_edge.learning.{place}", interrupted)
+        where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1")
+        result = run("learn", long_history, *where)
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1] == (
+        f"Interrupted: me.json holds what was learned from {N_SAMPLE} texts; rerun the same "
+        "command to resume."
+    )
+    assert Profile.load("me.json").entries[0].counts["items"] == N_SAMPLE
+    # The ablation passes over the sample are not made again.
+    monkeypatch.setattr("steerx_edge.reading.read_beside", lambda *_: pytest.fail("read again"))
+    if place == "read_further":
+        monkeypatch.setattr("steerx_edge.reading.read_beside", read_beside_no_layers)
+    assert same(expected, learn(long_history, output="me.json"))
+
+
+def read_beside_no_layers(*args: Any) -> Any:
+    """As it is called for further texts, of which no layer is read."""
+    assert args[3] == ()
+    return read_beside(*args)
+
+
+def test_an_interrupt_while_a_profile_is_saved_waits() -> None:
+    done = []
+
+    def save() -> None:
+        with hold_interrupts():
+            signal.raise_signal(signal.SIGINT)
+            done.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        save()
+    assert done
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)  # which is then as before
 
 
 @pytest.mark.parametrize(
@@ -819,16 +980,23 @@ def test_learn_reports_the_phrases(tiny_chat: TinyModel, folder: Path) -> None:
             {"tilt": Tilt([3, 4], [0.5, -1], 0), "strengths": [0.25]},
             "It steers layer 2 by 0.25 of the residual norm.",
         ),
-        ({"phrases": PHRASES, "strengths": [0]}, "It knows 2 of your phrases."),
         (
-            {"phrases": PHRASES, "tilt": Tilt([3, 4], [0.5, -1], 1)},
-            "It steers layer 2 by 1 of the residual norm, and makes 2 tokens more or less "
-            "probable, and knows 2 of your phrases.",
+            {"memory": replace(MEMORY, opening=-1.0), "strengths": [0]},
+            "It remembers 120 tokens of your texts (level causal, strength 0.3).",
         ),
         (
-            {"phrases": PHRASES, "strengths": [0], "gain": Gain(0.05, 0.0104, 0.1, 9)},
-            "It knows 2 of your phrases.\nExpected gain: +0.050 nats/token (95% interval +0.010 to "
-            "+0.100), measured on 9 texts held out.",
+            {"memory": MEMORY, "tilt": Tilt([3, 4], [0.5, -1], 1)},
+            "It steers layer 2 by 1 of the residual norm, and makes 2 tokens more or less "
+            "probable, and remembers 120 tokens of your texts (level causal, strength 0.3).\n"
+            "It leaves an answer alone if its opening is less similar than 0.25 to those of your "
+            "texts.",
+        ),
+        (
+            {"memory": MEMORY, "strengths": [0], "gain": Gain(0.05, 0.0104, 0.1, 9)},
+            "It remembers 120 tokens of your texts (level causal, strength 0.3).\n"
+            "It leaves an answer alone if its opening is less similar than 0.25 to those of your "
+            "texts.\nExpected gain: +0.050 nats/token (95% interval +0.010 to +0.100), measured on "
+            "9 texts held out.",
         ),
         (
             {
@@ -848,18 +1016,16 @@ def test_learn_reports_the_phrases(tiny_chat: TinyModel, folder: Path) -> None:
         (
             {
                 "gain": Gain(0.05, 0.01, 0.1, 9),
-                "personal": Gain(0.02, -0.01, 0.0504, 9),
                 "with_history": WithHistory([0.5], 0, 0, Gain(0.03, 0.02, 0.04, 9)),
             },
             "It steers layer 2 by 1 of the residual norm.\nExpected gain: +0.050 nats/token (95% "
-            "interval +0.010 to +0.100), measured on 9 texts held out.\nOf it your own: +0.020 "
-            "nats/token (95% interval -0.010 to +0.050); the rest other authors' texts give, too.\n"
+            "interval +0.010 to +0.100), measured on 9 texts held out.\n"
             "With texts of yours in the prompt (generate --history), over these alone: +0.030 "
             "nats/token (95% interval +0.020 to +0.040).",
         ),
         (
             {
-                "phrases": replace(PHRASES, strength=0),
+                "memory": replace(MEMORY, strength=0, opening=-1.0),
                 "gain": Gain(0.05, 0.01, 0.1, 9),
                 "with_history": WithHistory([0], 0, 0, Gain(0.03, -0.02, 0.04, 9)),
             },
@@ -1314,6 +1480,7 @@ def test_evaluate_prints_tables_and_keeps_figures(
     }
     header, *rows = map(json.loads, (out / "rows.jsonl").read_text().splitlines())
     assert header["left_out"] == {"fewer than 4 items": ["daisy"]}
+    assert header["items"] is None
     assert {(row["user"], row["method"]) for row in rows} == {
         (user, method) for user in ("kettle", "rabbit") for method in ("", "steerx")
     }
@@ -1469,8 +1636,11 @@ def test_nothing_is_written_but_what_was_asked_for_and_nothing_of_the_history_is
     written = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     kept = {"rows.jsonl", "summary.jsonl", "report.html", "profiles/steerx-0-own.json"}
     figures = {f"work/figures/{name}" for name in kept}
-    assert written == {"work/history.jsonl", "work/me.json", *figures}
-    read = ((folder / name).read_text("utf-8") for name in (written - {"work/history.jsonl"}))
+    profile = {"work/me.json", "work/me.memory.gguf"}
+    assert written == {"work/history.jsonl", *profile, *figures}
+    assert (work / "me.memory.gguf").stat().st_mode & 0o777 == 0o600
+    made = written - {"work/history.jsonl"}
+    read = ((folder / name).read_bytes().decode(errors="ignore") for name in made)
     for place in (printed, *read):
         for text in TEXTS:
             assert not runs_of_words(text, 4) & runs_of_words(place, 4)

@@ -9,7 +9,7 @@ import click
 
 from steerx_edge.errors import SteerxError
 
-COMMANDS = ("learn", "generate", "chat", "evaluate")
+COMMANDS = ("learn", "generate", "chat", "evaluate", "forget")
 
 
 class _Commands(click.Group):

@@ -11,6 +11,7 @@ from steerx_edge.cli.common import (
     PastTexts,
     describe_option,
     history_options,
+    load_profile,
     model_options,
     open_engine,
     sampling_options,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from steerx_edge.engine import Engine
     from steerx_edge.history import HistoryItem
+    from steerx_edge.profile import Profile
     from steerx_edge.prompts import Message
     from steerx_edge.steering import Steering
 
@@ -61,9 +63,7 @@ def chat(
     With --history, the texts that fit your first message best stand before the conversation and
     stay there, in half of the context at most; after /reset they are chosen anew.
     """
-    from steerx_edge.profile import Profile
-
-    profile = Profile.load(profile_path)
+    profile = load_profile(profile_path)
     engine = open_engine(model, threads, n_gpu_layers, ctx_size=ctx_size)
 
     from steerx_edge.errors import SteerxError
@@ -89,7 +89,7 @@ def chat(
             elif command == "/strength":
                 _set_strength(steering, argument)
             elif command == "/profile":
-                changed = Profile.load(argument.strip())
+                changed = load_profile(argument.strip())
                 conversation.description = description(changed)  # refuses other models' profiles
                 steering.clear()
                 steering = steer(

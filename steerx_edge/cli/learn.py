@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from steerx_edge.cli.common import FiniteFloat, model_options, open_engine
+from steerx_edge.cli.common import FiniteFloat, hold_interrupts, model_options, open_engine
 
 if TYPE_CHECKING:
     from steerx_edge.profile import Entry, Gain, Profile
 
 _SHOWN_WORDS = 12
 _CTX_SIZE = 256  # of a context that is never used: learning has its own
+_INTERRUPTED = 130  # exit status, as of a shell's command that Ctrl-C ended
+
+_OPEN_TO_ALL = -1.0  # an opening that every answer reaches
 
 
 class LayerList(click.ParamType):  # type: ignore[type-arg]
@@ -57,9 +60,7 @@ class LayerList(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--max-items",
     type=click.IntRange(min=2),
-    default=32,
-    show_default=True,
-    help="Of a longer history, learn from so many of the last texts.",
+    help="Of a longer history, learn from so many of the last texts. [default: all]",
 )
 @click.option(
     "--layers",
@@ -73,12 +74,18 @@ class LayerList(click.ParamType):  # type: ignore[type-arg]
     "[default: chosen on texts held out]",
 )
 @click.option(
-    "--phrases",
-    type=click.Choice(["shared", "all", "none"]),
-    default="shared",
+    "--memory",
+    type=click.Choice(["shared", "causal", "all", "none"]),
+    default="causal",
     show_default=True,
-    help="Which of your runs of words are kept: those that stand in two texts at least, all of "
-    "them (the profile then holds much of your texts), or none.",
+    help="Which of your words the memory holds: only those in two or more texts; all, weighted by "
+    "how far you caused them; all, with equal weight; or none. See docs/profile.md.",
+)
+@click.option(
+    "--minutes",
+    type=FiniteFloat(min=0),
+    help="Read no further texts after so long. The sample is always read and calibrated on. "
+    "[default: read all]",
 )
 def learn(
     history: str,
@@ -89,69 +96,123 @@ def learn(
     user: str | None,
     response: str | None,
     prompt: str | None,
-    max_items: int,
+    max_items: int | None,
     layers: tuple[int, ...] | None,
     strength: float | None,
-    phrases: Literal["shared", "all", "none"],
+    memory: Literal["shared", "causal", "all", "none"],
+    minutes: float | None,
 ) -> None:
     """Learn how you write from HISTORY and save it as a profile.
 
     HISTORY is JSON lines with "prompt" and "response" (or "text" alone), a per-author file such as
     LaMP's, or a text file with empty lines between the texts. If the profile exists already, the
-    entry for this model is replaced and those for other models are kept. Interrupted, the same
-    command goes on where it was.
+    entry for this model is replaced and those for other models are kept.
+
+    Of a long history a sample is read first and the profile saved; then all other texts are read.
+    If interrupted, rerun the same command to resume.
     """
-    from steerx_edge.history import read_history
+    saved = _Saved(output)
+    try:
+        from steerx_edge.history import read_history
 
-    items = read_history(history, user=user, response=response, prompt=prompt)
-    existing = _existing_profile(Path(output))
-    engine = open_engine(model, threads, n_gpu_layers, ctx_size=_CTX_SIZE)
+        items = read_history(history, user=user, response=response, prompt=prompt)
+        saved.existing = _existing_profile(Path(output))
+        engine = open_engine(model, threads, n_gpu_layers, ctx_size=_CTX_SIZE)
 
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    from steerx_edge.checkpoint import user_path
-    from steerx_edge.learning import learn as learn_profile
-    from steerx_edge.reading import chosen
-    from steerx_edge.settings import Settings
-
-    settings = Settings(max_items=max_items, layers=layers, phrases=phrases)
-    if strength is not None:
-        settings = replace(settings, strength=strength, calibrate=False)
-    console = Console(stderr=True, highlight=False)
-    n_used = len(chosen(items, max_items))
-    console.print(f"Learning from {n_used} of {len(items)} texts with {engine.model_id.name}.")
-    if n_used < min(len(items), max_items):
-        console.print("Texts that stand in the history again were left out.")
-    with Progress(
-        TextColumn("{task.description:16}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-    ) as bar:
-        task = bar.add_task("effects", total=None)
-        learned = learn_profile(
-            engine,
-            items,
-            settings,
-            progress=lambda what, done, of: bar.update(
-                task, description=what, completed=done, total=of
-            ),
-            resume=user_path() / "unfinished",
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
         )
-    profile = existing.with_entry(learned.entries[0]) if existing else learned
-    profile.save(output)
-    _report(console, learned.entries[0], output)
+
+        from steerx_edge.checkpoint import user_path
+        from steerx_edge.duration import estimated_seconds
+        from steerx_edge.learning import learn as learn_profile
+        from steerx_edge.reading import chosen
+        from steerx_edge.settings import Settings
+
+        settings = Settings(max_items=max_items, layers=layers, memory=memory)
+        if strength is not None:
+            settings = replace(settings, strength=strength, calibrate=False)
+        console = Console(stderr=True, highlight=False)
+        n_used = len(chosen(items, max_items))
+        console.print(f"Learning from {n_used} of {len(items)} texts with {engine.model_id.name}.")
+        if n_used < min(len(items), max_items or len(items)):
+            console.print("Skipped duplicate texts.")
+        console.print(_duration(estimated_seconds(engine, items, settings)))
+        with Progress(
+            TextColumn("{task.description:16}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+        ) as bar:
+            task = bar.add_task("effects", total=None)
+
+            def save_sample(profile: Profile) -> None:
+                saved.save(profile)
+                console.print(
+                    f"Saved {escape(output)} from a sample of {saved.n_texts} texts; reading "
+                    f"{n_used - saved.n_texts} more. Ctrl-C keeps it; rerun the same command to "
+                    "resume."
+                )
+
+            learned = learn_profile(
+                engine,
+                items,
+                settings,
+                progress=lambda what, done, of: bar.update(
+                    task, description=what, completed=done, total=of
+                ),
+                resume=user_path() / "unfinished",
+                usable_profile=save_sample,
+                seconds=None if minutes is None else 60 * minutes,
+            )
+        saved.save(learned)
+        _report(console, learned.entries[0], output, n_used if settings.calibrate else 0)
+    except KeyboardInterrupt:
+        click.echo(saved.when_interrupted(), err=True)
+        raise click.exceptions.Exit(_INTERRUPTED) from None
+
+
+class _Saved:
+    """What of this run is in the output file."""
+
+    def __init__(self, output: str) -> None:
+        self.existing: Profile | None = None
+        self.n_texts = 0
+        self._output = output
+
+    def save(self, learned: Profile) -> None:
+        """Save the entry that was learned, beside those of other models."""
+        (entry,) = learned.entries
+        profile = self.existing.with_entry(entry) if self.existing else learned
+        with hold_interrupts():
+            profile.save(self._output)
+            self.n_texts = entry.counts["items"]
+
+    def when_interrupted(self) -> str:
+        """What is left, in one sentence."""
+        holds = (
+            f"{self._output} holds what was learned from {self.n_texts} texts"
+            if self.n_texts
+            else f"nothing was saved to {self._output} yet"
+        )
+        return f"Interrupted: {holds}; rerun the same command to resume."
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "Less than a minute."
+    return f"About {minutes} minute{'s' if minutes > 1 else ''}."
 
 
 def _existing_profile(path: Path) -> Profile | None:
@@ -173,7 +234,7 @@ def _existing_profile(path: Path) -> Profile | None:
     return None
 
 
-def _report(console: Any, entry: Entry, output: str) -> None:
+def _report(console: Any, entry: Entry, output: str, n_to_read: int) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -199,9 +260,11 @@ def _report(console: Any, entry: Entry, output: str) -> None:
     console.print(escape(entry.description.text))
     console.print(
         f"\n{counts['anchors']} of {counts['tokens']} tokens in {counts['items']} texts are "
-        f"anchors: your other texts make them much more probable.\n{_carried(entry)}\n"
-        f"Saved {escape(output)}."
+        f"anchors: your other texts make them much more probable.\n{_carried(entry)}"
     )
+    if counts["items"] < n_to_read:
+        console.print(f"Time is up: read {counts['items']} of {n_to_read} texts.")
+    console.print(f"Saved {escape(output)}.")
 
 
 def _carried(entry: Entry) -> str:
@@ -216,9 +279,17 @@ def _carried(entry: Entry) -> str:
         does.append(f"steers {' and '.join(steered)} of the residual norm")
     if bias := entry.tilt_bias():
         does.append(f"makes {len(bias)} tokens more or less probable")
-    if entry.phrases and entry.phrases.strength:
-        does.append(f"knows {len(entry.phrases.weights)} of your phrases")
+    if entry.memory and entry.memory.strength:
+        does.append(
+            f"remembers {entry.memory.rows} tokens of your texts (level {entry.memory.level}, "
+            f"strength {entry.memory.strength:g})"
+        )
     said = f"It {', and '.join(does) or 'changes nothing: its strengths are 0'}."
+    if does and entry.memory and entry.memory.opening > _OPEN_TO_ALL:
+        said += (
+            "\nIt leaves an answer alone if its opening is less similar than "
+            f"{entry.memory.opening:.2f} to those of your texts."
+        )
     if entry.gain is None:
         return said
     measured = f"measured on {entry.gain.items} texts held out"
@@ -228,10 +299,6 @@ def _carried(entry: Entry) -> str:
             f"{measured}.\n{said}"
         )
     said += f"\nExpected gain: {_shown(entry.gain)}, {measured}."
-    if entry.personal:
-        said += (
-            f"\nOf it your own: {_shown(entry.personal)}; the rest other authors' texts give, too."
-        )
     if entry.with_history:
         beside = entry.with_history
         helps = beside.gain.low > 0

@@ -28,7 +28,7 @@ PROGRAM = Path(sys.executable).with_name("steerx-edge")
 N_ITEMS = 4
 N_TOKENS = 12
 STRENGTH = 0.3  # enough for the first few tokens to differ
-PROMPT = "Write one sentence about a bishop."
+PROMPT = "Write a mail to Nils: the coffee machine is leaking."
 
 
 class Learned(NamedTuple):
@@ -118,10 +118,11 @@ def test_the_terminal_shows_the_way_and_what_was_found(learned: Learned) -> None
     assert learned.stdout == b""
     screen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", learned.screen)
     assert f"Learning from {N_ITEMS} of {N_ITEMS} texts with" in screen
+    assert re.search(r"^(About \d+ minutes?|Less than a minute)\.", screen, re.MULTILINE)
     for step in ("effects", "description", "stylevector", "done"):
         assert step in screen
     assert "calibration" not in screen  # as the strength was given
-    assert f"{N_ITEMS - 1}/{N_ITEMS}" in screen
+    assert re.search(rf"[1-9]/{2 * N_ITEMS}\b", screen)  # each item alone, then beside others
     assert "1/1" in screen
     entry = learned.profile.entries[0]
     assert entry.description.text in " ".join(screen.split())
@@ -156,7 +157,7 @@ def test_the_profile_holds_none_of_the_texts(learned: Learned) -> None:
     kept = (learned.folder / "me.json").read_text("utf-8") + learned.screen
     for line in (learned.folder / "history.jsonl").read_text("utf-8").splitlines():
         for text in json.loads(line).values():
-            assert not runs(text.removeprefix("Continue this passage:")) & runs(kept)
+            assert not runs(text) & runs(kept)
 
 
 # ---------------------------------------------------------------- generating
@@ -185,14 +186,14 @@ def test_a_chat_is_steered_and_leaves_nothing_behind(learned: Learned, llama: Ll
     profile = learned.profile
     with steer(llama, profile) as steering:
         first = answer(llama, PROMPT)
-        second = answer(llama, PROMPT, first, "And one about a cab.")
+        second = answer(llama, PROMPT, first, "And one to Clara.")
         assert answer(llama, PROMPT) == first != plain
         steering.strength = 0.0
         assert answer(llama, PROMPT) == plain
         steering.strength = 1.0
-        assert answer(llama, PROMPT, first, "And one about a cab.") == second
+        assert answer(llama, PROMPT, first, "And one to Clara.") == second
     assert answer(llama, PROMPT) == plain
 
     llama.reset()  # as on a fresh model
     with steer(llama, profile):
-        assert answer(llama, PROMPT, first, "And one about a cab.") == second
+        assert answer(llama, PROMPT, first, "And one to Clara.") == second
