@@ -1,4 +1,4 @@
-# make demo   set up, then learn a profile from real texts and generate with it
+# make demo   set up, then learn a profile from 40 mails and answer with it: about two minutes
 # make test   set up, then run the whole test suite
 # make sanitize  the tests of the native layer under AddressSanitizer and UBSan
 # make sanitize-threads  those that use threads under ThreadSanitizer
@@ -35,15 +35,20 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 demo: $(VENV)/demo
 	@mkdir -p $(DEMO)
 	@echo
-	@echo '== Learning from 20 passages of The Warden (Anthony Trollope, 1855): three to eight minutes'
+	@echo '== Learning from 40 mails and notes by Mo, an invented person: about three minutes'
 	$(BIN)/steerx-edge learn docs/demo/history.jsonl -o $(DEMO)/me.json
 	@echo
-	@echo '== Three passages that it has not seen, without the profile and with it'
+	@echo '== How much more probable the profile makes three mails that were held out'
 	$(BIN)/python benchmarks/profile_gain.py docs/demo/held_out.jsonl --profile $(DEMO)/me.json
 	@echo
-	@echo '== The same prompt, without the profile and with it'
-	$(BIN)/steerx-edge generate --profile $(DEMO)/me.json --compare --temp 0 -n 80 \
-		-p 'Write a paragraph about an old man who walks in his garden.'
+	@echo '== Four requests, answered without and with the profile.'
+	@echo '== The last one is no mail, so its two answers must be the same.'
+	@while read -r request; do \
+		echo; \
+		echo "$$request"; \
+		$(BIN)/steerx-edge generate --profile $(DEMO)/me.json --compare --temp 0 -n 60 \
+			-p "$$request" < /dev/null || exit 1; \
+	done < docs/demo/requests.txt
 
 test: $(VENV)/dev
 	$(BIN)/python -m pytest

@@ -530,15 +530,15 @@ def test_the_page_lists_the_tasks_in_order():
 
 
 class TestDemo:
-    def test_is_twenty_passages_and_three_others(self):
+    def test_is_forty_texts_and_three_others(self):
         history = read_history(ROOT / "docs" / "demo" / "history.jsonl")
         held_out = read_history(ROOT / "docs" / "demo" / "held_out.jsonl")
-        assert (len(history), len(held_out)) == (20, 3)
+        assert (len(history), len(held_out)) == (40, 3)
         assert not {item.response for item in history} & {item.response for item in held_out}
         for item in history + held_out:
-            assert item.request.startswith("Continue this passage: ")
-            assert 60 <= len(item.response.split()) <= 130
-            assert item.response[-1] in '.?!"'
+            assert item.request.startswith(("Write a ", "Reply to this mail: "))
+            assert 20 <= len(item.response.split()) <= 60
+            assert item.response.endswith(",\nMo")
 
 
 def shared_rows(name):
