@@ -3,7 +3,7 @@
 As `steerx-edge evaluate`, which measures the default settings alone; what the folder holds already
 is not measured again.
 
-    python benchmarks/compare_methods.py DATA -m MODEL.gguf -o FOLDER [--methods steerx,plain]
+    python benchmarks/compare_methods.py DATA -m MODEL.gguf -o FOLDER [--methods steerx,shared]
 """
 
 from __future__ import annotations
@@ -28,21 +28,14 @@ from steerx_edge.report import html_page, print_report
 
 METHODS = {
     "steerx": Settings(),
-    "plain": Settings(described=False),
+    "shared": Settings(memory="shared"),
+    "all": Settings(memory="all"),
+    "no memory": Settings(memory="none"),
+    "both backbones": Settings(backbones=("stylevector", "context-contrast")),
+    "described": Settings(described=True),
     "anchors": Settings(selection="anchors"),
-    "anchors alone": Settings(selection="anchors", described=False),
-    "weighted alone": Settings(selection="weighted", described=False),
-    "steerx stylevector": Settings(backbones=("stylevector",), selection="anchors"),
-    "plain stylevector": Settings(backbones=("stylevector",), described=False),
-    "steerx context contrast": Settings(backbones=("context-contrast",), selection="anchors"),
-    "plain context contrast": Settings(backbones=("context-contrast",), described=False),
-    "placebo arm": Settings(control="placebo"),
-    "placebo removed": Settings(generic="removed"),
-    "pca": Settings(estimate="pca"),
     "logistic": Settings(estimate="logistic"),
-    "no phrases": Settings(phrases="none"),
-    "all phrases": Settings(phrases="all"),
-    "directions alone": Settings(tilt=False, phrases="none"),
+    "directions alone": Settings(tilt=False, memory="none"),
 }
 
 
@@ -54,13 +47,14 @@ def main() -> None:
     parser.add_argument("-o", "--output", required=True, type=Path, help="folder of the figures")
     parser.add_argument("-t", "--threads", type=int, default=1, help="of each process")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--methods", default="steerx,plain", help=", ".join(METHODS))
+    parser.add_argument("--methods", default="steerx", help=", ".join(METHODS))
     parser.add_argument("--half", choices=("odd", "even"), help="every other user of the file")
     parser.add_argument("--first", type=int, help="of these, only the first so many")
     parser.add_argument("--users", default="", help="ids, by commas")
+    parser.add_argument("--items", type=int, help="the last so many texts; all by default")
     parser.add_argument("--generate", type=int, default=0, help="tokens of a generated text")
     args = parser.parse_args()
-    plan = Plan(generate=args.generate, draws=1)
+    plan = Plan(items=args.items, generate=args.generate, draws=1)
     users = [name for name in args.users.split(",") if name]
     sample = read_sample(args.data, plan, users=users, half=args.half)
     if args.first:

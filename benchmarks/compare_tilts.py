@@ -1,7 +1,7 @@
 """Ways to make a tilt, each alone at several strengths, on held-out texts of real users.
 
-No directions, no phrases, no calibration: how much the tilt gives, how much of that is the user's
-own, set against that of as many items of other users, and what it costs plain texts of nobody's.
+No directions, no memory, no calibration: how much the tilt gives, how much more than the tilt of as
+many items of other users, and what neutral text loses.
 
     python benchmarks/compare_tilts.py DATA -m MODEL.gguf --half odd --first 8
 """
@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from steerx_edge import Engine, Settings
 from steerx_edge.analysis import Pass
 from steerx_edge.evaluation import Plan, read_sample
-from steerx_edge.evaluation.evaluator import NEUTRAL_TEXTS
 from steerx_edge.evaluation.figures import WORSE
+from steerx_edge.evaluation.neutral import neutral_items
 from steerx_edge.evaluation.sample import drawn_items
 from steerx_edge.prompts import messages_for
 from steerx_edge.reading import read_items
@@ -54,10 +54,10 @@ def main() -> None:
     parser.add_argument("--first", type=int)
     args = parser.parse_args()
     engine = Engine(args.model, n_threads=args.threads)
-    plan = Plan(draws=1)
+    plan = Plan(items=16, draws=1)
     sample = read_sample(args.data, plan, half=args.half)
     users = [sample.by_id[name] for name in sample.reported[: args.first]]
-    settings = Settings(described=False)
+    settings = Settings()
     gains: dict[str, list[NDArray[np.float64]]] = defaultdict(list)  # (place,) of each user
     for number, user in enumerate(users):
         print(f"{number} of {len(users)}", flush=True)
@@ -65,14 +65,17 @@ def main() -> None:
             (engine.prompt(messages_for(query.request)), engine.tokenize(query.response)[:512])
             for query in user.queries
         ]
-        plain = [(engine.prompt(messages_for("")), engine.tokenize(text)) for text in NEUTRAL_TEXTS]
+        neutral = [
+            (engine.prompt(messages_for(item.request)), engine.tokenize(item.response))
+            for item in neutral_items()
+        ]
         for whose, history in (
             ("own", user.history),
             ("generic", drawn_items(sample, user, 0, plan.seed)),
         ):
-            counts = read_items(engine, history[-plan.items :], (1,), settings).counts
+            counts = read_items(engine, history, (1,), settings).counts
             tilts = biases(counts.used.sum(axis=0), counts.expected.sum(axis=0))
-            jobs = [Pass(*text, tilts=tilts) for text in (*texts, *plain)]
+            jobs = [Pass(*text, tilts=tilts) for text in (*texts, *neutral)]
             gained = np.stack(
                 [
                     result.tilted.mean(axis=1, dtype=np.float64) - result.scored.mean()
@@ -82,10 +85,10 @@ def main() -> None:
             )
             gains[whose].append(gained[: len(texts)].mean(axis=0))
             if whose == "own":
-                gains["plain"].append(gained[len(texts) :].mean(axis=0))
-    own, generic, cost = (np.stack(gains[name]) for name in ("own", "generic", "plain"))
+                gains["neutral"].append(gained[len(texts) :].mean(axis=0))
+    own, generic, cost = (np.stack(gains[name]) for name in ("own", "generic", "neutral"))
     print(f"\n{engine.model_id.name}, {len(users)} users")
-    print("smoothing absent strength    own  personal  plain texts  users below -0.01")
+    print("smoothing absent strength    own  personal neutral text  users below -0.01")
     for place, (k, absent, strength) in enumerate(PLACES):
         mine, theirs = own[:, place], generic[:, place]
         print(

@@ -1,4 +1,4 @@
-"""Does a profile help on texts it has not seen? Against unsteered, and history in the prompt.
+"""Does a profile help on held-out texts? Against unsteered, and history in the prompt.
 
 For each user: learn from the last items of the history, then score the user's real held-out texts.
 Gains are in nats per token, the mean over the user's held-out texts; then the mean over users with
@@ -19,7 +19,7 @@ import numpy as np
 from steerx_edge import Engine, Entry, HistoryItem, Settings, User, learn, read_users
 from steerx_edge.analysis import Pass
 from steerx_edge.effects import bootstrap_mean_interval
-from steerx_edge.evaluation.evaluator import steered
+from steerx_edge.evaluation.evaluator import fitting, steered
 from steerx_edge.prompts import messages_for
 from steerx_edge.retrieval import Retriever
 
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--retrieve", type=int, default=4, help="items in the prompt (default 4)")
     parser.add_argument("--layers", help="blocks to steer, by commas")
     parser.add_argument("--fold", type=int, default=4, help="items that share a context")
-    parser.add_argument("--backbones", help="by commas (default: all)")
+    parser.add_argument("--backbones", help="by commas (default: as learn)")
     parser.add_argument("--strength", type=float, help="share of the residual norm; not calibrated")
     args = parser.parse_args()
 
@@ -79,7 +79,8 @@ def report(user: User, entry: Entry, seconds: float) -> None:
         )
     ]
     tilt = f"tilt {entry.tilt.strength:g}" if entry.tilt else "no tilt"
-    print(f"{', '.join(carried)}, {tilt}, expected {entry.gain}, ", end="")
+    memory = f"memory {entry.memory.strength:g}" if entry.memory else "no memory"
+    print(f"{', '.join(carried)}, {tilt}, {memory}, expected {entry.gain}, ", end="")
     print(f"{seconds:.0f} s\n  words: {words}\n  {entry.description.origin}: ", end="")
     print(entry.description.text, flush=True)
 
@@ -104,7 +105,7 @@ def gains(
             scoring_pass(engine, query),
             *(scoring_pass(engine, query, entry=entry) for entry in entries),
             scoring_pass(engine, query, shown=shown),
-            scoring_pass(engine, query, shown=shown, entry=entries[own]),
+            scoring_pass(engine, query, shown=shown, entry=entries[own].beside_history()),
             scoring_pass(engine, query, description=description),
         ]
     scores = np.array([result.scored.mean() for result in engine.run_many(passes)])
@@ -127,7 +128,9 @@ def scoring_pass(
     """The user's real text after its request."""
     context = engine.prompt(messages_for(query.request, history=shown, description=description))
     response = engine.tokenize(query.response)[: max(1, engine.analysis.n_ctx - len(context))]
-    return Pass(context, response, **(steered(entry) if entry else {}))
+    if entry is None or not next(iter(fitting(engine, entry, [context]))):
+        return Pass(context, response)
+    return Pass(context, response, **steered(entry))
 
 
 def interval(column: np.ndarray) -> str:

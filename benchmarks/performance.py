@@ -26,10 +26,12 @@ from in_turns import Ratio, ratio, seconds_in_turns
 from llama_cpp import Llama
 
 from steerx_edge import Engine, HistoryItem, Profile, Settings, learn, read_history, steer
-from steerx_edge.analysis import Continuation, Pass, PassResult
+from steerx_edge.analysis import Continuation, Pass, PassResult, asked_for
+from steerx_edge.effects import Effects
 from steerx_edge.interventions import Add
-from steerx_edge.phrases import weigh_grams
-from steerx_edge.profile import Entry, Phrases, Tilt
+from steerx_edge.memory import KeySpace, Memory
+from steerx_edge.memory_rows import MemoryRows
+from steerx_edge.profile import Entry, MemoryPart, Tilt
 
 TEXTS = Path(__file__).parent.parent / "docs" / "demo" / "history.jsonl"
 
@@ -230,9 +232,7 @@ def capture(engine: CountingEngine, rounds: int) -> Iterator[Line]:
 
 def learning(engine: CountingEngine, rounds: int) -> Iterator[Line]:
     """Learning against the tokens that it cannot do without, and as the history grows."""
-    passes_only = Settings(
-        backbones=("context-contrast",), tilt=False, calibrate=False, max_items=80
-    )
+    passes_only = Settings(backbones=("context-contrast",), tilt=False, calibrate=False, sample=80)
     items = short_items(20)
     bare = Bare(engine.llama)
     tokens = text_tokens(engine, 512)
@@ -281,7 +281,7 @@ def learning(engine: CountingEngine, rounds: int) -> Iterator[Line]:
         f"learn with calibration ({times['with'][0]:.0f} s)",
         "learn without",
         ratio(times["with"], times["without"]),
-        4,
+        2.5,
         at_least=False,
     )
 
@@ -297,13 +297,38 @@ def profile_of(engine: Engine, seed: int) -> Profile:
     return Profile(entries=(Entry(**values),))
 
 
-def with_words(engine: Engine, profile: Profile) -> Profile:
-    """The same with a tilt and phrases, as many as twenty texts have, weak ones."""
+def memory_of(engine: Engine, n_rows: int) -> Memory:
+    """Real rows, repeated with noise until there are so many."""
+    items = short_items(20)
+    jobs = [Pass(engine.raw_prompt(item.request), engine.tokenize(item.response)) for item in items]
+    results = engine.run_many([replace(job, final=True) for job in jobs])
+    finals = [asked_for(result.final) for result in results]
+    rows = MemoryRows(KeySpace.fit(np.concatenate(finals)), "all", engine.end_of_turn)
+    for job, item, final in zip(jobs, items, finals, strict=True):
+        tokens = list(job.response)
+        no_effect = np.zeros(len(tokens), np.float32)
+        rows.add(Effects(tokens, engine.pieces(tokens), no_effect), item.request, rows.keys(final))
+    memory = rows.memory()
+    places = np.arange(n_rows) % len(memory.tokens)
+    keys = memory.keys[places].astype(np.int16)
+    keys[len(memory.tokens) :] += np.random.default_rng(0).integers(
+        -8, 9, keys[len(memory.tokens) :].shape, np.int16
+    )
+    return replace(
+        memory,
+        keys=keys.clip(-127, 127).astype(np.int8),
+        tokens=memory.tokens[places],
+        weights=memory.weights[places],
+    )
+
+
+def with_memory(engine: Engine, profile: Profile, n_rows: int) -> Profile:
+    """The same with a weak tilt, a weak memory, and a gate that is looked at and never closed."""
     texts = [engine.tokenize(item.response) for item in short_items(20)]
     tokens = np.unique(np.concatenate(texts)).astype(np.int32)
     tilt = Tilt(tokens, np.full(len(tokens), 0.01, np.float32), 1.0)
-    phrases = Phrases(*weigh_grams(texts, 1), 0.01)
-    return Profile(entries=(replace(profile.entries[0], tilt=tilt, phrases=phrases),))
+    memory = MemoryPart.of(memory_of(engine, n_rows), strength=0.01, level="all", opening=-0.99)
+    return Profile(entries=(replace(profile.entries[0], tilt=tilt, memory=memory),))
 
 
 def steering(engine: CountingEngine, rounds: int) -> Iterator[Line]:
@@ -311,7 +336,7 @@ def steering(engine: CountingEngine, rounds: int) -> Iterator[Line]:
     llama = engine.llama
     profile, other = profile_of(engine, 1), profile_of(engine, 2)
     entry = profile.entries[0]
-    wordy = with_words(engine, profile)
+    short, long = (with_memory(engine, profile, n_rows) for n_rows in (3_000, 100_000))
     prompt = text_tokens(engine, 64)
     n_tokens = 128
 
@@ -346,7 +371,8 @@ def steering(engine: CountingEngine, rounds: int) -> Iterator[Line]:
         {
             "plain": generate,
             "steered": partial(generate_steered, profile),
-            "wordy": partial(generate_steered, wordy),
+            "short memory": partial(generate_steered, short),
+            "long memory": partial(generate_steered, long),
             "one": side_by_side([()]),
             "one hooked": side_by_side(added[:1]),
             "four": side_by_side([()] * 4),
@@ -363,10 +389,17 @@ def steering(engine: CountingEngine, rounds: int) -> Iterator[Line]:
         at_least=True,
     )
     yield Line(
-        "the same, tilt and phrases of 20 texts",
+        "the same, tilt and memory of 3,000 rows",
         "unsteered",
-        ratio(times["plain"], times["wordy"]),
-        0.95,
+        ratio(times["plain"], times["short memory"]),
+        0.97,
+        at_least=True,
+    )
+    yield Line(
+        "the same, tilt and memory of 100,000 rows",
+        "unsteered",
+        ratio(times["plain"], times["long memory"]),
+        0.90,
         at_least=True,
     )
     yield Line(

@@ -11,7 +11,7 @@ import numpy as np
 
 from steerx_edge import Engine, Profile, read_history
 from steerx_edge.analysis import Pass
-from steerx_edge.evaluation.evaluator import steered
+from steerx_edge.evaluation.evaluator import fitting, steered
 from steerx_edge.prompts import messages_for
 
 
@@ -29,10 +29,12 @@ def main() -> None:
     for number, item in enumerate(read_history(args.texts), start=1):
         context = engine.prompt(messages_for(item.request))
         response = engine.tokenize(item.response)
+        (fits,) = fitting(engine, entry, [context])
+        steering = steered(entry) if fits else {}
         before, after = (
             float(result.scored.mean())
             for result in engine.run_many(
-                [Pass(context, response), Pass(context, response, **steered(entry))]
+                [Pass(context, response), Pass(context, response, **steering)]
             )
         )
         gains.append(after - before)
