@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from steerx_edge import Engine, Settings, User, read_users
 from steerx_edge.analysis import Pass, asked_for
 from steerx_edge.effects import Effects, bootstrap_mean_interval
-from steerx_edge.memory import KeySpace, Memory, TextOffers
-from steerx_edge.memory_rows import Level, MemoryRows
+from steerx_edge.memory import KeySpace, Level, Memory, TextOffers
+from steerx_edge.memory_rows import MemoryRows
 from steerx_edge.prompts import messages_for
 from steerx_edge.reading import cut, read_items, usable
 

@@ -23,10 +23,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
+Level = Literal["shared", "causal", "all"]
+"""What a memory holds of the texts.
+
+"shared": tokens of words that stand in two texts at least, weighted by their causal effect;
+"causal": all tokens, weighted by their causal effect; "all": all tokens alike.
+"""
+
+LEVELS: tuple[Level, ...] = get_args(Level)
+"""From the fewest tokens: see docs/profile.md."""
 
 TEMPERATURE = 0.045
 NEIGHBOURS = 64

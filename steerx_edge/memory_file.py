@@ -11,18 +11,14 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from steerx_edge.errors import ProfileError
 from steerx_edge.files import about, check_file, replacing
-from steerx_edge.memory import KeySpace, Memory
-
-Level = Literal["shared", "causal", "all"]
-LEVELS: tuple[Level, ...] = ("shared", "causal", "all")
-"""Which tokens a memory holds, from the fewest: see docs/profile.md."""
+from steerx_edge.memory import LEVELS, KeySpace, Level, Memory
 
 ARCHITECTURE = "steerx-memory"
 SCHEMA = 1

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from steerx_edge.effects import WORD, words_of_tokens
-from steerx_edge.memory import OPENINGS, SINGLE_RUN, KeySpace, Memory, run_hashes
+from steerx_edge.memory import OPENINGS, SINGLE_RUN, KeySpace, Level, Memory, run_hashes
 
 if TYPE_CHECKING:
     from steerx_edge.effects import Effects
-
-Level = Literal["shared", "causal", "all"]
-"""What is kept of the texts.
-
-"shared": tokens of words that stand in two texts at least, weighted by their causal effect;
-"causal": all tokens, weighted by their causal effect; "all": all tokens alike.
-"""
 
 _NO_WORD = ""
 _HIGHEST = 127  # of int8
@@ -107,7 +100,7 @@ class MemoryRows:
         texts = [text for text in range(self.n_texts) if text not in without]
         tokens = np.concatenate([np.array(self._tokens[text], np.int32) for text in texts])
         weights = np.concatenate([self._weights[text] for text in texts])
-        hidden = ~np.concatenate([self._may_hold(text, texts) for text in texts])
+        hidden = ~self._may_hold(texts)
         tokens[hidden], weights[hidden] = self._end, 0
         return Memory(
             self._space,
@@ -139,12 +132,11 @@ class MemoryRows:
         n = min(len(texts), OPENINGS)
         return [texts[k * len(texts) // n] for k in range(n)]
 
-    def _may_hold(self, text: int, texts: Sequence[int]) -> NDArray[np.bool_]:
-        """Which tokens of a text belong to a word of another of the texts, or to none."""
-        words = self._words[text]
+    def _may_hold(self, texts: Sequence[int]) -> NDArray[np.bool_]:
+        """Which tokens of the texts belong to a word of two of them, or to none."""
+        words = [word for text in texts for word in self._words[text]]
         if self.level != "shared":
             return np.ones(len(words), np.bool_)
-        others = set(texts) - {text}
-        return np.array(
-            [word == _NO_WORD or bool(self._occurs[word] & others) for word in words], np.bool_
-        )
+        among = set(texts)
+        shared = {word for word, where in self._occurs.items() if len(where & among) > 1}
+        return np.array([word == _NO_WORD or word in shared for word in words], np.bool_)

@@ -19,8 +19,7 @@ from steerx_edge.effects import Effects
 from steerx_edge.engine import Engine
 from steerx_edge.forgetting import forget_texts, rows_of
 from steerx_edge.history import HistoryItem
-from steerx_edge.memory import KeySpace, Memory
-from steerx_edge.memory_file import LEVELS, Level
+from steerx_edge.memory import LEVELS, KeySpace, Level, Memory
 from steerx_edge.memory_rows import MemoryRows
 from steerx_edge.models import MODEL_VARIABLE
 from steerx_edge.profile import Description, Entry, MemoryPart, Profile

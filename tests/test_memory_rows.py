@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from steerx_edge.effects import Effects
-from steerx_edge.memory import OPENINGS, SINGLE_RUN, KeySpace, run_hashes
-from steerx_edge.memory_rows import Level, MemoryRows, causal_weights
+from steerx_edge.memory import OPENINGS, SINGLE_RUN, KeySpace, Level, run_hashes
+from steerx_edge.memory_rows import MemoryRows, causal_weights
 
 N_EMBD, END = 16, 999
 SPACE = KeySpace.fit(np.random.default_rng(0).normal(size=(90, N_EMBD)))

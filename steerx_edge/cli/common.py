@@ -199,7 +199,7 @@ strength_option = click.option(
 
 
 def load_profile(path: str) -> Profile:
-    """Read a profile, and say on standard error what of it cannot be used."""
+    """Read a profile, and print on standard error which parts of it cannot be used."""
     from steerx_edge.profile import Profile
 
     profile = Profile.load(path)
