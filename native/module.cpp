@@ -1,6 +1,7 @@
 // Python bindings: converts, keeps arrays alive, releases the GIL; no logic.
 #include "interventions.hpp"
 #include "llama_api.hpp"
+#include "nearest_keys.hpp"
 #include "residual_hooks.hpp"
 #include "token_scores.hpp"
 
@@ -153,13 +154,33 @@ void score_tokens(const steerx::LlamaApi &api, uintptr_t context, int32_t n_voca
                          span_of(target), n_threads, out);
 }
 
+void nearest_keys(const Array<const int8_t, 2> &keys, const Array<const float, 1> &scales,
+                  const Array<const float, 2> &queries, const Array<int64_t, 2> &places,
+                  const Array<float, 2> &similarities) {
+    const size_t n_keys = keys.shape(0);
+    const size_t n_queries = queries.shape(0);
+    const size_t k = places.shape(1);
+    require_same_length(n_keys, scales.size(), "scales");
+    require_same_length(keys.shape(1), queries.shape(1), "queries, d axis");
+    require_same_length(n_queries, places.shape(0), "places, query axis");
+    require_same_length(n_queries, similarities.shape(0), "similarities, query axis");
+    require_same_length(k, similarities.shape(1), "similarities, k axis");
+    if (k > n_keys) {
+        throw std::invalid_argument(std::to_string(k) + " nearest of " + std::to_string(n_keys) +
+                                    " keys: there are not so many");
+    }
+    const nb::gil_scoped_release no_gil;
+    steerx::nearest_keys({span_of(keys), span_of(scales), keys.shape(1)}, span_of(queries), k, span_of(places),
+                         span_of(similarities));
+}
+
 } // namespace
 
 NB_MODULE(_native, m) {
     // At the end of the interpreter, what a daemon thread still holds is no leak.
     nb::set_leak_warnings(false);
-    m.doc() = "Reads the residual stream of llama.cpp contexts and scores tokens. Private to the package; _native.pyi "
-              "tells shapes, units and lifetimes.";
+    m.doc() = "Reads the residual stream of llama.cpp contexts, scores tokens, finds nearest keys. Private to the "
+              "package; _native.pyi tells shapes, units and lifetimes.";
 
     nb::class_<steerx::LlamaApi>(m, "LlamaApi", "The functions of llama.cpp that are called, found at run time.")
         .def(
@@ -249,4 +270,11 @@ NB_MODULE(_native, m) {
           "log-probabilities under logits + log(tilt_factors) (tilt, n_vocab), if given.\n"
           "Nothing else may use the context or the arrays meanwhile; the GIL is released.\n"
           "Raises IndexError for a row without logits or a token outside the vocabulary.");
+
+    m.def("nearest_keys", &nearest_keys, "keys"_a.noconvert(), "scales"_a.noconvert(), "queries"_a.noconvert(),
+          "places"_a.noconvert(), "similarities"_a.noconvert(),
+          "The k keys of largest product with each of `queries` (query, d), nearest first.\n\n"
+          "keys (n, d) int8 are each multiplied by scales (n,). Fills places (query, k), rows of keys, and\n"
+          "similarities (query, k). The GIL is released; one thread.\n"
+          "Raises ValueError where k is larger than n.");
 }

@@ -1,4 +1,5 @@
 #include "token_scores.hpp"
+#include "widest.hpp"
 
 #include <algorithm>
 #include <array>
@@ -12,15 +13,6 @@
 #include <stdexcept>
 #include <string>
 #include <vector>
-
-// Whole distributions are summed, so wider registers pay where the machine has them. The choice is made
-// when the library is loaded, which sanitizers cannot follow.
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) &&                           \
-    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#define STEERX_WIDEST __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define STEERX_WIDEST
-#endif
 
 namespace steerx {
 namespace {

@@ -1,4 +1,4 @@
-"""Reads the residual stream of llama.cpp contexts and scores tokens. Private to the package.
+"""Reads the residual stream, scores tokens, finds nearest keys. Private to the package.
 
 Arrays are C-contiguous. Those that are filled belong to the caller, and hold no memory of
 llama.cpp's; those that are only read may be changed after `arm`, make_* and score_tokens. An
@@ -188,4 +188,30 @@ def score_tokens(
     Raises:
         IndexError: a row has no logits, or a target is not in the vocabulary.
         ValueError: the arrays do not fit each other.
+    """
+
+def nearest_keys(
+    keys: NDArray[np.int8],
+    scales: NDArray[np.float32],
+    queries: NDArray[np.float32],
+    places: NDArray[np.int64],
+    similarities: NDArray[np.float32],
+) -> None:
+    """The k keys of the largest product with each query, nearest first, equal ones by place.
+
+    Every key is compared, on the calling thread, without the GIL. Similarities are exact to float32;
+    which keys are taken is decided with queries of 16 bits, so that one left out may be nearer than
+    one taken, by 2 sum_j |key_j| * scale * max_j |query_j| / 65534 at most (up to d = 512; beyond,
+    of fewer bits, so that sums fit 32). A query gets the same in any company. One that is not finite
+    is like no key: its similarities are 0.
+
+    Args:
+        keys: (n, d); may be a read-only view of a file.
+        scales: (n,) factors of the keys.
+        queries: (query, d).
+        places: (query, k) filled with rows of `keys`.
+        similarities: (query, k) filled.
+
+    Raises:
+        ValueError: the arrays do not fit each other, or k is larger than n.
     """

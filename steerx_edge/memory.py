@@ -28,6 +28,8 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+import steerx_edge._native as _native
+
 Level = Literal["shared", "causal", "all"]
 """What a memory holds of the texts.
 
@@ -56,7 +58,6 @@ _ROWS_A_DIMENSION = 5
 _LEAST_VARIANCE = 1e-4  # of rows of unit length
 _CLOSED, _OPEN = 0.3, 0.7  # similarities between which the gate opens
 _REPEATED_RUN, _LOOP = 3, 6
-_BLOCK = 32  # rows
 _MOST = 0.95
 """The model's own prediction keeps at least a share of 1 - _MOST."""
 
@@ -144,24 +145,11 @@ class Memory:
         )
 
     @cached_property
-    def _units(self) -> NDArray[np.float32]:
-        return _unit(self.keys.astype(np.float32))
-
-    def _similarity(self, keys: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(T, n) of keys (T, d) and those of the memory.
-
-        A single one, as in generation, is compared block by block, each so small that BLAS takes no
-        further threads: they would wait for a core that llama.cpp's threads hold.
-        """
-        similarity: NDArray[np.float32]
-        if len(keys) > 1:
-            similarity = keys @ self._units.T
-            return similarity
-        n_rows, d = self._units.shape
-        n_blocks = n_rows // _BLOCK
-        blocks = self._units[: n_blocks * _BLOCK].reshape(n_blocks, _BLOCK, d)
-        rest = self._units[n_blocks * _BLOCK :]
-        return np.concatenate([(blocks @ keys[0]).ravel(), rest @ keys[0]])[None]
+    def _scales(self) -> NDArray[np.float32]:
+        """(n,) factors that make the keys unit vectors."""
+        squares = np.einsum("ij,ij->i", self.keys, self.keys, dtype=np.float32)
+        scales: NDArray[np.float32] = 1 / np.sqrt(np.maximum(squares, 1))
+        return scales
 
     def opening_similarity(self, keys: NDArray[np.floating]) -> NDArray[np.float32]:
         """How like an opening of the person's texts keys (n, d) are: (n,), 1 is the same.
@@ -179,11 +167,10 @@ class Memory:
 
     def offers(self, rows: NDArray[np.floating]) -> Offers:
         """What the memory offers after each of the residual rows (T, n_embd)."""
-        similarity = self._similarity(self.space.keys(rows))
-        k = min(NEIGHBOURS, similarity.shape[1])
-        nearest = np.argpartition(similarity, -k, axis=1)[:, -k:]
-        similarity = np.take_along_axis(similarity, nearest, axis=1)
-        highest = similarity.max(axis=1, keepdims=True)
+        shape = (len(rows), min(NEIGHBOURS, len(self.keys)))
+        nearest, similarity = np.empty(shape, np.int64), np.empty(shape, np.float32)
+        _native.nearest_keys(self.keys, self._scales, self.space.keys(rows), nearest, similarity)
+        highest = similarity[:, :1]
         shares = np.exp((similarity - highest) / TEMPERATURE)
         shares /= shares.sum(axis=1, keepdims=True)
         gates = np.clip((highest[:, 0] - _CLOSED) / (_OPEN - _CLOSED), 0, 1)
