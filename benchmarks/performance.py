@@ -10,6 +10,8 @@ where the better quartile misses it too.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +35,7 @@ from steerx_edge.memory import KeySpace, Memory
 from steerx_edge.memory_rows import MemoryRows
 from steerx_edge.profile import Entry, MemoryPart, Tilt
 
+N_TOKENS = 128  # of a generated text
 TEXTS = Path(__file__).parent.parent / "docs" / "demo" / "history.jsonl"
 
 
@@ -331,31 +334,32 @@ def with_memory(engine: Engine, profile: Profile, n_rows: int) -> Profile:
     return Profile(entries=(replace(profile.entries[0], tilt=tilt, memory=memory),))
 
 
+def generate(llama: Llama, prompt: Sequence[int]) -> None:
+    """Write N_TOKENS tokens."""
+    llama.reset()
+    for _ in itertools.islice(llama.generate(prompt, temp=0), N_TOKENS):
+        pass
+
+
+def generate_steered(llama: Llama, prompt: Sequence[int], profile: Profile) -> None:
+    """The same, under a profile."""
+    with steer(llama, profile):
+        generate(llama, prompt)
+
+
 def steering(engine: CountingEngine, rounds: int) -> Iterator[Line]:
     """Generating under a profile."""
     llama = engine.llama
     profile, other = profile_of(engine, 1), profile_of(engine, 2)
     entry = profile.entries[0]
-    short, long = (with_memory(engine, profile, n_rows) for n_rows in (3_000, 100_000))
     prompt = text_tokens(engine, 64)
-    n_tokens = 128
-
-    def generate() -> None:
-        llama.reset()
-        for count, _ in enumerate(llama.generate(prompt, temp=0), start=1):
-            if count == n_tokens:
-                break
-
-    def generate_steered(profile: Profile) -> None:
-        with steer(llama, profile):
-            generate()
 
     def side_by_side(changes: Sequence[tuple[Add, ...]]) -> Callable[[], object]:
         # Different prompts, or they would be shared; nothing ends a text early.
         end = {llama.token_eos(): -1e9}
         jobs = [
             Continuation(
-                text_tokens(engine, 64 + i), n_tokens, interventions=change, logit_bias=end
+                text_tokens(engine, 64 + i), N_TOKENS, interventions=change, logit_bias=end
             )
             for i, change in enumerate(changes)
         ]
@@ -369,10 +373,8 @@ def steering(engine: CountingEngine, rounds: int) -> Iterator[Line]:
     ]
     times = seconds_in_turns(
         {
-            "plain": generate,
-            "steered": partial(generate_steered, profile),
-            "short memory": partial(generate_steered, short),
-            "long memory": partial(generate_steered, long),
+            "plain": partial(generate, llama, prompt),
+            "steered": partial(generate_steered, llama, prompt, profile),
             "one": side_by_side([()]),
             "one hooked": side_by_side(added[:1]),
             "four": side_by_side([()] * 4),
@@ -380,26 +382,12 @@ def steering(engine: CountingEngine, rounds: int) -> Iterator[Line]:
         },
         rounds,
     )
-    speed = n_tokens / float(np.median(times["steered"]))
+    speed = N_TOKENS / float(np.median(times["steered"]))
     yield Line(
         f"generation, control vector ({speed:.0f} tokens/s)",
         "unsteered",
         ratio(times["plain"], times["steered"]),
         0.98,
-        at_least=True,
-    )
-    yield Line(
-        "the same, tilt and memory of 3,000 rows",
-        "unsteered",
-        ratio(times["plain"], times["short memory"]),
-        0.97,
-        at_least=True,
-    )
-    yield Line(
-        "the same, tilt and memory of 100,000 rows",
-        "unsteered",
-        ratio(times["plain"], times["long memory"]),
-        0.90,
         at_least=True,
     )
     yield Line(
@@ -435,11 +423,51 @@ def steering(engine: CountingEngine, rounds: int) -> Iterator[Line]:
         yield Line(what, "-", ratio(milliseconds, [1.0] * len(milliseconds)), bar, at_least=False)
 
 
+def memory(engine: CountingEngine, rounds: int) -> Iterator[Line]:
+    """Generating with a memory, and loading one."""
+    llama, prompt, weak = engine.llama, text_tokens(engine, 64), profile_of(engine, 1)
+    bars = {3_000: 0.97, 100_000: 0.90}
+    profiles = {n_rows: with_memory(engine, weak, n_rows) for n_rows in bars}
+    times = seconds_in_turns(
+        {"plain": partial(generate, llama, prompt)}
+        | {str(n): partial(generate_steered, llama, prompt, one) for n, one in profiles.items()},
+        rounds,
+    )
+    for n_rows, bar in bars.items():
+        yield Line(
+            f"generation, tilt and memory of {n_rows:,} rows",
+            "unsteered",
+            ratio(times["plain"], times[str(n_rows)]),
+            bar,
+            at_least=True,
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "me.json"
+        profiles[100_000].save(path)
+        data = path.with_suffix(".memory.gguf").read_bytes()
+        times = seconds_in_turns(
+            {
+                "load": lambda: Profile.load(path),
+                "hash": lambda: hashlib.sha256(data).digest(),
+            },
+            2 * rounds,
+        )
+    milliseconds = [1000 * seconds for seconds in times["load"]]
+    yield Line(
+        "profile load, memory of 100,000 rows, ms",
+        f"- (SHA-256 alone: {1000 * np.median(times['hash']):.1f} ms)",
+        ratio(milliseconds, [1.0] * len(milliseconds)),
+        20,
+        at_least=False,
+    )
+
+
 PARTS: dict[str, Callable[[CountingEngine, int], Iterator[Line]]] = {
     "scoring": scoring,
     "capture": capture,
     "learning": learning,
     "steering": steering,
+    "memory": memory,
 }
 
 

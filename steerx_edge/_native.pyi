@@ -199,11 +199,11 @@ def nearest_keys(
 ) -> None:
     """The k keys of the largest product with each query, nearest first, equal ones by place.
 
-    Every key is compared, on the calling thread, without the GIL. Similarities are exact to float32;
-    which keys are taken is decided with queries of 16 bits, so that one left out may be nearer than
-    one taken, by 2 sum_j |key_j| * scale * max_j |query_j| / 65534 at most (up to d = 512; beyond,
-    of fewer bits, so that sums fit 32). A query gets the same in any company. One that is not finite
-    is like no key: its similarities are 0.
+    Every key is compared, on the calling thread, without the GIL. Similarities are exact to
+    float32. Which keys are taken is decided with queries of 16 bits, so that one left out may be
+    nearer than one taken, by 2 sum_j |key_j| * scale * max_j |query_j| / 65534 at most; beyond
+    d = 512 with fewer bits, so that sums fit 32. A query gets the same in any company. One that is
+    not finite is like no key: its similarities are 0.
 
     Args:
         keys: (n, d); may be a read-only view of a file.
