@@ -334,6 +334,11 @@ def with_memory(engine: Engine, profile: Profile, n_rows: int) -> Profile:
     return Profile(entries=(replace(profile.entries[0], tilt=tilt, memory=memory),))
 
 
+def in_ms(seconds: list[float]) -> Ratio:
+    """Milliseconds."""
+    return ratio(seconds, [1e-3] * len(seconds))
+
+
 def generate(llama: Llama, prompt: Sequence[int]) -> None:
     """Write N_TOKENS tokens."""
     llama.reset()
@@ -419,8 +424,7 @@ def steering(engine: CountingEngine, rounds: int) -> Iterator[Line]:
         ("load", "profile load + apply, ms", 5),
         ("switch", "another profile, ms", 1),
     ):
-        milliseconds = [1000 * seconds for seconds in times[name]]
-        yield Line(what, "-", ratio(milliseconds, [1.0] * len(milliseconds)), bar, at_least=False)
+        yield Line(what, "-", in_ms(times[name]), bar, at_least=False)
 
 
 def memory(engine: CountingEngine, rounds: int) -> Iterator[Line]:
@@ -441,6 +445,23 @@ def memory(engine: CountingEngine, rounds: int) -> Iterator[Line]:
             bar,
             at_least=True,
         )
+    whole = asked_for(asked_for(profiles[100_000].entries[0].memory).memory)
+    row = np.random.default_rng(0).standard_normal((1, engine.model_id.n_embd))
+    for n_rows, bar in {3_000: 0.3, 20_000: 0.6, 100_000: 2}.items():
+        part = replace(
+            whole,
+            keys=whole.keys[:n_rows],
+            tokens=whole.tokens[:n_rows],
+            weights=whole.weights[:n_rows],
+        )
+        times = seconds_in_turns({"lookup": partial(part.offers, row)}, 10 * rounds)
+        yield Line(
+            f"lookup, memory of {n_rows:,} rows, ms",
+            "-",
+            in_ms(times["lookup"]),
+            bar,
+            at_least=False,
+        )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "me.json"
         profiles[100_000].save(path)
@@ -452,11 +473,10 @@ def memory(engine: CountingEngine, rounds: int) -> Iterator[Line]:
             },
             2 * rounds,
         )
-    milliseconds = [1000 * seconds for seconds in times["load"]]
     yield Line(
         "profile load, memory of 100,000 rows, ms",
         f"- (SHA-256 alone: {1000 * np.median(times['hash']):.1f} ms)",
-        ratio(milliseconds, [1.0] * len(milliseconds)),
+        in_ms(times["load"]),
         20,
         at_least=False,
     )
