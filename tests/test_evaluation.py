@@ -36,13 +36,13 @@ from steerx_edge.evaluation import (
     text_metrics,
 )
 from steerx_edge.evaluation.evaluator import MAX_OTHER_REQUESTS, fitting, steered
-from steerx_edge.evaluation.neutral import neutral_items
 from steerx_edge.evaluation.sample import drawn_items, stranger
 from steerx_edge.evaluation.text_metrics import Attribution, copied, overlap, repeats, request_fit
 from steerx_edge.history import HistoryItem, User
 from steerx_edge.interventions import Add
 from steerx_edge.learning import learn
 from steerx_edge.memory import KeySpace, Memory
+from steerx_edge.neutral import neutral_items
 from steerx_edge.profile import (
     Description,
     Entry,
@@ -572,7 +572,7 @@ def test_all_arms_score_the_same_tokens_and_long_prompts_lose_their_least_releva
 def test_neutral_text_is_scored_without_and_with_profiles(tmp_path: Path) -> None:
     done, engine = follow(tmp_path)
     assert means(done, "neutral")["own"] == 0
-    texts = {item.response: item.request for item in neutral_items()}
+    texts = {item.response: item.request for item in neutral_items("evaluation")}
     scored = [(chars(job.context), chars(job.response)) for job in engine.passes]
     neutral = [(request, text) for request, text in scored if text in texts]
     assert len(neutral) == len(texts) * len(WORDS) * (1 + 1 + 2 + 1)

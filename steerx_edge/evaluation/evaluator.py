@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from steerx_edge.analysis import Continuation, Pass, asked_for
-from steerx_edge.evaluation.neutral import neutral_items
 from steerx_edge.evaluation.sample import Plan, Sample, drawn_items, stranger
 from steerx_edge.evaluation.text_metrics import Attribution, copied, overlap, repeats, request_fit
 from steerx_edge.history import HistoryItem, User
 from steerx_edge.interventions import Add
 from steerx_edge.learning import learn
+from steerx_edge.neutral import neutral_items
 from steerx_edge.profile import Entry, Profile
 from steerx_edge.prompts import messages_for
 from steerx_edge.retrieval import Retriever
@@ -273,7 +273,7 @@ class Evaluator:
                 self._engine.prompt(messages_for(self._text(item.request, 4))),
                 self._cut(item.response, 4),
             )
-            for item in neutral_items()
+            for item in neutral_items("evaluation")
         ]
 
     def _means(self, passes: Mapping[_Key, Sequence[Pass]]) -> dict[_Key, float]:
