@@ -52,9 +52,11 @@ def main() -> None:
     parser.add_argument("--first", type=int, help="of these, only the first so many")
     parser.add_argument("--users", default="", help="ids, by commas")
     parser.add_argument("--items", type=int, help="the last so many texts; all by default")
+    parser.add_argument("--sweep-items", default="", help="also learn from so many, by commas")
     parser.add_argument("--generate", type=int, default=0, help="tokens of a generated text")
     args = parser.parse_args()
-    plan = Plan(items=args.items, generate=args.generate, draws=1)
+    counts = tuple(int(count) for count in args.sweep_items.split(",") if count)
+    plan = Plan(items=args.items, generate=args.generate, draws=1, item_counts=counts)
     users = [name for name in args.users.split(",") if name]
     sample = read_sample(args.data, plan, users=users, half=args.half)
     if args.first:

@@ -22,8 +22,8 @@ from steerx_edge import Engine, Settings
 from steerx_edge.analysis import Pass
 from steerx_edge.evaluation import Plan, read_sample
 from steerx_edge.evaluation.figures import WORSE
-from steerx_edge.evaluation.neutral import neutral_items
 from steerx_edge.evaluation.sample import drawn_items
+from steerx_edge.neutral import neutral_items
 from steerx_edge.prompts import messages_for
 from steerx_edge.reading import read_items
 
@@ -67,7 +67,7 @@ def main() -> None:
         ]
         neutral = [
             (engine.prompt(messages_for(item.request)), engine.tokenize(item.response))
-            for item in neutral_items()
+            for item in neutral_items("evaluation")
         ]
         for whose, history in (
             ("own", user.history),

@@ -131,7 +131,7 @@ class Calibrator:
                 self.engine.prompt(messages_for(item.request)),
                 self.engine.tokenize(item.response),
             )
-            for item in neutral_items()
+            for item in neutral_items("calibration")
         ]
         self._all_texts = [*self.texts, *neutral]
         # The neutral texts are one more fold, which nothing is made of.

@@ -17,7 +17,7 @@ from steerx_edge.evaluation.figures import CONTRASTS, WORSE
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from steerx_edge.evaluation.figures import Evaluation, Figure, Line
+    from steerx_edge.evaluation.figures import Evaluation, Figure, Line, Over, Sweep
 
 LABELS = {
     "unsteered": "unsteered",
@@ -34,6 +34,13 @@ LABELS = {
     "prompt - others' prompt": "personal: own - others' texts in the prompt",
     "prompt + own - prompt": "added to the prompt by own profile",
 }
+
+SWEEPS: Mapping[Over, str] = {
+    "strength": ", 1 is as learned",
+    "layer": "",
+    "items": ", the last ones of each history",
+}
+"""What may be swept over, and what the figures of it mean."""
 
 
 @dataclass(frozen=True)
@@ -152,26 +159,41 @@ def tables(evaluation: Evaluation, *, medians: bool = False) -> list[Table]:
         ],
     )
     sweeps = [
-        Table(
-            f"Gain by {over} ({method})" + (", 1 is as learned" if over == "strength" else ""),
-            (over, *(cell for arm in sweep for cell in (LABELS[arm], "median", "95% interval"))),
-            [
-                (
-                    f"{at:g}",
-                    *(
-                        cell
-                        for figure in (by_place[at] for by_place in sweep.values())
-                        for cell in (f"{figure.mean:+.3f}", _median(figure), _interval(figure))
-                    ),
-                )
-                for at in next(iter(sweep.values()))
-            ],
-        )
+        _sweep_table(method, over, sweep)
         for method in evaluation.header["methods"]
-        for over in ("strength", "layer")
+        for over in SWEEPS
         if (sweep := evaluation.sweep(method, over))
     ]
     return [table for table in (gains, generated, on_topic, *sweeps) if table.rows]
+
+
+def _sweep_table(method: str, over: Over, sweep: Sweep) -> Table:
+    first = next(iter(sweep.values()))
+    counted = over == "items"  # for which the users differ
+    return Table(
+        f"Gain by {over} ({method}){SWEEPS[over]}",
+        (
+            over,
+            *(["users"] if counted else []),
+            *(cell for arm in sweep for cell in (LABELS[arm], "median", "95% interval")),
+        ),
+        [
+            (
+                _place(at),
+                *([str(figure.users)] if counted else []),
+                *(
+                    cell
+                    for figure in (by_place[at] for by_place in sweep.values())
+                    for cell in (f"{figure.mean:+.3f}", _median(figure), _interval(figure))
+                ),
+            )
+            for at, figure in first.items()
+        ],
+    )
+
+
+def _place(at: float) -> str:
+    return f"{at:g}" if math.isfinite(at) else "all"
 
 
 def _label(evaluation: Evaluation, line: Line) -> str:
@@ -214,7 +236,7 @@ def html_page(evaluation: Evaluation) -> str:
     for method in methods:
         name = f" ({method})" if len(methods) > 1 else ""
         plots.append(_plot(f"Gain of each user, nats/token{name}", _user_plot(evaluation, method)))
-        for over in ("strength", "layer"):
+        for over in SWEEPS:
             sweep = evaluation.sweep(method, over)
             if sweep:
                 plots.append(_plot(f"Gain by {over}, nats/token{name}", _sweep_plot(sweep, over)))
@@ -240,9 +262,9 @@ def html_page(evaluation: Evaluation) -> str:
 
 _STYLE = """
 :root { --text: #1b1b1b; --paper: #fff; --faint: #8886; --own: #0b63c4; --generic: #b45309;
-  --swapped: #6b7280; }
+  --swapped: #6b7280; --prompt: #15803d; }
 @media (prefers-color-scheme: dark) { :root { --text: #e6e6e6; --paper: #16181c; --own: #6cb4ff;
-  --generic: #ffb066; --swapped: #a3a9b5; } }
+  --generic: #ffb066; --swapped: #a3a9b5; --prompt: #6ee7a0; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--paper);
   max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem }
@@ -257,6 +279,7 @@ svg text { fill: currentColor }
 .own { stroke: var(--own); color: var(--own) }
 .generic { stroke: var(--generic); color: var(--generic) }
 .swapped { stroke: var(--swapped); color: var(--swapped) }
+.prompt { stroke: var(--prompt); color: var(--prompt) }
 .line { fill: none; stroke-width: 2 } .mark { fill: currentColor; stroke-width: 2 }
 .generic.mark { fill: var(--paper) } .swapped.mark { fill: none }
 """
@@ -342,11 +365,11 @@ def _user_plot(evaluation: Evaluation, method: str) -> str:
     return _rows_svg(axis, 1, len(users), marks, "Gain of each user by profile")
 
 
-def _sweep_plot(sweep: Mapping[str, Mapping[float, Figure]], over: str) -> str:
-    """Gain against strength or layer, a line for each arm."""
+def _sweep_plot(sweep: Sweep, over: Over) -> str:
+    """Gain against strength, layer or number of items, a line for each arm."""
     height = 320
     figures = [figure for by_place in sweep.values() for figure in by_place.values()]
-    across = _Axis((at for by_place in sweep.values() for at in by_place), 60, _WIDTH - 20)
+    across = _across([at for by_place in sweep.values() for at in by_place], over)
     ends = [end for figure in figures for end in _ends(figure)]
     up = _Axis([0.0, *ends], height - _MARGIN, 1.5 * _ROW)
     marks = _legend(list(sweep))
@@ -356,21 +379,32 @@ def _sweep_plot(sweep: Mapping[str, Mapping[float, Figure]], over: str) -> str:
         marks.append(f'<line class="{kind}" x1="60" x2="{_WIDTH - 20}" y1="{y}" y2="{y}"/>')
         marks.append(_text(52, y + 4, f"{tick:+.3g}" if tick else "0", "end"))
     for at in next(iter(sweep.values())):
-        marks.append(_text(across(at), height - 12, f"{at:g}", "middle"))
+        marks.append(_text(across[at], height - 12, _place(at), "middle"))
     for i, (arm, by_place) in enumerate(sweep.items()):
         aside = 5 * i  # so that intervals do not cover each other
         points = " ".join(
-            f"{across(at) + aside},{up(figure.mean)}" for at, figure in by_place.items()
+            f"{across[at] + aside},{up(figure.mean)}" for at, figure in by_place.items()
         )
         marks.append(f'<polyline class="{arm} line" points="{points}"/>')
         for at, figure in by_place.items():
             low, high = _ends(figure)
-            x = across(at) + aside
+            x = across[at] + aside
+            said = f"{over} {_place(at)}: {figure.mean:+.3f}, users: {figure.users}"
             marks.append(
                 f'<line class="{arm}" x1="{x}" x2="{x}" y1="{up(low)}" y2="{up(high)}"/>'
-                + _mark(arm, x, up(figure.mean), f"{over} {at:g}: {figure.mean:+.3f}")
+                + _mark(arm, x, up(figure.mean), said)
             )
     return _svg(height, marks, f"Gain by {over}")
+
+
+def _across(places: Sequence[float], over: Over) -> dict[float, float]:
+    """Where each place lies: numbers of items by doublings, and all of them one further on."""
+    values = {at: at for at in places}
+    if over == "items":
+        last = max(filter(math.isfinite, places))
+        values = {at: math.log2(at if math.isfinite(at) else 2 * last) for at in places}
+    axis = _Axis(values.values(), 60, _WIDTH - 20)
+    return {at: axis(value) for at, value in values.items()}
 
 
 def _ends(figure: Figure) -> tuple[float, float]:
@@ -399,11 +433,11 @@ def _legend(arms: Sequence[str]) -> list[str]:
 
 
 def _mark(arm: str, x: float, y: float, said: str) -> str:
-    """A dot, a ring or a cross, so that colours need not be told apart."""
+    """A dot, a ring, a cross or a square, so that colours need not be told apart."""
     title = f"<title>{escape(said)}</title>"
-    if arm == "swapped":
-        path = f"M{x - 4},{y - 4}l8,8m0,-8l-8,8"
-        return f'<path class="swapped mark" d="{path}">{title}</path>'
+    if arm in ("swapped", "prompt"):
+        lines = "l8,8m0,-8l-8,8" if arm == "swapped" else "h8v8h-8z"
+        return f'<path class="{arm} mark" d="M{x - 4},{y - 4}{lines}">{title}</path>'
     return f'<circle class="{arm} mark" cx="{x}" cy="{y}" r="4.5">{title}</circle>'
 
 

@@ -61,7 +61,7 @@ def _one_occurrence_more(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _few_neutral_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("steerx_edge.calibration.neutral_items", lambda: NEUTRAL_ITEMS)
+    monkeypatch.setattr("steerx_edge.calibration.neutral_items", lambda _: NEUTRAL_ITEMS)
 
 
 def unsteered(engine: Engine, *args: Any, **options: Any) -> Calibrator:

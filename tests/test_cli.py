@@ -248,6 +248,8 @@ USAGE_ERRORS: list[tuple[list[str], str]] = [
     ([*EVALUATE, "--seed", "-1"], "--seed"),
     ([*EVALUATE, "-n", "0"], "-n"),
     ([*EVALUATE, "--sweep-layers", "x"], "'x' is no list of layers"),
+    ([*EVALUATE, "--sweep-items", "8,x"], "'8,x' is no list of numbers of texts"),
+    ([*EVALUATE, "--sweep-items", "8,1"], "each at least 2"),
 ]
 
 
@@ -1463,12 +1465,14 @@ def evaluate(tiny_chat: TinyModel, authors: Path) -> Callable[..., Result]:
 def test_evaluate_prints_tables_and_keeps_figures(
     evaluate: Callable[..., Result], folder: Path
 ) -> None:
-    result = evaluate("--prompt", "Write text {n}.", "-n", "4", "--sweep", "--sweep-layers", "1,3")
+    sweeps = ("--sweep", "--sweep-layers", "1,3", "--sweep-items", "3, 2,9")
+    result = evaluate("--prompt", "Write text {n}.", "-n", "4", *sweeps)
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
     assert lines[0].startswith("authors.json: 2 held-out texts of 2 of 3 users, 4 to 4 items")
     assert "Left out, fewer than 4 items: 1 (daisy)." in lines
-    for title in ("Real texts", "Generated texts", "Gain by strength", "Gain by layer"):
+    swept = ("Gain by strength", "Gain by layer", "Gain by items")
+    for title in ("Real texts", "Generated texts", *swept):
         assert any(line.startswith(title) for line in lines)
     for name in ("own profile", "generic profile", "another user's profile", "personal: own - "):
         assert any(line.strip().startswith(name) for line in lines)
@@ -1484,7 +1488,13 @@ def test_evaluate_prints_tables_and_keeps_figures(
     assert {(row["user"], row["method"]) for row in rows} == {
         (user, method) for user in ("kettle", "rabbit") for method in ("", "steerx")
     }
-    assert {point["at"] for point in rows[-1]["sweep"]} == {0.25, 0.5, 1.5, 2, 1, 3}
+    assert header["item_counts"] == [2, 3, 9]
+    points = {(point["over"], point["at"]) for row in rows for point in row["sweep"]}
+    assert points == {
+        *(("strength", at) for at in (0.25, 0.5, 1.5, 2)),
+        *(("layer", at) for at in (1, 3)),
+        *(("items", at) for at in (2, 3)),
+    }
     assert (out / "report.html").read_text().startswith("<!DOCTYPE html>")
 
 

@@ -36,13 +36,13 @@ from steerx_edge.evaluation import (
     text_metrics,
 )
 from steerx_edge.evaluation.evaluator import MAX_OTHER_REQUESTS, fitting, steered
-from steerx_edge.evaluation.neutral import neutral_items
 from steerx_edge.evaluation.sample import drawn_items, stranger
 from steerx_edge.evaluation.text_metrics import Attribution, copied, overlap, repeats, request_fit
 from steerx_edge.history import HistoryItem, User
 from steerx_edge.interventions import Add
 from steerx_edge.learning import learn
 from steerx_edge.memory import KeySpace, Memory
+from steerx_edge.neutral import neutral_items
 from steerx_edge.profile import (
     Description,
     Entry,
@@ -572,7 +572,7 @@ def test_all_arms_score_the_same_tokens_and_long_prompts_lose_their_least_releva
 def test_neutral_text_is_scored_without_and_with_profiles(tmp_path: Path) -> None:
     done, engine = follow(tmp_path)
     assert means(done, "neutral")["own"] == 0
-    texts = {item.response: item.request for item in neutral_items()}
+    texts = {item.response: item.request for item in neutral_items("evaluation")}
     scored = [(chars(job.context), chars(job.response)) for job in engine.passes]
     neutral = [(request, text) for request, text in scored if text in texts]
     assert len(neutral) == len(texts) * len(WORDS) * (1 + 1 + 2 + 1)
@@ -764,6 +764,43 @@ def test_a_sweep_scores_strengths_and_layers(tmp_path: Path) -> None:
     layers = done.sweep("words", "layer")  # here a layer is a strength
     assert {at: figure.mean for at, figure in layers["own"].items()} == {1: 0.5, 3: 1.5}
     assert follow(tmp_path / "none")[0].sweep("words", "strength") == {}
+
+
+@pytest.mark.usefixtures("learned")
+def test_a_sweep_over_items_learns_and_retrieves_from_the_last_ones_alone(tmp_path: Path) -> None:
+    """Of late, the kettle's user writes of the rabbit alone; the clock's user has few items."""
+    changed = User("kettle", (*a_user("kettle").history, *a_user("rabbit").history), ())
+    users = (
+        dataclasses.replace(changed, queries=a_user("kettle").queries),
+        *(a_user("daisy", 10), a_user("clock", 4)),
+    )
+    plan = Plan(retrieve=10, generate=0, item_counts=(2, 4, 8, 16))
+    done, _ = follow(tmp_path, a_sample(*users), plan)
+    sweep = done.sweep("words", "items")
+    assert list(sweep) == ["own", "prompt"]
+    assert {at: (figure.mean, figure.users) for at, figure in sweep["own"].items()} == {
+        2: (pytest.approx((0 + 0.5 + 0.5) / 3), 3),
+        4: (pytest.approx((0 + 0.5 + 0.5) / 3), 3),
+        8: (pytest.approx((0.5 * 3 / 8 + 0.5) / 2), 2),
+        math.inf: (pytest.approx((0.25 + 0.5 + 0.5) / 3), 3),
+    }
+    assert {at: (figure.mean, figure.users) for at, figure in sweep["prompt"].items()} == {
+        2: (pytest.approx((0 + 0.5 + 0.5) / 3), 3),
+        4: (pytest.approx((0 + 0.5 + 0.5) / 3), 3),
+        8: (0.5, 2),
+        math.inf: (0.5, 3),
+    }
+
+
+@pytest.mark.usefixtures("learned")
+def test_in_a_sweep_a_profile_that_does_nothing_is_not_scored(tmp_path: Path) -> None:
+    plan = dataclasses.replace(PLAN, layers=(1,), item_counts=(2,))
+    done, engine = follow(tmp_path, plan=plan, methods={"off": Settings(strength=0)})
+    points = [point for row in done.rows if row["method"] for point in row["sweep"]]
+    assert {"over": "items", "at": 2, "arm": "own", "same": "unsteered"} in points
+    assert {point["over"] for point in points if "log_prob" in point} == {"layer"}
+    assert done.sweep("off", "items")["own"][2].mean == 0
+    assert {len(job.interventions) for job in engine.passes} == {0, 1}  # a layer is a strength
 
 
 @pytest.mark.usefixtures("learned")
@@ -984,15 +1021,17 @@ def real_sample() -> Sample:
 
 # Calibration finds nothing reliable in five texts.
 FIXED = Settings(calibrate=False, strength=0.3)
+EVERYTHING = dataclasses.replace(
+    PLAN, generate=6, strengths=(0, 2, 1), layers=(1,), item_counts=(3,)
+)
 
 
 @pytest.fixture(scope="session")
 def real(tmp_path_factory: pytest.TempPathFactory, tiny_chat: TinyModel) -> tuple[Path, Evaluation]:
     """A small evaluation with everything in it."""
     folder = tmp_path_factory.mktemp("evaluation")
-    plan = dataclasses.replace(PLAN, generate=6, strengths=(0, 2, 1), layers=(1,))
     opened = partial(open_engine, str(tiny_chat.path), 1, 0)
-    return folder, evaluate(opened, real_sample(), plan, folder, methods={"steerx": FIXED})
+    return folder, evaluate(opened, real_sample(), EVERYTHING, folder, methods={"steerx": FIXED})
 
 
 @pytest.fixture
@@ -1054,7 +1093,10 @@ def test_figures_are_those_of_single_passes(
     assert {arm: arms[arm]["log_prob"] for arm in expected} == pytest.approx(expected, abs=1e-3)
     assert len({round(value, 3) for value in expected.values()}) == len(expected)
     sweep = {(point["over"], point["at"], point["arm"]): point for point in method["sweep"]}
-    assert set(sweep) == {("strength", 2, "own"), ("strength", 2, "generic"), ("layer", 1, "own")}
+    assert set(sweep) == {
+        *(("strength", 2, "own"), ("strength", 2, "generic")),
+        *(("layer", 1, "own"), ("items", 3, "own")),
+    }
     assert sweep["strength", 2, "own"]["log_prob"] == pytest.approx(
         by_hand(entry["0-own"], 2.0), abs=1e-3
     )
@@ -1062,6 +1104,26 @@ def test_figures_are_those_of_single_passes(
         by_hand(entry["0-layer1"]), abs=1e-3
     )
     assert entry["0-layer1"].layers == (1,)
+
+
+def test_a_point_over_items_is_the_arm_of_an_evaluation_of_so_many(
+    real: tuple[Path, Evaluation], tmp_path: Path, tiny_chat: TinyModel
+) -> None:
+    _, done = real
+    people = [dataclasses.replace(user, history=user.history[-3:]) for user in real_sample().people]
+    cut = evaluate(
+        partial(open_engine, str(tiny_chat.path), 1, 0),
+        a_sample(*people, reported=WORDS[:2]),
+        dataclasses.replace(PLAN, items=3, draws=0),
+        tmp_path,
+        methods={"steerx": FIXED},
+    )
+    for row, row_of_cut in zip(done.rows, cut.rows, strict=True):
+        (point,) = [point for point in row["sweep"] if point["over"] == "items"]
+        assert point["at"] == 3
+        expected = row_of_cut["arms"][point["arm"]]["log_prob"]
+        assert point["log_prob"] == pytest.approx(expected, abs=1e-3)
+        assert point["log_prob"] != pytest.approx(row["arms"][point["arm"]]["log_prob"], abs=2e-3)
 
 
 def test_profiles_are_those_that_learn_gives(
@@ -1112,12 +1174,11 @@ def test_several_processes_give_the_figures_of_one(
     real: tuple[Path, Evaluation], tmp_path: Path, tiny_chat: TinyModel
 ) -> None:
     _, expected = real
-    plan = dataclasses.replace(PLAN, generate=6, strengths=(0, 2, 1), layers=(1,))
     steps: list[tuple[str, int, int]] = []
     done = evaluate(
         partial(open_engine, str(tiny_chat.path), 1, 0),
         real_sample(),
-        plan,
+        EVERYTHING,
         tmp_path,
         methods={"steerx": FIXED},
         processes=2,

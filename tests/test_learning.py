@@ -53,7 +53,7 @@ CONTRAST = Settings(backbones=("context-contrast",), described=True, tilt=False,
 @pytest.fixture(autouse=True)
 def _few_neutral_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     items = [HistoryItem("It rained all day.", "Was it dry?"), HistoryItem("A table."), HISTORY[2]]
-    monkeypatch.setattr("steerx_edge.calibration.neutral_items", lambda: items)
+    monkeypatch.setattr("steerx_edge.calibration.neutral_items", lambda _: items)
 
 
 class RecordingEngine(Engine):

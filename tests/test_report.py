@@ -6,6 +6,7 @@ import dataclasses
 import io
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ VOID = {"meta", "br"}
 HOSTILE = "<script>alert('1')</script>&[bold]"
 
 
-def rows_of(user: str, method: str, gain: float) -> list[dict[str, Any]]:
+def rows_of(user: str, method: str, gain: float, items: int = 9) -> list[dict[str, Any]]:
     text = {
         "rouge1": 0.25,
         "rougeL": 0.2,
@@ -36,7 +37,7 @@ def rows_of(user: str, method: str, gain: float) -> list[dict[str, Any]]:
         {
             "user": user,
             "method": "",
-            "items": 9,
+            "items": items,
             "queries": 4,
             "arms": {
                 "unsteered": {"log_prob": -5.0, "neutral": -4.0, **text},
@@ -44,7 +45,11 @@ def rows_of(user: str, method: str, gain: float) -> list[dict[str, Any]]:
                 "others' prompt": {"log_prob": -4.75, **text},
                 "real": {**text, "rouge1": 1.0},
             },
-            "sweep": [],
+            "sweep": [
+                {"over": "items", "at": n, "arm": "prompt", "log_prob": -5.0 + n / 32}
+                for n in (2, 4, 8)
+                if n < items
+            ],
         },
         {
             "user": user,
@@ -60,6 +65,11 @@ def rows_of(user: str, method: str, gain: float) -> list[dict[str, Any]]:
                 {"over": "strength", "at": 2.0, "arm": "own", "log_prob": -5.0 + 2 * gain},
                 {"over": "strength", "at": 2.0, "arm": "generic", "log_prob": -4.9},
                 {"over": "layer", "at": 12, "arm": "own", "log_prob": -5.25},
+                *(
+                    {"over": "items", "at": n, "arm": "own", "log_prob": -5.0 + n / 64}
+                    for n in (2, 4, 8)
+                    if n < items
+                ),
             ],
         },
     ]
@@ -75,11 +85,10 @@ def an_evaluation(*users: str, data: str = "mail.jsonl") -> Evaluation:
         "methods": {"steerx": {}},
         "seed": 3,
     }
-    gains = (0.25, 0.5, -0.02)
     rows = [
         row
-        for user, gain in zip(users, gains, strict=False)
-        for row in rows_of(user, "steerx", gain)
+        for user, gain, items in zip(users, (0.25, 0.5, -0.02), (9, 8, 4), strict=False)
+        for row in rows_of(user, "steerx", gain, items)
     ]
     return Evaluation(header, rows)
 
@@ -146,6 +155,21 @@ def test_sweeps_have_tables(evaluation: Evaluation) -> None:
     assert strengths["1"][:2] == ("+0.243", "+0.250")
     assert (strengths["2"][0], strengths["2"][3]) == ("+0.487", "+0.100")
     assert cells(evaluation, "Gain by layer")["12"] == ("-0.250", "-0.250", "-0.250 to -0.250")
+
+
+def test_a_number_of_items_stands_for_the_users_who_have_as_many(evaluation: Evaluation) -> None:
+    (table,) = [table for table in tables(evaluation) if table.title.startswith("Gain by items")]
+    assert [name for name in table.columns if "profile" in name or "prompt" in name] == [
+        *("own profile", "own texts in the prompt")
+    ]
+    rows = {row[0]: (row[1], row[2], row[5]) for row in table.rows}
+    assert rows == {
+        "2": ("3", "+0.031", "+0.062"),
+        # Of the users with as many items and no more, what the arms are anyway.
+        "4": ("3", f"{(2 / 16 - 0.02) / 3:+.3f}", f"{(2 / 8 + 0.5) / 3:+.3f}"),
+        "8": ("2", f"{(1 / 8 + 0.5) / 2:+.3f}", f"{(1 / 4 + 0.5) / 2:+.3f}"),
+        "all": ("3", "+0.243", "+0.500"),
+    }
 
 
 def test_without_generated_texts_and_sweeps_there_is_one_table() -> None:
@@ -242,7 +266,7 @@ def test_the_page_is_well_formed_and_holds_every_figure(evaluation: Evaluation) 
     for table in tables(evaluation, medians=True):
         for row in table.rows:
             assert all(cell in texts for cell in row)
-    assert [tag for tag, _ in page.tags].count("svg") == 4
+    assert [tag for tag, _ in page.tags].count("svg") == 5
 
 
 def test_the_page_needs_nothing_from_elsewhere(evaluation: Evaluation) -> None:
@@ -299,6 +323,24 @@ def test_a_higher_gain_lies_further_to_the_right_and_above(evaluation: Evaluatio
     ordered = [float(gain) for _, gain in sorted(titles.items(), key=lambda each: float(each[0]))]
     assert ordered == [-0.02, 0.25, 0.5]
     assert page.texts.index("bob") < page.texts.index("ann") < page.texts.index("cy")
+
+
+def test_a_curve_over_items_goes_by_doublings_and_ends_with_all(evaluation: Evaluation) -> None:
+    page = html_page(evaluation)
+    (drawing,) = re.findall(r"<h2>Gain by items, nats/token</h2>(<svg.*?</svg>)", page)
+    points = {
+        arm: [tuple(map(float, point.split(","))) for point in line.split()]
+        for arm, line in re.findall(r'<polyline class="(\w+) line" points="([^"]*)"', drawing)
+    }
+    assert list(points) == ["own", "prompt"]
+    for line in points.values():
+        steps = [after[0] - before[0] for before, after in pairwise(line)]
+        assert steps == pytest.approx([steps[0]] * 3, abs=0.2)
+    assert all(own[1] > prompt[1] for own, prompt in zip(*points.values(), strict=True))
+    ticks = re.findall(r'y="308" text-anchor="middle">(\w+)<', drawing)
+    assert ticks == ["2", "4", "8", "all"]
+    titles = re.findall(r"<title>(items .*?)</title>", drawing)
+    assert titles[2:4] == ["items 8: +0.312, users: 2", "items all: +0.243, users: 3"]
 
 
 def test_users_without_a_generic_profile_are_drawn_too(evaluation: Evaluation) -> None:

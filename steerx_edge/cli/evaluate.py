@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
 from steerx_edge.cli.common import model_options, open_engine
 from steerx_edge.cli.learn import LayerList
+
+
+class ItemCounts(click.ParamType):  # type: ignore[type-arg]
+    """`8,16,32`: numbers of texts, each at least 2."""
+
+    name = "numbers"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Read numbers, in any order."""
+        numbers = [re.fullmatch(r"\s*(\d{1,9})\s*", part) for part in str(value).split(",")]
+        counts = {int(number[1]) for number in numbers if number}
+        if not all(numbers) or min(counts) < 2:
+            self.fail(
+                f"'{value}' is no list of numbers of texts, each at least 2, such as 8,16,32.",
+                param,
+                ctx,
+            )
+        return tuple(sorted(counts))
 
 
 @click.command()
@@ -75,6 +96,11 @@ from steerx_edge.cli.learn import LayerList
 @click.option("--sweep", is_flag=True, help="Also score 0.25 to 2 times the profiles' strength.")
 @click.option("--sweep-layers", type=LayerList(), help="Also learn at each of these blocks alone.")
 @click.option(
+    "--sweep-items",
+    type=ItemCounts(),
+    help="Also learn from so many of the last texts alone, such as 8,16,32.",
+)
+@click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=0,
@@ -106,6 +132,7 @@ def evaluate(
     no_generate: bool,
     sweep: bool,
     sweep_layers: tuple[int, ...] | None,
+    sweep_items: tuple[int, ...] | None,
     seed: int,
     processes: int,
 ) -> None:
@@ -139,6 +166,7 @@ def evaluate(
         generate=0 if no_generate else n_predict,
         strengths=STRENGTHS if sweep else (),
         layers=sweep_layers or (),
+        item_counts=sweep_items or (),
         seed=seed,
     )
     wanted = [name.strip() for name in users.split(",")] if users else []

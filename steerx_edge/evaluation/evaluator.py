@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from steerx_edge.analysis import Continuation, Pass, asked_for
-from steerx_edge.evaluation.neutral import neutral_items
 from steerx_edge.evaluation.sample import Plan, Sample, drawn_items, stranger
 from steerx_edge.evaluation.text_metrics import Attribution, copied, overlap, repeats, request_fit
 from steerx_edge.history import HistoryItem, User
 from steerx_edge.interventions import Add
 from steerx_edge.learning import learn
+from steerx_edge.neutral import neutral_items
 from steerx_edge.profile import Entry, Profile
 from steerx_edge.prompts import messages_for
 from steerx_edge.retrieval import Retriever
@@ -136,7 +136,10 @@ class Evaluator:
         if method == BASELINES:
             row |= {"items": len(user.history), "queries": len(user.queries)}
             arms = self._baselines(user)
-            points: dict[_Point, Sequence[_Condition]] = {}
+            points: dict[_Point, Sequence[_Condition]] = {
+                ("items", n, "prompt"): [_Condition(history=user.history[-n:])]
+                for n in self._item_counts(user)
+            }
         else:
             arms = self._method_arms(user, method)
             # Measured again it would differ: see docs/evaluation.md on rounding.
@@ -147,7 +150,12 @@ class Evaluator:
             }
             arms = {arm: arms[arm] for arm in arms if arm not in row["same"]}
             points = self._sweep(user, method, arms)
-        scored: dict[Any, Sequence[_Condition]] = {**arms, **points}
+        effective = {
+            point: conditions
+            for point, conditions in points.items()
+            if any(condition.prompts or condition.steering for condition in conditions)
+        }
+        scored: dict[Any, Sequence[_Condition]] = {**arms, **effective}
         log_probs = self._means({key: self._passes(user, scored[key]) for key in scored})
         neutral = self._means(
             {
@@ -160,8 +168,9 @@ class Evaluator:
         for arm in neutral:
             row["arms"][arm]["neutral"] = neutral[arm]
         row["sweep"] = [
-            {"over": over, "at": at, "arm": arm, "log_prob": log_probs[over, at, arm]}
-            for over, at, arm in points
+            {"over": point[0], "at": point[1], "arm": point[2]}
+            | ({"log_prob": log_probs[point]} if point in effective else {"same": "unsteered"})
+            for point in points
         ]
         if self._plan.generate:
             texts = self._generated(user, arms)
@@ -205,7 +214,13 @@ class Evaluator:
                     points["strength", strength, arm] = changed
         for layer in self._plan.layers:
             points["layer", layer, "own"] = [_Condition(self._own(user, method, layer))]
+        for n in self._item_counts(user):
+            entry = self._learned(user, method, f"items{n}", user.history[-n:])
+            points["items", n, "own"] = [_Condition(entry)]
         return points
+
+    def _item_counts(self, user: User) -> list[int]:
+        return [n for n in self._plan.item_counts if n < len(user.history)]
 
     def _drawn(self, user: User) -> list[list[HistoryItem]]:
         draws = range(self._plan.draws)
@@ -273,7 +288,7 @@ class Evaluator:
                 self._engine.prompt(messages_for(self._text(item.request, 4))),
                 self._cut(item.response, 4),
             )
-            for item in neutral_items()
+            for item in neutral_items("evaluation")
         ]
 
     def _means(self, passes: Mapping[_Key, Sequence[Pass]]) -> dict[_Key, float]:

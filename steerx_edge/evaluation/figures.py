@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -43,8 +44,11 @@ class Line:
     figures: Mapping[str, Figure]
 
 
+Over = Literal["strength", "layer", "items"]
+"""What a sweep goes over."""
+
 Sweep = Mapping[str, Mapping[float, Figure]]
-"""Gain by arm, and by strength or layer."""
+"""Gain by arm, and by strength, layer or number of items, infinity standing for all items."""
 
 
 @dataclass(frozen=True)
@@ -79,27 +83,38 @@ class Evaluation:
                 lines[place] = Line(*place, self._figures([user.get(arm, {}) for user in users]))
         return sorted(lines.values(), key=lambda line: line.method != BASELINES)
 
-    def sweep(self, method: str, over: Literal["strength", "layer"]) -> Sweep:
-        """Gain by arm, and by strength or layer."""
+    def sweep(self, method: str, over: Over) -> Sweep:
+        """Gain by arm, and by strength, layer or number of items; own profiles come first.
+
+        A number of items stands for the users who have as many, so the more, the fewer users.
+        """
         gains: dict[str, dict[float, list[float]]] = {}
         users = self.by_user(method)
         points = [
             (users[row["user"]]["unsteered"]["log_prob"], point)
+            for kind in (method, BASELINES)
             for row in self.rows
-            if row["method"] == method
+            if row["method"] == kind
             for point in row["sweep"]
             if point["over"] == over
         ]
         for unsteered, point in points:
             by_place = gains.setdefault(point["arm"], {})
-            by_place.setdefault(point["at"], []).append(point["log_prob"] - unsteered)
-        if over == "strength":
-            for arm, by_place in gains.items():
-                learned = [figures[arm]["gain"] for figures in users.values() if arm in figures]
+            # A profile that does nothing was not scored.
+            gain = point.get("log_prob", unsteered) - unsteered
+            by_place.setdefault(point["at"], []).append(gain)
+        for arm, by_place in gains.items():
+            learned = {user: of[arm]["gain"] for user, of in users.items() if arm in of}
+            if over == "strength":
                 # Profiles that do nothing have no points.
                 for at in by_place:
                     by_place[at] += [0.0] * (len(learned) - len(by_place[at]))
-                by_place |= {0.0: [0.0] * len(learned), 1.0: learned}
+                by_place |= {0.0: [0.0] * len(learned), 1.0: list(learned.values())}
+            if over == "items":
+                for row in self.rows:
+                    if row["method"] == BASELINES and row["items"] in by_place:
+                        by_place[row["items"]].append(learned[row["user"]])
+                by_place[math.inf] = list(learned.values())
         return {
             arm: {place: self._figure(by_place[place]) for place in sorted(by_place)}
             for arm, by_place in gains.items()

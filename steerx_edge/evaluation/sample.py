@@ -31,6 +31,8 @@ class Plan:
         generate: tokens of a generated text at most; 0 generates none.
         strengths: also score own and generic profiles at these multiples of their strength.
         layers: also learn own profiles at each of these blocks alone.
+        item_counts: also learn own profiles from, and retrieve own items for the prompt from, the
+            last so many items alone, each at least 2; of users who have more.
         seed: of the draws of other users, and of the bootstrap.
     """
 
@@ -41,6 +43,7 @@ class Plan:
     generate: int = 128
     strengths: tuple[float, ...] = ()
     layers: tuple[int, ...] = ()
+    item_counts: tuple[int, ...] = ()
     seed: int = 0
 
 
