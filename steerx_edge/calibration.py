@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from steerx_edge.analysis import Continuation, Pass, PassResult, asked_for
 from steerx_edge.effects import bootstrap_mean_interval
+from steerx_edge.gate import Gate, held_out
 from steerx_edge.interventions import Add
 from steerx_edge.memory import ActiveMemory, Memory, TextOffers
 from steerx_edge.neutral import neutral_items
@@ -72,14 +73,14 @@ class Calibration:
             None where it was not measured.
         with_history: strengths where other texts of the user's stand in the prompt.
         gain_with_history: what these give over the prompt alone, or None.
-        opening: see `Calibrator.opening`.
+        gate: which answers the setting is for; None for all.
     """
 
     setting: Setting
     gain: Gain | None
     with_history: Setting = Setting()
     gain_with_history: Gain | None = None
-    opening: float = -1.0
+    gate: Gate | None = None
 
 
 class Scored(NamedTuple):
@@ -168,13 +169,8 @@ class Calibrator:
         """Make the folds' memories of all rows that there are now."""
         self._offers.clear()
         self._means.clear()
-        were_open = self._is_open if self._scored else None
         for fold in self._folds:
             fold.memory = self._memory(fold.members)
-        for name in ("_opening_similarity", "_is_open"):
-            vars(self).pop(name, None)
-        if were_open is not None:  # what was closed was not scored under all choices
-            vars(self)["_is_open"] = were_open & self._is_open
 
     @property
     def n_texts(self) -> int:
@@ -222,7 +218,7 @@ class Calibrator:
         return Pass(
             text.context,
             text.response,
-            final=fold.memory is not None,
+            final=True,
             tilts=fold.tilts,
             interventions=changes,
         )
@@ -236,38 +232,23 @@ class Calibrator:
             for place, strength in choice
         )
 
-    @property
-    def opening(self) -> float:
-        """How like the person's an answer's opening must be: see `MemoryPart.opening`.
-
-        Half-way between what nine tenths of the person's texts reach, each set against those of the
-        other folds, and what nine tenths of the neutral texts do not.
-        """
-        similarity = self._opening_similarity
-        if similarity is None:
-            return -1.0
-        own, neutral = similarity[: self.n_items], similarity[self.n_items :]
-        return float((np.quantile(own, 0.1) + np.quantile(neutral, 0.9)) / 2)
-
     @cached_property
-    def _opening_similarity(self) -> NDArray[np.float32] | None:
-        """Of each text's opening to those of the other folds; None where nothing tells it."""
-        if not self.gated or self.whole.memory is None:
-            return None
-        found = np.empty(self.n_texts, np.float32)
-        for j in range(self.n_texts):
-            memory = self._fold_of[j].memory or self.whole.memory
-            keys = memory.space.keys(self._scored[()][j].final[:1])
-            found[j] = memory.opening_similarity(keys)[0]
-        return found
+    def gate(self) -> Gate | None:
+        """Made of all texts; None where a profile acts on every answer."""
+        return Gate.fit(*self._opening_rows) if self.gated else None
+
+    @property
+    def _opening_rows(self) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+        """Rows that predict the first token, unsteered: of the items, and of the neutral texts."""
+        rows = np.stack([self._scored[()][j].final[0] for j in range(self.n_texts)])
+        return rows[: self.n_items], rows[self.n_items :]
 
     @cached_property
     def _is_open(self) -> NDArray[np.bool_]:
-        """Which texts a profile does not leave alone."""
-        similarity = self._opening_similarity
-        if similarity is None:
+        """Which texts a gate made of others lets through."""
+        if not self.gated:
             return np.ones(self.n_texts, np.bool_)
-        return similarity >= self.opening
+        return np.concatenate(held_out(*self._opening_rows))
 
     def race(self, choices: Sequence[Strengths], done: Callable[[int], None] | None = None) -> None:
         """Score choices on every second text, and those that are not clearly behind on all."""
@@ -490,7 +471,7 @@ def calibrate(
     if gain.low <= 0:
         done(total, total)
         return Calibration(Setting(), gain)
-    found = Calibration(setting, gain, opening=calibrator.opening)
+    found = Calibration(setting, gain, gate=calibrator.gate)
     if beside:
         prompted = calibrator.in_prompts(beside)
         with_history = prompted.best()
@@ -522,7 +503,6 @@ def recalibrate(calibrator: Calibrator, calibration: Calibration) -> Calibration
         calibration,
         setting=setting,
         gain=calibrator.gain(setting),
-        opening=calibrator.opening,
     )
 
 

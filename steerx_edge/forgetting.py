@@ -91,9 +91,8 @@ def forget_texts(
             keys=memory.keys[kept],
             tokens=memory.tokens[kept],
             weights=memory.weights[kept],
-            openings=_other_openings(memory.openings, read),
         )
-        left = MemoryPart.of(rest, strength=part.strength, level=part.level, opening=part.opening)
+        left = MemoryPart.of(rest, strength=part.strength, level=part.level)
     return profile.with_entry(replace(entry, memory=left)), n_removed
 
 
@@ -133,15 +132,6 @@ def _rows_of(memory: Memory, texts: Sequence[_Text], end: int) -> NDArray[np.boo
     hidden = np.flatnonzero((memory.tokens == end) & (memory.weights == 0))
     found[hidden] |= _same(memory.keys[hidden], keys).any(axis=1)
     return found
-
-
-def _other_openings(openings: NDArray[np.int8], texts: Sequence[_Text]) -> NDArray[np.int8]:
-    """Without one for each of the texts: other texts may answer the same request."""
-    kept = np.ones(len(openings), np.bool_)
-    for text in texts:
-        same = np.flatnonzero(_same(openings, text.keys[:1])[:, 0] & kept)
-        kept[same[:1]] = False
-    return openings[kept] if kept.any() else openings[:1]  # a memory has one at least
 
 
 def _same(stored: NDArray[np.int8], keys: NDArray[np.float32]) -> NDArray[np.bool_]:

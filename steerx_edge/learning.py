@@ -163,6 +163,7 @@ class _Learned:
             self.carriers,
             self.counts if self.settings.tilt else None,
             self.rows,
+            gated=_tell_requests(self.reading.items),
         )
         self.calibration = calibrate(
             self.calibrator,
@@ -235,6 +236,7 @@ class _Learned:
             words=word_effects(self.effects),
             **_carried(self.carriers, self.calibration, self._tilt()),
             memory=self._memory(),
+            gate=self.calibration.gate,
             gain=self.calibration.gain,
             rows="generated",
             counts={
@@ -260,8 +262,12 @@ class _Learned:
             self.rows.memory(),
             strength=strength,
             level=self.rows.level,
-            opening=self.calibration.opening,
         )
+
+
+def _tell_requests(items: Sequence[HistoryItem]) -> bool:
+    """Whether most texts answer a request, so that they tell what a profile is for."""
+    return 2 * sum(bool(item.request) for item in items) > len(items)
 
 
 def _carried(

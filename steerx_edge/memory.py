@@ -46,9 +46,6 @@ NEIGHBOURS = 64
 SINGLE_RUN = 4
 """Tokens of a run that is not completed where it stands in one text alone."""
 
-OPENINGS = 256
-"""Keys of the first tokens of texts, at most: they tell which requests the memory is for."""
-
 DIMENSIONS = 256
 """Of a key, at most."""
 
@@ -103,7 +100,6 @@ class Memory:
         keys: (n, d) int8, each a unit vector times a factor of its own.
         tokens: (n,) int32.
         weights: (n,) float32, from 0 to 1.
-        openings: (m, d) int8, keys of the first tokens of texts.
         single: (r,) uint32, increasing, of the runs of SINGLE_RUN tokens that stand in one text
             alone: see `run_hashes`.
         end: the token that ends a text.
@@ -113,7 +109,6 @@ class Memory:
     keys: NDArray[np.int8]
     tokens: NDArray[np.int32]
     weights: NDArray[np.float32]
-    openings: NDArray[np.int8]
     single: NDArray[np.uint32]
     end: int
 
@@ -125,7 +120,6 @@ class Memory:
             keys=self.keys[order],
             tokens=self.tokens[order],
             weights=self.weights[order],
-            openings=self.openings[np.argsort(_as_strings(self.openings), kind="stable")],
         )
 
     def equals(self, other: Memory) -> bool:
@@ -138,7 +132,6 @@ class Memory:
                 (self.keys, other.keys),
                 (self.tokens, other.tokens),
                 (self.weights, other.weights),
-                (self.openings, other.openings),
                 (self.single, other.single),
                 (self.end, other.end),
             )
@@ -150,20 +143,6 @@ class Memory:
         squares = np.einsum("ij,ij->i", self.keys, self.keys, dtype=np.float32)
         scales: NDArray[np.float32] = 1 / np.sqrt(np.maximum(squares, 1))
         return scales
-
-    def opening_similarity(self, keys: NDArray[np.floating]) -> NDArray[np.float32]:
-        """How like an opening of the person's texts keys (n, d) are: (n,), 1 is the same.
-
-        Args:
-            keys: of the rows that predict the first token of an answer.
-        """
-        units = _unit(np.asarray(keys, np.float32))
-        similarity: NDArray[np.float32] = (units @ self._opening_units.T).max(axis=1)
-        return similarity
-
-    @cached_property
-    def _opening_units(self) -> NDArray[np.float32]:
-        return _unit(self.openings.astype(np.float32))
 
     def offers(self, rows: NDArray[np.floating]) -> Offers:
         """What the memory offers after each of the residual rows (T, n_embd)."""

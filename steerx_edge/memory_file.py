@@ -33,7 +33,6 @@ _DTYPES = {
     "keys": np.dtype(np.int8),
     "tokens": np.dtype(np.int32),
     "weights": np.dtype(np.float32),
-    "openings": np.dtype(np.int8),
     "single": np.dtype(np.int32),
 }
 
@@ -128,7 +127,6 @@ def check_memory(memory: Memory) -> None:
         "keys": (n_rows, n_dimensions),
         "tokens": (n_rows,),
         "weights": (n_rows,),
-        "openings": (len(memory.openings), n_dimensions),
         "single": (len(memory.single),),
     }
     for name, array in tensors.items():
@@ -159,7 +157,6 @@ def _tensors_of(memory: Memory) -> dict[str, NDArray[Any]]:
         "keys": memory.keys,
         "tokens": memory.tokens,
         "weights": memory.weights,
-        "openings": memory.openings,
         "single": memory.single.view(np.int32),  # GGUF knows no unsigned numbers
     }
 
@@ -223,7 +220,6 @@ def _memory_of(contents: _Contents, fingerprint: str | None) -> Memory:
         tensors["keys"],
         tensors["tokens"],
         tensors["weights"],
-        tensors["openings"],
         tensors["single"].view(np.uint32),
         end,
     )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steerx_edge.effects import WORD, words_of_tokens
-from steerx_edge.memory import OPENINGS, SINGLE_RUN, KeySpace, Level, Memory, run_hashes
+from steerx_edge.memory import SINGLE_RUN, KeySpace, Level, Memory, run_hashes
 
 if TYPE_CHECKING:
     from steerx_edge.effects import Effects
@@ -107,7 +107,6 @@ class MemoryRows:
             np.concatenate([self._keys[text] for text in texts]),
             tokens,
             weights,
-            np.stack([self._keys[text][0] for text in self._spread(texts)]),
             self._single(texts),
             self._end,
         )
@@ -125,12 +124,6 @@ class MemoryRows:
         hashes, counts = np.unique(np.concatenate(each), return_counts=True)
         single: NDArray[np.uint32] = hashes[counts == 1]
         return single
-
-    @staticmethod
-    def _spread(texts: Sequence[int]) -> Sequence[int]:
-        """At most OPENINGS of the texts."""
-        n = min(len(texts), OPENINGS)
-        return [texts[k * len(texts) // n] for k in range(n)]
 
     def _may_hold(self, texts: Sequence[int]) -> NDArray[np.bool_]:
         """Which tokens of the texts belong to a word of two of them, or to none."""

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from steerx_edge.errors import ProfileError
 from steerx_edge.files import about, check_file, replacing, size_of
+from steerx_edge.gate import Gate
 from steerx_edge.memory import LEVELS, ActiveMemory, Level, Memory
 from steerx_edge.memory_file import check_memory, read_memory, write_gguf
 
@@ -157,11 +158,12 @@ _positive = partial(_integer, least=1)
 _at_least_zero = partial(_number, least=0.0)
 
 
-def _cosine(value: object) -> float:
-    number = _number(value, least=-1.0)
-    if number > 1:
-        raise _wrong(value, "a cosine, from -1 to 1")
-    return number
+def _gate(value: object) -> Gate:
+    gate = _instance_of(Gate)(value)
+    with _at("direction"):
+        direction = _floats(gate.direction)
+    with _at("threshold"):
+        return Gate(direction, _number(gate.threshold))
 
 
 _line = partial(_string, least=1, most=1_000, control=_CONTROL)
@@ -486,8 +488,6 @@ class MemoryPart:
         strength: of the memory at relative strength 1; at least 0.
         level: which tokens of the texts it holds; see docs/profile.md.
         rows: how many; at least 1.
-        opening: how like an opening of the person's texts the row that predicts the first token of
-            an answer must be, from -1 to 1, or the profile leaves the answer alone; -1 never does.
         file: the file's name, in the folder of the profile; empty until it is saved.
         sha256: of the file, 64 lower-case hexadecimal digits; empty until it is saved.
         memory: what the file holds, or None where it cannot be used.
@@ -500,7 +500,6 @@ class MemoryPart:
     strength: float
     level: Level
     rows: int
-    opening: float
     file: str
     sha256: str
     memory: Memory | None = field(default=None, repr=False, metadata=_NOT_STORED)
@@ -512,7 +511,6 @@ class MemoryPart:
             strength=_at_least_zero,
             level=_one_of(*LEVELS),
             rows=_positive,
-            opening=_cosine,
             memory=_none_or(_instance_of(Memory)),
         )
         if self.memory is None or self.file or self.sha256:
@@ -522,40 +520,25 @@ class MemoryPart:
                 raise _wrong(self.rows, f"{len(self.memory.tokens)}, as many as the memory has")
 
     @classmethod
-    def of(
-        cls, memory: Memory, *, strength: float, level: Level, opening: float = -1.0
-    ) -> MemoryPart:
+    def of(cls, memory: Memory, *, strength: float, level: Level) -> MemoryPart:
         """Return a memory's part, its rows in the order in which they are stored.
 
         Raises:
             ProfileError: the memory is damaged, or the strength no number of at least 0.
         """
         check_memory(memory)
-        return cls(strength, level, len(memory.tokens), opening, "", "", memory.sorted())
+        return cls(strength, level, len(memory.tokens), "", "", memory.sorted())
 
     def __eq__(self, other: object) -> bool:
         """By JSON, and what a file not yet saved will hold; where it lies makes no difference."""
         if not isinstance(other, MemoryPart):
             return NotImplemented
-        own, others = (
-            (each.strength, each.level, each.rows, each.opening) for each in (self, other)
-        )
+        own, others = ((each.strength, each.level, each.rows) for each in (self, other))
         if own != others:
             return False
         if self.memory is None or other.memory is None:
             return self.sha256 == other.sha256
         return self.memory.equals(other.memory)
-
-    def fits(self, row: NDArray[np.floating]) -> bool:
-        """Whether an answer is like what the person writes, as far as its opening tells.
-
-        Args:
-            row: (n_embd,) the final normed row that predicts its first token, unsteered.
-        """
-        if self.memory is None:
-            return True
-        keys = self.memory.space.keys(row[None])
-        return bool(self.memory.opening_similarity(keys)[0] >= self.opening)
 
     def active(self, strength: float = 1.0) -> ActiveMemory | None:
         """The memory as it is mixed in; None where there is none, or it changes nothing.
@@ -631,6 +614,7 @@ class Entry:
             memory say that no reliable preference was found.
         tilt: what is added to the logits, or None.
         memory: what is mixed into the predictions then, or None.
+        gate: which answers all of this is for, or None for all.
         gain: what the profile gave on the person's own held-out items, or None if it was not
             measured.
         with_history: strengths for where texts of the person's stand in the prompt, or None if
@@ -655,6 +639,7 @@ class Entry:
     strengths: NDArray[np.float32]  # (layer,)
     tilt: Tilt | None
     memory: MemoryPart | None
+    gate: Gate | None
     gain: Gain | None
     with_history: WithHistory | None
     rows: Literal["generated", "all"]
@@ -681,6 +666,7 @@ class Entry:
             versions=_mapping_of(_line),
             tilt=_none_or(_instance_of(Tilt)),
             memory=_none_or(_instance_of(MemoryPart)),
+            gate=_none_or(_gate),
             norms=_floats,
             directions=_floats,
         )
@@ -688,6 +674,7 @@ class Entry:
         self._check_scales()
         self._check_directions()
         self._check_memory()
+        self._check_gate()
 
     def _check_layers(self) -> None:
         with _at("layers"):
@@ -745,6 +732,11 @@ class Entry:
                 with _at("memory"):
                     raise _FieldError(f"is of rows {n_embd} wide; expected {self.model.n_embd}")
 
+    def _check_gate(self) -> None:
+        if self.gate is not None and self.gate.direction.shape != (self.model.n_embd,):
+            with _at("gate"), _at("direction"):
+                raise _wrong(self.gate.direction, f"shape (n_embd,) = ({self.model.n_embd},)")
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Entry):
             return NotImplemented
@@ -764,7 +756,8 @@ class Entry:
             self,
             strengths=beside.strengths,
             tilt=self.tilt and replace(self.tilt, strength=beside.tilt),
-            memory=self.memory and replace(self.memory, strength=beside.memory, opening=-1.0),
+            memory=self.memory and replace(self.memory, strength=beside.memory),
+            gate=None,
             with_history=None,
         )
 
@@ -967,6 +960,7 @@ def _entry_to_json(entry: Entry) -> dict[str, Any]:
         "versions": dict(entry.versions),
         "tilt": None if entry.tilt is None else _tilt_to_json(entry.tilt),
         "memory": None if entry.memory is None else _memory_to_json(entry.memory),
+        "gate": None if entry.gate is None else _gate_to_json(entry.gate),
         "norms": _decimals(entry.norms),
         "directions": _array_to_json(entry.directions),
     }
@@ -991,6 +985,10 @@ def _tilt_to_json(tilt: Tilt) -> dict[str, Any]:
 
 def _memory_to_json(part: MemoryPart) -> dict[str, Any]:
     return {name: getattr(part, name) for name in _stored_fields(MemoryPart)}
+
+
+def _gate_to_json(gate: Gate) -> dict[str, Any]:
+    return {"direction": _array_to_json(gate.direction), "threshold": gate.threshold}
 
 
 def _stored_fields(kind: type[Any]) -> tuple[str, ...]:
@@ -1135,6 +1133,13 @@ def _array_from_json(dtype: str, *axes: str) -> _Check[NDArray[Any]]:
     return read
 
 
+def _gate_from_json(value: object) -> Gate:
+    members = _check_keys(value, Gate._fields)
+    with _at("direction"):
+        direction = _array_from_json("float32", "n_embd")(members["direction"])
+    return Gate(direction, members["threshold"])
+
+
 _entry_from_json = _record(
     Entry,
     model=_record(ModelId),
@@ -1151,6 +1156,7 @@ _entry_from_json = _record(
         )
     ),
     memory=_none_or(_record(MemoryPart)),
+    gate=_none_or(_gate_from_json),
     norms=_tuple_of(_number),
     directions=_array_from_json("float32", "layer", "n_embd"),
 )

@@ -8,7 +8,7 @@ memory is looked up by the final normed row, which llama.cpp gives out beside th
 token's embedding; it is asked for where a single token is evaluated.
 
 The row that predicts the first token of an answer, unsteered, tells whether the answer is one that
-the person would write (see `MemoryPart.opening`). If not, all of it goes unsteered.
+the person would write (see `steerx_edge.gate`). If not, all of it goes unsteered.
 """
 
 from __future__ import annotations
@@ -302,12 +302,12 @@ class Steering:
     @property
     def _is_gated(self) -> bool:
         """Whether the opening of an answer tells if it is steered."""
-        part = self._entry.memory
-        return part is not None and part.memory is not None and part.opening > -1
+        without_rows = self._entry.model.architecture in _NO_LOGITS_WITH_ROWS
+        return self._entry.gate is not None and not without_rows
 
     def _fits(self) -> bool:
-        part = self._entry.memory
-        return part is None or part.fits(self._row())
+        gate = self._entry.gate
+        return gate is None or bool(gate.is_open(self._row()[None])[0])
 
     def _eval_with_row(self, tokens: Sequence[int]) -> None:
         """Evaluate one token so that llama.cpp gives its final normed row beside the logits."""

@@ -18,8 +18,6 @@ _SHOWN_WORDS = 12
 _CTX_SIZE = 256  # of a context that is never used: learning has its own
 _INTERRUPTED = 130  # exit status, as of a shell's command that Ctrl-C ended
 
-_OPEN_TO_ALL = -1.0  # an opening that every answer reaches
-
 
 class LayerList(click.ParamType):  # type: ignore[type-arg]
     """`12` or `10,12-14`: increasing 0-based blocks."""
@@ -285,11 +283,8 @@ def _carried(entry: Entry) -> str:
             f"strength {entry.memory.strength:g})"
         )
     said = f"It {', and '.join(does) or 'changes nothing: its strengths are 0'}."
-    if does and entry.memory and entry.memory.opening > _OPEN_TO_ALL:
-        said += (
-            "\nIt leaves an answer alone if its opening is less similar than "
-            f"{entry.memory.opening:.2f} to those of your texts."
-        )
+    if does and entry.gate:
+        said += "\nAnswers to requests unlike those of your texts are left alone."
     if entry.gain is None:
         return said
     measured = f"measured on {entry.gain.items} texts held out"

@@ -66,12 +66,12 @@ def steered(entry: Entry, strength: float = 1.0) -> dict[str, Any]:
 
 
 def fitting(engine: Engine, entry: Entry, contexts: Sequence[Sequence[int]]) -> Iterable[bool]:
-    """Which answers an entry steers: those after contexts where its memory fits."""
-    part = entry.memory
-    if part is None or part.opening <= -1:
+    """Which answers an entry steers: those after contexts that its gate lets through."""
+    if entry.gate is None:
         return repeat(True)
     jobs = [Pass(context, (), score=False, final=True) for context in contexts]
-    return [part.fits(asked_for(result.final)[0]) for result in engine.run_many(jobs)]
+    rows = np.stack([asked_for(result.final)[0] for result in engine.run_many(jobs)])
+    return list(map(bool, entry.gate.is_open(rows)))
 
 
 @dataclass(frozen=True)
