@@ -92,6 +92,7 @@ def forget_texts(
             tokens=memory.tokens[kept],
             weights=memory.weights[kept],
             openings=_other_openings(memory.openings, read),
+            ledger=None,  # it holds the words of all texts together
         )
         left = MemoryPart.of(rest, strength=part.strength, level=part.level, opening=part.opening)
     return profile.with_entry(replace(entry, memory=left)), n_removed

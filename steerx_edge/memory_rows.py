@@ -120,18 +120,21 @@ class MemoryRows:
             tokens = [np.where(h, t, self._end) for h, t in zip(held, tokens, strict=True)]
             weights = [np.where(h, w, 0) for h, w in zip(held, weights, strict=True)]
         keys = [self._keys[text] for text in texts]
-        openings = [each[:1] for each in keys]
+        openings = np.empty((0, self._space.basis.shape[1]), np.int8)
+        if texts:
+            openings = np.stack([self._keys[text][0] for text in self._spread(texts)])
         if self._before is not None:
             tokens = [self._before.tokens, *tokens]
             weights = [self._before.weights, *weights]
             keys = [self._before.keys, *keys]
-            openings = [self._before.openings, *openings]
+            every = np.concatenate([self._before.openings, openings])
+            openings = every[self._spread(range(len(every)))]
         return Memory(
             self._space,
             np.concatenate(keys),
             np.concatenate(tokens).astype(np.int32, copy=False),
             np.concatenate(weights).astype(np.float32, copy=False),
-            self._spread(np.concatenate(openings)),
+            openings,
             self.runs(texts)[0],
             self._end,
         )
@@ -158,10 +161,10 @@ class MemoryRows:
         return hashes[counts == 1], hashes[counts > 1]
 
     @staticmethod
-    def _spread(openings: NDArray[np.int8]) -> NDArray[np.int8]:
-        """At most OPENINGS of them."""
-        n = min(len(openings), OPENINGS)
-        return openings[[k * len(openings) // n for k in range(n)]]
+    def _spread(texts: Sequence[int]) -> Sequence[int]:
+        """At most OPENINGS of the texts."""
+        n = min(len(texts), OPENINGS)
+        return [texts[k * len(texts) // n] for k in range(n)]
 
     def _shared(self, texts: Sequence[int]) -> NDArray[np.bool_]:
         """Which words stand in two of the texts, by their numbers; white space, the last, may."""
