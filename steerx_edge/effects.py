@@ -25,6 +25,7 @@ from steerx_edge.prompts import messages_for
 if TYPE_CHECKING:
     from steerx_edge.engine import Engine
     from steerx_edge.history import HistoryItem
+    from steerx_edge.ledger import Ledger
 
 # Chinese, Japanese and South-East Asian scripts, which put no spaces between words.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
@@ -162,6 +163,18 @@ class WordTally:
         self.n_texts = 0
         self.counts: dict[str, int] = defaultdict(int)
         self.effects: dict[str, list[float]] = defaultdict(list)
+
+    @classmethod
+    def of(cls, ledger: Ledger) -> WordTally:
+        """Where a ledger ends."""
+        tally = cls()
+        tally.n_texts = len(ledger.texts)
+        tally.counts.update(zip(ledger.words, ledger.counts.tolist(), strict=True))
+        begin = 0
+        for word, n_texts in zip(ledger.words, ledger.occurs.tolist(), strict=True):
+            tally.effects[word] = ledger.effects[begin : begin + n_texts].tolist()
+            begin += n_texts
+        return tally
 
     def add(self, effects: Effects) -> None:
         """Add a text. A word's effect in it is the sum over its tokens there."""

@@ -29,10 +29,15 @@ _ARRAYS = {
 _SEPARATOR = "\n"
 
 
+def plain(text: str) -> str:
+    """A text as it is compared with others: white space and case make no difference."""
+    return " ".join(text.casefold().split())
+
+
 def text_hash(text: str) -> int:
-    """64 bits that tell whether a text was read, as a signed integer; white space and case aside."""
-    plain = " ".join(text.casefold().split())
-    return int.from_bytes(hashlib.sha256(plain.encode()).digest()[:8], "little", signed=True)
+    """64 bits, as a signed integer, that tell whether a text was read."""
+    digest = hashlib.sha256(plain(text).encode()).digest()
+    return int.from_bytes(digest[:8], "little", signed=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +83,7 @@ class Ledger:
         if int(self.occurs.sum(dtype=np.int64)) != len(self.effects):
             raise ProfileError("damaged memory: effects are not as many as the words occur")
         if n_words and not (
-            1 <= self.occurs.min()
+            self.occurs.min() >= 1
             and self.occurs.max() <= len(self.texts)
             and (self.occurs <= self.counts).all()
         ):
