@@ -77,7 +77,7 @@ def learn_more(
     ends = None if seconds is None else time.monotonic() + seconds
     engine = model if isinstance(model, Engine) else Engine(model)
     entry = profile.entry_for(engine.model_id)
-    part, memory, ledger = _to_add_to(engine, entry)
+    part, memory, ledger = base_of(engine, entry)
     new, known = unread(history, ledger)
     if not new:
         return profile
@@ -146,7 +146,7 @@ def unread(
     return new, known
 
 
-class _Base(NamedTuple):
+class Base(NamedTuple):
     """What is added to."""
 
     part: MemoryPart
@@ -154,7 +154,12 @@ class _Base(NamedTuple):
     ledger: Ledger
 
 
-def _to_add_to(engine: Engine, entry: Entry) -> _Base:
+def base_of(engine: Engine, entry: Entry) -> Base:
+    """What texts are added to.
+
+    Raises:
+        ProfileError: the entry cannot be added to; says why.
+    """
     part = entry.memory
     if part is None:
         raise ProfileError(
@@ -174,13 +179,17 @@ def _to_add_to(engine: Engine, entry: Entry) -> _Base:
             f"The memory counts {len(ledger.used)} tokens, and {entry.model} has "
             f"{engine.analysis.n_vocab}: it is damaged. Learn again from all texts."
         )
-    return _Base(part, part.memory, ledger)
+    return Base(part, part.memory, ledger)
 
 
 def _settings(entry: Entry) -> Settings:
-    """Of the entry, as far as they matter here; what no setting can be is left out."""
-    kept = {name: entry.settings.get(name) for name in ("companions", "sample")}
-    return Settings(**{name: value for name, value in kept.items() if isinstance(value, int)})
+    """How the entry was learned, as far as it matters here; the defaults for what is no number."""
+    numbers = {name: each for name, each in entry.settings.items() if isinstance(each, int)}
+    default = Settings()
+    return Settings(
+        companions=numbers.get("companions", default.companions),
+        sample=numbers.get("sample", default.sample),
+    )
 
 
 def _chunks(

@@ -275,7 +275,7 @@ class Calibrator:
     @cached_property
     def _opening_similarity(self) -> NDArray[np.float32] | None:
         """Of each text's opening to those of the other folds; None where nothing tells it."""
-        if not self.gated or self.rows is None:
+        if not self.gated or self.whole.memory is None:
             return None
         found = np.empty(self.n_texts, np.float32)
         for j in range(self.n_texts):

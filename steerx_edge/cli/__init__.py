@@ -11,9 +11,12 @@ from steerx_edge.errors import SteerxError
 
 COMMANDS = ("learn", "generate", "chat", "evaluate", "forget")
 
+INTERRUPTED = 130
+"""Exit status, as of a shell's command that Ctrl-C ended."""
+
 
 class _Commands(click.Group):
-    """Imports a command when it is asked for, and turns our errors into one sentence."""
+    """Imports a command when it is asked for, and turns our errors and Ctrl-C into one sentence."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
@@ -29,6 +32,9 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except SteerxError as error:
             raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            raise click.exceptions.Exit(INTERRUPTED) from None
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
