@@ -59,6 +59,7 @@ _LEAST_VARIANCE = 1e-4  # of rows of unit length
 _CLOSED, _OPEN = 0.3, 0.7  # similarities between which the gate opens
 _REPEATED_RUN, _LOOP = 3, 6
 _BLOCK = 32  # rows
+_MOST_COMPARED = 2**22  # similarities that are held at once: 48 MB with their order
 _MOST = 0.95
 """The model's own prediction keeps at least a share of 1 - _MOST."""
 
@@ -185,12 +186,21 @@ class Memory:
     def _opening_units(self) -> NDArray[np.float32]:
         return _unit(self.openings.astype(np.float32))
 
-    def offers(self, rows: NDArray[np.floating]) -> Offers:
-        """What the memory offers after each of the residual rows (T, n_embd)."""
-        similarity = self._similarity(self.space.keys(rows))
+    def _nearest(self, keys: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The places of the nearest rows of keys (T, d), and their similarities: (T, k)."""
+        similarity = self._similarity(keys)
         k = min(NEIGHBOURS, similarity.shape[1])
         nearest = np.argpartition(similarity, -k, axis=1)[:, -k:]
-        similarity = np.take_along_axis(similarity, nearest, axis=1)
+        return nearest, np.take_along_axis(similarity, nearest, axis=1)
+
+    def offers(self, rows: NDArray[np.floating]) -> Offers:
+        """What the memory offers after each of the residual rows (T, n_embd)."""
+        keys = self.space.keys(rows)
+        size = max(1, _MOST_COMPARED // len(self.keys))
+        blocks = [
+            self._nearest(keys[begin : begin + size]) for begin in range(0, max(1, len(keys)), size)
+        ]
+        nearest, similarity = (np.concatenate(each) for each in zip(*blocks, strict=True))
         highest = similarity.max(axis=1, keepdims=True)
         shares = np.exp((similarity - highest) / TEMPERATURE)
         shares /= shares.sum(axis=1, keepdims=True)
