@@ -1,16 +1,15 @@
 """How the cost of `learn` grows with the history: a text may not cost more because there are more.
 
-The first table is of whole processes: `learn` on more and more texts, which are put together from
-the sentences of a history; seconds a further text, and peak memory. The second is of everything
-that is kept of all texts, without the model: texts of 200 tokens with keys at random.
+The first table is of one run of `learn` on texts that are put together from the sentences of a
+history: processor time for a further text, and resident memory, as more and more were read. The
+second is of all that is kept of the texts, without the model: 200 tokens each, with keys at random.
 
-    python benchmarks/learn_growth.py docs/demo/history.jsonl [-m MODEL.gguf] [--texts 40 80 160]
+    python benchmarks/learn_growth.py docs/demo/history.jsonl [-m MODEL.gguf] [--texts 424]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import re
 import subprocess
@@ -18,19 +17,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from learn_cost import run
 
 from steerx_edge.effects import Effects, WordTally
+from steerx_edge.engine import Engine
 from steerx_edge.gathering import Gathered
 from steerx_edge.history import HistoryItem, read_history
+from steerx_edge.learning import learn
 from steerx_edge.memory import KeySpace
 from steerx_edge.memory_file import write_memory
 from steerx_edge.memory_rows import MemoryRows
 from steerx_edge.models import find_model
 from steerx_edge.profile import MemoryPart
+from steerx_edge.waiting import wait_briefly
 
 N_VOCAB, N_EMBD, N_TOKENS, END = 49_152, 576, 200, 2
 N_SCORED = 6  # texts of a fold of a calibration
@@ -41,37 +43,48 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("history")
     parser.add_argument("-m", "--model")
-    parser.add_argument("--texts", type=int, nargs="*", default=[40, 80, 160])
+    parser.add_argument("-t", "--threads", type=int, default=1)
+    parser.add_argument("--texts", type=int, default=424, help="0 leaves the first table out")
     parser.add_argument("--words", type=int, default=150, help="of a text")
     parser.add_argument("--rows", type=int, nargs="*", default=[1000, 10_000], help="texts of rows")
     args = parser.parse_args()
     if args.texts:
-        model = str(find_model(args.model))
-        whole_processes(read_history(args.history), model, args.texts, args.words)
+        wait_briefly()
+        engine = Engine(find_model(args.model), n_ctx=256, n_threads=args.threads)
+        one_run(engine, recombined(read_history(args.history), args.texts, args.words))
+        engine.llama.close()
     for n_texts in args.rows:
         # A process of its own: what an earlier size has left would count.
         subprocess.run([sys.executable, __file__, "--without-model", str(n_texts)], check=True)  # noqa: S603
 
 
-def whole_processes(
-    items: Sequence[HistoryItem], model: str, sizes: Sequence[int], n_words: int
-) -> None:
-    """Print how long `learn` takes for each number of texts, and its peak memory."""
-    print("| texts | seconds | seconds a further text | peak, MB |\n|---|---|---|---|")
-    before: tuple[int, float] | None = None
-    for size in sizes:
-        with tempfile.TemporaryDirectory() as folder:
-            history = Path(folder) / "history.jsonl"
-            history.write_text("".join(f"{line}\n" for line in recombined(items, size, n_words)))
-            command = [sys.executable, "-m", "steerx_edge", "learn", str(history), "-m", model]
-            seconds, peak = run([*command, "-o", str(Path(folder) / "me.json")])
-        each = f"{(seconds - before[1]) / (size - before[0]):.2f}" if before else ""
-        print(f"| {size} | {seconds:.0f} | {each} | {peak:.0f} |", flush=True)
-        before = size, seconds
+def one_run(engine: Engine, items: Sequence[HistoryItem]) -> None:
+    """Print what further texts cost, from a quarter of them to the next."""
+    seen: list[tuple[int, float, float]] = []
+
+    def note(what: str, done: int, of: int) -> None:
+        if what == "further texts" and done >= len(seen) * of // 4:
+            seen.append((done, time.process_time(), resident()[0]))
+
+    begin = time.process_time()
+    learn(engine, items, progress=note)
+    print(f"of {len(items)} texts: the sample {seen[0][1] - begin:.0f} s of processor time")
+    print("| further texts | seconds a text | resident, MB |\n|---|---|---|")
+    for (n_before, before, _), (n, now, megabytes) in pairwise(seen):
+        print(f"| {n_before} to {n} | {(now - before) / (n - n_before):.2f} | {megabytes:.0f} |")
+    print(f"at the end {resident()[0]:.0f} MB, at most {resident()[1]:.0f} MB", flush=True)
 
 
-def recombined(items: Sequence[HistoryItem], n: int, n_words: int) -> list[str]:
-    """JSON lines of so many texts, each of sentences from all over a history."""
+def resident() -> tuple[float, float]:
+    """Resident memory now, and its peak: megabytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    status = dict(line.split(":", 1) for line in lines)
+    now, peak = (int(status[key].split()[0]) / 1000 for key in ("VmRSS", "VmHWM"))
+    return now, peak
+
+
+def recombined(items: Sequence[HistoryItem], n: int, n_words: int) -> list[HistoryItem]:
+    """So many texts, each of sentences from all over a history."""
     sentences = [
         sentence
         for item in items
@@ -79,13 +92,13 @@ def recombined(items: Sequence[HistoryItem], n: int, n_words: int) -> list[str]:
         if sentence
     ]
     draw = random.Random(0)  # noqa: S311
-    lines = []
+    texts = []
     for _ in range(n):
         text = ""
         while len(text.split()) < n_words:
             text += f"{draw.choice(sentences)} "
-        lines.append(json.dumps({"prompt": draw.choice(items).request, "response": text.strip()}))
-    return lines
+        texts.append(HistoryItem(text.strip(), draw.choice(items).request))
+    return texts
 
 
 def without_model(n_texts: int) -> None:
@@ -138,8 +151,7 @@ def timed(name: str, what: Callable[[], object]) -> None:
     begin = time.process_time()
     what()
     seconds = time.process_time() - begin
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    now, peak = (int(status[key].split()[0]) / 1000 for key in ("VmRSS", "VmHWM"))
+    now, peak = resident()
     print(f"  {name}: {seconds:.2f} s, {now:.0f} MB, at most {peak:.0f} MB", flush=True)
 
 

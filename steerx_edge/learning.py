@@ -197,6 +197,7 @@ class _Learned:
         self.gathered.read(chunks, self.settings, progress, checkpoint, ends)
         if self.calibrator is not None:
             self.calibration = recalibrate(self.calibrator, self.calibration)
+            self.calibrator = None  # it holds a memory of its own
 
     def profile(self) -> Profile:
         """As it stands now."""
