@@ -1693,8 +1693,8 @@ def test_an_interrupt_ends_a_chat_without_a_traceback(tiny_chat: TinyModel) -> N
         running.stdout.readline()  # now it waits for the next line
         running.send_signal(signal.SIGINT)
         errors = running.stderr.read().decode()
-    assert running.returncode == 1
-    assert errors.strip() == "Aborted!"
+    assert running.returncode == 130
+    assert errors.strip() == "Interrupted."
 
 
 @pytest.mark.usefixtures("profile")
