@@ -5,14 +5,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-import click
+try:
+    import click
 
-from steerx_edge.errors import SteerxError
-
-COMMANDS = ("learn", "generate", "chat", "evaluate", "forget")
+    from steerx_edge.errors import SteerxError
+except KeyboardInterrupt:  # there is nobody yet to turn it into a sentence
+    raise SystemExit(130) from None
 
 INTERRUPTED = 130
 """Exit status, as of a shell's command that Ctrl-C ended."""
+
+COMMANDS = ("learn", "generate", "chat", "evaluate", "forget")
 
 
 class _Commands(click.Group):

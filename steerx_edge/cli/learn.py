@@ -141,6 +141,8 @@ def learn(
 
             raise ProfileError(f"There is no '{output}' to add to: leave out --add to learn it.")
         engine = open_engine(model, threads, n_gpu_layers, ctx_size=_CTX_SIZE)
+        with hold_interrupts():  # as in open_engine: llama.cpp's log is written now
+            _ = engine.analysis
         seconds = None if minutes is None else 60 * minutes
         if add:
             _add(engine, items, saved, seconds)
