@@ -114,7 +114,8 @@ def test_keys_are_stored_with_all_of_their_eight_bits() -> None:
     np.testing.assert_allclose(units, SPACE.keys(given), atol=0.01)
 
 
-TEXTS = ["so tea it tea", "it so kettle went it", "went so tea it tea Bath"]
+# Of the runs, one stands in both earlier texts, and another in one of them and the new one.
+TEXTS = ["so tea it tea kettle", "so tea it tea went it", "Bath tea it tea went so"]
 
 
 @pytest.mark.parametrize("level", ["causal", "all"])
