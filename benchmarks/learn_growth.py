@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("-t", "--threads", type=int, default=1)
     parser.add_argument("--texts", type=int, default=424, help="0 leaves the first table out")
     parser.add_argument("--words", type=int, default=150, help="of a text")
-    parser.add_argument("--rows", type=int, nargs="*", default=[1000, 10_000], help="texts of rows")
+    parser.add_argument("--rows", type=int, nargs="*", default=[1000, 4000], help="texts of rows")
     args = parser.parse_args()
     if args.texts:
         wait_briefly()

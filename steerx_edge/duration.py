@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from steerx_edge.history import HistoryItem
     from steerx_edge.settings import Settings
 
-# What is evaluated, as multiples of the texts' tokens; counted while learning from docs/demo.
-_ARMS = 2
-_DIRECTIONS = 2
-_CALIBRATION = 5
+# Time, as multiples of that for reading the texts once; measured while learning from docs/demo.
+_ARMS = 3
+_DIRECTIONS = 2.5
+_CALIBRATION = 7.5
+_FURTHER = 2.5
 
 _TIMED = 4  # texts
 
@@ -41,7 +42,7 @@ def estimated_seconds(engine: Engine, history: Sequence[HistoryItem], settings: 
     n_sample = sum(n_tokens[place] for place in sample)
     n_evaluated = (_ARMS + _DIRECTIONS) * n_sample
     if settings.calibrate:
-        n_evaluated += _CALIBRATION * n_sample + _ARMS * (sum(n_tokens) - n_sample)
+        n_evaluated += _CALIBRATION * n_sample + _FURTHER * (sum(n_tokens) - n_sample)
     return seconds_a_token * n_evaluated
 
 
@@ -57,7 +58,7 @@ def estimated_seconds_more(engine: Engine, new: Sequence[HistoryItem]) -> float:
     """
     items = [shortened(engine, item) for item in new]
     n_tokens, seconds_a_token = _timed(engine, items, range(len(items)))
-    return seconds_a_token * _ARMS * sum(n_tokens)
+    return seconds_a_token * _FURTHER * sum(n_tokens)
 
 
 def _timed(
