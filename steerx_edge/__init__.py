@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from steerx_edge.adding import learn_more
     from steerx_edge.engine import Engine
     from steerx_edge.errors import HistoryError, ModelError, ProfileError, SteerxError
     from steerx_edge.history import HistoryItem, User, read_history, read_users
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from steerx_edge.version import __version__
 
 _HOMES = {
+    "adding": ("learn_more",),
     "engine": ("Engine",),
     "errors": ("HistoryError", "ModelError", "ProfileError", "SteerxError"),
     "history": ("HistoryItem", "User", "read_history", "read_users"),
@@ -48,6 +50,7 @@ __all__ = [
     "Word",
     "__version__",
     "learn",
+    "learn_more",
     "read_history",
     "read_users",
     "steer",

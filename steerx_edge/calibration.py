@@ -90,6 +90,25 @@ class Scored(NamedTuple):
     final: NDArray[np.float16]  # (T + 1, n_embd) final normed rows; the last predicts no token
 
 
+class _Memories:
+    """Memories of all texts but some. The last one is kept: each holds nearly all keys."""
+
+    def __init__(self, rows: MemoryRows) -> None:
+        self._rows = rows
+        self._last: tuple[tuple[int, ...], Memory] | None = None
+
+    def without(self, texts: tuple[int, ...]) -> Memory:
+        """The memory of all texts but these."""
+        if self._last is None or self._last[0] != texts:
+            self._last = None  # before the next one is made
+            self._last = texts, self._rows.memory(without=texts)
+        return self._last[1]
+
+    def clear(self) -> None:
+        """The rows are others now."""
+        self._last = None
+
+
 @dataclass
 class _Fold:
     """Texts that are scored with what is made of the other folds."""
@@ -97,7 +116,13 @@ class _Fold:
     members: list[int]
     directions: list[NDArray[np.float32]]
     tilts: NDArray[np.float32] | None  # (tilt, n_vocab)
-    memory: Memory | None
+    held_out: tuple[int, ...]
+    memories: _Memories | None
+
+    @property
+    def memory(self) -> Memory | None:
+        """Of all texts but those that are held out."""
+        return None if self.memories is None else self.memories.without(self.held_out)
 
 
 @dataclass(eq=False)
@@ -135,6 +160,7 @@ class Calibrator:
             for item in neutral_items("calibration")
         ]
         self._all_texts = [*self.texts, *neutral]
+        self._memories = None if self.rows is None else _Memories(self.rows)
         # The neutral texts are one more fold, which nothing is made of.
         folds = [*self.folds, range(self.n_items, len(self._all_texts))]
         self._folds = [self._fold(number, list(members)) for number, members in enumerate(folds)]
@@ -146,13 +172,10 @@ class Calibrator:
             members,
             [carrier.direction(others) for carrier in self.carriers],
             None if self.tilt is None else self.tilt.tried(without=number),
-            self._memory(members),
+            # After the items come rows of further texts, whose places are no neutral texts'.
+            tuple(j for j in members if j < self.n_items),
+            self._memories,
         )
-
-    def _memory(self, members: Sequence[int]) -> Memory | None:
-        # After the items come rows of further texts, whose places are no neutral texts'.
-        held_out = [j for j in members if j < self.n_items]
-        return None if self.rows is None else self.rows.memory(without=held_out)
 
     def in_prompts(self, beside: Sequence[Scored]) -> Calibrator:
         """A calibrator for prompts that hold texts of the user's: no directions, and no gate.
@@ -169,8 +192,8 @@ class Calibrator:
         """Make the folds' memories of all rows that there are now."""
         self._offers.clear()
         self._means.clear()
-        for fold in self._folds:
-            fold.memory = self._memory(fold.members)
+        if self._memories is not None:
+            self._memories.clear()
 
     @property
     def n_texts(self) -> int:
@@ -282,7 +305,7 @@ class Calibrator:
 
     def _settings(self, choice: Strengths) -> Iterator[Setting]:
         tilts = (0.0,) if self.tilt is None else TILTS
-        memories = (0.0,) if self.whole.memory is None else MEMORIES
+        memories = (0.0,) if self.rows is None else MEMORIES
         for tilt, memory in product(tilts, memories):
             yield Setting(choice, tilt, memory)
 
@@ -291,18 +314,25 @@ class Calibrator:
         if not self._is_open[j]:
             setting = Setting()
         if (setting, j) not in self._means:
-            choice, text = setting.strengths, self._all_texts[j]
+            choice = setting.strengths
             scored = self._scored[choice][j]
             log_prob = scored.tilted[TILTS.index(setting.tilt) if self.tilt is not None else 0]
-            memory = self._fold_of[j].memory
-            if setting.memory and memory is not None:
+            if setting.memory and self.rows is not None:
                 if (choice, j) not in self._offers:
-                    self._offers[choice, j] = memory.offers(scored.final[:-1]).of_text(
-                        text.response
-                    )
+                    self._look_up(choice, self._fold_of[j])
                 log_prob = self._offers[choice, j].log_prob(log_prob, setting.memory)
             self._means[setting, j] = float(log_prob.mean(dtype=np.float64))
         return self._means[setting, j]
+
+    def _look_up(self, choice: Strengths, fold: _Fold) -> None:
+        """What the memory of a fold offers its texts that were scored."""
+        memory = fold.memory
+        if memory is None:
+            return
+        for j in fold.members:
+            if j in self._scored[choice] and (choice, j) not in self._offers:
+                offers = memory.offers(self._scored[choice][j].final[:-1])
+                self._offers[choice, j] = offers.of_text(self._all_texts[j].response)
 
     def gains(self, setting: Setting, items: Sequence[int] | None = None) -> NDArray[np.float64]:
         """(item,) over unsteered, nats/token."""

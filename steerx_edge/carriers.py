@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steerx_edge.analysis import Pass
+from steerx_edge.checkpoint import Checkpoint
 from steerx_edge.contrasts import halves, reply_rows
 from steerx_edge.directions import Estimate, direction_of, has_direction, median_norms
 from steerx_edge.prompts import messages_for
@@ -65,6 +66,7 @@ def carriers_of(
     layers: Sequence[int],
     settings: Settings,
     progress: Progress = lambda _what, _done, _of: None,
+    checkpoint: Checkpoint | None = None,
 ) -> list[Carrier]:
     """What can be added, by backbone and layer, where the texts do not cancel out.
 
@@ -75,6 +77,7 @@ def carriers_of(
         layers: the blocks that were read.
         settings: which backbones, and how.
         progress: told about each backbone.
+        checkpoint: where the rows of the model's own replies are kept.
 
     Raises:
         ModelError: llama.cpp fails.
@@ -89,7 +92,8 @@ def carriers_of(
             break  # the first one is what is added
         progress(backbone, 0, 1)
         if backbone == "stylevector":
-            differences = _stylevector(engine, reading, described, layers, settings)
+            replies = _replies(engine, reading, layers, settings, checkpoint or Checkpoint(None))
+            differences = _stylevector(reading.contrasts, described, replies)
             contexts = {}
         else:
             differences = _context_contrast(reading.contrasts, described)
@@ -135,22 +139,30 @@ def _described_rows(
     return np.stack([result.captured[:, 0] for result in results])
 
 
-def _stylevector(
+def _replies(
     engine: Engine,
     reading: Reading,
-    described: NDArray[np.float32] | None,
     layers: Sequence[int],
     settings: Settings,
+    checkpoint: Checkpoint,
+) -> NDArray[np.float32]:
+    """Mean rows of the model's own replies: (item, layer, n_embd)."""
+    kept = checkpoint.get("replies")
+    if kept is None:
+        contexts = [text.context for text in reading.texts]
+        rows = reply_rows(engine, contexts, reply_lengths(reading), layers, settings.row)
+        kept = {"rows": rows}
+        checkpoint.put("replies", **kept)
+    return kept["rows"]
+
+
+def _stylevector(
+    contrasts: Sequence[Contrast],
+    described: NDArray[np.float32] | None,
+    replies: NDArray[np.float32],
 ) -> NDArray[np.float32]:
     """The user's text against the model's own reply: (item, layer, n_embd)."""
-    replies = reply_rows(
-        engine,
-        [text.context for text in reading.texts],
-        reply_lengths(reading),
-        layers,
-        settings.row,
-    )
-    written = np.stack([contrast.control for contrast in reading.contrasts])
+    written = np.stack([contrast.control for contrast in contrasts])
     # Where the model had nothing to say, there is no difference.
     differences: NDArray[np.float32] = np.nan_to_num(halves(written, described) - replies)
     return differences

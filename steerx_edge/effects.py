@@ -8,6 +8,7 @@ text says little: see `word_effects` for what many texts say.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from steerx_edge.prompts import messages_for
 if TYPE_CHECKING:
     from steerx_edge.engine import Engine
     from steerx_edge.history import HistoryItem
+    from steerx_edge.ledger import Ledger
 
 # Chinese, Japanese and South-East Asian scripts, which put no spaces between words.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
@@ -136,45 +138,89 @@ def anchors(
 
 
 def word_effects(items: Sequence[Effects], *, limit: int = 30) -> tuple[Word, ...]:
-    """The words with the largest summed effect over all items.
-
-    A word's effect in an item is the sum over its tokens there, and 0 where it does not occur. The
-    interval is a 95% bootstrap over items of its mean. Words of one item alone are left out, as
-    they are mostly its topic, unless there is no other.
+    """The words with the largest summed effect over all items: see `WordTally.words`.
 
     Args:
         items: the effects of each item.
         limit: at most so many words, the largest first.
     """
-    table: dict[str, NDArray[np.float64]] = defaultdict(lambda: np.zeros(len(items)))
-    counts: dict[str, int] = defaultdict(int)
-    occurs: dict[str, set[int]] = defaultdict(set)
-    for item, effects in enumerate(items):
+    tally = WordTally()
+    for effects in items:
+        tally.add(effects)
+    return tally.words(limit)
+
+
+class WordTally:
+    """The effects of every word, without the texts they come from.
+
+    Attributes:
+        n_texts: how many texts were added.
+        counts: occurrences of each word.
+        effects: of each word, float32, one for each text that has it, in nats.
+    """
+
+    def __init__(self) -> None:
+        self.n_texts = 0
+        self.counts: dict[str, int] = defaultdict(int)
+        self.effects: dict[str, list[float]] = defaultdict(list)
+
+    @classmethod
+    def of(cls, ledger: Ledger) -> WordTally:
+        """Where a ledger ends."""
+        tally = cls()
+        tally.n_texts = len(ledger.texts)
+        tally.counts.update(zip(ledger.words, ledger.counts.tolist(), strict=True))
+        begin = 0
+        for word, n_texts in zip(ledger.words, ledger.occurs.tolist(), strict=True):
+            tally.effects[word] = ledger.effects[begin : begin + n_texts].tolist()
+            begin += n_texts
+        return tally
+
+    def add(self, effects: Effects) -> None:
+        """Add a text. A word's effect in it is the sum over its tokens there."""
+        sums: dict[str, float] = defaultdict(float)
         for word, effect in _words(effects):
             if len(word) > _LONGEST_WORD or not is_printable(word):
                 continue  # no word of a language
-            table[word][item] += effect
-            counts[word] += 1
-            occurs[word].add(item)
-    words = [word for word in table if len(occurs[word]) > 1] or list(table)
-    words = [word for word in words if table[word].sum() > 0]
-    words = sorted(words, key=lambda word: (-table[word].sum(), word))[:limit]
-    if not words:
-        return ()
-    by_item = np.stack([table[word] for word in words], axis=1)  # (item, word)
-    low, high = bootstrap_mean_interval(by_item)
-    mean = by_item.mean(axis=0)
-    return tuple(
-        Word(
-            word=word,
-            effect=float(mean[i]),
-            low=float(low[i]),
-            high=float(high[i]),
-            count=counts[word],
-            items=len(occurs[word]),
+            sums[word] += effect
+            self.counts[word] += 1
+        for word, total in sums.items():
+            self.effects[word].append(float(np.float32(total)))
+        self.n_texts += 1
+
+    def words(self, limit: int = 30) -> tuple[Word, ...]:
+        """The words with the largest summed effect.
+
+        A word's effect is 0 in a text that does not have it. The interval is a 95% bootstrap over
+        texts of its mean; neither depends on the order of the texts. Words of one text alone are
+        left out, as they are mostly its topic, unless there is no other.
+
+        Args:
+            limit: at most so many words, the largest first.
+        """
+        totals = {word: math.fsum(each) for word, each in self.effects.items()}
+        words = [word for word in totals if len(self.effects[word]) > 1] or list(totals)
+        words = [word for word in words if totals[word] > 0]
+        words = sorted(words, key=lambda word: (-totals[word], word))[:limit]
+        if not words:
+            return ()
+        by_text = np.zeros((self.n_texts, len(words)))
+        for i, word in enumerate(words):
+            by_text[: len(self.effects[word]), i] = self.effects[word]
+        by_text.sort(axis=0)
+        low, high = bootstrap_mean_interval(by_text)
+        mean = by_text.mean(axis=0)
+        return tuple(
+            Word(
+                word=word,
+                effect=float(mean[i]),
+                low=float(low[i]),
+                high=float(high[i]),
+                count=self.counts[word],
+                items=len(self.effects[word]),
+            )
+            for i, word in enumerate(words)
         )
-        for i, word in enumerate(words)
-    )
 
 
 def bootstrap_mean_interval(

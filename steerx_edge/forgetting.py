@@ -91,6 +91,7 @@ def forget_texts(
             keys=memory.keys[kept],
             tokens=memory.tokens[kept],
             weights=memory.weights[kept],
+            ledger=None,  # it holds the words of all texts together
         )
         left = MemoryPart.of(rest, strength=part.strength, level=part.level)
     return profile.with_entry(replace(entry, memory=left)), n_removed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import llama_cpp
 import numpy as np
-from numpy.typing import NDArray
 
 from steerx_edge.calibration import (
     Calibration,
@@ -27,17 +26,19 @@ from steerx_edge.checkpoint import Checkpoint
 from steerx_edge.control_vector import check_layers
 from steerx_edge.description import describe, style_facts
 from steerx_edge.directions import NO_DIRECTION
-from steerx_edge.effects import Effects, word_effects
+from steerx_edge.effects import WordTally, word_effects
 from steerx_edge.engine import Engine
 from steerx_edge.errors import SteerxError
+from steerx_edge.gathering import CHUNK, Chunk, Gathered
 from steerx_edge.history import HistoryItem
+from steerx_edge.ledger import text_hash
 from steerx_edge.memory import KeySpace
 from steerx_edge.memory_rows import MemoryRows
 from steerx_edge.profile import Entry, MemoryPart, Profile, Tilt, WithHistory
 from steerx_edge.reading import (
     Progress,
     Reading,
-    read_further,
+    chosen,
     read_items,
     sampled,
     usable,
@@ -50,9 +51,6 @@ if TYPE_CHECKING:
     from llama_cpp import Llama
 
     from steerx_edge.profile import Description
-
-_CHUNK = 16
-"""Further texts that share their context."""
 
 
 def learn(
@@ -104,17 +102,27 @@ def learn(
     words = word_effects([contrast.effects for contrast in reading.contrasts])
     progress("description", 0, 1)
     description = describe(engine, words, style_facts([item.response for item in items]))
-    carriers = carriers_of(engine, reading, description, layers, settings, progress)
+    carriers = carriers_of(engine, reading, description, layers, settings, progress, checkpoint)
     if not carriers:
         raise SteerxError(NO_DIRECTION)
 
-    learned = _Learned(engine, settings, len(history), reading, description, carriers)
+    hashes = [text_hash(item.response) for item in chosen(history, settings.max_items)]
+    sample_hashes = [hashes[place] for place in places]
+    learned = _Learned(
+        engine, settings, len(history), reading, sample_hashes, description, carriers
+    )
     if settings.calibrate:
         learned.calibrate(progress)
-        further = [items[place] for place in sorted({*range(len(items))} - {*places})]
+        further = sorted({*range(len(items))} - {*places})
         if further:
             usable_profile(learned.profile())
-            learned.read_further(further, progress, checkpoint, ends)
+            learned.read_further(
+                [items[place] for place in further],
+                [hashes[place] for place in further],
+                progress,
+                checkpoint,
+                ends,
+            )
     if learned.n_read == len(items) or not settings.calibrate:
         checkpoint.remove()
     progress("done", 1, 1)
@@ -129,30 +137,35 @@ class _Learned:
     settings: Settings
     n_given: int
     reading: Reading
+    hashes: Sequence[int]
     description: Description
     carriers: list[Carrier]
     calibration: Calibration = field(init=False)
     calibrator: Calibrator | None = None
-    effects: list[Effects] = field(init=False)
-    counts: TiltCounts = field(init=False)
-    rows: MemoryRows | None = None
+    gathered: Gathered = field(init=False)
 
     def __post_init__(self) -> None:
-        self.effects = [contrast.effects for contrast in self.reading.contrasts]
-        self.counts = self.reading.counts
         strengths = tuple((place, self.settings.strength) for place in range(len(self.carriers)))
         self.calibration = Calibration(Setting(strengths), None)
+        finals = [contrast.final for contrast in self.reading.contrasts]
+        rows = None
         if self.settings.memory != "none" and self.settings.calibrate:
-            finals = [contrast.final for contrast in self.reading.contrasts]
             space = KeySpace.fit(np.concatenate(finals))
-            self.rows = MemoryRows(space, self.settings.memory, self.engine.end_of_turn)
-            for item, effects, final in zip(self.reading.items, self.effects, finals, strict=True):
-                self.rows.add(effects, item.request, self.rows.keys(final))
+            rows = MemoryRows(space, self.settings.memory, self.engine.end_of_turn)
+        counts = self.reading.counts
+        self.gathered = Gathered(
+            self.engine, WordTally(), counts.used.sum(axis=0), counts.expected.sum(axis=0), rows
+        )
+        for item, hash_, contrast in zip(
+            self.reading.items, self.hashes, self.reading.contrasts, strict=True
+        ):
+            keys = None if rows is None else rows.keys(contrast.final)
+            self.gathered.add(item, hash_, contrast.effects, keys)
 
     @property
     def n_read(self) -> int:
         """How many texts were read."""
-        return len(self.effects)
+        return self.gathered.n_new
 
     def calibrate(self, progress: Progress) -> None:
         """Choose strengths on the sample."""
@@ -161,8 +174,8 @@ class _Learned:
             self.reading.texts,
             [fold.members for fold in self.reading.folds],
             self.carriers,
-            self.counts if self.settings.tilt else None,
-            self.rows,
+            self.reading.counts if self.settings.tilt else None,
+            self.gathered.rows,
             gated=_tell_requests(self.reading.items),
         )
         self.calibration = calibrate(
@@ -174,95 +187,66 @@ class _Learned:
     def read_further(
         self,
         items: Sequence[HistoryItem],
+        hashes: Sequence[int],
         progress: Progress,
         checkpoint: Checkpoint,
         ends: float | None,
     ) -> None:
         """Add further texts to the words, the tilt and the memory."""
-        n_vocab = self.engine.analysis.n_vocab
-        used, expected = np.zeros((2, n_vocab), np.float32)
-        for begin in range(0, len(items), _CHUNK):
-            progress("further texts", begin, len(items))
-            if ends is not None and time.monotonic() > ends:
-                break
-            chunk = items[begin : begin + _CHUNK]
-            read = self._further(chunk, checkpoint, f"further-{begin}")
-            for item, text in zip(chunk, read, strict=True):
-                effects = Effects(
-                    text["tokens"].tolist(),
-                    self.engine.pieces(text["tokens"].tolist()),
-                    text["nats"],
-                )
-                self.effects.append(effects)
-                np.add.at(used, effects.tokens, 1)
-                expected += text["expected"]
-                if self.rows is not None:
-                    self.rows.add(effects, item.request, text["keys"])
-        expected[self.engine.end_tokens] = 0
-        self.counts = TiltCounts(
-            np.vstack([self.counts.used, used]), np.vstack([self.counts.expected, expected])
-        )
+        places = [slice(begin, begin + CHUNK) for begin in range(0, len(items), CHUNK)]
+        chunks = [Chunk(items[each], hashes[each], self.reading.items) for each in places]
+        self.gathered.read(chunks, self.settings, progress, checkpoint, ends)
         if self.calibrator is not None:
             self.calibration = recalibrate(self.calibrator, self.calibration)
-
-    def _further(
-        self, items: Sequence[HistoryItem], checkpoint: Checkpoint, name: str
-    ) -> Iterator[dict[str, NDArray[Any]]]:
-        kept = checkpoint.get(name)
-        if kept is None:
-            kept = {}
-            read = read_further(self.engine, items, self.reading.items, self.settings)
-            for j, text in enumerate(read):
-                kept |= {
-                    f"{j}.tokens": np.array(text.effects.tokens, np.int32),
-                    f"{j}.nats": text.effects.nats,
-                    f"{j}.expected": text.expected.astype(np.float32),
-                }
-                if self.rows is not None:
-                    kept[f"{j}.keys"] = self.rows.keys(text.final)
-            checkpoint.put(name, **kept)
-        for j in range(len(items)):
-            yield {
-                key: kept[f"{j}.{key}"]
-                for key in ("tokens", "nats", "expected", "keys")
-                if f"{j}.{key}" in kept
-            }
+            self.calibrator = None  # it holds a memory of its own
 
     def profile(self) -> Profile:
         """As it stands now."""
+        gathered = self.gathered
         entry = Entry(
             model=self.engine.model_id,
             description=self.description,
-            words=word_effects(self.effects),
-            **_carried(self.carriers, self.calibration, self._tilt()),
+            words=gathered.tally.words(),
+            **_carried(
+                self.carriers,
+                self.calibration,
+                gathered.counts if self.settings.tilt else None,
+            ),
             memory=self._memory(),
             gate=self.calibration.gate,
             gain=self.calibration.gain,
             rows="generated",
             counts={
-                "items": len(self.effects),
+                "items": self.n_read,
                 "items_given": self.n_given,
-                "tokens": sum(len(each.tokens) for each in self.effects),
+                "tokens": gathered.n_tokens,
                 "anchors": sum(contrast.n_anchors for contrast in self.reading.contrasts),
             },
             settings=_recorded(self.settings),
-            versions={"steerx_edge": __version__, "llama_cpp_python": llama_cpp.__version__},
-            created=datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            versions=versions(),
+            created=now(),
         )
         return Profile(entries=(entry,))
 
-    def _tilt(self) -> TiltCounts | None:
-        return self.counts if self.settings.tilt else None
-
     def _memory(self) -> MemoryPart | None:
-        strength = self.calibration.setting.memory
-        if self.rows is None or not (strength or self.calibration.with_history.memory):
+        rows, strength = self.gathered.rows, self.calibration.setting.memory
+        if rows is None or not (strength or self.calibration.with_history.memory):
             return None
         return MemoryPart.of(
-            self.rows.memory(),
+            self.gathered.memory(rows),
             strength=strength,
-            level=self.rows.level,
+            level=rows.level,
         )
+
+
+def versions() -> dict[str, str]:
+    """The programs that a profile is learned with."""
+    return {"steerx_edge": __version__, "llama_cpp_python": llama_cpp.__version__}
+
+
+def now() -> str:
+    """The time, as a profile holds it."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _tell_requests(items: Sequence[HistoryItem]) -> bool:

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import steerx_edge._native as _native
+from steerx_edge.ledger import Ledger
 
 Level = Literal["shared", "causal", "all"]
 """What a memory holds of the texts.
@@ -103,6 +104,7 @@ class Memory:
         single: (r,) uint32, increasing, of the runs of SINGLE_RUN tokens that stand in one text
             alone: see `run_hashes`.
         end: the token that ends a text.
+        ledger: what further texts are added to, or None where none can be; changes no offers.
     """
 
     space: KeySpace
@@ -111,6 +113,7 @@ class Memory:
     weights: NDArray[np.float32]
     single: NDArray[np.uint32]
     end: int
+    ledger: Ledger | None = None
 
     def sorted(self) -> Memory:
         """Return the rows by token, then by key: the order of the texts does not show."""
@@ -124,7 +127,11 @@ class Memory:
 
     def equals(self, other: Memory) -> bool:
         """Whether all arrays are the same."""
-        return all(
+        if self.ledger is None or other.ledger is None:
+            same_ledger = self.ledger is other.ledger
+        else:
+            same_ledger = self.ledger.equals(other.ledger)
+        return same_ledger and all(
             np.array_equal(own, others)
             for own, others in (
                 (self.space.mean, other.space.mean),

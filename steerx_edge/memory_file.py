@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from steerx_edge.errors import ProfileError
 from steerx_edge.files import about, check_file, replacing
+from steerx_edge.ledger import Ledger
 from steerx_edge.memory import LEVELS, KeySpace, Level, Memory
 
 ARCHITECTURE = "steerx-memory"
@@ -26,6 +27,7 @@ MAX_BYTES = 2**30
 
 _SIZE_RULE = f"a memory is at most {MAX_BYTES // 2**20} MiB"
 _LONGEST_MEAN = 1.001  # by rounding
+_LEDGER = "read."
 _FOREIGN = "not a memory file of steerx-edge"
 _DTYPES = {
     "mean": np.dtype(np.float32),
@@ -74,6 +76,8 @@ def write_gguf(path: Path, memory: Memory, *, fingerprint: str, level: Level) ->
         writer.add_string(_key("model"), fingerprint)
         writer.add_uint32(_key("count"), len(memory.tokens))
         writer.add_uint32(_key("end"), memory.end)
+        if memory.ledger is not None:
+            tensors |= {_read(name): array for name, array in memory.ledger.tensors().items()}
         for name, array in tensors.items():
             if not array.size:
                 continue  # GGUF has no empty tensors
@@ -169,6 +173,11 @@ def _key(name: str) -> str:
     return f"{ARCHITECTURE}.{name}"
 
 
+def _read(name: str) -> str:
+    """The name of a tensor of the ledger."""
+    return f"{_LEDGER}{name}"
+
+
 class _Contents(NamedTuple):
     """What stands in a GGUF file, taken as it is."""
 
@@ -210,6 +219,11 @@ def _memory_of(contents: _Contents, fingerprint: str | None) -> Memory:
     if keys.get(_key("level")) not in LEVELS:
         raise ProfileError("damaged memory: its level is unknown")
     tensors = {"single": np.empty(0, np.int32)} | dict(tensors)
+    ledger = {
+        name.removeprefix(_LEDGER): tensors.pop(name)
+        for name in list(tensors)
+        if name.startswith(_LEDGER)
+    }
     end = keys.get(_key("end"))
     if not isinstance(end, int):
         raise ProfileError("damaged memory: it names no end of a text")
@@ -222,6 +236,7 @@ def _memory_of(contents: _Contents, fingerprint: str | None) -> Memory:
         tensors["weights"],
         tensors["single"].view(np.uint32),
         end,
+        Ledger.of_tensors(ledger) if ledger else None,
     )
     check_memory(memory)
     if keys.get(_key("count")) != len(memory.tokens):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +14,7 @@ from steerx_edge.memory import SINGLE_RUN, KeySpace, Level, Memory, run_hashes
 if TYPE_CHECKING:
     from steerx_edge.effects import Effects
 
-_NO_WORD = ""
+_NO_WORD = -1
 _HIGHEST = 127  # of int8
 
 
@@ -41,21 +40,36 @@ class MemoryRows:
         space: how residual rows become keys.
         level: what is kept of the texts.
         end: the token that ends a text.
+        before: a memory of earlier texts, whose rows stay as they are; or None.
+        several: with `before`: (r,) hashes of the runs that stand in two or more of those texts.
+        shared: with `before`: words that stand in two or more of those texts.
     """
 
-    def __init__(self, space: KeySpace, level: Level, end: int) -> None:
+    def __init__(
+        self,
+        space: KeySpace,
+        level: Level,
+        end: int,
+        *,
+        before: Memory | None = None,
+        several: NDArray[np.uint32] | None = None,
+        shared: Iterable[str] = (),
+    ) -> None:
         self._space = space
         self.level = level
         self._end = end
+        self._before = before
+        self._several = np.empty(0, np.uint32) if several is None else several
         self._keys: list[NDArray[np.int8]] = []
-        self._tokens: list[list[int]] = []
+        self._tokens: list[NDArray[np.int32]] = []
         self._weights: list[NDArray[np.float32]] = []
-        self._words: list[list[str]] = []
-        self._occurs: dict[str, set[int]] = defaultdict(set)
+        self._words: list[NDArray[np.int32]] = []  # their numbers; only for the level "shared"
+        self._numbers: dict[str, int] = {word: i for i, word in enumerate(shared)}
+        self._n_shared = len(self._numbers)
 
     @property
     def n_texts(self) -> int:
-        """How many texts there are."""
+        """How many texts there are, without those of `before`."""
         return len(self._keys)
 
     def keys(self, final: NDArray[np.floating]) -> NDArray[np.int8]:
@@ -81,12 +95,12 @@ class MemoryRows:
             asked = {word.casefold() for word in WORD.findall(request)}
             taken = [w >= 0 and words[w].casefold() in asked for w in owners]
             weights[:-1][taken] = 0
-        for word in words:
-            self._occurs[word].add(self.n_texts)
         self._keys.append(keys)
-        self._tokens.append([*effects.tokens, self._end])
+        self._tokens.append(np.array([*effects.tokens, self._end], np.int32))
         self._weights.append(weights)
-        self._words.append([words[w] if w >= 0 else _NO_WORD for w in owners] + [_NO_WORD])
+        if self.level == "shared":
+            numbers = [self._numbers.setdefault(word, len(self._numbers)) for word in words]
+            self._words.append(np.array([*numbers, _NO_WORD], np.int32)[[*owners, -1]])
 
     def memory(self, without: Collection[int] = ()) -> Memory:
         """The memory of all texts but some.
@@ -95,41 +109,56 @@ class MemoryRows:
         that is topic leaves the model its own mind.
 
         Args:
-            without: places of texts; one at least is left.
+            without: places of texts; one at least is left, or one of `before`.
         """
         texts = [text for text in range(self.n_texts) if text not in without]
-        tokens = np.concatenate([np.array(self._tokens[text], np.int32) for text in texts])
-        weights = np.concatenate([self._weights[text] for text in texts])
-        hidden = ~self._may_hold(texts)
-        tokens[hidden], weights[hidden] = self._end, 0
+        tokens = [self._tokens[text] for text in texts]
+        weights = [self._weights[text] for text in texts]
+        if self.level == "shared":
+            may_hold = self._shared(texts)
+            held = [may_hold[self._words[text]] for text in texts]
+            tokens = [np.where(h, t, self._end) for h, t in zip(held, tokens, strict=True)]
+            weights = [np.where(h, w, 0) for h, w in zip(held, weights, strict=True)]
+        keys = [self._keys[text] for text in texts]
+        if self._before is not None:
+            tokens = [self._before.tokens, *tokens]
+            weights = [self._before.weights, *weights]
+            keys = [self._before.keys, *keys]
         return Memory(
             self._space,
-            np.concatenate([self._keys[text] for text in texts]),
-            tokens,
-            weights,
-            self._single(texts),
+            np.concatenate(keys),
+            np.concatenate(tokens).astype(np.int32, copy=False),
+            np.concatenate(weights).astype(np.float32, copy=False),
+            self.runs(texts)[0],
             self._end,
         )
 
-    def _single(self, texts: Sequence[int]) -> NDArray[np.uint32]:
-        """Hashes of the runs that stand in one of the texts alone."""
+    def runs(
+        self, texts: Sequence[int] | None = None
+    ) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+        """Hashes of the runs that stand in one of the texts alone, and of those in several.
+
+        Args:
+            texts: places of texts, beside those of `before`; None for all.
+        """
         windows = [
             np.lib.stride_tricks.sliding_window_view(self._tokens[text], SINGLE_RUN)
-            for text in texts
+            for text in (range(self.n_texts) if texts is None else texts)
             if len(self._tokens[text]) >= SINGLE_RUN
         ]
         each = [np.unique(run_hashes(runs)) for runs in windows]
+        if self._before is not None:
+            each += [self._before.single, self._several, self._several]
         if not each:
-            return np.empty(0, np.uint32)
+            return np.empty(0, np.uint32), np.empty(0, np.uint32)
         hashes, counts = np.unique(np.concatenate(each), return_counts=True)
-        single: NDArray[np.uint32] = hashes[counts == 1]
-        return single
+        return hashes[counts == 1], hashes[counts > 1]
 
-    def _may_hold(self, texts: Sequence[int]) -> NDArray[np.bool_]:
-        """Which tokens of the texts belong to a word of two of them, or to none."""
-        words = [word for text in texts for word in self._words[text]]
-        if self.level != "shared":
-            return np.ones(len(words), np.bool_)
-        among = set(texts)
-        shared = {word for word, where in self._occurs.items() if len(where & among) > 1}
-        return np.array([word == _NO_WORD or word in shared for word in words], np.bool_)
+    def _shared(self, texts: Sequence[int]) -> NDArray[np.bool_]:
+        """Which words stand in two of the texts, by their numbers; white space, the last, may."""
+        n_texts = np.zeros(len(self._numbers) + 1, np.int64)
+        n_texts[: self._n_shared] = 2
+        for text in texts:
+            n_texts[np.unique(self._words[text])] += 1
+        n_texts[_NO_WORD] = 2
+        return n_texts > 1

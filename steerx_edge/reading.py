@@ -15,6 +15,7 @@ from steerx_edge.contrasts import pooled, row_weights
 from steerx_edge.effects import Effects, anchors, effects_of, read_alone, read_beside
 from steerx_edge.errors import HistoryError
 from steerx_edge.history import HistoryItem
+from steerx_edge.ledger import plain
 from steerx_edge.prompts import messages_for
 from steerx_edge.retrieval import Retriever, query_for
 from steerx_edge.settings import MIN_ITEMS, Settings
@@ -74,7 +75,7 @@ def chosen(history: Sequence[HistoryItem], max_items: int | None) -> list[Histor
     Of texts that differ in white space and case at most, the last one stays: a copy would be taken
     for a habit, and foretell the text that calibration holds out.
     """
-    texts = [" ".join(item.response.casefold().split()) for item in history]
+    texts = [plain(item.response) for item in history]
     last = {text: i for i, text in enumerate(texts) if text}
     return [history[i] for i in sorted(last.values())[-(max_items or len(history)) :]]
 

@@ -373,7 +373,7 @@ class TestScores:
         rows = rows_of(tiny_engine, texts[:5])
         calibrator = unsteered(tiny_engine, texts[:5], FOLDS, [], None, rows)
         more = rows_of(tiny_engine, texts)
-        for name in ("_space", "_keys", "_tokens", "_weights", "_words", "_occurs"):
+        for name in ("_space", "_keys", "_tokens", "_weights", "_words"):
             setattr(rows, name, getattr(more, name))
         calibrator.renew_memory()
         lengths = [len(text.response) + 1 for text in texts]

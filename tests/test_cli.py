@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from models import TinyModel
-from steerx_edge.calibration import Calibrator
+from steerx_edge.calibration import Calibration, Calibrator, Setting
 from steerx_edge.checkpoint import USER_PATH_VARIABLE
 from steerx_edge.cli import COMMANDS, main
 from steerx_edge.cli.common import hold_interrupts, open_engine
@@ -238,6 +238,10 @@ USAGE_ERRORS: list[tuple[list[str], str]] = [
     ([*LEARN, "--minutes", "nan"], "--minutes"),
     ([*LEARN, "--strength", "-0.1"], "--strength"),
     ([*LEARN, "--strength", "nan"], "nan is not a finite number"),
+    ([*LEARN, "--add", "--memory", "causal"], "--memory cannot be given with --add"),
+    ([*LEARN, "--add", "--layers", "2"], "--layers cannot be given with --add"),
+    ([*LEARN, "--add", "--strength", "1"], "--strength cannot be given with --add"),
+    ([*LEARN, "--add", "--max-items", "9"], "--max-items cannot be given with --add"),
     (["evaluate"], "Missing argument 'DATA'"),
     ([*EVALUATE, "--half", "left"], "--half"),
     ([*EVALUATE, "--items", "1"], "--items"),
@@ -921,7 +925,9 @@ def test_an_interrupt_before_anything_is_saved_is_told_in_a_sentence(
     assert {path.name for path in folder.iterdir()} == {"history.jsonl"}
 
 
-@pytest.mark.parametrize("place", ["read_further", "recalibrate"])
+@pytest.mark.parametrize(
+    "place", ["steerx_edge.gathering.read_further", "steerx_edge.learning.recalibrate"]
+)
 def test_an_interrupt_keeps_the_profile_of_the_sample_and_a_rerun_resumes(
     learn: Callable[..., Entry],
     tiny_chat: TinyModel,
@@ -931,7 +937,7 @@ def test_an_interrupt_keeps_the_profile_of_the_sample_and_a_rerun_resumes(
 ) -> None:
     expected = learn(long_history)
     with monkeypatch.context() as patch:
-        patch.setattr(f"steerx_edge.learning.{place}", interrupted)
+        patch.setattr(f"{place}", interrupted)
         where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1")
         result = run("learn", long_history, *where)
     assert result.exit_code == 130
@@ -942,9 +948,50 @@ def test_an_interrupt_keeps_the_profile_of_the_sample_and_a_rerun_resumes(
     assert Profile.load("me.json").entries[0].counts["items"] == N_SAMPLE
     # The ablation passes over the sample are not made again.
     monkeypatch.setattr("steerx_edge.reading.read_beside", lambda *_: pytest.fail("read again"))
-    if place == "read_further":
+    if place.endswith("read_further"):
         monkeypatch.setattr("steerx_edge.reading.read_beside", read_beside_no_layers)
     assert same(expected, learn(long_history, output="me.json"))
+
+
+@pytest.mark.parametrize("stop", ["--minutes 0", "Ctrl-C"])
+def test_a_fuller_entry_is_kept_until_the_new_one_is_as_full(
+    learn: Callable[..., Entry],
+    tiny_chat: TinyModel,
+    long_history: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stop: str,
+) -> None:
+    learn(long_history, output="me.json")
+    before = Path("me.json").read_bytes()
+    where = ("learn", long_history, "-o", "me.json", "-m", tiny_chat.path, "-t", "1")
+    with monkeypatch.context() as patch:
+        if stop == "Ctrl-C":
+            patch.setattr("steerx_edge.gathering.read_further", interrupted)
+            result = run(*where)
+            said = "Interrupted: me.json is as it was; rerun the same command to resume."
+        else:
+            result = run(*where, "--minutes", "0")
+            said = (
+                f"Time is up: read {N_SAMPLE} of {N_LONG} texts. me.json keeps what was learned "
+                f"from {N_LONG} texts before; rerun the same command to read on."
+            )
+    assert result.exit_code == (130 if stop == "Ctrl-C" else 0)
+    report = " ".join(result.stderr.split())
+    assert report.endswith(said)
+    assert f"Until then me.json keeps what was learned from {N_LONG} texts before." in report
+    assert Path("me.json").read_bytes() == before
+    # As full is enough, and so is all that there is.
+    learn(long_history, output="me.json")
+    assert learn(long_history, "--max-items", "3", output="me.json").counts["items"] == 3
+
+
+@pytest.mark.parametrize("place", ["steerx_edge.cli.import_module", "click.Context.invoke"])
+def test_an_interrupt_anywhere_else_is_told_in_a_word(
+    monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setattr(place, interrupted)
+    result = run("learn", "history.jsonl", "-o", "me.json")
+    assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Interrupted.\n")
 
 
 def read_beside_no_layers(*args: Any) -> Any:
@@ -966,6 +1013,74 @@ def test_an_interrupt_while_a_profile_is_saved_waits() -> None:
     assert done
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)  # which is then as before
+
+
+@pytest.fixture
+def remembering(learn: Callable[..., Entry], monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
+    """The first texts of a history, learned with a memory as me.json; and all of them."""
+    monkeypatch.setattr(
+        "steerx_edge.learning.calibrate",
+        lambda *_, **__: Calibration(Setting((), 0.0, 0.3), Gain(0.2, 0.1, 0.3, 6)),
+    )
+    texts = [f"{i} {text}" for i in range(3) for text in TEXTS]
+    learn(write_history(folder / "first.jsonl", texts[:6]), output="me.json")
+    return write_history(folder / "all.jsonl", texts)
+
+
+def test_add_reads_what_is_new_and_keeps_entries_of_other_models(
+    remembering: Path, tiny_chat: TinyModel, tiny_q8: TinyModel
+) -> None:
+    theirs = a_profile(tiny_q8).entries[0]
+    Profile((theirs, *Profile.load("me.json").entries)).save("me.json")
+    where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1")
+    result = succeed("learn", "--add", remembering, *where)
+    assert result.stdout == ""
+    report = " ".join(result.stderr.split())
+    assert (
+        "Adding 3 new texts to me.json with tiny-chat; 6 others were read before. Less than a "
+        "minute." in report
+    )
+    assert "tokens in 9 texts" in report
+    assert report.endswith("Saved me.json.")
+    kept, entry = Profile.load("me.json").entries
+    assert kept == theirs
+    assert entry.counts["items"] == 9
+    before = Path("me.json").read_bytes()
+    report = succeed("learn", "--add", remembering, *where).stderr
+    assert report == "Nothing new: all 9 texts were read before.\n"
+    assert Path("me.json").read_bytes() == before
+
+
+def test_add_leaves_the_old_profile_when_interrupted_and_resumes(
+    remembering: Path, tiny_chat: TinyModel, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr("steerx_edge.adding.MemoryPart.of", interrupted)
+        result = run("learn", "--add", remembering, *where)
+    assert result.exit_code == 130
+    assert result.stderr.splitlines()[-1] == (
+        "Interrupted: me.json is as it was; rerun the same command to resume."
+    )
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    monkeypatch.setattr("steerx_edge.gathering.read_further", lambda *_: pytest.fail("read again"))
+    succeed("learn", "--add", remembering, *where)
+    assert Profile.load("me.json").entries[0].counts["items"] == 9
+
+
+def test_add_says_what_time_did_not_suffice_for(remembering: Path, tiny_chat: TinyModel) -> None:
+    where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1", "--minutes", "0")
+    report = succeed("learn", "--add", remembering, *where).stderr
+    assert "Time is up: read 6 of 9 texts." in report
+
+
+def test_add_needs_a_profile(tiny_chat: TinyModel, history: Path) -> None:
+    result = run("learn", "--add", history, "-o", "none.json", "-m", tiny_chat.path)
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "Error: There is no 'none.json' to add to: leave out --add to learn it.\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -1588,8 +1703,8 @@ def test_an_interrupt_ends_a_chat_without_a_traceback(tiny_chat: TinyModel) -> N
         running.stdout.readline()  # now it waits for the next line
         running.send_signal(signal.SIGINT)
         errors = running.stderr.read().decode()
-    assert running.returncode == 1
-    assert errors.strip() == "Aborted!"
+    assert running.returncode == 130
+    assert errors.strip() == "Interrupted."
 
 
 @pytest.mark.usefixtures("profile")

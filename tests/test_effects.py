@@ -370,6 +370,11 @@ class TestWords:
         assert words
         assert words == word_effects(items)
 
+    def test_the_order_of_the_texts_makes_no_difference(self) -> None:
+        rng = np.random.default_rng(0)
+        items = [text_effects("a b c", rng.normal(1, 2, 3)) for _ in range(9)]
+        assert word_effects(items[::-1]) == word_effects(items)
+
     def test_the_interval_holds_the_effect(self) -> None:
         rng = np.random.default_rng(1)
         items = [text_effects("a b c d e", rng.normal(1, 2, 5).tolist()) for _ in range(12)]

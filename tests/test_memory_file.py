@@ -16,6 +16,7 @@ import pytest
 from gguf import GGUFReader, GGUFWriter
 
 from steerx_edge.errors import ProfileError
+from steerx_edge.ledger import Ledger
 from steerx_edge.memory import KeySpace, Memory
 from steerx_edge.memory_file import ARCHITECTURE, read_memory, write_memory
 
@@ -35,6 +36,28 @@ def a_memory(n: int = N, seed: int = 0) -> Memory:
         single=np.unique(rng.integers(0, 2**32, 7, dtype=np.uint32)),
         end=7,
     )
+
+
+def a_ledger() -> Ledger:
+    return Ledger(
+        texts=np.array([-(2**63), -1, 5], np.int64),
+        words=("!!", "caf\u00e9", "so"),
+        counts=np.array([1, 2, 4], np.int32),
+        occurs=np.array([1, 1, 3], np.int32),
+        effects=np.array([0.5, -0.25, -1, 2, 3], np.float32),
+        used=np.array([1, 0, 6], np.float32),
+        expected=np.array([0.5, 2, 4.5], np.float32),
+        several=np.array([7, 2**32 - 1], np.uint32),
+    )
+
+
+EMPTY_LEDGER = {
+    "words": (),
+    "counts": np.empty(0, np.int32),
+    "occurs": np.empty(0, np.int32),
+    "effects": np.empty(0, np.float32),
+    "several": np.empty(0, np.uint32),
+}
 
 
 @pytest.fixture
@@ -95,6 +118,56 @@ def test_the_order_of_the_texts_does_not_lie_in_the_file(path: Path) -> None:
         openings=memory.openings[::-1],
     )
     assert write(path, memory) == write(path.with_name("other.gguf"), shuffled)
+
+
+@pytest.mark.parametrize("changes", [{}, EMPTY_LEDGER])
+def test_what_further_texts_are_added_to_is_kept(path: Path, changes: dict[str, Any]) -> None:
+    memory = replace(a_memory(), ledger=replace(a_ledger(), **changes))
+    read = read_memory(path, write(path, memory))
+    assert read.equals(memory.sorted())
+    assert not read.equals(a_memory().sorted())
+    assert not read.equals(replace(read, ledger=replace(a_ledger(), texts=np.arange(3))))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"texts": np.arange(3, dtype=np.int32)}, "texts is no list of int64"),
+        ({"used": np.ones((1, 3), np.float32)}, "used is no list of float32"),
+        ({"counts": np.ones(2, np.int32)}, "counts has 2 values, not 3"),
+        ({"expected": np.ones(2, np.float32)}, "expected has 2 values, not 3"),
+        ({"effects": np.ones(4, np.float32)}, "effects are not as many as the words occur"),
+        ({"occurs": np.array([0, 2, 3], np.int32)}, "a word occurs in more texts than it can"),
+        ({"texts": np.array([1, 5])}, "a word occurs in more texts than it can"),
+        ({"counts": np.array([1, 2, 2], np.int32)}, "a word occurs in more texts than it can"),
+        ({"words": ("b", "a", "c")}, "words do not increase"),
+        ({"words": ("a", "b", "b")}, "words do not increase"),
+        ({"words": ("a", "b\x1b[2J", "c")}, "a word cannot be printed"),
+        ({"words": ("", "a", "b")}, "a word cannot be printed"),
+        ({"texts": np.array([5, 5, 6])}, "texts does not strictly increase"),
+        ({"several": np.array([7, 7], np.uint32)}, "several does not strictly increase"),
+        ({"used": np.array([1, -1, 0], np.float32)}, "used holds a value"),
+        ({"expected": np.array([1, np.nan, 0], np.float32)}, "expected holds a value"),
+        ({"effects": np.array([1, 1, 1, 1, np.inf], np.float32)}, "effects holds a value"),
+    ],
+)
+def test_a_ledger_that_does_not_fit_together_is_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ProfileError, match=f"^damaged memory: {said}"):
+        replace(a_ledger(), **changes)
+
+
+def test_a_damaged_ledger_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, sound = replace(a_memory(), ledger=a_ledger()), a_ledger().tensors()
+    for changes, said in (
+        ({"words": np.array([-1, 10, 65, 10, 66], np.int8)}, "words are not UTF-8"),
+        ({"more": np.ones(3, np.float32)}, "it has other tensors than a memory"),
+        ({"several": np.ones(3, np.int64)}, "it has other tensors than a memory"),
+        ({"used": np.ones(2, np.float32)}, "expected has 3 values, not 2"),
+    ):
+        tensors = sound | changes
+        monkeypatch.setattr(Ledger, "tensors", lambda _, tensors=tensors: tensors)
+        write(path, memory)
+        assert said_of(path) == f"damaged memory: {said}"
 
 
 def test_rows_are_sorted_by_token(path: Path) -> None:

@@ -112,3 +112,21 @@ def test_keys_are_stored_with_all_of_their_eight_bits() -> None:
     assert (np.abs(keys).max(axis=1) == 127).all()
     units = keys / np.linalg.norm(keys, axis=1, keepdims=True)
     np.testing.assert_allclose(units, SPACE.keys(given), atol=0.01)
+
+
+# Of the runs, one stands in both earlier texts, and another in one of them and the new one.
+TEXTS = ["so tea it tea kettle", "so tea it tea went it", "Bath tea it tea went so"]
+
+
+@pytest.mark.parametrize("level", ["causal", "all"])
+def test_rows_after_a_memory_are_those_of_all_texts(level: Level) -> None:
+    whole = rows_of(TEXTS, level)
+    before = MemoryRows(SPACE, level, END)
+    for name in ("_keys", "_tokens", "_weights"):
+        setattr(before, name, getattr(whole, name)[:2])
+    rows = MemoryRows(SPACE, level, END, before=before.memory().sorted(), several=before.runs()[1])
+    for name in ("_keys", "_tokens", "_weights"):
+        setattr(rows, name, getattr(whole, name)[2:])
+    assert rows.memory().sorted().equals(whole.memory().sorted())
+    assert rows.runs()[1].tolist() == whole.runs()[1].tolist() != []
+    assert rows.memory(without=[0]).sorted().equals(before.memory().sorted())

@@ -5,15 +5,21 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-import click
+try:
+    import click
 
-from steerx_edge.errors import SteerxError
+    from steerx_edge.errors import SteerxError
+except KeyboardInterrupt:  # there is nobody yet to turn it into a sentence
+    raise SystemExit(130) from None
+
+INTERRUPTED = 130
+"""Exit status, as of a shell's command that Ctrl-C ended."""
 
 COMMANDS = ("learn", "generate", "chat", "evaluate", "forget")
 
 
 class _Commands(click.Group):
-    """Imports a command when it is asked for, and turns our errors into one sentence."""
+    """Imports a command when it is asked for, and turns our errors and Ctrl-C into one sentence."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
@@ -29,6 +35,9 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except SteerxError as error:
             raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            raise click.exceptions.Exit(INTERRUPTED) from None
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

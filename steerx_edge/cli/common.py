@@ -254,4 +254,5 @@ def open_engine(
 
     _log_callbacks.append(log)
     llama_cpp.llama_log_set(log, ctypes.c_void_p(0))
-    return Engine(path, n_ctx=ctx_size, n_threads=threads, n_gpu_layers=n_gpu_layers)
+    with hold_interrupts():  # one within `log` would be lost
+        return Engine(path, n_ctx=ctx_size, n_threads=threads, n_gpu_layers=n_gpu_layers)

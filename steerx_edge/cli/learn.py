@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
+from click.core import ParameterSource
 
+from steerx_edge.cli import INTERRUPTED
 from steerx_edge.cli.common import FiniteFloat, hold_interrupts, model_options, open_engine
 
 if TYPE_CHECKING:
-    from steerx_edge.profile import Entry, Gain, Profile
+    from rich.console import Console
+
+    from steerx_edge.engine import Engine
+    from steerx_edge.history import HistoryItem
+    from steerx_edge.profile import Entry, Gain, ModelId, Profile
+    from steerx_edge.settings import Settings
 
 _SHOWN_WORDS = 12
 _CTX_SIZE = 256  # of a context that is never used: learning has its own
-_INTERRUPTED = 130  # exit status, as of a shell's command that Ctrl-C ended
 
 
 class LayerList(click.ParamType):  # type: ignore[type-arg]
@@ -85,7 +93,15 @@ class LayerList(click.ParamType):  # type: ignore[type-arg]
     help="Read no further texts after so long. The sample is always read and calibrated on. "
     "[default: read all]",
 )
+@click.option(
+    "--add",
+    is_flag=True,
+    help="Keep the profile in -o and read only the texts that are new. Give all your texts again, "
+    "or only the new ones.",
+)
+@click.pass_context
 def learn(
+    context: click.Context,
     history: str,
     output: str,
     model: str | None,
@@ -99,6 +115,7 @@ def learn(
     strength: float | None,
     memory: Literal["shared", "causal", "all", "none"],
     minutes: float | None,
+    add: bool,
 ) -> None:
     """Learn how you write from HISTORY and save it as a profile.
 
@@ -109,75 +126,172 @@ def learn(
     Of a long history a sample is read first and the profile saved; then all other texts are read.
     If interrupted, rerun the same command to resume.
     """
+    if add:
+        _refuse_with_add(context)
     saved = _Saved(output)
     try:
         from steerx_edge.history import read_history
 
         items = read_history(history, user=user, response=response, prompt=prompt)
         saved.existing = _existing_profile(Path(output))
+        if add and saved.existing is None:
+            from steerx_edge.errors import ProfileError
+
+            raise ProfileError(f"There is no '{output}' to add to: leave out --add to learn it.")
         engine = open_engine(model, threads, n_gpu_layers, ctx_size=_CTX_SIZE)
+        with hold_interrupts():  # as in open_engine: llama.cpp's log is written now
+            _ = engine.analysis
+        seconds = None if minutes is None else 60 * minutes
+        if add:
+            _add(engine, items, saved, seconds)
+            return
 
-        from rich.console import Console
-        from rich.markup import escape
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        from steerx_edge.checkpoint import user_path
-        from steerx_edge.duration import estimated_seconds
-        from steerx_edge.learning import learn as learn_profile
-        from steerx_edge.reading import chosen
         from steerx_edge.settings import Settings
 
         settings = Settings(max_items=max_items, layers=layers, memory=memory)
         if strength is not None:
             settings = replace(settings, strength=strength, calibrate=False)
-        console = Console(stderr=True, highlight=False)
-        n_used = len(chosen(items, max_items))
-        console.print(f"Learning from {n_used} of {len(items)} texts with {engine.model_id.name}.")
-        if n_used < min(len(items), max_items or len(items)):
-            console.print("Skipped duplicate texts.")
-        console.print(_duration(estimated_seconds(engine, items, settings)))
-        with Progress(
-            TextColumn("{task.description:16}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-        ) as bar:
-            task = bar.add_task("effects", total=None)
-
-            def save_sample(profile: Profile) -> None:
-                saved.save(profile)
-                console.print(
-                    f"Saved {escape(output)} from a sample of {saved.n_texts} texts; reading "
-                    f"{n_used - saved.n_texts} more. Ctrl-C keeps it; rerun the same command to "
-                    "resume."
-                )
-
-            learned = learn_profile(
-                engine,
-                items,
-                settings,
-                progress=lambda what, done, of: bar.update(
-                    task, description=what, completed=done, total=of
-                ),
-                resume=user_path() / "unfinished",
-                usable_profile=save_sample,
-                seconds=None if minutes is None else 60 * minutes,
-            )
-        saved.save(learned)
-        _report(console, learned.entries[0], output, n_used if settings.calibrate else 0)
+        _learn(engine, items, settings, saved, seconds)
     except KeyboardInterrupt:
         click.echo(saved.when_interrupted(), err=True)
-        raise click.exceptions.Exit(_INTERRUPTED) from None
+        raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+def _refuse_with_add(context: click.Context) -> None:
+    for name in ("max_items", "layers", "strength", "memory"):
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise click.UsageError(
+                f"--{name.replace('_', '-')} cannot be given with --add: texts are added as the "
+                "profile was learned."
+            )
+
+
+def _learn(
+    engine: Engine,
+    items: Sequence[HistoryItem],
+    settings: Settings,
+    saved: _Saved,
+    seconds: float | None,
+) -> None:
+    """Learn anew."""
+    from rich.markup import escape
+
+    from steerx_edge.checkpoint import user_path
+    from steerx_edge.duration import estimated_seconds
+    from steerx_edge.learning import learn as learn_profile
+    from steerx_edge.reading import chosen
+
+    console = _console()
+    n_used = len(chosen(items, settings.max_items))
+    console.print(f"Learning from {n_used} of {len(items)} texts with {engine.model_id.name}.")
+    if n_used < min(len(items), settings.max_items or len(items)):
+        console.print("Skipped duplicate texts.")
+    console.print(_duration(estimated_seconds(engine, items, settings)))
+    output, fuller = escape(saved.output), saved.n_texts_for(engine.model_id)
+    with _bar(console, "effects") as progress:
+
+        def save_sample(profile: Profile) -> None:
+            n_sample = profile.entries[0].counts["items"]
+            if fuller > n_sample:
+                console.print(
+                    f"Read a sample of {n_sample} texts; reading {n_used - n_sample} more. Until "
+                    f"then {output} keeps what was learned from {fuller} texts before. If "
+                    "interrupted, rerun the same command to resume."
+                )
+                return
+            saved.save(profile)
+            console.print(
+                f"Saved {output} from a sample of {n_sample} texts; reading "
+                f"{n_used - n_sample} more. Ctrl-C keeps it; rerun the same command to resume."
+            )
+
+        learned = learn_profile(
+            engine,
+            items,
+            settings,
+            progress=progress,
+            resume=user_path() / "unfinished",
+            usable_profile=save_sample,
+            seconds=seconds,
+        )
+    (entry,) = learned.entries
+    n_read, n_to_read = entry.counts["items"], n_used if settings.calibrate else 0
+    if n_read < min(n_to_read, fuller):
+        console.print(
+            f"Time is up: read {n_read} of {n_to_read} texts. {output} keeps what was learned from "
+            f"{fuller} texts before; rerun the same command to read on."
+        )
+        return
+    saved.save(learned)
+    _report(console, entry, saved.output, n_to_read)
+
+
+def _add(
+    engine: Engine, items: Sequence[HistoryItem], saved: _Saved, seconds: float | None
+) -> None:
+    """Add what is new to the profile that there is."""
+    from rich.markup import escape
+
+    from steerx_edge.adding import base_of, learn_more, unread
+    from steerx_edge.checkpoint import user_path
+    from steerx_edge.duration import estimated_seconds_more
+
+    if saved.existing is None:
+        return
+    console, output = _console(), escape(saved.output)
+    entry = saved.existing.entry_for(engine.model_id)
+    new, known = unread(items, base_of(engine, entry).ledger)
+    if not new:
+        console.print(f"Nothing new: all {len(known)} texts were read before.")
+        return
+    console.print(
+        f"Adding {len(new)} new texts to {output} with {engine.model_id.name}; {len(known)} others "
+        "were read before."
+    )
+    console.print(_duration(estimated_seconds_more(engine, new)))
+    with _bar(console, "further texts") as progress:
+        added = learn_more(
+            engine,
+            saved.existing,
+            items,
+            progress=progress,
+            resume=user_path() / "unfinished",
+            seconds=seconds,
+        )
+    saved.save(added)
+    n_before = entry.counts.get("items", 0)
+    _report(console, added.entry_for(engine.model_id), saved.output, n_before + len(new))
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
+
+
+@contextmanager
+def _bar(console: Console, first: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar, and what moves it."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    with Progress(
+        TextColumn("{task.description:16}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    ) as bar:
+        task = bar.add_task(first, total=None)
+        yield lambda what, done, of: bar.update(task, description=what, completed=done, total=of)
 
 
 class _Saved:
@@ -185,24 +299,32 @@ class _Saved:
 
     def __init__(self, output: str) -> None:
         self.existing: Profile | None = None
-        self.n_texts = 0
-        self._output = output
+        self.output = output
+        self._n_texts = 0
+
+    def n_texts_for(self, model: ModelId) -> int:
+        """How many texts an earlier run learned from with this model."""
+        entries = self.existing.entries if self.existing else ()
+        known = [each for each in entries if each.model.fingerprint == model.fingerprint]
+        return known[0].counts.get("items", 0) if known else 0
 
     def save(self, learned: Profile) -> None:
-        """Save the entry that was learned, beside those of other models."""
-        (entry,) = learned.entries
-        profile = self.existing.with_entry(entry) if self.existing else learned
+        """Save the entries that were learned, beside those of other models."""
+        profile = self.existing or learned
+        for entry in learned.entries:
+            profile = profile.with_entry(entry)
         with hold_interrupts():
-            profile.save(self._output)
-            self.n_texts = entry.counts["items"]
+            profile.save(self.output)
+            self._n_texts = learned.entries[-1].counts.get("items", 0)
 
     def when_interrupted(self) -> str:
         """What is left, in one sentence."""
-        holds = (
-            f"{self._output} holds what was learned from {self.n_texts} texts"
-            if self.n_texts
-            else f"nothing was saved to {self._output} yet"
-        )
+        if self._n_texts:
+            holds = f"{self.output} holds what was learned from {self._n_texts} texts"
+        elif self.existing:
+            holds = f"{self.output} is as it was"
+        else:
+            holds = f"nothing was saved to {self.output} yet"
         return f"Interrupted: {holds}; rerun the same command to resume."
 
 
