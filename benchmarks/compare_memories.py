@@ -30,6 +30,7 @@ from steerx_edge.prompts import messages_for
 from steerx_edge.reading import cut, read_items, usable
 
 STRENGTHS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8)
+FIRST_WORDS = 8
 CUT = 150
 """Tokens of a text, its request and a held-out text at most."""
 
@@ -63,13 +64,19 @@ class Way:
     block: bool = False  # keys of a block in place of the final rows
     whitened: bool = True
     texts: int | None = None  # only the last so many
+    kept: float = 1.0  # the share of the tokens that are kept, those of the highest weight
+    opening: float = 1.0  # the strength in the first FIRST_WORDS tokens, as a multiple
 
 
 WAYS: Mapping[str, Way] = {
     "causal": Way(),
     "causal weights at random": Way(permuted=True),
+    "70% of the highest effect": Way(kept=0.7),
+    "70% at random": Way(kept=0.7, permuted=True),
     "all": Way(level="all"),
     "shared": Way(level="shared"),
+    "causal, first words twice": Way(opening=2.0),
+    "causal, first words four times": Way(opening=4.0),
     "causal, not whitened": Way(whitened=False),
     "causal, keys of a block": Way(block=True),
     "causal, that block not whitened": Way(block=True, whitened=False),
@@ -77,6 +84,16 @@ WAYS: Mapping[str, Way] = {
     "causal, 16 texts": Way(texts=16),
     "causal, 24 texts": Way(texts=24),
 }
+
+
+PAIRS = (
+    ("causal", "causal weights at random"),
+    ("70% of the highest effect", "70% at random"),
+    ("causal", "all"),
+    ("causal, first words twice", "causal"),
+    ("causal", "causal, not whitened"),
+)
+"""Ways that are compared user by user."""
 
 
 def main() -> None:
@@ -99,8 +116,12 @@ def main() -> None:
         queries[user.id] = [held_out(engine, q.request, q.response) for q in user.queries]
         print(f"read {user.id}: {len(histories[user.id])} texts", flush=True)
     print(f"\n{len(users)} users, {engine.model_id.name}. Gains in nats/token, 95% over users.")
-    for name, way in WAYS.items():
-        print_row(name, way, engine.end_of_turn, histories, queries)
+    own = {
+        name: print_row(name, way, engine.end_of_turn, histories, queries)
+        for name, way in WAYS.items()
+    }
+    for one, other in PAIRS:
+        print(f"{one} over {other}: {shown(own[one] - own[other])}")
 
 
 def read_history(engine: Engine, user: User, most: int) -> list[ReadText]:
@@ -139,8 +160,8 @@ def print_row(
     end: int,
     histories: Mapping[str, Sequence[ReadText]],
     queries: Mapping[str, Sequence[HeldOut]],
-) -> None:
-    """Own and generic gain of a way, at its best strength."""
+) -> NDArray[np.float64]:
+    """Own and generic gain of a way, at its best strength; returns the former for each user."""
     own, generic = [], []
     for number, (user, texts) in enumerate(histories.items()):
         texts = texts[-way.texts :] if way.texts else texts
@@ -154,6 +175,7 @@ def print_row(
     cells = [shown(own_gains), f"median {np.median(own_gains):+.3f}", shown(generic_gains)]
     cells.append(shown(own_gains - generic_gains))
     print(f"{name:32} strength {STRENGTHS[best]:4}  own {'  '.join(cells)}", flush=True)
+    return own_gains
 
 
 def shown(values: NDArray[np.float64]) -> str:
@@ -178,6 +200,9 @@ def memory_of(texts: Sequence[ReadText], way: Way, end: int) -> Memory:
     if way.permuted:
         order = np.random.default_rng(0).permutation(len(memory.weights))
         memory = replace(memory, weights=memory.weights[order])
+    if way.kept < 1:
+        bar = np.quantile(memory.weights, 1 - way.kept)
+        memory = replace(memory, weights=(memory.weights >= bar).astype(np.float32))
     return memory
 
 
@@ -187,6 +212,8 @@ def gains(memory: Memory, texts: Sequence[HeldOut], way: Way) -> list[float]:
         memory.offers(text.block if way.block else text.final).of_text(text.tokens)
         for text in texts
     ]
+    for offer in offers:
+        offer.gates[:FIRST_WORDS] *= way.opening
     return [
         float(
             np.mean(

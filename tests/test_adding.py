@@ -49,10 +49,10 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
             f"steerx_edge.{module}.sampled", lambda n, most: list(range(min(n, most)))
         )
     neutral = [HistoryItem(f"It rained {when}.", "Was it dry?") for when in ("now", "then", "here")]
-    monkeypatch.setattr("steerx_edge.calibration.neutral_items", lambda: neutral)
+    monkeypatch.setattr("steerx_edge.calibration.neutral_items", lambda _: neutral)
     monkeypatch.setattr(
         "steerx_edge.learning.calibrate",
-        lambda *_, **__: Calibration(Setting(((0, 0.1),), 0.5, 0.3), GAIN, opening=0.2),
+        lambda *_, **__: Calibration(Setting(((0, 0.1),), 0.5, 0.3), GAIN),
     )
     monkeypatch.setattr("steerx_edge.learning.recalibrate", lambda _, calibration: calibration)
 
@@ -176,15 +176,13 @@ def test_a_single_text_with_nothing_to_read_it_with_is_an_error(
 class TestCalibration:
     @pytest.fixture
     def found(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Calibrator, Calibration]]:
-        """What is calibrated, with the strength and the gate that come out of it."""
+        """What is calibrated, with the strength that comes out of it."""
         calls = []
 
         def recalibrated(calibrator: Calibrator, before: Calibration) -> Calibration:
             calls.append((calibrator, before))
             setting = dataclasses.replace(before.setting, memory=0.6)
-            return dataclasses.replace(
-                before, setting=setting, gain=calibrator.gain(setting), opening=0.25
-            )
+            return dataclasses.replace(before, setting=setting, gain=calibrator.gain(setting))
 
         monkeypatch.setattr("steerx_edge.adding.recalibrate", recalibrated)
         return calls
@@ -199,11 +197,9 @@ class TestCalibration:
         monkeypatch.setattr("steerx_edge.adding._ENOUGH", 3)
         entry = entry_of(learn_more(tiny_engine, profile, TEXTS))
         ((calibrator, before),) = found
-        assert before == Calibration(
-            Setting(((0, pytest.approx(0.1)),), 0.5, 0.3), GAIN, opening=0.2
-        )
+        assert before == Calibration(Setting(((0, pytest.approx(0.1)),), 0.5, 0.3), GAIN)
         assert entry.memory is not None
-        assert (entry.memory.strength, entry.memory.opening) == (0.6, 0.25)
+        assert entry.memory.strength == 0.6
         assert entry.gain is not None
         assert entry.gain.items == len(MORE)
         lengths = [len(tiny_engine.tokenize(item.response)) + 1 for item in TEXTS]
@@ -234,7 +230,7 @@ class TestCalibration:
         entry = entry_of(learn_more(tiny_engine, profile, TEXTS))
         assert not found
         assert entry.memory is not None
-        assert (entry.memory.strength, entry.memory.opening) == (0.3, 0.2)
+        assert entry.memory.strength == 0.3
         assert entry.gain == GAIN
 
     def test_the_passes_are_those_of_the_new_and_the_neutral_texts(
