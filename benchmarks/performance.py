@@ -149,6 +149,19 @@ def short_items(n: int) -> list[HistoryItem]:
     ]
 
 
+def titles(n: int) -> list[HistoryItem]:
+    """Texts of 10 words, for requests of 240."""
+    words = " ".join(item.response for item in read_history(TEXTS)).split()
+    begins = [i * (len(words) - 250) // (n - 1) for i in range(n)]
+    return [
+        HistoryItem(
+            " ".join(words[begin + 240 : begin + 250]),
+            f"Write a title for: {' '.join(words[begin : begin + 240])}",
+        )
+        for begin in begins
+    ]
+
+
 def scoring(engine: CountingEngine, rounds: int) -> Iterator[Line]:
     """Scored tokens per second."""
     tokens = text_tokens(engine, 512)
@@ -239,6 +252,23 @@ def learning(engine: CountingEngine, rounds: int) -> Iterator[Line]:
     items = short_items(20)
     bare = Bare(engine.llama)
     tokens = text_tokens(engine, 512)
+    long = titles(16)
+    n_long = sum(len(engine.raw_prompt(each.request + each.response)) for each in long)
+    times = seconds_in_turns(
+        {
+            "bare": lambda: bare.evaluate(tokens, logits=False),
+            "long": lambda: learn(engine, long),
+        },
+        1,
+        warm_up=False,
+    )
+    yield Line(
+        f"learn, 16 texts of 10 words with requests of 240 ({times['long'][0]:.0f} s)",
+        f"these {n_long} tokens at bare speed",
+        ratio(times["long"], [times["bare"][0] * n_long / len(tokens)]),
+        6,
+        at_least=False,
+    )
     engine.jobs, engine.n_written = [], 0
     learn(engine, items, passes_only)
     n_distinct = engine.n_distinct()

@@ -112,6 +112,15 @@ def test_depths_share_nothing_and_changes_run_apart() -> None:
     assert (len(groups), n_evaluated) == (2, 4)
 
 
+@pytest.mark.parametrize(("n", "n_groups", "n_evaluated"), [(100, 4, 204), (10, 2, 44)])
+def test_long_prefixes_are_shared_by_changes_and_short_ones_run_side_by_side(
+    n: int, n_groups: int, n_evaluated: int
+) -> None:
+    strands = [strand(letter * n + "X", n, change=change) for change in range(2) for letter in "ab"]
+    groups, evaluated = replay(strands, ROOMY)
+    assert (len(groups), evaluated) == (n_groups, n_evaluated)
+
+
 def test_a_strand_longer_than_a_group_runs_alone() -> None:
     limits = Limits(sequences=8, cells=20, group=5, call=4, outputs=3)
     groups, _ = replay([strand("abcdefghij", 4, outputs=True), strand("x", 0)], limits)
