@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from steerx_edge.effects import Effects
 
 _NO_WORD = ""
+_HIDDEN = -1  # no token
 _HIGHEST = 127  # of int8
 
 
@@ -101,6 +102,7 @@ class MemoryRows:
         tokens = np.concatenate([np.array(self._tokens[text], np.int32) for text in texts])
         weights = np.concatenate([self._weights[text] for text in texts])
         hidden = ~self._may_hold(texts)
+        single = self._single(texts, hidden)
         tokens[hidden], weights[hidden] = self._end, 0
         return Memory(
             self._space,
@@ -108,18 +110,27 @@ class MemoryRows:
             tokens,
             weights,
             np.stack([self._keys[text][0] for text in self._spread(texts)]),
-            self._single(texts),
+            single,
             self._end,
         )
 
-    def _single(self, texts: Sequence[int]) -> NDArray[np.uint32]:
-        """Hashes of the runs that stand in one of the texts alone."""
-        windows = [
-            np.lib.stride_tricks.sliding_window_view(self._tokens[text], SINGLE_RUN)
-            for text in texts
-            if len(self._tokens[text]) >= SINGLE_RUN
-        ]
-        each = [np.unique(run_hashes(runs)) for runs in windows]
+    def _single(self, texts: Sequence[int], hidden: NDArray[np.bool_]) -> NDArray[np.uint32]:
+        """Hashes of the runs that stand in one of the texts alone, and hold no hidden token.
+
+        Whoever knows three tokens of a run finds the fourth by going through the vocabulary.
+
+        Args:
+            texts: places of texts.
+            hidden: (n,) of their tokens, one text after the other.
+        """
+        each, begin = [], 0
+        for text in texts:
+            tokens = np.array(self._tokens[text])
+            tokens[hidden[begin : begin + len(tokens)]] = _HIDDEN
+            begin += len(tokens)
+            if len(tokens) >= SINGLE_RUN:
+                runs = np.lib.stride_tricks.sliding_window_view(tokens, SINGLE_RUN)
+                each.append(np.unique(run_hashes(runs[(runs != _HIDDEN).all(axis=1)])))
         if not each:
             return np.empty(0, np.uint32)
         hashes, counts = np.unique(np.concatenate(each), return_counts=True)
