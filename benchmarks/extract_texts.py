@@ -9,6 +9,8 @@ replay    the text is put together again, token by token: the model reads what i
           gone through for the token that makes a run with the last three whose hash stands in
           `single` ("and hashes"). The request is known, or that of another text is taken for it,
           and the first token comes from the row whose key is an opening
+search    where the row has no token, each of the most probable ones is tried, until the key after
+          it stands in the file; the request is known
 generate  the texts' own requests are answered with the memory alone: 6-grams that stand in exactly
           one text, and the most words in a row of one text; with the bar on runs of one text, and
           without; then the planted text's beginning is put into the prompt, again for each token,
@@ -49,6 +51,9 @@ TOKENS = 60
 
 SECOND_TOKENS = 3
 """Tried after each first token where the request is not known."""
+
+CANDIDATES = 128
+"""The most probable tokens, of which the one is searched whose next key stands in the file."""
 
 SAME_KEY = 0.95
 """Cosine above which a row is taken for the very one."""
@@ -183,6 +188,7 @@ def main() -> None:
     parser.add_argument("--users", help="of a per-author file, with commas between")
     parser.add_argument("--items", type=int, default=30, help="the last so many of each history")
     parser.add_argument("--answers", type=int, default=12, help="requests that are answered")
+    parser.add_argument("--search", type=int, help="only search, for the last so many texts")
     args = parser.parse_args()
     engine = Engine(args.model, n_threads=args.threads)
     for user in args.users.split(",") if args.users else [None]:
@@ -190,6 +196,9 @@ def main() -> None:
         print(f"\n{user or args.data}: {len(texts.items)} texts, {engine.model_id.name}")
         memories = {level: memory_of(texts, level, engine.end_of_turn) for level in LEVELS}
         print_file(texts, memories)
+        if args.search:
+            print_search(engine, texts, memories["shared"], args.search)
+            continue
         print_replays(engine, texts, memories)
         print_answers(engine, texts, memories, args.answers)
 
@@ -283,6 +292,53 @@ def print_replays(engine: Engine, texts: Texts, memories: dict[Level, Memory]) -
                 f"{np.mean(shares == 1):6.0%} {np.mean(rare):18.0%}",
                 flush=True,
             )
+
+
+def print_search(engine: Engine, texts: Texts, memory: Memory, n_texts: int) -> None:
+    """How much of the latest texts is put together again by trying tokens that are not kept."""
+    places = range(len(texts.items) - n_texts, len(texts.items))
+    found = [searched(engine, texts.contexts[i], memory) for i in places]
+    runs = [longest_run(texts.tokens[i], [text]) for i, text in zip(places, found, strict=True)]
+    shares = np.array(
+        [len(run) / len(texts.tokens[i]) for i, run in zip(places, runs, strict=True)]
+    )
+    rare = [
+        at[0] in run and at[-1] in run
+        for i, run in zip(places, runs, strict=True)
+        for word, at in texts.words[i]
+        if word in texts.rare
+    ]
+    print(
+        f"search    {n_texts} texts: {np.mean([len(run) for run in runs]):.1f} tokens in a row, "
+        f"{shares.mean():.0%} of the text, {np.mean(shares == 1):.0%} whole, "
+        f"{np.mean(rare):.0%} of the words of one text",
+        flush=True,
+    )
+
+
+def searched(engine: Engine, context: list[int], memory: Memory) -> list[int]:
+    """A text, found token by token."""
+    held = known(memory)
+    text: list[int] = []
+    result = engine.run(Pass(context, (), score=False, final=True))
+    row = asked_for(result.final)[-1:]
+    while len(text) < TOKENS:
+        similarity = similarities(memory, row)[0]
+        nearest = int(similarity.argmax())
+        if held[nearest]:
+            token = int(memory.tokens[nearest])
+            if token == memory.end:
+                break
+            jobs = [Pass(context, [*text, token], score=False, final=True)]
+        else:
+            # The response's last token only makes the pass tell what is probable in its place.
+            probable = engine.run(Pass(context, [*text, memory.end], top_k=CANDIDATES))
+            tokens = asked_for(probable.top_token)[-1].tolist()
+            jobs = [Pass(context, [*text, each], score=False, final=True) for each in tokens]
+        rows = [asked_for(each.final)[-1:] for each in engine.run_many(jobs)]
+        best = int(np.argmax([similarities(memory, each).max() for each in rows]))
+        text, row = list(jobs[best].response), rows[best]
+    return text
 
 
 def replayed(
