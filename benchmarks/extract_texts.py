@@ -10,7 +10,7 @@ replay    the text is put together again, token by token: the model reads what i
           `single` ("and hashes"). The request is known, or that of another text is taken for it,
           and the first token comes from the row whose key is an opening
 search    where the row has no token, each of the most probable ones is tried, until the key after
-          it stands in the file; the request is known
+          it stands in the file, or none is found; the request is known
 generate  the texts' own requests are answered with the memory alone: 6-grams that stand in exactly
           one text, and the most words in a row of one text; with the bar on runs of one text, and
           without; then the planted text's beginning is put into the prompt, again for each token,
@@ -52,7 +52,7 @@ TOKENS = 60
 SECOND_TOKENS = 3
 """Tried after each first token where the request is not known."""
 
-CANDIDATES = 128
+CANDIDATES = 32
 """The most probable tokens, of which the one is searched whose next key stands in the file."""
 
 SAME_KEY = 0.95
@@ -336,7 +336,10 @@ def searched(engine: Engine, context: list[int], memory: Memory) -> list[int]:
             tokens = asked_for(probable.top_token)[-1].tolist()
             jobs = [Pass(context, [*text, each], score=False, final=True) for each in tokens]
         rows = [asked_for(each.final)[-1:] for each in engine.run_many(jobs)]
-        best = int(np.argmax([similarities(memory, each).max() for each in rows]))
+        found = [similarities(memory, each).max() for each in rows]
+        best = int(np.argmax(found))
+        if found[best] < SAME_KEY:
+            break
         text, row = list(jobs[best].response), rows[best]
     return text
 
