@@ -256,10 +256,11 @@ def runs_of(texts: Sequence[str]) -> set[tuple[str, ...]]:
 
 
 def print_ratio(name: str, alone: NDArray[np.float64], together: NDArray[np.float64]) -> None:
-    """What is left of the mean gain."""
+    """What is left of the mean gain, where there is one."""
+    kept = f"{together.mean() / alone.mean():.2f}" if alone.mean() > 0 else "no gain to keep"
     print(
         f"{name}: mixed {together.mean():+.3f} / alone {alone.mean():+.3f} = "
-        f"{together.mean() / alone.mean():.2f}; of the pairs, "
+        f"{kept}; of the pairs, "
         f"{int((together >= 0.9 * alone).sum())} of {len(alone)} keep 0.9",
         flush=True,
     )
