@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from steerx_edge.effects import Effects
 
 _NO_WORD = -1
+_HIDDEN = -1  # no token
 _HIGHEST = 127  # of int8
 
 
@@ -112,13 +113,14 @@ class MemoryRows:
             without: places of texts; one at least is left, or one of `before`.
         """
         texts = [text for text in range(self.n_texts) if text not in without]
-        tokens = [self._tokens[text] for text in texts]
-        weights = [self._weights[text] for text in texts]
-        if self.level == "shared":
-            may_hold = self._shared(texts)
-            held = [may_hold[self._words[text]] for text in texts]
-            tokens = [np.where(h, t, self._end) for h, t in zip(held, tokens, strict=True)]
-            weights = [np.where(h, w, 0) for h, w in zip(held, weights, strict=True)]
+        held = self._held(texts)
+        tokens = [
+            np.where(holds, self._tokens[text], self._end)
+            for text, holds in zip(texts, held, strict=True)
+        ]
+        weights = [
+            np.where(holds, self._weights[text], 0) for text, holds in zip(texts, held, strict=True)
+        ]
         keys = [self._keys[text] for text in texts]
         if self._before is not None:
             tokens = [self._before.tokens, *tokens]
@@ -138,21 +140,32 @@ class MemoryRows:
     ) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
         """Hashes of the runs that stand in one of the texts alone, and of those in several.
 
+        None of a run with a token that is not held: whoever knows the other three would find it by
+        going through the vocabulary.
+
         Args:
             texts: places of texts, beside those of `before`; None for all.
         """
-        windows = [
-            np.lib.stride_tricks.sliding_window_view(self._tokens[text], SINGLE_RUN)
-            for text in (range(self.n_texts) if texts is None else texts)
-            if len(self._tokens[text]) >= SINGLE_RUN
-        ]
-        each = [np.unique(run_hashes(runs)) for runs in windows]
+        places = range(self.n_texts) if texts is None else texts
+        each = []
+        for text, holds in zip(places, self._held(places), strict=True):
+            tokens = np.where(holds, self._tokens[text], _HIDDEN)
+            if len(tokens) >= SINGLE_RUN:
+                runs = np.lib.stride_tricks.sliding_window_view(tokens, SINGLE_RUN)
+                each.append(np.unique(run_hashes(runs[(runs != _HIDDEN).all(axis=1)])))
         if self._before is not None:
             each += [self._before.single, self._several, self._several]
         if not each:
             return np.empty(0, np.uint32), np.empty(0, np.uint32)
         hashes, counts = np.unique(np.concatenate(each), return_counts=True)
         return hashes[counts == 1], hashes[counts > 1]
+
+    def _held(self, texts: Sequence[int]) -> list[NDArray[np.bool_]]:
+        """Which tokens of each of the texts the memory may hold."""
+        if self.level != "shared":
+            return [np.ones(len(self._tokens[text]), np.bool_) for text in texts]
+        may_hold = self._shared(texts)
+        return [may_hold[self._words[text]] for text in texts]
 
     def _shared(self, texts: Sequence[int]) -> NDArray[np.bool_]:
         """Which words stand in two of the texts, by their numbers; white space, the last, may."""

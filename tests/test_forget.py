@@ -19,7 +19,7 @@ from steerx_edge.effects import Effects
 from steerx_edge.engine import Engine
 from steerx_edge.forgetting import forget_texts, rows_of
 from steerx_edge.history import HistoryItem
-from steerx_edge.memory import LEVELS, KeySpace, Level, Memory
+from steerx_edge.memory import LEVELS, SINGLE_RUN, KeySpace, Level, Memory, run_hashes
 from steerx_edge.memory_rows import MemoryRows
 from steerx_edge.models import MODEL_VARIABLE
 from steerx_edge.profile import Description, Entry, MemoryPart, Profile
@@ -261,6 +261,15 @@ def test_the_opening_of_a_text_is_removed(engine: Engine, profile: Profile) -> N
     (gone,) = {*map(bytes, before)} - {*map(bytes, held_by(left).openings)}
     memory, _ = memory_of(engine, TEXTS)
     assert gone == bytes(memory.openings[1])
+
+
+def test_the_runs_of_a_text_cannot_be_confirmed_any_more(engine: Engine, profile: Profile) -> None:
+    left, _ = forget_texts(engine, profile, TEXTS[1:2])
+    tokens = [*engine.tokenize(TEXTS[1].response), engine.end_of_turn]
+    own = run_hashes(np.lib.stride_tricks.sliding_window_view(tokens, SINGLE_RUN))
+    before = set(held_by(profile).single.tolist())
+    assert before & set(own.tolist())
+    assert set(held_by(left).single.tolist()) == before - set(own.tolist())
 
 
 def test_the_openings_of_other_texts_with_that_request_stay(engine: Engine) -> None:

@@ -89,6 +89,12 @@ def test_only_runs_of_one_text_alone_are_single() -> None:
     assert SINGLE_RUN == 4
 
 
+def test_shared_keeps_no_hash_of_a_run_with_a_word_that_it_does_not_hold() -> None:
+    rows = rows_of(["so it so it so kettle so so", "it so tea so it"], "shared")
+    runs = [[0, 4, 0, 4], [4, 0, 4, 0]]  # so it so it, it so it so
+    assert rows.memory().single.tolist() == np.sort(run_hashes(np.array(runs))).tolist()
+
+
 def test_a_run_of_a_left_out_text_and_another_is_single() -> None:
     rows = rows_of(["it went tea kettle", "it went tea kettle"])
     assert len(rows.memory().single) == 0

@@ -1,0 +1,270 @@
+"""Two voices in one history: headlines by one writer and reviews by another, as if by one person.
+
+What is learned of the mixed history is tried on held-out texts of both voices, beside what is
+learned of each voice alone. Asked: that it gives each voice 0.9 of its gain, and no word of the
+other one. *Foreign* is the share of an answer's runs of four words that stand in the other voice's
+texts, and neither in its own texts nor in the unsteered answer.
+
+By default the memory alone, at the strength that is best over all pairs: one for both voices where
+they are mixed. With --profiles, whole profiles as `learn` makes them, and each of their parts.
+
+    python benchmarks/mixed_voices.py HEADLINES REVIEWS -m MODEL.gguf [--pairs 6] [--items 20]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from steerx_edge.waiting import wait_briefly
+
+wait_briefly()
+
+import numpy as np
+from compare_memories import CUT, STRENGTHS, HeldOut, ReadText, Way, gains, held_out, memory_of
+from numpy.typing import NDArray
+
+from steerx_edge import Engine, HistoryItem, Settings, learn, read_users
+from steerx_edge.analysis import Continuation, Pass
+from steerx_edge.evaluation.evaluator import fitting, steered
+from steerx_edge.memory import ActiveMemory, Memory
+from steerx_edge.profile import Entry
+from steerx_edge.prompts import messages_for
+from steerx_edge.reading import cut, read_items, usable
+
+MIN_ITEMS = 16
+ANSWER = 48
+"""Tokens."""
+
+RUN = 4
+"""Words."""
+
+PARTS = {
+    "whole": ("interventions", "logit_bias", "memory"),
+    "directions": ("interventions",),
+    "tilt": ("logit_bias",),
+    "memory": ("memory",),
+}
+
+
+@dataclass(frozen=True)
+class Voice:
+    """What one person wrote of one kind."""
+
+    name: str
+    items: list[HistoryItem]
+    queries: list[HistoryItem]
+
+
+Pair = tuple[Voice, Voice]
+
+
+def main() -> None:
+    """Print a line for each voice of each pair, and the ratios."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", nargs=2, help="per-author files")
+    parser.add_argument("-m", "--model", required=True, help="GGUF")
+    parser.add_argument("-t", "--threads", type=int, default=2)
+    parser.add_argument("--pairs", type=int, default=6, help="of the odd half of both files")
+    parser.add_argument("--items", type=int, default=20, help="the last so many of each voice")
+    parser.add_argument("--profiles", action="store_true", help="whole profiles")
+    args = parser.parse_args()
+    engine = Engine(args.model, n_threads=args.threads)
+    sides = [voices_of(engine, path, args.pairs, args.items) for path in args.data]
+    pairs = list(zip(*sides, strict=True))
+    print(f"{len(pairs)} pairs, {args.items} texts of each voice at most, {engine.model_id.name}")
+    if args.profiles:
+        compare_profiles(engine, pairs)
+    else:
+        compare_memories(engine, pairs)
+
+
+def voices_of(engine: Engine, path: str, n: int, most: int) -> list[Voice]:
+    """The first users of the odd half that have enough texts."""
+    users = [u for u in list(read_users(path))[::2] if len(u.history) >= MIN_ITEMS and u.queries]
+    return [
+        Voice(
+            user.id,
+            [shortened(engine, item) for item in usable(engine, user.history, most)],
+            [shortened(engine, query) for query in user.queries],
+        )
+        for user in users[:n]
+    ]
+
+
+def shortened(engine: Engine, item: HistoryItem) -> HistoryItem:
+    """An item whose text and request have CUT tokens at most."""
+    return HistoryItem(cut(engine, item.response, CUT), cut(engine, item.request, CUT))
+
+
+def mixed(pair: Pair) -> list[HistoryItem]:
+    """Both voices' texts in turns, so that any sample holds both."""
+    shares = [(np.arange(len(voice.items)) + 0.5) / len(voice.items) for voice in pair]
+    items = [item for voice in pair for item in voice.items]
+    return [items[i] for i in np.argsort(np.concatenate(shares), kind="stable")]
+
+
+def compare_memories(engine: Engine, pairs: Sequence[Pair]) -> None:
+    """Memories alone."""
+    own: list[list[list[float]]] = []  # [pair][voice][strength]
+    both: list[list[list[float]]] = []
+    memories = []
+    for pair in pairs:
+        queries = [[held_out(engine, q.request, q.response) for q in v.queries] for v in pair]
+        memory = memory_from(engine, mixed(pair))
+        memories.append(memory)
+        own.append(
+            [of(memory_from(engine, v.items), q) for v, q in zip(pair, queries, strict=True)]
+        )
+        both.append([of(memory, q) for q in queries])
+        print(f"read {pair[0].name} + {pair[1].name}", flush=True)
+    gain, mixed_gain = np.array(own), np.array(both)
+    best = gain.mean(axis=0).argmax(axis=1)  # of each voice
+    common = int(mixed_gain.mean(axis=(0, 1)).argmax())
+    print(f"Strengths: each voice alone {[STRENGTHS[i] for i in best]}, mixed {STRENGTHS[common]}")
+    print("voice     alone    mixed    foreign 4-grams: mixed memory, unsteered")
+    for i, pair in enumerate(pairs):
+        steering = {"memory": ActiveMemory(memories[i], STRENGTHS[common])}
+        for j in (0, 1):
+            line = f"{gain[i, j, best[j]]:+.3f}   {mixed_gain[i, j, common]:+.3f}"
+            shares = foreign(engine, pair[j], pair[1 - j], [steering] * len(pair[j].queries))
+            print(f"{pair[j].name:8} {line}   {shares}", flush=True)
+    for j in (0, 1):
+        print_ratio(f"voice {j + 1}", gain[:, j, best[j]], mixed_gain[:, j, common])
+
+
+def of(memory: Memory, queries: Sequence[HeldOut]) -> list[float]:
+    """Gains at each of STRENGTHS."""
+    return gains(memory, queries, Way())
+
+
+def memory_from(engine: Engine, items: Sequence[HistoryItem]) -> Memory:
+    """Run the ablation passes, and make a memory."""
+    layer = engine.analysis.n_layer // 2
+    contrasts = read_items(engine, items, (layer,), Settings(fold=8)).contrasts
+    none = np.empty(0, np.float32)
+    texts = [
+        ReadText(contrast.effects, item.request, contrast.final, none)
+        for item, contrast in zip(items, contrasts, strict=True)
+    ]
+    return memory_of(texts, Way(), engine.end_of_turn)
+
+
+def compare_profiles(engine: Engine, pairs: Sequence[Pair]) -> None:
+    """Whole profiles."""
+    alone: list[list[float]] = [[], []]
+    together: list[list[float]] = [[], []]
+    for pair in pairs:
+        mix = learned(engine, mixed(pair))
+        print(f"{pair[0].name} + {pair[1].name}: {chosen(mix)}", flush=True)
+        for j, voice in enumerate(pair):
+            entry = learned(engine, voice.items)
+            figures = [gains_of(engine, each, voice) for each in (entry, mix)]
+            alone[j].append(figures[0]["whole"])
+            together[j].append(figures[1]["whole"])
+            print(f"{voice.name}: {chosen(entry)}")
+            for name, (whole, *parts) in zip(
+                ("alone", "mixed"), (figure.items() for figure in figures), strict=True
+            ):
+                cells = ", ".join(f"{part} {value:+.3f}" for part, value in parts)
+                print(f"  {name}: {whole[1]:+.3f} ({cells})")
+            contexts = contexts_of(engine, voice)
+            steering = steered(mix)
+            per_query = [steering if fits else {} for fits in fits_of(engine, mix, contexts)]
+            print(f"  foreign: {foreign(engine, voice, pair[1 - j], per_query)}", flush=True)
+    for j in (0, 1):
+        print_ratio(f"voice {j + 1}", np.array(alone[j]), np.array(together[j]))
+
+
+def learned(engine: Engine, items: Sequence[HistoryItem]) -> Entry:
+    """A profile's entry."""
+    return learn(engine, items, Settings()).entry_for(engine.model_id)
+
+
+def chosen(entry: Entry) -> str:
+    """The strengths of an entry."""
+    directions = "+".join(f"{strength:.2f}" for strength in entry.strengths)
+    tilt = entry.tilt.strength if entry.tilt else 0
+    memory = entry.memory.strength if entry.memory else 0
+    return f"directions {directions}, tilt {tilt:g}, memory {memory:g}"
+
+
+def gains_of(engine: Engine, entry: Entry, voice: Voice) -> dict[str, float]:
+    """Mean gain on a voice's held-out texts, of the whole and of each part."""
+    contexts = contexts_of(engine, voice)
+    responses = [engine.tokenize(query.response) for query in voice.queries]
+    fits = fits_of(engine, entry, contexts)
+    steering = steered(entry)
+
+    def scores(names: Sequence[str]) -> NDArray[np.float64]:
+        part = {name: steering[name] for name in names if name in steering}
+        jobs = [
+            Pass(context, response, **(part if fit else {}))
+            for context, response, fit in zip(contexts, responses, fits, strict=True)
+        ]
+        return np.array([result.scored.mean() for result in engine.run_many(jobs)])
+
+    plain = scores(())
+    return {
+        name: float((scores(keys) - plain).mean()) if steering else 0.0
+        for name, keys in PARTS.items()
+    }
+
+
+def fits_of(engine: Engine, entry: Entry, contexts: Sequence[list[int]]) -> list[bool]:
+    """Which answers an entry steers."""
+    return [fit for fit, _ in zip(fitting(engine, entry, contexts), contexts, strict=False)]
+
+
+def contexts_of(engine: Engine, voice: Voice) -> list[list[int]]:
+    """The prompt of each held-out text."""
+    return [engine.prompt(messages_for(query.request)) for query in voice.queries]
+
+
+def foreign(
+    engine: Engine, voice: Voice, other: Voice, steering: Sequence[Mapping[str, Any]]
+) -> str:
+    """How much of the answers to held-out requests is the other voice's."""
+    contexts = contexts_of(engine, voice)
+    plain = engine.generate_many([Continuation(context, ANSWER) for context in contexts])
+    answers = engine.generate_many(
+        [
+            Continuation(context, ANSWER, **each)
+            for context, each in zip(contexts, steering, strict=True)
+        ]
+    )
+    theirs = runs_of([item.response for item in other.items])
+    theirs -= runs_of([item.response for item in voice.items])
+    found = total = 0
+    for before, after in zip(plain, answers, strict=True):
+        runs = runs_of([after])
+        total += len(runs)
+        found += len(runs & theirs - runs_of([before]))
+    common = sum(len(runs_of([before]) & theirs) for before in plain)
+    return f"{found} of {total}, {common}"
+
+
+def runs_of(texts: Sequence[str]) -> set[tuple[str, ...]]:
+    """Runs of words, in lower case."""
+    runs = set()
+    for text in texts:
+        words = text.casefold().split()
+        runs |= {tuple(words[i : i + RUN]) for i in range(len(words) - RUN + 1)}
+    return runs
+
+
+def print_ratio(name: str, alone: NDArray[np.float64], together: NDArray[np.float64]) -> None:
+    """What is left of the mean gain, where there is one."""
+    kept = f"{together.mean() / alone.mean():.2f}" if alone.mean() > 0 else "no gain to keep"
+    print(
+        f"{name}: mixed {together.mean():+.3f} / alone {alone.mean():+.3f} = "
+        f"{kept}; of the pairs, "
+        f"{int((together >= 0.9 * alone).sum())} of {len(alone)} keep 0.9",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
