@@ -384,6 +384,11 @@ def _report(console: Any, entry: Entry, output: str, n_to_read: int) -> None:
     )
     if counts["items"] < n_to_read:
         console.print(f"Time is up: read {counts['items']} of {n_to_read} texts.")
+    if entry.memory and entry.memory.level != "shared":
+        console.print(
+            "Whoever has the memory, which lies beside the profile, and the model can read your "
+            "texts back: keep it as you keep them."
+        )
     console.print(f"Saved {escape(output)}.")
 
 
