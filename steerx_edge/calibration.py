@@ -111,7 +111,7 @@ class Calibrator:
         carriers: candidate directions, at distinct (source, layer).
         tilt: counts by fold, or None for no tilt.
         rows: of the memory, those of the items first; or None for no memory.
-        gated: whether a profile leaves answers alone whose openings are unlike the person's.
+        gated: whether a profile leaves answers to requests alone that are unlike the person's.
     """
 
     engine: Engine

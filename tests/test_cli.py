@@ -28,6 +28,7 @@ from steerx_edge.cli.learn import LayerList, _carried
 from steerx_edge.duration import estimated_seconds
 from steerx_edge.effects import read_beside
 from steerx_edge.engine import Engine
+from steerx_edge.gate import Gate
 from steerx_edge.history import HistoryItem
 from steerx_edge.models import MODEL_VARIABLE, identify
 from steerx_edge.profile import (
@@ -55,6 +56,8 @@ TEXTS = (
 
 MEMORY = MemoryPart(0.3, "causal", 120, "me.memory.gguf", "0123456789abcdef" * 4)
 """As it is read from a profile."""
+
+GATE = Gate(np.eye(1, 64, dtype=np.float32)[0], 0.5)
 
 
 def a_profile(model: TinyModel, *, norm: float = 10.0, seed: int = 0) -> Profile:

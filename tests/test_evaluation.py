@@ -56,7 +56,7 @@ from steerx_edge.profile import (
 from steerx_edge.prompts import messages_for
 from steerx_edge.retrieval import Retriever
 from steerx_edge.settings import Settings
-from tests.memory_reference import memory_of
+from tests.gate_reference import gate_for
 
 WORDS = ("kettle", "rabbit", "daisy", "clock")
 

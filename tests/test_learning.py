@@ -23,6 +23,7 @@ from steerx_edge.description import fixed_description, style_facts, why_unusable
 from steerx_edge.effects import Effects, word_effects
 from steerx_edge.engine import Engine
 from steerx_edge.errors import HistoryError, ModelError, SteerxError
+from steerx_edge.gate import Gate
 from steerx_edge.history import HistoryItem
 from steerx_edge.interventions import Add
 from steerx_edge.learning import default_layers, learn
@@ -375,6 +376,7 @@ class TestCalibrated:
         given: list[Calibrator] = []
         prompted: list[Scored] = []
         more = Gain(0.1, 0.05, 0.15, len(HISTORY))
+        gate = Gate(np.ones(64, np.float32), 0.4)
 
         def chosen(
             calibrator: Calibrator, *, beside: Sequence[Scored], done: Callable[[int, int], None]
@@ -384,7 +386,7 @@ class TestCalibrated:
             done(1, 1)
             # The upper block is named first: a profile has them in increasing order.
             setting = Setting(((3, 0.25), (0, 0.5)), 0.75, 0.3)
-            return Calibration(setting, GAIN, Setting(((3, 0.125),), 0.5, 0.2), more, 0.4)
+            return Calibration(setting, GAIN, Setting(((3, 0.125),), 0.5, 0.2), more, gate)
 
         monkeypatch.setattr("steerx_edge.learning.calibrate", chosen)
         settings = Settings(layers=(1, 3), backbones=("stylevector", "context-contrast"))
@@ -392,6 +394,7 @@ class TestCalibrated:
 
         (calibrator,) = given
         assert calibrator.engine is tiny_engine
+        assert calibrator.gated
         texts, folds, carriers = calibrator.texts, calibrator.folds, calibrator.carriers
         counts, rows = calibrator.tilt, calibrator.rows
         read = folds_of(tiny_engine, HISTORY, settings)
@@ -428,7 +431,9 @@ class TestCalibrated:
         assert entry.memory.memory is not None
         assert entry.memory.memory.equals(rows.memory().sorted())
         assert (entry.memory.strength, entry.memory.level) == (0.3, "causal")
-        assert entry.memory.opening == 0.4
+        assert entry.gate is not None
+        assert entry.gate.threshold == gate.threshold
+        np.testing.assert_array_equal(entry.gate.direction, gate.direction)
         assert entry.gain == GAIN
         assert entry.layers == (1, 3)
         assert entry.sources == ("stylevector", "context-contrast")

@@ -160,7 +160,6 @@ def test_a_hundred_thousand_rows_of_a_wide_model_take_at_most_40_mb(path: Path) 
         np.ones((n, d), np.int8),
         np.arange(n, dtype=np.int32),
         np.ones(n, np.float32),
-        np.ones((256, d), np.int8),
         np.arange(n, dtype=np.uint32),
         2,
     )

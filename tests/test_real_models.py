@@ -6,7 +6,6 @@ of others, separated as in PATH.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -27,6 +26,7 @@ from steerx_edge.models import identify
 from steerx_edge.profile import Description, Entry, MemoryPart, Profile, Tilt
 from steerx_edge.prompts import messages_for
 from steerx_edge.steering import steer
+from tests.gate_reference import gate_for
 from tests.memory_reference import memory_of
 from tests.steered_reference import unit
 

@@ -1242,17 +1242,12 @@ def test_a_hybrid_model_that_gives_no_rows_is_steered_whatever_the_gate(
 # ---------------------------------------------------------------- answers that are left alone
 
 
-def gated(
-    llama: Llama, *, fits: bool, rows: Rows = "generated", prompt: Sequence[int] = (), **how: Any
-) -> Profile:
-    """A profile in which everything acts, and a gate that lets an answer to the prompt through.
-
-    Or does not.
-    """
-    text = llama.tokenize(TEXT.encode())
-    memory = taught(llama, [(text, TAUGHT[0])], 0.5)
-    gate = gate_for(llama, prompt or text, is_open=fits)
-    return tilted(llama, 0.5, rows=rows, gate=gate, **{"memory": memory, **how})
+def gated(llama: Llama, *, fits: bool, rows: Rows = "generated") -> Profile:
+    """A profile in which everything acts, and a gate that an answer to the prompt fits or not."""
+    prompt = llama.tokenize(TEXT.encode())
+    memory = taught(llama, [(prompt, TAUGHT[0])], 0.5)
+    gate = gate_for(llama, prompt, is_open=fits)
+    return tilted(llama, 0.5, rows=rows, memory=memory, gate=gate)
 
 
 @pytest.mark.parametrize("rows", ["generated", "all"])
@@ -1261,8 +1256,7 @@ def test_an_answer_unlike_the_persons_is_left_alone(
     llama: Llama, open_with: Open, prompt: list[int], rows: Rows, n_prompt: int
 ) -> None:
     fresh = open_with()
-    closed = gated(llama, fits=False, rows=rows, prompt=prompt[:n_prompt])
-    with steer(llama, closed) as steering:
+    with steer(llama, gated(llama, fits=False, rows=rows)) as steering:
         for steering.strength in (1.0, 0.5):
             assert_untouched(llama, fresh, prompt[:n_prompt])
         llama.reset()
