@@ -903,6 +903,7 @@ class TestCalibrate:
         assert found.gain.mean == pytest.approx(0.2, abs=1e-6)
         assert found.gain.low == pytest.approx(0.2, abs=1e-6)
         assert found.gain.items == 4
+        assert found.gate is not None  # without a memory, too
 
     def test_the_strength_is_in_units_of_the_residual_norm(self) -> None:
         engine = ScriptedEngine(lambda _: 0.0)
@@ -940,6 +941,7 @@ class TestCalibrate:
         found = engine.calibrate(tilt, ScriptedRows())
         assert found.setting == UNSTEERED
         assert found.gain == Gain(0, 0, 0, 4)
+        assert found.gate is None
         assert engine.n_written == 0
 
     def test_a_gain_whose_interval_reaches_0_is_no_preference(self) -> None:

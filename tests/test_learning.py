@@ -394,7 +394,6 @@ class TestCalibrated:
 
         (calibrator,) = given
         assert calibrator.engine is tiny_engine
-        assert calibrator.gated
         texts, folds, carriers = calibrator.texts, calibrator.folds, calibrator.carriers
         counts, rows = calibrator.tilt, calibrator.rows
         read = folds_of(tiny_engine, HISTORY, settings)
@@ -496,6 +495,29 @@ class TestCalibrated:
             assert entry.memory.level == level
             # Each token of the texts, and their ends.
             assert entry.memory.rows == entry.counts["tokens"] + len(HISTORY)
+
+    @pytest.mark.parametrize(("n_requests", "is_gated"), [(2, False), (3, True)])
+    def test_there_is_a_gate_where_most_texts_answer_a_request(
+        self,
+        tiny_engine: Engine,
+        monkeypatch: pytest.MonkeyPatch,
+        n_requests: int,
+        *,
+        is_gated: bool,
+    ) -> None:
+        given: list[Calibrator] = []
+
+        def chosen(calibrator: Calibrator, **_: Any) -> Calibration:
+            given.append(calibrator)
+            return Calibration(Setting(), GAIN)
+
+        monkeypatch.setattr("steerx_edge.learning.calibrate", chosen)
+        history = [
+            dataclasses.replace(item, request="Write a text." if place < n_requests else "")
+            for place, item in enumerate(HISTORY)
+        ]
+        learn(tiny_engine, history)
+        assert [calibrator.gated for calibrator in given] == [is_gated]
 
     def test_a_memory_that_is_only_for_prompts_with_texts_is_carried(
         self, tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch
