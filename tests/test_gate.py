@@ -91,14 +91,16 @@ def test_of_rows_that_are_all_the_same_it_lets_none_through(row: NDArray[np.floa
 
 
 def test_what_is_judged_is_held_out() -> None:
-    """The last text of each kind is like no other."""
+    """The last row of each kind is like no other, and the neutral one half like the person's."""
     own, neutral = np.zeros((4, N_EMBD)), np.zeros((4, N_EMBD))
     own[:3, 0] = neutral[:3, 1] = 1
-    own[3, 2] = neutral[3, 3] = 1
-    assert Gate.fit(own, neutral).is_open(own).all()
+    own[3, 2] = neutral[3, 3] = neutral[3, 0] = 1
+    gate = Gate.fit(own, neutral)
+    assert gate.is_open(own).all()
+    assert not gate.is_open(neutral).any()
     own_open, neutral_open = held_out(own, neutral)
     assert own_open.tolist() == [True, True, True, False]
-    assert not neutral_open.any()
+    assert neutral_open.tolist() == [False, False, False, True]
 
 
 @pytest.mark.parametrize("counts", [(2, 2), (2, 16), (24, 16), (16, 2)], ids=str)
