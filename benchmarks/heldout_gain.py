@@ -128,7 +128,7 @@ def scoring_pass(
     """The user's real text after its request."""
     context = engine.prompt(messages_for(query.request, history=shown, description=description))
     response = engine.tokenize(query.response)[: max(1, engine.analysis.n_ctx - len(context))]
-    if entry is None or not next(iter(fitting(engine, entry, [context]))):
+    if entry is None or not all(fitting(engine, entry, [context])):
         return Pass(context, response)
     return Pass(context, response, **steered(entry))
 

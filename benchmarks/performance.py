@@ -30,6 +30,7 @@ from llama_cpp import Llama
 from steerx_edge import Engine, HistoryItem, Profile, Settings, learn, read_history, steer
 from steerx_edge.analysis import Continuation, Pass, PassResult, asked_for
 from steerx_edge.effects import Effects
+from steerx_edge.gate import Gate
 from steerx_edge.interventions import Add
 from steerx_edge.memory import KeySpace, Memory
 from steerx_edge.memory_rows import MemoryRows
@@ -360,8 +361,9 @@ def with_memory(engine: Engine, profile: Profile, n_rows: int) -> Profile:
     texts = [engine.tokenize(item.response) for item in short_items(20)]
     tokens = np.unique(np.concatenate(texts)).astype(np.int32)
     tilt = Tilt(tokens, np.full(len(tokens), 0.01, np.float32), 1.0)
-    memory = MemoryPart.of(memory_of(engine, n_rows), strength=0.01, level="all", opening=-0.99)
-    return Profile(entries=(replace(profile.entries[0], tilt=tilt, memory=memory),))
+    memory = MemoryPart.of(memory_of(engine, n_rows), strength=0.01, level="all")
+    gate = Gate(np.ones(engine.model_id.n_embd, np.float32), -1e6)
+    return Profile(entries=(replace(profile.entries[0], tilt=tilt, memory=memory, gate=gate),))
 
 
 def in_ms(seconds: list[float]) -> Ratio:

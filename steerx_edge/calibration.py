@@ -136,7 +136,8 @@ class Calibrator:
         carriers: candidate directions, at distinct (source, layer).
         tilt: counts by fold, or None for no tilt.
         rows: of the memory, those of the items first; or None for no memory.
-        gated: whether a profile leaves answers alone whose openings are unlike the person's.
+        gated: whether a profile leaves answers to requests alone that are unlike the person's.
+        spares_neutral: whether neutral text may lose no more than MOST_LOSS.
     """
 
     engine: Engine
@@ -146,6 +147,7 @@ class Calibrator:
     tilt: TiltCounts | None
     rows: MemoryRows | None = None
     gated: bool = True
+    spares_neutral: bool = True
     _scored: dict[Strengths, dict[int, Scored]] = field(default_factory=dict, init=False)
     _offers: dict[tuple[Strengths, int], TextOffers] = field(default_factory=dict, init=False)
     _means: dict[tuple[Setting, int], float] = field(default_factory=dict, init=False)
@@ -183,7 +185,7 @@ class Calibrator:
         Args:
             beside: the items, scored with others in their prompts.
         """
-        prompted = replace(self, carriers=(), gated=False)
+        prompted = replace(self, carriers=(), gated=False, spares_neutral=False)
         neutral = range(self.n_items, self.n_texts)
         prompted._scored[()] = dict(enumerate(beside)) | {j: self._scored[()][j] for j in neutral}
         return prompted
@@ -340,8 +342,8 @@ class Calibrator:
         return np.array([self._log_prob(setting, j) - self._log_prob(Setting(), j) for j in wanted])
 
     def loss(self, setting: Setting) -> float:
-        """What neutral text loses, nats/token; nothing is asked for it in prompts with texts."""
-        if not self.gated:
+        """What neutral text loses, nats/token."""
+        if not self.spares_neutral:
             return 0.0
         return -float(self.gains(setting, range(self.n_items, len(self._all_texts))).mean())
 

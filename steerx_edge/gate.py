@@ -1,8 +1,8 @@
 """Request gate: which requests a person's profile is for.
 
-The row that predicts the first token of an answer tells what kind of answer it will be. A ridge
-regression tells the rows before the person's own answers from those before answers to neutral
-requests; what looks more like the latter is not steered at all.
+The final normed row that predicts the first token of an answer tells what kind of answer it will
+be. A ridge regression tells the rows before the person's own answers from those before answers to
+neutral requests. An answer whose row looks more like the latter is not steered at all.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 _OPEN = 0.6
-"""From here on it is open: 0 is the mean of neutral rows, 1 that of the person's."""
+"""A prediction from here on is let through: neutral rows are to give 0, the person's 1."""
 
-_RIDGE = 0.1  # of the mean squared length of the centred rows
+_RIDGE = 0.1
+"""What is added to the squares, as a share of what a row adds to them on average."""
+
+_LEAST_RIDGE = 1e-12  # rows of unit length that are no further apart differ by rounding alone
 _FOLDS = 8
 
 
@@ -23,8 +26,8 @@ class Gate(NamedTuple):
     """A direction of rows, and how far along it a row must be.
 
     Args:
-        direction: (n_embd,) in units of the regression's prediction.
-        threshold: a row of unit length is let through whose product with the direction reaches it.
+        direction: (n_embd,) what the regression predicts, per unit of a row of unit length.
+        threshold: a row of unit length is let through if its product with the direction reaches it.
     """
 
     direction: NDArray[np.float32]
@@ -32,10 +35,10 @@ class Gate(NamedTuple):
 
     @classmethod
     def fit(cls, own: NDArray[np.floating], neutral: NDArray[np.floating]) -> Gate:
-        """Tell rows before the person's answers (n, n_embd) from those before neutral ones.
+        """Tell rows before the person's answers from those before neutral ones.
 
         Args:
-            own: at least one.
+            own: (n, n_embd), at least one.
             neutral: (m, n_embd), at least one; all of them weigh as much as all of the person's.
         """
         rows = _unit(np.concatenate([own, neutral]))
@@ -45,7 +48,8 @@ class Gate(NamedTuple):
         roots = np.sqrt(weights)[:, None]
         scaled = (rows - mean) * roots
         products = scaled @ scaled.T
-        products += _RIDGE * products.trace() / len(products) * np.eye(len(products))
+        ridge = max(_RIDGE * products.trace() / len(products), _LEAST_RIDGE)
+        products += ridge * np.eye(len(products))
         direction = scaled.T @ np.linalg.solve(products, target * roots[:, 0])
         return cls(direction.astype(np.float32), float(mean @ direction + _OPEN - 0.5))
 

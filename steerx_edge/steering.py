@@ -301,7 +301,7 @@ class Steering:
 
     @property
     def _is_gated(self) -> bool:
-        """Whether the opening of an answer tells if it is steered."""
+        """Whether the row before an answer tells if it is steered."""
         without_rows = self._entry.model.architecture in _NO_LOGITS_WITH_ROWS
         return self._entry.gate is not None and not without_rows
 

@@ -55,7 +55,6 @@ def memory_of(
         np.concatenate(stored),
         np.array(tokens, np.int32),
         weights.astype(np.float32),
-        np.stack([each[0] for each in stored]),
         np.unique(run_hashes(np.array(single, np.int64).reshape(-1, 4))),
         end,
     )

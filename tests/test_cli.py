@@ -28,6 +28,7 @@ from steerx_edge.cli.learn import LayerList, _carried
 from steerx_edge.duration import estimated_seconds
 from steerx_edge.effects import read_beside
 from steerx_edge.engine import Engine
+from steerx_edge.gate import Gate
 from steerx_edge.history import HistoryItem
 from steerx_edge.models import MODEL_VARIABLE, identify
 from steerx_edge.profile import (
@@ -53,8 +54,10 @@ TEXTS = (
 )
 
 
-MEMORY = MemoryPart(0.3, "causal", 120, 0.25, "me.memory.gguf", "0123456789abcdef" * 4)
+MEMORY = MemoryPart(0.3, "causal", 120, "me.memory.gguf", "0123456789abcdef" * 4)
 """As it is read from a profile."""
+
+GATE = Gate(np.eye(1, 64, dtype=np.float32)[0], 0.5)
 
 
 def a_profile(model: TinyModel, *, norm: float = 10.0, seed: int = 0) -> Profile:
@@ -73,6 +76,7 @@ def a_profile(model: TinyModel, *, norm: float = 10.0, seed: int = 0) -> Profile
         strengths=np.ones(1, np.float32),
         tilt=None,
         memory=None,
+        gate=None,
         gain=None,
         with_history=None,
         rows="generated",
@@ -828,7 +832,7 @@ def test_learn_reports_the_memory(tiny_chat: TinyModel, folder: Path) -> None:
         f"remembers {part.rows} tokens of your texts (level causal, strength {part.strength:g})."
         in report
     )
-    assert f"less similar than {part.opening:.2f} to those of your texts." in report
+    assert "Answers to requests unlike those of your texts are left alone." in report
 
 
 # ---------------------------------------------------------------- learn from a long history
@@ -1087,7 +1091,7 @@ def test_add_needs_a_profile(tiny_chat: TinyModel, history: Path) -> None:
     ("changes", "said"),
     [
         ({"layers": (2,)}, "It steers layer 2 by 1 of the residual norm."),
-        ({"strengths": [0]}, "It changes nothing: its strengths are 0."),
+        ({"strengths": [0], "gate": GATE}, "It changes nothing: its strengths are 0."),
         (
             {"tilt": Tilt([3, 4], [0.5, -1], 0.2)},
             "It steers layer 2 by 1 of the residual norm, and makes 2 tokens more or less "
@@ -1098,22 +1102,21 @@ def test_add_needs_a_profile(tiny_chat: TinyModel, history: Path) -> None:
             "It steers layer 2 by 0.25 of the residual norm.",
         ),
         (
-            {"memory": replace(MEMORY, opening=-1.0), "strengths": [0]},
+            {"memory": MEMORY, "strengths": [0]},
             "It remembers 120 tokens of your texts (level causal, strength 0.3).",
         ),
         (
-            {"memory": MEMORY, "tilt": Tilt([3, 4], [0.5, -1], 1)},
+            {"memory": MEMORY, "tilt": Tilt([3, 4], [0.5, -1], 1), "gate": GATE},
             "It steers layer 2 by 1 of the residual norm, and makes 2 tokens more or less "
             "probable, and remembers 120 tokens of your texts (level causal, strength 0.3).\n"
-            "It leaves an answer alone if its opening is less similar than 0.25 to those of your "
-            "texts.",
+            "Answers to requests unlike those of your texts are left alone.",
         ),
         (
-            {"memory": MEMORY, "strengths": [0], "gain": Gain(0.05, 0.0104, 0.1, 9)},
-            "It remembers 120 tokens of your texts (level causal, strength 0.3).\n"
-            "It leaves an answer alone if its opening is less similar than 0.25 to those of your "
-            "texts.\nExpected gain: +0.050 nats/token (95% interval +0.010 to +0.100), measured on "
-            "9 texts held out.",
+            {"gate": GATE, "gain": Gain(0.05, 0.0104, 0.1, 9)},
+            "It steers layer 2 by 1 of the residual norm.\n"
+            "Answers to requests unlike those of your texts are left alone.\n"
+            "Expected gain: +0.050 nats/token (95% interval +0.010 to +0.100), measured on 9 texts "
+            "held out.",
         ),
         (
             {
@@ -1142,7 +1145,7 @@ def test_add_needs_a_profile(tiny_chat: TinyModel, history: Path) -> None:
         ),
         (
             {
-                "memory": replace(MEMORY, strength=0, opening=-1.0),
+                "memory": replace(MEMORY, strength=0),
                 "gain": Gain(0.05, 0.01, 0.1, 9),
                 "with_history": WithHistory([0], 0, 0, Gain(0.03, -0.02, 0.04, 9)),
             },

@@ -56,7 +56,7 @@ from steerx_edge.profile import (
 from steerx_edge.prompts import messages_for
 from steerx_edge.retrieval import Retriever
 from steerx_edge.settings import Settings
-from tests.memory_reference import memory_of
+from tests.gate_reference import gate_for
 
 WORDS = ("kettle", "rabbit", "daisy", "clock")
 
@@ -394,6 +394,7 @@ def an_entry(words: Counter[str], strength: float = 1.0) -> Entry:
         strengths=np.array([strength], np.float32),
         tilt=None,
         memory=None,
+        gate=None,
         gain=None,
         with_history=None,
         rows="generated",
@@ -1224,7 +1225,7 @@ def test_steered_is_the_entry_at_its_rows() -> None:
     space = KeySpace.fit(np.random.default_rng(0).standard_normal((50, 8)))
     keys = np.ones((1, space.basis.shape[1]), np.int8)
     memory = Memory(
-        space, keys, np.ones(1, np.int32), np.ones(1, np.float32), keys, np.empty(0, np.uint32), 1
+        space, keys, np.ones(1, np.int32), np.ones(1, np.float32), np.empty(0, np.uint32), 1
     )
     part = MemoryPart.of(memory, strength=0.5, level="all")
     remembering = dataclasses.replace(entry, strengths=off, memory=part)
@@ -1235,21 +1236,18 @@ def test_steered_is_the_entry_at_its_rows() -> None:
     assert steered(remembering, 0) == steered(remembering, -1.0) == {}
 
 
-def test_an_entry_fits_where_its_memory_knows_the_opening(tiny_chat_engine: Engine) -> None:
+def test_an_entry_fits_where_its_gate_is_open(tiny_chat_engine: Engine) -> None:
     engine = tiny_chat_engine
     contexts = [engine.prompt(messages_for(request)) for request in ("Write.", "Sing!", "Read 2")]
-    memory = memory_of(engine.llama, [(contexts[1], [300, 301])])
     entry = dataclasses.replace(
         an_entry(Counter("a")),
         model=engine.model_id,
         layers=(1,),
         directions=np.eye(1, 64, dtype=np.float32),
     )
-    assert all(fits for fits, _ in zip(fitting(engine, entry, contexts), contexts, strict=False))
-    for opening, expected in ((-1.0, [True] * 3), (0.99, [False, True, False])):
-        part = MemoryPart.of(memory, strength=0.0, level="all", opening=opening)
-        fits = fitting(engine, dataclasses.replace(entry, memory=part), contexts)
-        assert [each for each, _ in zip(fits, contexts, strict=False)] == expected
+    assert fitting(engine, entry, contexts) == [True, True, True]
+    gate = gate_for(engine.llama, contexts[1])
+    assert fitting(engine, dataclasses.replace(entry, gate=gate), contexts) == [False, True, False]
 
 
 @pytest.mark.usefixtures("learned")

@@ -18,6 +18,7 @@ from steerx_edge.cli import main
 from steerx_edge.effects import Effects
 from steerx_edge.engine import Engine
 from steerx_edge.forgetting import forget_texts, rows_of
+from steerx_edge.gate import Gate
 from steerx_edge.history import HistoryItem
 from steerx_edge.memory import LEVELS, SINGLE_RUN, KeySpace, Level, Memory, run_hashes
 from steerx_edge.memory_rows import MemoryRows
@@ -65,7 +66,8 @@ def an_entry(engine: Engine, level: Level = "all") -> Entry:
         sources=("context-contrast",),
         strengths=np.ones(1),
         tilt=None,
-        memory=MemoryPart.of(memory, strength=0.3, level=level, opening=0.25),
+        memory=MemoryPart.of(memory, strength=0.3, level=level),
+        gate=Gate(np.ones(n_embd, np.float32), 0.25),
         gain=None,
         with_history=None,
         rows="generated",
@@ -240,11 +242,12 @@ def test_what_is_left_is_what_was_there(folder: Path, profile: Profile, engine: 
     np.testing.assert_array_equal(after.weights, before.weights[kept])
 
 
-def test_the_strength_and_the_like_stay(folder: Path, profile: Profile) -> None:
+def test_the_strength_the_gate_and_the_like_stay(folder: Path, profile: Profile) -> None:
     run("--text", write_texts(folder / "text.jsonl", TEXTS[1:2]))
-    before, after = part_of(profile), part_of(Profile.load("me.json"))
-    same = replace(before, rows=after.rows, memory=after.memory)
-    assert same == after
+    left = Profile.load("me.json")
+    after = part_of(left)
+    same = replace(part_of(profile), rows=after.rows, memory=after.memory)
+    assert left == Profile((replace(profile.entries[0], memory=same),))
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -255,14 +258,6 @@ def test_the_rows_of_a_text_are_found_and_no_others(engine: Engine, level: Level
         assert found.tolist() == [owner == place for owner in owners]
 
 
-def test_the_opening_of_a_text_is_removed(engine: Engine, profile: Profile) -> None:
-    before = held_by(profile).openings
-    left, _ = forget_texts(engine, profile, TEXTS[1:2])
-    (gone,) = {*map(bytes, before)} - {*map(bytes, held_by(left).openings)}
-    memory, _ = memory_of(engine, TEXTS)
-    assert gone == bytes(memory.openings[1])
-
-
 def test_the_runs_of_a_text_cannot_be_confirmed_any_more(engine: Engine, profile: Profile) -> None:
     left, _ = forget_texts(engine, profile, TEXTS[1:2])
     tokens = [*engine.tokenize(TEXTS[1].response), engine.end_of_turn]
@@ -270,15 +265,6 @@ def test_the_runs_of_a_text_cannot_be_confirmed_any_more(engine: Engine, profile
     before = set(held_by(profile).single.tolist())
     assert before & set(own.tolist())
     assert set(held_by(left).single.tolist()) == before - set(own.tolist())
-
-
-def test_the_openings_of_other_texts_with_that_request_stay(engine: Engine) -> None:
-    alike = [replace(text, request="Write a text.") for text in TEXTS]
-    memory, _ = memory_of(engine, alike)
-    entry = an_entry(engine)
-    part = MemoryPart.of(memory, strength=0.3, level="all")
-    left, _ = forget_texts(engine, Profile((replace(entry, memory=part),)), alike[1:2])
-    assert len(held_by(left).openings) == 2
 
 
 @pytest.mark.usefixtures("profile")

@@ -23,6 +23,7 @@ from steerx_edge.description import fixed_description, style_facts, why_unusable
 from steerx_edge.effects import Effects, word_effects
 from steerx_edge.engine import Engine
 from steerx_edge.errors import HistoryError, ModelError, SteerxError
+from steerx_edge.gate import Gate
 from steerx_edge.history import HistoryItem
 from steerx_edge.interventions import Add
 from steerx_edge.learning import default_layers, learn
@@ -375,6 +376,7 @@ class TestCalibrated:
         given: list[Calibrator] = []
         prompted: list[Scored] = []
         more = Gain(0.1, 0.05, 0.15, len(HISTORY))
+        gate = Gate(np.ones(64, np.float32), 0.4)
 
         def chosen(
             calibrator: Calibrator, *, beside: Sequence[Scored], done: Callable[[int, int], None]
@@ -384,7 +386,7 @@ class TestCalibrated:
             done(1, 1)
             # The upper block is named first: a profile has them in increasing order.
             setting = Setting(((3, 0.25), (0, 0.5)), 0.75, 0.3)
-            return Calibration(setting, GAIN, Setting(((3, 0.125),), 0.5, 0.2), more, 0.4)
+            return Calibration(setting, GAIN, Setting(((3, 0.125),), 0.5, 0.2), more, gate)
 
         monkeypatch.setattr("steerx_edge.learning.calibrate", chosen)
         settings = Settings(layers=(1, 3), backbones=("stylevector", "context-contrast"))
@@ -429,7 +431,9 @@ class TestCalibrated:
         found = dataclasses.replace(entry.memory.memory, ledger=None)
         assert found.equals(rows.memory().sorted())
         assert (entry.memory.strength, entry.memory.level) == (0.3, "causal")
-        assert entry.memory.opening == 0.4
+        assert entry.gate is not None
+        assert entry.gate.threshold == gate.threshold
+        np.testing.assert_array_equal(entry.gate.direction, gate.direction)
         assert entry.gain == GAIN
         assert entry.layers == (1, 3)
         assert entry.sources == ("stylevector", "context-contrast")
@@ -492,6 +496,29 @@ class TestCalibrated:
             assert entry.memory.level == level
             # Each token of the texts, and their ends.
             assert entry.memory.rows == entry.counts["tokens"] + len(HISTORY)
+
+    @pytest.mark.parametrize(("n_requests", "is_gated"), [(2, False), (3, True)])
+    def test_there_is_a_gate_where_most_texts_answer_a_request(
+        self,
+        tiny_engine: Engine,
+        monkeypatch: pytest.MonkeyPatch,
+        n_requests: int,
+        *,
+        is_gated: bool,
+    ) -> None:
+        given: list[Calibrator] = []
+
+        def chosen(calibrator: Calibrator, **_: Any) -> Calibration:
+            given.append(calibrator)
+            return Calibration(Setting(), GAIN)
+
+        monkeypatch.setattr("steerx_edge.learning.calibrate", chosen)
+        history = [
+            dataclasses.replace(item, request="Write a text." if place < n_requests else "")
+            for place, item in enumerate(HISTORY)
+        ]
+        learn(tiny_engine, history)
+        assert [calibrator.gated for calibrator in given] == [is_gated]
 
     def test_a_memory_that_is_only_for_prompts_with_texts_is_carried(
         self, tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch

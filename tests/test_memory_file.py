@@ -32,7 +32,6 @@ def a_memory(n: int = N, seed: int = 0) -> Memory:
         keys=rng.integers(-127, 128, (n, D), dtype=np.int8),
         tokens=rng.integers(0, 9, n, dtype=np.int32),
         weights=rng.random(n, dtype=np.float32),
-        openings=rng.integers(-127, 128, (3, D), dtype=np.int8),
         single=np.unique(rng.integers(0, 2**32, 7, dtype=np.uint32)),
         end=7,
     )
@@ -115,7 +114,6 @@ def test_the_order_of_the_texts_does_not_lie_in_the_file(path: Path) -> None:
         keys=memory.keys[order],
         tokens=memory.tokens[order],
         weights=memory.weights[order],
-        openings=memory.openings[::-1],
     )
     assert write(path, memory) == write(path.with_name("other.gguf"), shuffled)
 
@@ -185,7 +183,7 @@ def test_a_memory_of_one_row_is_kept(path: Path) -> None:
 
 def test_rows_are_mapped_and_cannot_be_changed(path: Path) -> None:
     read = read_memory(path, write(path))
-    for array in (read.keys, read.tokens, read.weights, read.openings, read.space.mean):
+    for array in (read.keys, read.tokens, read.weights, read.space.mean):
         assert not array.flags.owndata
         assert not array.flags.writeable
 
@@ -223,7 +221,6 @@ def test_it_is_a_gguf_file_that_says_what_it_is(path: Path) -> None:
         "keys": ("I8", (N, D)),
         "tokens": ("I32", (N,)),
         "weights": ("F32", (N,)),
-        "openings": ("I8", (3, D)),
         "single": ("I32", (7,)),
     }
 
@@ -236,7 +233,6 @@ def test_a_hundred_thousand_rows_of_a_wide_model_take_at_most_40_mb(path: Path) 
         np.ones((n, d), np.int8),
         np.arange(n, dtype=np.int32),
         np.ones(n, np.float32),
-        np.ones((256, d), np.int8),
         np.arange(n, dtype=np.uint32),
         2,
     )
@@ -344,7 +340,6 @@ def forged(path: Path, *, arch: str = ARCHITECTURE, **changes: Any) -> str:
         "keys": memory.keys,
         "tokens": memory.tokens,
         "weights": memory.weights,
-        "openings": memory.openings,
         "single": memory.single.view(np.int32),
     }
     for name, value in changes.items():
@@ -379,7 +374,6 @@ FORGERIES: list[tuple[dict[str, Any], str]] = [
     ({"mean": np.full(N_EMBD, np.nan, np.float32)}, "mean holds a value that is not finite"),
     ({"keys": np.ones((N - 1, D), np.int8)}, "keys has shape (39, 5), not (40, 5)"),
     ({"keys": np.ones(N * D, np.int8)}, "has shape"),
-    ({"openings": np.ones((3, D + 1), np.int8)}, "openings has shape (3, 6), not (3, 5)"),
     ({"tokens": np.full(N, -1, np.int32)}, "tokens holds a number below 0"),
     ({"tokens": np.ones((N, 1), np.int32)}, "tokens has shape (40, 1), not (40,)"),
     ({"weights": np.full(N, 1.1, np.float32)}, "weights holds a value that is not from 0 to 1"),

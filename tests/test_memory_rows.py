@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from steerx_edge.effects import Effects
-from steerx_edge.memory import OPENINGS, SINGLE_RUN, KeySpace, Level, run_hashes
+from steerx_edge.memory import SINGLE_RUN, KeySpace, Level, run_hashes
 from steerx_edge.memory_rows import MemoryRows, causal_weights
 
 N_EMBD, END = 16, 999
@@ -99,16 +99,6 @@ def test_a_run_of_a_left_out_text_and_another_is_single() -> None:
     rows = rows_of(["it went tea kettle", "it went tea kettle"])
     assert len(rows.memory().single) == 0
     assert len(rows.memory(without=[1]).single) == 2
-
-
-def test_openings_are_first_keys_spread_over_the_texts() -> None:
-    rows = rows_of(["so it"] * (OPENINGS + 44))
-    memory = rows.memory()
-    assert memory.openings.shape == (OPENINGS, SPACE.basis.shape[1])
-    firsts = [key.tobytes() for key in memory.keys[::3]]
-    places = [firsts.index(key.tobytes()) for key in memory.openings]
-    assert places == sorted(set(places))
-    assert places[-1] >= OPENINGS + 42
 
 
 def test_keys_are_stored_with_all_of_their_eight_bits() -> None:

@@ -20,6 +20,7 @@ import pytest
 
 import steerx_edge.profile
 from steerx_edge.errors import ProfileError, SteerxError
+from steerx_edge.gate import Gate
 from steerx_edge.memory import KeySpace, Memory
 from steerx_edge.profile import (
     SOURCES,
@@ -66,7 +67,6 @@ def a_memory(n: int = 6, n_embd: int = 8, seed: int = 0) -> Memory:
         keys=rng.integers(-127, 128, (n, space.basis.shape[1]), dtype=np.int8),
         tokens=rng.integers(0, 300, n, dtype=np.int32),
         weights=rng.random(n, dtype=np.float32),
-        openings=rng.integers(-127, 128, (2, space.basis.shape[1]), dtype=np.int8),
         single=np.unique(rng.integers(0, 2**32, 5, dtype=np.uint32)),
         end=2,
     )
@@ -78,7 +78,6 @@ def a_part(**changes: Any) -> MemoryPart:
         "strength": 0.3,
         "level": "shared",
         "rows": 6,
-        "opening": 0.25,
         "file": "me.memory.gguf",
         "sha256": "0123456789abcdef" * 4,
     }
@@ -87,8 +86,13 @@ def a_part(**changes: Any) -> MemoryPart:
 
 def a_new_part(seed: int = 0, **changes: Any) -> MemoryPart:
     """As it is learned."""
-    learned: dict[str, Any] = {"strength": 0.3, "level": "shared", "opening": 0.25}
+    learned: dict[str, Any] = {"strength": 0.3, "level": "shared"}
     return MemoryPart.of(a_memory(seed=seed), **{**learned, **changes})
+
+
+def a_gate(**changes: Any) -> Gate:
+    direction = np.float32([0.5, -3, 0, 1e-30, 1 / 3, 2, 0, 7])
+    return Gate(direction, 0.1 + 0.2)._replace(**changes)
 
 
 def with_history(n_layers: int = 3, **changes: Any) -> WithHistory:
@@ -120,6 +124,7 @@ def an_entry(**changes: Any) -> Entry:
         "strengths": np.linspace(0.0, 0.3, len(layers), dtype=np.float32),
         "tilt": a_tilt(),
         "memory": a_part(),
+        "gate": a_gate(),
         "gain": Gain(0.05, -0.01, 0.1 + 0.2, 16),
         "with_history": with_history(len(layers)),
         "rows": "generated",
@@ -139,7 +144,7 @@ def an_entry(**changes: Any) -> Entry:
 
 def a_profile() -> Profile:
     nothing: dict[str, Any] = {"strengths": np.zeros(3), "tilt": None, "memory": None}
-    nothing |= {"gain": None, "with_history": None}
+    nothing |= {"gate": None, "gain": None, "with_history": None}
     return Profile((an_entry(), an_entry(model=a_model("b", name="Other"), **nothing)))
 
 
@@ -182,7 +187,7 @@ def test_saving_and_loading_keeps_every_bit(path: Path) -> None:
             if field in arrays:
                 assert kept.dtype == np.float32
                 assert kept.tobytes() == given.tobytes(), field
-            else:
+            elif field != "gate":
                 assert kept == given, field
     before, after = profile.entries[0].tilt, loaded.entries[0].tilt
     assert before is not None
@@ -190,6 +195,12 @@ def test_saving_and_loading_keeps_every_bit(path: Path) -> None:
     assert (after.tokens.dtype, after.values.dtype) == (np.int32, np.float32)
     assert after.tokens.tolist() == before.tokens.tolist() == [0, 48, 300, 2**31 - 1]
     assert after.values.tobytes() == before.values.tobytes()
+    gate = loaded.entries[0].gate
+    assert gate is not None
+    assert gate.direction.dtype == np.float32
+    assert gate.direction.tobytes() == a_gate().direction.tobytes()
+    assert gate.threshold == a_gate().threshold
+    assert loaded.entries[1].gate is None
 
 
 def test_saving_what_was_loaded_gives_the_same_bytes(path: Path) -> None:
@@ -258,9 +269,9 @@ def test_beside_history_its_strengths_take_the_place_of_the_others() -> None:
     assert entry.tilt is not None
     assert beside.tilt == replace(entry.tilt, strength=0.25)
     assert entry.memory is not None
-    assert beside.memory == replace(entry.memory, strength=0.4, opening=-1)
+    assert beside.memory == replace(entry.memory, strength=0.4)
     expected = {"strengths": beside.strengths, "tilt": beside.tilt, "memory": beside.memory}
-    assert beside == replace(entry, **expected, with_history=None)
+    assert beside == replace(entry, **expected, gate=None, with_history=None)
     assert beside.beside_history() is beside
 
 
@@ -402,7 +413,8 @@ def test_entries_cannot_be_changed() -> None:
     tilt = a_tilt(tokens=tokens, values=[1, 1])
     tokens[1] = 0
     assert tilt.tokens.tolist() == [1, 2]
-    for array in (entry.strengths, tilt.tokens, tilt.values):
+    assert entry.gate is not None
+    for array in (entry.strengths, tilt.tokens, tilt.values, entry.gate.direction):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 9
 
@@ -422,6 +434,7 @@ def test_equality_sees_every_field() -> None:
         "strengths": 2 * entry.strengths,
         "tilt": None,
         "memory": None,
+        "gate": None,
         "gain": None,
         "with_history": None,
         "rows": "all",
@@ -433,6 +446,11 @@ def test_equality_sees_every_field() -> None:
     assert set(changes) == {field.name for field in fields(Entry)}
     for field, value in changes.items():
         assert replace(entry, **{field: value}) != entry, field
+
+
+def test_equality_sees_both_parts_of_a_gate() -> None:
+    for gate in (a_gate(direction=np.ones(8, np.float32)), a_gate(threshold=0.25)):
+        assert an_entry(gate=gate) != an_entry()
 
 
 def test_equality_of_tilts_sees_every_field() -> None:
@@ -447,7 +465,7 @@ def test_equality_of_tilts_sees_every_field() -> None:
 def test_equality_of_memories_sees_what_they_are_and_not_where() -> None:
     assert a_part() == a_part(file="other.gguf", problem="Lost.")
     assert a_part() != "memory"
-    changes = {"strength": 0.1, "level": "all", "rows": 7, "opening": 0, "sha256": "0" * 64}
+    changes = {"strength": 0.1, "level": "all", "rows": 7, "sha256": "0" * 64}
     for field, value in changes.items():
         assert a_part(**{field: value}) != a_part(), field
     assert a_new_part() == a_new_part()
@@ -512,6 +530,10 @@ def put(value: Any, *steps: str | int) -> Mutation:
 
 def base64_of(*rows: list[float]) -> str:
     return base64.b64encode(np.array(rows, "<f4").tobytes()).decode()
+
+
+def a_direction(*values: float) -> Json:
+    return {"dtype": "float32", "shape": [len(values)], "base64": base64_of([*values])}
 
 
 def tokens_of(ids: list[int]) -> Json:
@@ -659,9 +681,6 @@ ATTACKS: list[tuple[Mutation, str, bool]] = [
     (put("some", "memory", "level"), "memory.level is 'some'; expected 'shared' or 'causal'", BOTH),
     (put(0, "memory", "rows"), "memory.rows is 0; expected an integer from 1", BOTH),
     (put(1.5, "memory", "rows"), "memory.rows is 1.5; expected an integer from 1", BOTH),
-    (put(-1.5, "memory", "opening"), "memory.opening is -1.5; expected a finite number", BOTH),
-    (put(1.5, "memory", "opening"), "memory.opening is 1.5; expected a cosine, from -1", BOTH),
-    (put(None, "memory", "opening"), "memory.opening is None; expected a finite number", BOTH),
     (put(None, "memory", "file"), "memory.file is None; expected a string of 1 to 255", BOTH),
     (put("", "memory", "file"), "memory.file is ''; expected a string of 1 to 255", BOTH),
     (put("x" * 256, "memory", "file"), "xxx…'; expected a string of 1 to 255", BOTH),
@@ -676,6 +695,28 @@ ATTACKS: list[tuple[Mutation, str, bool]] = [
     (put("A" * 64, "memory", "sha256"), "memory.sha256 is 'AAA", BOTH),
     (put("0" * 64 + "\n", "memory", "sha256"), "expected 64 lower-case hexadecimal digits", BOTH),
     (put(None, "memory", "sha256"), "memory.sha256 is None; expected 64 lower-case", BOTH),
+    # gate
+    (put(..., "gate"), "entries[0] lacks the key 'gate'", BOTH),
+    (put({}, "gate"), "entries[0].gate lacks the key 'direction'", BOTH),
+    (put([1], "gate"), "entries[0].gate is a list of 1 values; expected an object", BOTH),
+    (put(..., "gate", "threshold"), "entries[0].gate lacks the key 'threshold'", BOTH),
+    (put(0.25, "gate", "opening"), "entries[0].gate has an unknown key 'opening'", BOTH),
+    (put(None, "gate", "threshold"), "gate.threshold is None; expected a finite number", BOTH),
+    (put(float("nan"), "gate", "threshold"), "gate.threshold is nan; expected a fin", LOADER),
+    (put(float("inf"), "gate", "threshold"), "gate.threshold is inf; expected a fin", BOTH),
+    (put(None, "gate", "direction"), "gate.direction is None; expected an object", BOTH),
+    (put("int32", "gate", "direction", "dtype"), "dtype is 'int32'; expected 'float32'", BOTH),
+    (put([8, 1], "gate", "direction", "shape"), "shape is a list of 2 values; expected 1", BOTH),
+    (
+        put(a_direction(*UNIT[1:]), "gate", "direction"),
+        "entries[0].gate.direction is an array of float32 of shape (7,); expected shape (n_embd,)",
+        LOADER,
+    ),
+    (
+        put(a_direction(*UNIT[1:], np.inf), "gate", "direction"),
+        "entries[0].gate.direction holds a value that is not a finite float32 number",
+        LOADER,
+    ),
     # settings and versions
     (put(None, "settings", "tau"), "settings.tau is None; expected a string, a number", BOTH),
     (put([1], "settings", "tau"), "settings.tau is a list of 1 values; expected a s", BOTH),
@@ -1160,7 +1201,10 @@ while True:
 
 def test_a_reader_or_a_kill_at_any_moment_finds_a_whole_file(tmp_path: Path) -> None:
     model = a_model(n_layer=9, n_embd=4096)
-    profiles = [Profile((an_entry(model=model, layers=tuple(range(1, last))),)) for last in (9, 3)]
+    profiles = [
+        Profile((an_entry(model=model, layers=tuple(range(1, last)), gate=None),))
+        for last in (9, 3)
+    ]
     sources = [tmp_path / "one.json", tmp_path / "other.json"]
     for profile, source in zip(profiles, sources, strict=True):
         profile.save(source)
@@ -1476,7 +1520,7 @@ def test_the_docs_name_every_field(document: Json) -> None:
     names += [f"model.{name}" for name in entry["model"]]
     names += [f"description.{name}" for name in entry["description"]]
     names += [f"words[].{name}" for name in entry["words"][0]]
-    parts = ("gain", "with_history", "tilt", "memory")
+    parts = ("gain", "with_history", "tilt", "memory", "gate")
     names += [f"{part}.{name}" for part in parts for name in entry[part]]
     names += entry["directions"]
     assert [name for name in names if f"`{name}`" not in docs] == []

@@ -6,7 +6,6 @@ of others, separated as in PATH.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -21,11 +20,13 @@ from models.operations import log_softmax
 from steerx_edge.analysis import Pass, PassResult
 from steerx_edge.engine import Engine
 from steerx_edge.evaluation.evaluator import steered
+from steerx_edge.gate import Gate
 from steerx_edge.interventions import Add, Intervention, Rotate, SetComponent
 from steerx_edge.models import identify
 from steerx_edge.profile import Description, Entry, MemoryPart, Profile, Tilt
 from steerx_edge.prompts import messages_for
 from steerx_edge.steering import steer
+from tests.gate_reference import gate_for
 from tests.memory_reference import memory_of
 from tests.steered_reference import unit
 
@@ -118,7 +119,7 @@ def test_rotation_keeps_lengths(real: Real) -> None:
     assert np.abs(rows - before).max() > 0.01 * np.abs(before).max()
 
 
-def profile_of(real: Real, part: MemoryPart) -> Profile:
+def profile_of(real: Real, part: MemoryPart, gate: Gate) -> Profile:
     entry = Entry(
         model=identify(real.engine.llama),
         description=Description("You write as it comes.", "user"),
@@ -130,6 +131,7 @@ def profile_of(real: Real, part: MemoryPart) -> Profile:
         strengths=np.full(1, 0.1, np.float32),
         tilt=Tilt(np.arange(300, 400), np.linspace(-2, 2, 100), 1.0),
         memory=part,
+        gate=gate,
         gain=None,
         with_history=None,
         rows="generated",
@@ -148,8 +150,8 @@ def test_a_chat_has_the_probabilities_of_a_pass_with_a_memory(real: Real) -> Non
     engine, text = real.engine, real.response
     context = engine.prompt(MESSAGES)
     memory = memory_of(engine.llama, [(context, text), (context[:5], text[::-1])])
-    part = MemoryPart.of(memory, strength=0.5, level="all", opening=0.8)
-    profile = profile_of(real, part)
+    part = MemoryPart.of(memory, strength=0.5, level="all")
+    profile = profile_of(real, part, gate_for(engine.llama, context))
     given: list[float] = []
 
     def force(_: NDArray[np.intc], scores: NDArray[np.single]) -> NDArray[np.single]:
@@ -173,15 +175,12 @@ def test_a_chat_unlike_the_persons_is_left_alone(real: Real) -> None:
     llama = real.engine.llama
     context = real.engine.prompt(MESSAGES)
     memory = memory_of(llama, [(context, real.response)])
-    other = dataclasses.replace(memory, openings=-memory.openings)
-    answers = []
-    for openings in (None, other, memory):
+    part = MemoryPart.of(memory, strength=0.5, level="all")
+    answers = [llama.create_chat_completion(MESSAGES, temperature=0, max_tokens=8)]
+    for is_open in (False, True):
+        gate = gate_for(llama, context, is_open=is_open)
         llama.reset()
-        if openings is None:
-            answers.append(llama.create_chat_completion(MESSAGES, temperature=0, max_tokens=8))
-            continue
-        part = MemoryPart.of(openings, strength=0.5, level="all", opening=0.8)
-        with steer(llama, profile_of(real, part)):
+        with steer(llama, profile_of(real, part, gate)):
             answers.append(llama.create_chat_completion(MESSAGES, temperature=0, max_tokens=8))
     plain, alone, steered_one = (each["choices"][0]["message"]["content"] for each in answers)
     assert alone == plain != steered_one

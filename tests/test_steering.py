@@ -24,10 +24,11 @@ from steerx_edge.analysis import Pass
 from steerx_edge.engine import Engine
 from steerx_edge.errors import ModelError, ProfileError, SteerxError
 from steerx_edge.evaluation.evaluator import steered
-from steerx_edge.memory import Memory
+from steerx_edge.gate import Gate
 from steerx_edge.models import identify
 from steerx_edge.profile import Description, Entry, Gain, MemoryPart, Profile, Tilt, WithHistory
 from steerx_edge.steering import steer
+from tests.gate_reference import gate_for
 from tests.memory_reference import Text, memory_of, mixture, normed
 
 Rows = Literal["generated", "all"]
@@ -49,6 +50,7 @@ def a_profile(
     norm: float = NORM,
     tilt: Tilt | None = None,
     memory: MemoryPart | None = None,
+    gate: Gate | None = None,
     seed: int = 0,
 ) -> Profile:
     """A profile for this model whose directions point anywhere."""
@@ -66,6 +68,7 @@ def a_profile(
         strengths=np.full(len(layers), strength, np.float32),
         tilt=tilt,
         memory=memory,
+        gate=gate,
         gain=None,
         with_history=None,
         rows=rows,
@@ -859,8 +862,8 @@ TAUGHT = (  # texts of the person's, as tokens
 )
 
 
-def taught(llama: Llama, texts: Sequence[Text], weight: float, opening: float = -1) -> MemoryPart:
-    return MemoryPart.of(memory_of(llama, texts), strength=weight, level="all", opening=opening)
+def taught(llama: Llama, texts: Sequence[Text], weight: float) -> MemoryPart:
+    return MemoryPart.of(memory_of(llama, texts), strength=weight, level="all")
 
 
 def knowing(llama: Llama, strength: float = 0.0, weight: float = 0.5, **how: Any) -> Profile:
@@ -934,10 +937,10 @@ def forcing_tokens(
     return processor
 
 
-@pytest.mark.parametrize("opening", [-1.0, 0.9], ids=["no gate", "an open gate"])
+@pytest.mark.parametrize("is_gated", [False, True], ids=["no gate", "an open gate"])
 @pytest.mark.parametrize("rows", ["generated", "all"])
 def test_a_chat_is_generated_with_the_probabilities_that_passes_score(
-    tiny_chat_llama: Llama, rows: Rows, opening: float
+    tiny_chat_llama: Llama, rows: Rows, *, is_gated: bool
 ) -> None:
     llama = tiny_chat_llama
     engine = Engine(llama)
@@ -946,9 +949,10 @@ def test_a_chat_is_generated_with_the_probabilities_that_passes_score(
     # The request holds the text too, which must not count as written.
     messages = [{"role": "user", "content": TEXT + llama.detokenize(text).decode()}]
     context = engine.prompt(messages)
-    memory = taught(llama, [(context, text), (context[:9], TAUGHT[0])], 0.6, opening)
+    memory = taught(llama, [(context, text), (context[:9], TAUGHT[0])], 0.6)
     tilt = tilted(llama).entries[0].tilt
-    profile = a_profile(llama, strength=0.05, tilt=tilt, memory=memory, rows=rows)
+    gate = gate_for(llama, context) if is_gated else None
+    profile = a_profile(llama, strength=0.05, tilt=tilt, memory=memory, gate=gate, rows=rows)
     given: list[npt.NDArray[np.float64]] = []
     with steer(llama, profile):
         llama.create_chat_completion(
@@ -1206,13 +1210,12 @@ def test_a_recurrent_model_has_the_memory(open_with: Open, tmp_path: Path) -> No
     llama = open_with(make_tiny(tmp_path / "tiny.gguf", architecture="mamba2"))
     prompt = llama.tokenize(TEXT.encode())
     plain = greedy(llama, prompt, 4)
-    for opening, said in ((-1.0, TAUGHT[1]), (0.9, TAUGHT[1])):
-        memory = taught(llama, [(prompt, TAUGHT[1])], 1e6, opening)
-        with steer(llama, a_profile(llama, strength=0.0, memory=memory)):
-            assert greedy(llama, prompt, 4) == said
     memory = taught(llama, [(prompt, TAUGHT[1])], 1e6)
-    apart = MemoryPart.of(away(memory), strength=1e6, level="all", opening=0.9)
-    with steer(llama, a_profile(llama, memory=apart)):
+    for gate in (None, gate_for(llama, prompt)):
+        with steer(llama, a_profile(llama, strength=0.0, memory=memory, gate=gate)):
+            assert greedy(llama, prompt, 4) == TAUGHT[1]
+    closed = gate_for(llama, prompt, is_open=False)
+    with steer(llama, a_profile(llama, memory=memory, gate=closed)):
         assert greedy(llama, prompt, 4) == plain
     assert greedy(llama, prompt, 4) == plain
 
@@ -1222,27 +1225,29 @@ def test_a_hybrid_model_that_gives_no_rows_is_refused(open_with: Open, tmp_path:
     with pytest.raises(ModelError, match="'lfm2' gives no logits beside its rows"):
         steer(llama, insisting(llama))
     assert not {"generate", "eval"} & set(vars(llama))
-    with steer(llama, a_profile(llama)):
-        greedy(llama, llama.tokenize(TEXT.encode()))
+
+
+def test_a_hybrid_model_that_gives_no_rows_is_steered_whatever_the_gate(
+    open_with: Open, tmp_path: Path
+) -> None:
+    llama = open_with(make_tiny(tmp_path / "tiny.gguf", architecture="lfm2"))
+    prompt = llama.tokenize(TEXT.encode())
+    plain, said = greedy(llama, prompt), []
+    for gate in (None, gate_for(llama, prompt, is_open=False)):
+        with steer(llama, a_profile(llama, gate=gate)):
+            said.append(greedy(llama, prompt))
+    assert said[0] == said[1] != plain
 
 
 # ---------------------------------------------------------------- answers that are left alone
 
 
-def away(part: MemoryPart) -> Memory:
-    """Its memory, of somebody whose texts open in another way."""
-    assert part.memory is not None
-    return replace(part.memory, openings=-part.memory.openings)
-
-
-def gated(llama: Llama, *, fits: bool, rows: Rows = "generated", **how: Any) -> Profile:
-    """A profile in which everything acts, and a memory that an answer to the prompt fits or not."""
+def gated(llama: Llama, *, fits: bool, rows: Rows = "generated") -> Profile:
+    """A profile in which everything acts, and a gate that an answer to the prompt fits or not."""
     prompt = llama.tokenize(TEXT.encode())
     memory = taught(llama, [(prompt, TAUGHT[0])], 0.5)
-    known = memory.memory if fits else away(memory)
-    assert known is not None
-    memory = MemoryPart.of(known, strength=0.5, level="all", opening=0.9)
-    return tilted(llama, 0.5, rows=rows, memory=memory, **how)
+    gate = gate_for(llama, prompt, is_open=fits)
+    return tilted(llama, 0.5, rows=rows, memory=memory, gate=gate)
 
 
 @pytest.mark.parametrize("rows", ["generated", "all"])

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -65,10 +64,10 @@ def steered(entry: Entry, strength: float = 1.0) -> dict[str, Any]:
     return steering
 
 
-def fitting(engine: Engine, entry: Entry, contexts: Sequence[Sequence[int]]) -> Iterable[bool]:
+def fitting(engine: Engine, entry: Entry, contexts: Sequence[Sequence[int]]) -> list[bool]:
     """Which answers an entry steers: those after contexts that its gate lets through."""
-    if entry.gate is None:
-        return repeat(True)
+    if entry.gate is None or not contexts:
+        return [True] * len(contexts)
     jobs = [Pass(context, (), score=False, final=True) for context in contexts]
     rows = np.stack([asked_for(result.final)[0] for result in engine.run_many(jobs)])
     return list(map(bool, entry.gate.is_open(rows)))
@@ -272,12 +271,11 @@ class Evaluator:
     ) -> list[tuple[list[int], dict[str, Any]]]:
         """Each context, with what steers the text after it."""
         steering = condition.steering
-        fit: Iterable[bool] = repeat(True)
+        fit = [True] * len(contexts)
         if condition.entry and steering:
             fit = fitting(self._engine, condition.entry, contexts)
         return [
-            (context, steering if fits else {})
-            for context, fits in zip(contexts, fit, strict=False)
+            (context, steering if fits else {}) for context, fits in zip(contexts, fit, strict=True)
         ]
 
     @cached_property

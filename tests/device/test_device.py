@@ -478,6 +478,7 @@ def test_steer(model: Model, engine: Engine) -> None:
         strengths=np.ones(len(layers), np.float32),
         tilt=None,
         memory=None,
+        gate=None,
         gain=None,
         with_history=None,
         rows="generated",
