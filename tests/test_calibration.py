@@ -736,11 +736,18 @@ class TestGate:
     def test_neutral_text_loses_only_where_its_request_is_like_the_persons(self) -> None:
         assert self.calibrator().loss(A) == pytest.approx(0.1 / 3, abs=1e-6)
 
-    def test_without_a_gate_all_is_steered_and_neutral_text_does_not_count(self) -> None:
+    def test_without_a_gate_all_is_steered_and_all_neutral_text_counts(self) -> None:
         calibrator = self.calibrator(gated=False)
         assert calibrator.gate is None
         assert calibrator.gains(A) == pytest.approx([0.1] * 4, abs=1e-6)
-        assert calibrator.loss(A) == 0
+        assert calibrator.loss(A) == pytest.approx(0.1, abs=1e-6)
+
+    def test_beside_texts_in_the_prompt_neutral_text_does_not_count(self) -> None:
+        calibrator = self.calibrator()
+        beside = [calibrator._scored[()][j] for j in range(calibrator.n_items)]
+        prompted = calibrator.in_prompts(beside)
+        assert prompted.gate is None
+        assert prompted.loss(Setting((), 0.5)) == 0
 
     def test_answers_to_requests_unlike_the_persons_are_written_unsteered(self) -> None:
         steered: dict[tuple[int, ...], bool] = {}
@@ -1090,7 +1097,9 @@ def test_a_planted_preference_for_some_words_is_found(tiny_engine: Engine) -> No
         words = rng.integers(FIRST_WORD, N_VOCAB, 5)
         texts = [replace(t, response=rng.choice(words, 12).tolist()) for t in random_texts(8, seed)]
         counts, carriers = counts_of(tiny_engine, texts, QUARTERS), random_carriers(8, seed)
-        calibrator = Calibrator(tiny_engine, texts, QUARTERS, carriers, counts, gated=False)
+        calibrator = Calibrator(
+            tiny_engine, texts, QUARTERS, carriers, counts, gated=False, spares_neutral=False
+        )
         # Few words cannot be preferred without being repeated.
         calibrator.writes_fluently = lambda _setting: True  # type: ignore[method-assign]
         found = calibrate(calibrator)
@@ -1108,7 +1117,11 @@ def test_a_planted_phrase_is_found(tiny_engine: Engine) -> None:
         for at, text in enumerate(random_texts(8))
     ]
     rows, carriers = rows_of(tiny_engine, texts), random_carriers(8)
-    found = calibrate(Calibrator(tiny_engine, texts, QUARTERS, carriers, None, rows, gated=False))
+    found = calibrate(
+        Calibrator(
+            tiny_engine, texts, QUARTERS, carriers, None, rows, gated=False, spares_neutral=False
+        )
+    )
     assert found.setting.memory > 0
     assert found.gain is not None
     assert found.gain.low > 0.1
@@ -1131,7 +1144,9 @@ def test_a_planted_direction_is_found(tiny_engine: Engine, tiny_f32: TinyModel) 
             tokens.append(int(rng.choice(N_VOCAB, p=p / p.sum())))
         texts.append(Text(text.context, tokens[len(text.context) :]))
     carriers = [other, planted]
-    found = calibrate(Calibrator(tiny_engine, texts, QUARTERS, carriers, None, gated=False))
+    found = calibrate(
+        Calibrator(tiny_engine, texts, QUARTERS, carriers, None, gated=False, spares_neutral=False)
+    )
     assert found.gain is not None
     assert found.gain.low > 0
     assert 1 in [place for place, _ in found.setting.strengths]
