@@ -143,29 +143,3 @@ def test_a_loop_is_offered_its_end_alone() -> None:
     logits = np.zeros(100, np.float32)
     read.active.shift(np.full(48, 1e-3), [*six, *six], logits)  # like no row of a text
     assert np.exp(log_softmax(logits.astype(np.float64)))[END] == pytest.approx(0.95 + 0.05 / 100)
-
-
-def test_a_large_memory_is_compared_a_few_rows_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(4)
-    memory = Memory(
-        KeySpace.fit(rng.standard_normal((400, 48))),
-        rng.integers(-127, 128, (300, 48), dtype=np.int8),
-        rng.integers(0, 50, 300, dtype=np.int32),
-        rng.random(300, dtype=np.float32),
-        rng.integers(-127, 128, (1, 48), dtype=np.int8),
-        np.empty(0, np.uint32),
-        END,
-    )
-    rows, text = rng.standard_normal((11, 48)), list(range(11))
-    whole = memory.offers(rows).of_text(text)
-    compared = []
-    similarity = Memory._similarity
-    monkeypatch.setattr(
-        Memory,
-        "_similarity",
-        lambda self, keys: compared.append(len(keys)) or similarity(self, keys),
-    )
-    monkeypatch.setattr("steerx_edge.memory._MOST_COMPARED", 4 * 300)
-    for found, expected in zip(memory.offers(rows).of_text(text), whole, strict=True):
-        np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert compared == [4, 4, 3]
