@@ -55,7 +55,7 @@ _ROWS_A_DIMENSION = 5
 
 _LEAST_VARIANCE = 1e-4  # of rows of unit length
 _CLOSED, _OPEN = 0.3, 0.7  # similarities between which the gate opens
-_REPEATED_RUN, _LOOP = 3, 6
+_LOOP = 6  # tokens
 _MOST = 0.95
 """The model's own prediction keeps at least a share of 1 - _MOST."""
 
@@ -181,14 +181,33 @@ class Offers(NamedTuple):
     def of_text(self, text: Sequence[int]) -> TextOffers:
         """What the tokens of a text are given that these rows predict."""
         own, total, gates = (np.empty(len(text), np.float32) for _ in range(3))
-        written = _Written(self.memory)
+        written = np.asarray(text, np.int32)
         for row, token in enumerate(text):
-            tokens, shares, gates[row] = written.offered(
-                self.tokens[row], self.shares[row], self.gates[row]
-            )
+            tokens, shares, gates[row] = self.after(written[:row], row)
             own[row], total[row] = shares[tokens == token].sum(), shares.sum()
-            written.add(token)
         return TextOffers(own, total, gates)
+
+    def after(
+        self, text: NDArray[np.int32], row: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32], np.float32]:
+        """What is left of a row's offer after a text: (k,) tokens and shares, and the gate.
+
+        Args:
+            text: the tokens so far, without what they answer.
+            row: which offer.
+        """
+        if _repeats(text):
+            return np.array([self.memory.end], np.int32), np.ones(1, np.float32), np.float32(1)
+        tokens, shares = self.tokens[row], self.shares[row]
+        barred = np.isin(tokens, _after_the_last_two(text))
+        single = self.memory.single
+        if len(text) >= SINGLE_RUN - 1 and len(single):
+            runs = np.empty((len(tokens), SINGLE_RUN), np.int32)
+            runs[:, :-1], runs[:, -1] = text[1 - SINGLE_RUN :], tokens
+            hashes = run_hashes(runs)
+            places = np.minimum(np.searchsorted(single, hashes), len(single) - 1)
+            barred |= single[places] == hashes
+        return tokens, np.where(barred, np.float32(0), shares), self.gates[row]
 
 
 class TextOffers(NamedTuple):
@@ -253,10 +272,7 @@ class ActiveMemory:
             logits: (n_vocab,).
         """
         offers = self.memory.offers(row[None])
-        written = _Written(self.memory)
-        for token in before:
-            written.add(token)
-        tokens, shares, gate = written.offered(offers.tokens[0], offers.shares[0], offers.gates[0])
+        tokens, shares, gate = offers.after(np.asarray(before, np.int32), 0)
         listened = float(_listened(gate, self.strength))
         tokens, places = np.unique(tokens, return_inverse=True)
         offered = listened * np.bincount(places, shares.astype(np.float64))
@@ -264,47 +280,28 @@ class ActiveMemory:
         if not len(tokens):
             return
         highest = logits.max()
-        log_total = highest + np.log(np.exp(logits - highest).sum(dtype=np.float64))
+        relative = logits - highest
+        log_total = highest + np.log(np.exp(relative, out=relative).sum(dtype=np.float64))
         # The model's share is a factor of all logits, which changes nothing.
         model_share = np.log1p(-listened * shares.sum(dtype=np.float64))
         logits[tokens] = np.logaddexp(logits[tokens], log_total - model_share + np.log(offered))
 
 
-class _Written:
-    """A text as far as it is written, and what a memory does not offer it."""
+def _repeats(text: NDArray[np.int32]) -> bool:
+    """Whether the last _LOOP tokens stand earlier in the text, too."""
+    n_earlier = len(text) - _LOOP
+    same = np.ones(max(0, n_earlier), np.bool_)
+    for k in range(_LOOP if n_earlier > 0 else 0):
+        same &= text[k : n_earlier + k] == text[n_earlier + k]
+    return bool(same.any())
 
-    def __init__(self, memory: Memory) -> None:
-        self._memory = memory
-        self._text: list[int] = []
-        self._after: dict[tuple[int, ...], set[int]] = {}
-        self._seen: set[tuple[int, ...]] = set()
-        self._repeats = False
 
-    def add(self, token: int) -> None:
-        """The text goes on with a token."""
-        text = self._text
-        self._after.setdefault(tuple(text[1 - _REPEATED_RUN :]), set()).add(int(token))
-        text.append(int(token))
-        if len(text) >= _LOOP:
-            latest = tuple(text[-_LOOP:])
-            self._repeats = latest in self._seen
-            self._seen.add(latest)
-
-    def offered(
-        self, tokens: NDArray[np.int32], shares: NDArray[np.float32], gate: np.float32
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32], np.float32]:
-        """What is left of an offer, (k,) tokens and shares, and its gate."""
-        if self._repeats:
-            return np.array([self._memory.end], np.int32), np.ones(1, np.float32), np.float32(1)
-        barred = np.isin(tokens, list(self._after.get(tuple(self._text[1 - _REPEATED_RUN :]), ())))
-        last = self._text[1 - SINGLE_RUN :]
-        single = self._memory.single
-        if len(last) == SINGLE_RUN - 1 and len(single):
-            runs = np.column_stack([np.tile(last, (len(tokens), 1)), tokens])
-            hashes = run_hashes(runs)
-            places = np.minimum(np.searchsorted(single, hashes), len(single) - 1)
-            barred |= single[places] == hashes
-        return tokens, np.where(barred, np.float32(0), shares), gate
+def _after_the_last_two(text: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The tokens that come after the text's last two where these stand in it earlier."""
+    if len(text) < 3:
+        return np.empty(0, np.int32)
+    after: NDArray[np.int32] = text[2:][(text[:-2] == text[-2]) & (text[1:-1] == text[-1])]
+    return after
 
 
 def run_hashes(runs: NDArray[np.integer]) -> NDArray[np.uint32]:

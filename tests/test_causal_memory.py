@@ -122,6 +122,8 @@ def test_a_run_of_three_is_not_offered_twice() -> None:
     assert read.offered(0, 2, [10, 11, 9, 10, 11]) == [12]
     assert read.offered(0, 2, [11, 12, 9, 10, 11]) == [12]
     assert read.offered(0, 2, [10, 11, 12, 9, 10, 11]) == []
+    assert read.offered(0, 2, [12, 12]) == [12]
+    assert read.offered(0, 2, [12, 12, 12]) == []
 
 
 def test_a_run_of_four_that_stands_in_one_text_alone_is_not_completed() -> None:
