@@ -8,9 +8,9 @@ replay    the text is put together again, token by token: the model reads what i
           of the file's rows the one is taken whose key is nearest ("keys"); or the vocabulary is
           gone through for the token that makes a run with the last three whose hash stands in
           `single` ("and hashes"). The request is known, or that of another text is taken for it,
-          and the first token comes from the row whose key is an opening
-search    where the row has no token, each of the most probable ones is tried, until the key after
-          it stands in the file, or none is found; the request is known
+          and several first tokens are tried
+search    where a row has no token, the most probable ones are tried: the one is taken whose next
+          key is in the file, and the search ends if there is none; the request is known
 generate  the texts' own requests are answered with the memory alone: 6-grams that stand in exactly
           one text, and the most words in a row of one text; with the bar on runs of one text, and
           without; then the planted text's beginning is put into the prompt, again for each token,
@@ -49,11 +49,11 @@ from steerx_edge.reading import Contrast, cut, read_items, usable
 TOKENS = 60
 """Of a text, a replay and an answer at most; of a request, twice as many."""
 
-SECOND_TOKENS = 3
-"""Tried after each first token where the request is not known."""
+FIRST_TOKENS, SECOND_TOKENS = 24, 3
+"""Tried where the request is not known: first ones, and second ones after each."""
 
 CANDIDATES = 32
-"""The most probable tokens, of which the one is searched whose next key stands in the file."""
+"""How many of the most probable tokens are tried where the file has none."""
 
 SAME_KEY = 0.95
 """Cosine above which a row is taken for the very one."""
@@ -116,7 +116,7 @@ class Replay:
     Args:
         memory: the file.
         n_vocab: of the model.
-        begun: tokens that stand in the prompt already.
+        begun: tokens that are already in the prompt.
         hashes: whether `single` is used.
     """
 
@@ -146,7 +146,7 @@ class Replay:
         logits[token] = logits.max() + 1000
 
     def _fitting(self, text: Sequence[int]) -> NDArray[np.int64]:
-        """Tokens of the vocabulary that make a run whose hash stands in the file."""
+        """Tokens of the vocabulary that complete a run whose hash is in the file."""
         last = text[1 - SINGLE_RUN :]
         if len(last) < SINGLE_RUN - 1:
             return np.empty(0, np.int64)
@@ -186,7 +186,7 @@ def main() -> None:
     parser.add_argument("-m", "--model", required=True, help="GGUF")
     parser.add_argument("-t", "--threads", type=int, default=2)
     parser.add_argument("--users", help="of a per-author file, with commas between")
-    parser.add_argument("--items", type=int, default=30, help="the last so many of each history")
+    parser.add_argument("--items", type=int, default=30, help="use only the latest N texts")
     parser.add_argument("--answers", type=int, default=12, help="requests that are answered")
     parser.add_argument("--search", type=int, help="only search, for the last so many texts")
     args = parser.parse_args()
@@ -245,7 +245,7 @@ def units(keys: NDArray[np.int8]) -> NDArray[np.float32]:
 
 
 def print_file(texts: Texts, memories: dict[Level, Memory]) -> None:
-    """Which words stand in the file."""
+    """How many of the words are in the file."""
     print("file      words  of one text  capitalised of these  rows  rows with their token  hashes")
     for level, memory in memories.items():
         held = set(memory.tokens[known(memory)].tolist())
@@ -276,15 +276,7 @@ def print_replays(engine: Engine, texts: Texts, memories: dict[Level, Memory]) -
             continue  # the rows of "causal", with other weights
         for is_known, hashes in ((True, False), (True, True), (False, False), (False, True)):
             runs = replayed(engine, texts, memory, is_known, hashes)
-            shares = np.array(
-                [len(r) / len(text) for r, text in zip(runs, texts.tokens, strict=True)]
-            )
-            rare = [
-                places[0] in run and places[-1] in run
-                for run, words in zip(runs, texts.words, strict=True)
-                for word, places in words
-                if word in texts.rare
-            ]
+            shares, rare = recovered(texts, range(len(runs)), runs)
             print(
                 f"{level:9} {'known' if is_known else 'guessed':8} "
                 f"{'keys and hashes' if hashes else 'keys':16} "
@@ -294,20 +286,26 @@ def print_replays(engine: Engine, texts: Texts, memories: dict[Level, Memory]) -
             )
 
 
-def print_search(engine: Engine, texts: Texts, memory: Memory, n_texts: int) -> None:
-    """How much of the latest texts is put together again by trying tokens that are not kept."""
-    places = range(len(texts.items) - n_texts, len(texts.items))
-    found = [searched(engine, texts.contexts[i], memory) for i in places]
-    runs = [longest_run(texts.tokens[i], [text]) for i, text in zip(places, found, strict=True)]
-    shares = np.array(
-        [len(run) / len(texts.tokens[i]) for i, run in zip(places, runs, strict=True)]
-    )
+def recovered(
+    texts: Texts, places: Sequence[int], runs: Sequence[range]
+) -> tuple[NDArray[np.float64], list[bool]]:
+    """The share of each text that its run makes up; whether it holds each word of one text."""
+    shares = [len(run) / len(texts.tokens[i]) for i, run in zip(places, runs, strict=True)]
     rare = [
         at[0] in run and at[-1] in run
         for i, run in zip(places, runs, strict=True)
         for word, at in texts.words[i]
         if word in texts.rare
     ]
+    return np.array(shares), rare
+
+
+def print_search(engine: Engine, texts: Texts, memory: Memory, n_texts: int) -> None:
+    """How much of the latest texts is put together again by trying tokens that are not kept."""
+    places = range(len(texts.items) - n_texts, len(texts.items))
+    found = [searched(engine, texts.contexts[i], memory) for i in places]
+    runs = [longest_run(texts.tokens[i], [text]) for i, text in zip(places, found, strict=True)]
+    shares, rare = recovered(texts, places, runs)
     print(
         f"search    {n_texts} texts: {np.mean([len(run) for run in runs]):.1f} tokens in a row, "
         f"{shares.mean():.0%} of the text, {np.mean(shares == 1):.0%} whole, "
@@ -371,16 +369,21 @@ def replayed(
 
 
 def beginnings(engine: Engine, context: list[int], memory: Memory) -> list[list[int]]:
-    """The first two tokens of texts: from the openings, then by the nearest keys."""
-    rows = (units(memory.openings) @ units(memory.keys).T).argmax(axis=1)
-    first = np.unique(memory.tokens[rows[known(memory)[rows]]]).tolist()
+    """The first two tokens of texts, each by the nearest keys."""
+    opening = asked_for(engine.run(Pass(context, (), score=False, final=True)).final)
+    first = nearest_tokens(memory, opening)[:FIRST_TOKENS]
     results = engine.run_many([Pass(context, [t], score=False, final=True) for t in first])
     begun = []
     for token, result in zip(first, results, strict=True):
-        nearest = np.argsort(-similarities(memory, asked_for(result.final)[1:])[0])
-        seconds = dict.fromkeys(memory.tokens[nearest[known(memory)[nearest]]].tolist())
-        begun += [[token, second] for second in list(seconds)[:SECOND_TOKENS]]
+        seconds = nearest_tokens(memory, asked_for(result.final)[1:])[:SECOND_TOKENS]
+        begun += [[token, second] for second in seconds]
     return begun
+
+
+def nearest_tokens(memory: Memory, row: NDArray[np.float32]) -> list[int]:
+    """Different tokens of the file, those first whose keys are nearest to a row (1, n_embd)."""
+    nearest = np.argsort(-similarities(memory, row)[0])
+    return list(dict.fromkeys(memory.tokens[nearest[known(memory)[nearest]]].tolist()))
 
 
 def longest_run(text: list[int], written: Sequence[Sequence[int]]) -> range:

@@ -2,8 +2,8 @@
 
 What is learned of the mixed history is tried on held-out texts of both voices, beside what is
 learned of each voice alone. Asked: that it gives each voice 0.9 of its gain, and no word of the
-other one. *Foreign* is the share of an answer's runs of four words that stand in the other voice's
-texts, and neither in its own texts nor in the unsteered answer.
+other one. *Foreign* is the share of an answer's four-word runs that occur in the other voice's
+texts, but not in its own texts or in the unsteered answer.
 
 By default the memory alone, at the strength that is best over all pairs: one for both voices where
 they are mixed. With --profiles, whole profiles as `learn` makes them, and each of their parts.
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("-m", "--model", required=True, help="GGUF")
     parser.add_argument("-t", "--threads", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=6, help="of the odd half of both files")
-    parser.add_argument("--items", type=int, default=20, help="the last so many of each voice")
+    parser.add_argument("--items", type=int, default=20, help="use only the latest N texts of each")
     parser.add_argument("--profiles", action="store_true", help="whole profiles")
     args = parser.parse_args()
     engine = Engine(args.model, n_threads=args.threads)
@@ -172,7 +172,7 @@ def compare_profiles(engine: Engine, pairs: Sequence[Pair]) -> None:
                 print(f"  {name}: {whole[1]:+.3f} ({cells})")
             contexts = contexts_of(engine, voice)
             steering = steered(mix)
-            per_query = [steering if fits else {} for fits in fits_of(engine, mix, contexts)]
+            per_query = [steering if fits else {} for fits in fitting(engine, mix, contexts)]
             print(f"  foreign: {foreign(engine, voice, pair[1 - j], per_query)}", flush=True)
     for j in (0, 1):
         print_ratio(f"voice {j + 1}", np.array(alone[j]), np.array(together[j]))
@@ -195,7 +195,7 @@ def gains_of(engine: Engine, entry: Entry, voice: Voice) -> dict[str, float]:
     """Mean gain on a voice's held-out texts, of the whole and of each part."""
     contexts = contexts_of(engine, voice)
     responses = [engine.tokenize(query.response) for query in voice.queries]
-    fits = fits_of(engine, entry, contexts)
+    fits = fitting(engine, entry, contexts)
     steering = steered(entry)
 
     def scores(names: Sequence[str]) -> NDArray[np.float64]:
@@ -211,11 +211,6 @@ def gains_of(engine: Engine, entry: Entry, voice: Voice) -> dict[str, float]:
         name: float((scores(keys) - plain).mean()) if steering else 0.0
         for name, keys in PARTS.items()
     }
-
-
-def fits_of(engine: Engine, entry: Entry, contexts: Sequence[list[int]]) -> list[bool]:
-    """Which answers an entry steers."""
-    return [fit for fit, _ in zip(fitting(engine, entry, contexts), contexts, strict=False)]
 
 
 def contexts_of(engine: Engine, voice: Voice) -> list[list[int]]:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steerx_edge import Engine, HistoryItem, read_users
-from steerx_edge.analysis import Pass, asked_for
+from steerx_edge.evaluation.evaluator import opening_rows
 from steerx_edge.gate import Gate
 from steerx_edge.neutral import neutral_items
 from steerx_edge.prompts import messages_for
@@ -34,19 +34,19 @@ def main() -> None:
     parser.add_argument("-m", "--model", required=True, help="GGUF")
     parser.add_argument("-t", "--threads", type=int, default=2)
     parser.add_argument("--first", type=int, default=6, help="users with a request for each text")
-    parser.add_argument("--items", type=int, default=40, help="the last so many of each history")
+    parser.add_argument("--items", type=int, default=40, help="use only the latest N texts")
     parser.add_argument("--system", default="", help="before what the gate is asked about")
     args = parser.parse_args()
     engine = Engine(args.model, n_threads=args.threads)
-    neutral = opening_rows(engine, neutral_items("calibration"))
-    unlike = opening_rows(engine, neutral_items("evaluation"), args.system)
+    neutral = rows_before_answers(engine, neutral_items("calibration"))
+    unlike = rows_before_answers(engine, neutral_items("evaluation"), args.system)
     users = [u for u in read_users(args.data) if all(item.request for item in u.history)]
     shares = []
     print("user        own requests let through   neutral requests let through")
     for user in users[: args.first]:
         items = user.history[-args.items :]
-        gate = Gate.fit(opening_rows(engine, items[::2]), neutral)
-        own = gate.is_open(opening_rows(engine, items[1::2], args.system))
+        gate = Gate.fit(rows_before_answers(engine, items[::2]), neutral)
+        own = gate.is_open(rows_before_answers(engine, items[1::2], args.system))
         others = gate.is_open(unlike)
         shares.append((own.mean(), others.mean()))
         print(
@@ -58,16 +58,13 @@ def main() -> None:
     print(f"mean        {let_through[0]:.1%}                     {let_through[1]:.1%}")
 
 
-def opening_rows(
+def rows_before_answers(
     engine: Engine, items: Sequence[HistoryItem], system: str = ""
 ) -> NDArray[np.float32]:
     """(n, n_embd) final normed rows that predict the first tokens of answers."""
     requests = [shortened(engine, item).request for item in items]
-    jobs = [
-        Pass(engine.prompt(messages_for(request, system=system)), (), score=False, final=True)
-        for request in requests
-    ]
-    return np.stack([asked_for(result.final)[0] for result in engine.run_many(jobs)])
+    prompts = [engine.prompt(messages_for(request, system=system)) for request in requests]
+    return opening_rows(engine, prompts)
 
 
 if __name__ == "__main__":

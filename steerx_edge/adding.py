@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import llama_cpp
 import numpy as np
 
 from steerx_edge.calibration import Calibration, Calibrator, Setting, recalibrate
@@ -19,7 +18,7 @@ from steerx_edge.engine import Engine
 from steerx_edge.errors import HistoryError, ProfileError
 from steerx_edge.gathering import CHUNK, Chunk, Gathered
 from steerx_edge.history import HistoryItem
-from steerx_edge.learning import now, versions
+from steerx_edge.learning import made_by, now, versions
 from steerx_edge.ledger import Ledger, text_hash
 from steerx_edge.memory import Memory
 from steerx_edge.memory_rows import MemoryRows
@@ -28,7 +27,6 @@ from steerx_edge.prompts import messages_for
 from steerx_edge.reading import Progress, Text, chosen, sampled, shortened
 from steerx_edge.settings import Settings
 from steerx_edge.tilt import TILTS, TiltCounts
-from steerx_edge.version import __version__
 
 if TYPE_CHECKING:
     from llama_cpp import Llama
@@ -83,8 +81,9 @@ def learn_more(
         return profile
     settings = _settings(entry)
     chunks = _chunks(engine, new, known, settings)
-    made_by = (__version__, llama_cpp.__version__, engine.model_id, engine.analysis.n_ctx)
-    checkpoint = Checkpoint(resume, made_by, "more", ledger.texts.tobytes(), chunks, settings)
+    checkpoint = Checkpoint(
+        resume, made_by(engine), "more", ledger.texts.tobytes(), chunks, settings
+    )
 
     rows = MemoryRows(
         memory.space,
@@ -111,7 +110,7 @@ def learn_more(
     added = replace(
         entry,
         words=gathered.tally.words(),
-        tilt=entry.tilt and _tilt(entry.tilt, gathered.counts),
+        tilt=entry.tilt and Tilt.of(gathered.counts.values(), entry.tilt.strength),
         memory=MemoryPart.of(
             gathered.memory(rows),
             strength=calibration.setting.memory,
@@ -282,11 +281,3 @@ def _calibrator(
         rows,
         gated=entry.gate is not None,
     )
-
-
-def _tilt(tilt: Tilt, counts: TiltCounts) -> Tilt | None:
-    values = counts.values()
-    tokens = np.flatnonzero(values)
-    if not len(tokens):
-        return None
-    return Tilt(tokens.astype(np.int32), values[tokens], tilt.strength)

@@ -4,8 +4,7 @@ Fold by fold, everything is made of the other folds, and the texts of this one a
 grid of settings. The gain of a setting is the mean over texts of the gain in log-probability per
 token. Only directions take passes of the model: one pass gives the log-probabilities under every
 strength of the tilt, and the final rows, with which every strength of the memory is scored without
-a pass. Of the settings within one standard error of the best, the one that takes the least from
-neutral text is chosen.
+a pass. Of the settings within one standard error of the best, the most selective one is chosen.
 """
 
 from __future__ import annotations
@@ -540,10 +539,7 @@ def recalibrate(calibrator: Calibrator, calibration: Calibration) -> Calibration
 
 def _scored(result: PassResult) -> Scored:
     tilted = result.scored[None] if result.tilted is None else result.tilted
-    final = np.empty((0, 0), np.float16)
-    if result.final is not None:
-        final = asked_for(result.final).astype(np.float16)
-    return Scored(tilted, final)
+    return Scored(tilted, asked_for(result.final).astype(np.float16))
 
 
 def _standard_error(values: NDArray[np.float64]) -> float:

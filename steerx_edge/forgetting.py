@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steerx_edge.analysis import Pass, asked_for
-from steerx_edge.memory import SINGLE_RUN, KeySpace, Memory, run_hashes
+from steerx_edge.memory import KeySpace, Memory, hashes_of
 from steerx_edge.profile import MemoryPart, Profile, is_memory_file
 from steerx_edge.prompts import messages_for
 from steerx_edge.reading import shortened
@@ -91,7 +91,9 @@ def forget_texts(
             keys=memory.keys[kept],
             tokens=memory.tokens[kept],
             weights=memory.weights[kept],
-            single=np.setdiff1d(memory.single, _hashes_of(read)),
+            single=np.setdiff1d(
+                memory.single, np.concatenate([hashes_of(np.array(t.tokens)) for t in read])
+            ),
             ledger=None,  # it holds the words of all texts together
         )
         left = MemoryPart.of(rest, strength=part.strength, level=part.level)
@@ -134,16 +136,6 @@ def _rows_of(memory: Memory, texts: Sequence[_Text], end: int) -> NDArray[np.boo
     hidden = np.flatnonzero((memory.tokens == end) & (memory.weights == 0))
     found[hidden] |= _same(memory.keys[hidden], keys).any(axis=1)
     return found
-
-
-def _hashes_of(texts: Sequence[_Text]) -> NDArray[np.uint32]:
-    """Of all runs of some texts."""
-    runs = [
-        np.lib.stride_tricks.sliding_window_view(text.tokens, SINGLE_RUN)
-        for text in texts
-        if len(text.tokens) >= SINGLE_RUN
-    ]
-    return run_hashes(np.concatenate(runs)) if runs else np.empty(0, np.uint32)
 
 
 def _same(stored: NDArray[np.int8], keys: NDArray[np.float32]) -> NDArray[np.bool_]:

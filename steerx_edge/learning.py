@@ -93,8 +93,7 @@ def learn(
     items = usable(engine, history, settings.max_items)
     layers = settings.layers or default_layers(engine.analysis.n_layer, settings)
     check_layers(layers, engine.analysis.n_layer)
-    made_by = (__version__, llama_cpp.__version__, engine.model_id, engine.analysis.n_ctx)
-    checkpoint = Checkpoint(resume, made_by, tuple(items), settings, tuple(layers))
+    checkpoint = Checkpoint(resume, made_by(engine), tuple(items), settings, tuple(layers))
 
     places = sampled(len(items), settings.sample)
     sample = [items[place] for place in places]
@@ -239,6 +238,11 @@ class _Learned:
         )
 
 
+def made_by(engine: Engine) -> tuple[object, ...]:
+    """What a checkpoint must have been made by to be resumed."""
+    return __version__, llama_cpp.__version__, engine.model_id, engine.analysis.n_ctx
+
+
 def versions() -> dict[str, str]:
     """The programs that a profile is learned with."""
     return {"steerx_edge": __version__, "llama_cpp_python": llama_cpp.__version__}
@@ -261,18 +265,16 @@ def _carried(
     setting, beside = calibration.setting, calibration.with_history
     chosen = sorted(setting.strengths or ((0, 0.0),), key=lambda each: carriers[each[0]].layer)
     used = [carriers[place] for place, _ in chosen]
-    values = None if tilt is None else tilt.values()
-    tokens = np.flatnonzero(values) if values is not None else np.empty(0, np.int64)
-    tilted = values is not None and len(tokens) and (setting.tilt or beside.tilt)
+    tilted = None
+    if tilt is not None and (setting.tilt or beside.tilt):
+        tilted = Tilt.of(tilt.values(), setting.tilt)
     return {
         "layers": tuple(carrier.layer for carrier in used),
         "directions": np.stack([carrier.direction() for carrier in used]),
         "norms": np.array([carrier.norm for carrier in used], np.float32),
         "sources": tuple(carrier.source for carrier in used),
         "strengths": np.array([strength for _, strength in chosen], np.float32),
-        "tilt": Tilt(tokens.astype(np.int32), values[tokens], setting.tilt)
-        if values is not None and tilted
-        else None,
+        "tilt": tilted,
         "with_history": WithHistory(
             strengths=np.array(
                 [dict(beside.strengths).get(place, 0.0) for place, _ in chosen], np.float32

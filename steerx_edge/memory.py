@@ -304,6 +304,14 @@ def _after_the_last_two(text: NDArray[np.int32]) -> NDArray[np.int32]:
     return after
 
 
+def hashes_of(tokens: NDArray[np.integer]) -> NDArray[np.uint32]:
+    """Hashes of a text's runs that hold no token below 0, increasing."""
+    if len(tokens) < SINGLE_RUN:
+        return np.empty(0, np.uint32)
+    runs = np.lib.stride_tricks.sliding_window_view(tokens, SINGLE_RUN)
+    return np.unique(run_hashes(runs[(runs >= 0).all(axis=1)]))
+
+
 def run_hashes(runs: NDArray[np.integer]) -> NDArray[np.uint32]:
     """(r,) hashes of runs of tokens (r, SINGLE_RUN)."""
     total = np.zeros(len(runs), np.uint64)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steerx_edge.effects import WORD, words_of_tokens
-from steerx_edge.memory import SINGLE_RUN, KeySpace, Level, Memory, run_hashes
+from steerx_edge.memory import KeySpace, Level, Memory, hashes_of
 
 if TYPE_CHECKING:
     from steerx_edge.effects import Effects
@@ -147,12 +147,10 @@ class MemoryRows:
             texts: places of texts, beside those of `before`; None for all.
         """
         places = range(self.n_texts) if texts is None else texts
-        each = []
-        for text, holds in zip(places, self._held(places), strict=True):
-            tokens = np.where(holds, self._tokens[text], _HIDDEN)
-            if len(tokens) >= SINGLE_RUN:
-                runs = np.lib.stride_tricks.sliding_window_view(tokens, SINGLE_RUN)
-                each.append(np.unique(run_hashes(runs[(runs != _HIDDEN).all(axis=1)])))
+        each = [
+            hashes_of(np.where(holds, self._tokens[text], _HIDDEN))
+            for text, holds in zip(places, self._held(places), strict=True)
+        ]
         if self._before is not None:
             each += [self._before.single, self._several, self._several]
         if not each:

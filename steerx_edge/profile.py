@@ -465,6 +465,12 @@ class Tilt:
             return NotImplemented
         return _tilt_to_json(self) == _tilt_to_json(other)
 
+    @classmethod
+    def of(cls, values: NDArray[np.float32], strength: float) -> Tilt | None:
+        """Of a value for each token of the vocabulary, (n_vocab,) nats; None if all are 0."""
+        tokens = np.flatnonzero(values)
+        return cls(tokens.astype(np.int32), values[tokens], strength) if len(tokens) else None
+
     def bias(self, strength: float = 1.0) -> NDArray[np.float32]:
         """What is added to the logits of `tokens`: strength * self.strength * values, (m,), nats.
 

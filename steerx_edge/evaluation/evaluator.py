@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from steerx_edge.analysis import Continuation, Pass, asked_for
 from steerx_edge.evaluation.sample import Plan, Sample, drawn_items, stranger
@@ -68,9 +69,13 @@ def fitting(engine: Engine, entry: Entry, contexts: Sequence[Sequence[int]]) -> 
     """Which answers an entry steers: those after contexts that its gate lets through."""
     if entry.gate is None or not contexts:
         return [True] * len(contexts)
+    return list(map(bool, entry.gate.is_open(opening_rows(engine, contexts))))
+
+
+def opening_rows(engine: Engine, contexts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    """Final normed rows that predict the first token after each context: (n, n_embd)."""
     jobs = [Pass(context, (), score=False, final=True) for context in contexts]
-    rows = np.stack([asked_for(result.final)[0] for result in engine.run_many(jobs)])
-    return list(map(bool, entry.gate.is_open(rows)))
+    return np.stack([asked_for(result.final)[0] for result in engine.run_many(jobs)])
 
 
 @dataclass(frozen=True)
