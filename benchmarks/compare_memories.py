@@ -25,7 +25,7 @@ from steerx_edge import Engine, Settings, User, read_users
 from steerx_edge.analysis import Pass, asked_for
 from steerx_edge.effects import Effects, bootstrap_mean_interval
 from steerx_edge.memory import KeySpace, Level, Memory, TextOffers
-from steerx_edge.memory_rows import MemoryRows
+from steerx_edge.memory_rows import MemoryRows, usual_words
 from steerx_edge.prompts import messages_for
 from steerx_edge.reading import cut, read_items, usable
 
@@ -65,6 +65,7 @@ class Way:
     whitened: bool = True
     texts: int | None = None  # only the last so many
     kept: float = 1.0  # the share of the tokens that are kept, those of the highest weight
+    asked_for: bool = False  # words of the request count as all others do
     opening: float = 1.0  # the strength in the first FIRST_WORDS tokens, as a multiple
 
 
@@ -73,6 +74,7 @@ WAYS: Mapping[str, Way] = {
     "causal weights at random": Way(permuted=True),
     "70% of the highest effect": Way(kept=0.7),
     "70% at random": Way(kept=0.7, permuted=True),
+    "causal, words of the request too": Way(asked_for=True),
     "all": Way(level="all"),
     "shared": Way(level="shared"),
     "causal, first words twice": Way(opening=2.0),
@@ -89,6 +91,7 @@ WAYS: Mapping[str, Way] = {
 PAIRS = (
     ("causal", "causal weights at random"),
     ("70% of the highest effect", "70% at random"),
+    ("causal", "causal, words of the request too"),
     ("causal", "all"),
     ("causal, first words twice", "causal"),
     ("causal", "causal, not whitened"),
@@ -193,9 +196,10 @@ def memory_of(texts: Sequence[ReadText], way: Way, end: int) -> Memory:
     if not way.whitened:
         lengths = np.linalg.norm(space.basis, axis=0)
         space = KeySpace(space.mean, space.basis / lengths)
-    rows = MemoryRows(space, way.level, end)
+    usual = usual_words([text.request for text in texts])
+    rows = MemoryRows(space, way.level, end, usual=usual)
     for text in texts:
-        rows.add(text.effects, text.request, rows.keys(rows_of(text)))
+        rows.add(text.effects, "" if way.asked_for else text.request, rows.keys(rows_of(text)))
     memory = rows.memory()
     if way.permuted:
         order = np.random.default_rng(0).permutation(len(memory.weights))

@@ -42,7 +42,7 @@ from steerx_edge.analysis import Continuation, NextTokenMemory, Pass, asked_for
 from steerx_edge.effects import words_of_tokens
 from steerx_edge.evaluation.text_metrics import copied
 from steerx_edge.memory import LEVELS, SINGLE_RUN, ActiveMemory, KeySpace, Level, Memory, run_hashes
-from steerx_edge.memory_rows import MemoryRows
+from steerx_edge.memory_rows import MemoryRows, usual_words
 from steerx_edge.prompts import messages_for
 from steerx_edge.reading import Contrast, cut, read_items, usable
 
@@ -219,7 +219,8 @@ def read_texts(engine: Engine, history: Sequence[HistoryItem], most: int) -> Tex
 def memory_of(texts: Texts, level: Level, end: int) -> Memory:
     """The memory, its rows in the order of the file."""
     space = KeySpace.fit(np.concatenate([contrast.final for contrast in texts.contrasts]))
-    rows = MemoryRows(space, level, end)
+    usual = usual_words([item.request for item in texts.items])
+    rows = MemoryRows(space, level, end, usual=usual)
     for item, contrast in zip(texts.items, texts.contrasts, strict=True):
         rows.add(contrast.effects, item.request, rows.keys(contrast.final))
     return rows.memory().sorted()

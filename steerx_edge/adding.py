@@ -89,6 +89,7 @@ def learn_more(
         memory.space,
         part.level,
         memory.end,
+        usual=ledger.usual,
         before=memory,
         several=ledger.several,
         shared=ledger.words,

@@ -163,5 +163,6 @@ class Gathered:
             used=self.used.astype(np.float32),
             expected=self.expected.astype(np.float32),
             several=rows.runs()[1],
+            usual=tuple(sorted(rows.usual)),
         )
         return replace(rows.memory(), ledger=ledger)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -33,7 +33,7 @@ from steerx_edge.gathering import CHUNK, Chunk, Gathered
 from steerx_edge.history import HistoryItem
 from steerx_edge.ledger import text_hash
 from steerx_edge.memory import KeySpace
-from steerx_edge.memory_rows import MemoryRows
+from steerx_edge.memory_rows import MemoryRows, usual_words
 from steerx_edge.profile import Entry, MemoryPart, Profile, Tilt, WithHistory
 from steerx_edge.reading import (
     Progress,
@@ -108,7 +108,14 @@ def learn(
     hashes = [text_hash(item.response) for item in chosen(history, settings.max_items)]
     sample_hashes = [hashes[place] for place in places]
     learned = _Learned(
-        engine, settings, len(history), reading, sample_hashes, description, carriers
+        engine,
+        settings,
+        len(history),
+        usual_words([item.request for item in items]),
+        reading,
+        sample_hashes,
+        description,
+        carriers,
     )
     if settings.calibrate:
         learned.calibrate(progress)
@@ -135,6 +142,7 @@ class _Learned:
     engine: Engine
     settings: Settings
     n_given: int
+    usual: Collection[str]
     reading: Reading
     hashes: Sequence[int]
     description: Description
@@ -150,7 +158,9 @@ class _Learned:
         rows = None
         if self.settings.memory != "none" and self.settings.calibrate:
             space = KeySpace.fit(np.concatenate(finals))
-            rows = MemoryRows(space, self.settings.memory, self.engine.end_of_turn)
+            rows = MemoryRows(
+                space, self.settings.memory, self.engine.end_of_turn, usual=self.usual
+            )
         counts = self.reading.counts
         self.gathered = Gathered(
             self.engine, WordTally(), counts.used.sum(axis=0), counts.expected.sum(axis=0), rows

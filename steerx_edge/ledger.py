@@ -26,6 +26,7 @@ _ARRAYS = {
     "expected": np.dtype(np.float32),
     "several": np.dtype(np.uint32),
 }
+_WORDS = "words", "usual"
 _SEPARATOR = "\n"
 
 
@@ -55,6 +56,7 @@ class Ledger:
         expected: (n_vocab,) float32 how often the model expected it there.
         several: (r,) uint32, increasing: hashes of the runs of tokens that stand in two texts or
             more.
+        usual: `memory_rows.usual_words` of the first texts' requests, increasing.
 
     Raises:
         ProfileError: they do not fit together.
@@ -68,6 +70,7 @@ class Ledger:
     used: NDArray[np.float32]
     expected: NDArray[np.float32]
     several: NDArray[np.uint32]
+    usual: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n_words = len(self.words)
@@ -88,10 +91,11 @@ class Ledger:
             and (self.occurs <= self.counts).all()
         ):
             raise ProfileError("damaged memory: a word occurs in more texts than it can")
-        if any(below >= word for below, word in pairwise(self.words)):
-            raise ProfileError("damaged memory: words do not increase")
-        if not all(word.replace("\u200d", "").isprintable() and word for word in self.words):
-            raise ProfileError("damaged memory: a word cannot be printed")
+        for words in (self.words, self.usual):
+            if any(below >= word for below, word in pairwise(words)):
+                raise ProfileError("damaged memory: words do not increase")
+            if not all(word.replace("\u200d", "").isprintable() and word for word in words):
+                raise ProfileError("damaged memory: a word cannot be printed")
         for name in ("texts", "several"):
             array = getattr(self, name)
             if (array[1:] <= array[:-1]).any():
@@ -111,8 +115,10 @@ class Ledger:
     def tensors(self) -> dict[str, NDArray[Any]]:
         """As a memory file holds them; GGUF knows no strings there, and no unsigned numbers."""
         arrays = {name: getattr(self, name) for name in _ARRAYS}
-        words = np.frombuffer(_SEPARATOR.join(self.words).encode(), np.int8)
-        return arrays | {"words": words, "several": self.several.view(np.int32)}
+        for name in _WORDS:
+            joined = _SEPARATOR.join(getattr(self, name)).encode()
+            arrays[name] = np.frombuffer(joined, np.int8)
+        return arrays | {"several": self.several.view(np.int32)}
 
     @classmethod
     def of_tensors(cls, tensors: Mapping[str, NDArray[Any]]) -> Ledger:
@@ -122,13 +128,15 @@ class Ledger:
             ProfileError: it is damaged.
         """
         arrays = {name: np.empty(0, dtype) for name, dtype in _ARRAYS.items()}
-        arrays |= {name: array for name, array in tensors.items() if name != "words"}
+        arrays |= {name: array for name, array in tensors.items() if name not in _WORDS}
         if arrays.keys() != _ARRAYS.keys() or arrays["several"].dtype.itemsize != 4:
             raise ProfileError("damaged memory: it has other tensors than a memory")
         arrays["several"] = arrays["several"].view(np.uint32)
         try:
-            joined = tensors.get("words", np.empty(0, np.int8)).tobytes().decode()
+            joined = [
+                tensors[name].tobytes().decode() if name in tensors else "" for name in _WORDS
+            ]
         except UnicodeDecodeError:
             raise ProfileError("damaged memory: words are not UTF-8") from None
-        words = tuple(joined.split(_SEPARATOR)) if joined else ()
-        return cls(words=words, **arrays)
+        words, usual = (tuple(each.split(_SEPARATOR)) if each else () for each in joined)
+        return cls(words=words, usual=usual, **arrays)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 _NO_WORD = -1
 _HIDDEN = -1  # no token
 _HIGHEST = 127  # of int8
+_USUAL = 0.25
+"""The share of the requests, two at least, from which on a word says nothing about one of them."""
 
 
 def causal_weights(nats: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -34,6 +37,13 @@ def causal_weights(nats: NDArray[np.floating]) -> NDArray[np.float32]:
     return weights
 
 
+def usual_words(requests: Collection[str]) -> frozenset[str]:
+    """The words, in lower case, that stand in so many requests that none of them asks for these."""
+    n_requests = Counter(word for request in requests for word in _words_in(request))
+    fewest = max(2, _USUAL * len(requests))
+    return frozenset(word for word, n in n_requests.items() if n >= fewest)
+
+
 class MemoryRows:
     """The rows of all texts that were read.
 
@@ -41,6 +51,7 @@ class MemoryRows:
         space: how residual rows become keys.
         level: what is kept of the texts.
         end: the token that ends a text.
+        usual: `usual_words` of the requests.
         before: a memory of earlier texts, whose rows stay as they are; or None.
         several: with `before`: (r,) hashes of the runs that stand in two or more of those texts.
         shared: with `before`: words that stand in two or more of those texts.
@@ -52,6 +63,7 @@ class MemoryRows:
         level: Level,
         end: int,
         *,
+        usual: Collection[str] = (),
         before: Memory | None = None,
         several: NDArray[np.uint32] | None = None,
         shared: Iterable[str] = (),
@@ -59,6 +71,7 @@ class MemoryRows:
         self._space = space
         self.level = level
         self._end = end
+        self.usual = frozenset(usual)
         self._before = before
         self._several = np.empty(0, np.uint32) if several is None else several
         self._keys: list[NDArray[np.int8]] = []
@@ -82,7 +95,8 @@ class MemoryRows:
     def add(self, effects: Effects, request: str, keys: NDArray[np.int8]) -> None:
         """Add a text of T tokens, and its end.
 
-        A word that stands in the request, such as a name, was taken from there: it weighs nothing.
+        A word that stands in the request, such as a name, was taken from there: it weighs nothing,
+        unless it is usual in requests.
 
         Args:
             effects: of its tokens.
@@ -93,7 +107,7 @@ class MemoryRows:
         weights = np.ones(len(effects.tokens) + 1, np.float32)  # to end is nobody's topic
         if self.level != "all":
             weights[:-1] = causal_weights(effects.nats)
-            asked = {word.casefold() for word in WORD.findall(request)}
+            asked = _words_in(request) - self.usual
             taken = [w >= 0 and words[w].casefold() in asked for w in owners]
             weights[:-1][taken] = 0
         self._keys.append(keys)
@@ -173,3 +187,8 @@ class MemoryRows:
             n_texts[np.unique(self._words[text])] += 1
         n_texts[_NO_WORD] = 2
         return n_texts > 1
+
+
+def _words_in(request: str) -> set[str]:
+    """In lower case."""
+    return {word.casefold() for word in WORD.findall(request)}

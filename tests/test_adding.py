@@ -33,7 +33,7 @@ TEXTS = [
     HistoryItem("a daisy chain is worth it... lol, picking all the daisies", "Of a chain."),
     HistoryItem("tired again... the queen shouted all day", "How was the queen?"),
     HistoryItem("no tea today, lol! the hatter drank it all"),
-    HistoryItem("the cat grinned... so very smug, never once blinked", "And the cat?"),
+    HistoryItem("the cat grinned... so very smug, never once blinked", "And the cat."),
 ]
 FIRST, MORE = TEXTS[:4], TEXTS[4:]
 GAIN = Gain(0.2, 0.1, 0.3, 4)

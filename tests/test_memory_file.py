@@ -47,6 +47,7 @@ def a_ledger() -> Ledger:
         used=np.array([1, 0, 6], np.float32),
         expected=np.array([0.5, 2, 4.5], np.float32),
         several=np.array([7, 2**32 - 1], np.uint32),
+        usual=("caf\u00e9", "to"),
     )
 
 
@@ -56,6 +57,7 @@ EMPTY_LEDGER = {
     "occurs": np.empty(0, np.int32),
     "effects": np.empty(0, np.float32),
     "several": np.empty(0, np.uint32),
+    "usual": (),
 }
 
 
@@ -142,6 +144,7 @@ def test_what_further_texts_are_added_to_is_kept(path: Path, changes: dict[str, 
         ({"words": ("a", "b", "b")}, "words do not increase"),
         ({"words": ("a", "b\x1b[2J", "c")}, "a word cannot be printed"),
         ({"words": ("", "a", "b")}, "a word cannot be printed"),
+        ({"usual": ("to", "a")}, "words do not increase"),
         ({"texts": np.array([5, 5, 6])}, "texts does not strictly increase"),
         ({"several": np.array([7, 7], np.uint32)}, "several does not strictly increase"),
         ({"used": np.array([1, -1, 0], np.float32)}, "used holds a value"),
@@ -158,6 +161,7 @@ def test_a_damaged_ledger_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch
     memory, sound = replace(a_memory(), ledger=a_ledger()), a_ledger().tensors()
     for changes, said in (
         ({"words": np.array([-1, 10, 65, 10, 66], np.int8)}, "words are not UTF-8"),
+        ({"usual": np.array([-1], np.int8)}, "words are not UTF-8"),
         ({"more": np.ones(3, np.float32)}, "it has other tensors than a memory"),
         ({"several": np.ones(3, np.int64)}, "it has other tensors than a memory"),
         ({"used": np.ones(2, np.float32)}, "expected has 3 values, not 2"),

@@ -9,7 +9,7 @@ import pytest
 
 from steerx_edge.effects import Effects
 from steerx_edge.memory import SINGLE_RUN, KeySpace, Level, run_hashes
-from steerx_edge.memory_rows import MemoryRows, causal_weights
+from steerx_edge.memory_rows import MemoryRows, causal_weights, usual_words
 
 N_EMBD, END = 16, 999
 SPACE = KeySpace.fit(np.random.default_rng(0).normal(size=(90, N_EMBD)))
@@ -52,6 +52,21 @@ def test_a_word_of_the_request_weighs_nothing_however_it_is_written(
         without=[1]
     )
     np.testing.assert_allclose(memory.weights, weights)
+
+
+def test_a_word_of_a_quarter_of_the_requests_is_usual_and_of_one_alone_is_not() -> None:
+    requests = ["So, tea?", "so THEN", "tea for Bath", "it", "it", "", "went", "went, went", "a"]
+    assert usual_words(requests) == frozenset()
+    assert usual_words(requests[:8]) == {"so", "tea", "it", "went", ","}
+    assert usual_words(["so so", "went"]) == frozenset()
+    assert usual_words([]) == frozenset()
+
+
+def test_a_usual_word_of_the_request_weighs_its_effect() -> None:
+    rows = MemoryRows(SPACE, "causal", END, usual=["so"])
+    effects = Effects([0, 2], [b"So", b" Bath"], np.zeros(2, np.float32))
+    rows.add(effects, "so to Bath", np.zeros((3, 3), np.int8))
+    assert rows.memory().weights.tolist() == [0.5, 0, 1]
 
 
 def test_shared_holds_only_words_of_two_texts() -> None:
