@@ -356,7 +356,8 @@ class Calibrator:
         """Of the settings within one standard error of the best, the most selective one.
 
         That is the one with the weakest directions, then the weakest tilt, which act on all that is
-        written, then the strongest memory, which acts only where the person has written the like.
+        written, then the memory that gains most, which acts only where the person has written the
+        like.
         The error is that of the difference over texts, and no more than that of the best itself:
         how unlike the texts a setting is does not speak for it. What takes more than MOST_LOSS from
         neutral text is no choice.
@@ -373,7 +374,11 @@ class Calibrator:
 
         return min(
             filter(is_near, mild),
-            key=lambda each: (sum(s for _, s in each.strengths), each.tilt, -each.memory),
+            key=lambda each: (
+                sum(s for _, s in each.strengths),
+                each.tilt,
+                -gains[each].mean(),
+            ),
         )
 
     def finer(self) -> list[Strengths]:

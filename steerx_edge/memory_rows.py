@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _NO_WORD = -1
 _HIDDEN = -1  # no token
 _HIGHEST = 127  # of int8
-_USUAL = 0.25
+_USUAL = 0.125
 """The share of the requests, two at least, from which on a word says nothing about one of them."""
 
 

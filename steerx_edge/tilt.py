@@ -13,17 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-SMOOTHING = 2.0
+SMOOTHING = 0.5
 """Occurrences that are added to what was counted and to what was expected."""
 
-ABSENT = 0.5
-"""What a token that is used less than expected weighs. Its absence says less about the user than
-the presence of another does, and takes more from everything else that is written."""
-
-TILTS = (0.0, 0.5, 1.0, 1.5, 2.0)
+TILTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Strengths that are tried."""
 
-_NEGLIGIBLE = 0.05  # nats
+_NEGLIGIBLE = 0.1  # nats
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,6 @@ class TiltCounts:
         rows = slice(None) if folds is None else list(folds)
         used, expected = self.used[rows].sum(axis=0), self.expected[rows].sum(axis=0)
         values: NDArray[np.float32] = np.log((used + SMOOTHING) / (expected + SMOOTHING))
-        values[values < 0] *= np.float32(ABSENT)
         values[np.abs(values) < _NEGLIGIBLE] = 0
         return values
 

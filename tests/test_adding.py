@@ -25,6 +25,7 @@ from steerx_edge.memory import Level
 from steerx_edge.profile import Entry, Gain, Profile
 from steerx_edge.reading import Further
 from steerx_edge.settings import Settings
+from steerx_edge.tilt import TILTS
 
 TEXTS = [
     HistoryItem("the kettle sang all day... lol, so very tired of tea", "Write about the kettle."),
@@ -215,7 +216,7 @@ class TestCalibration:
         tilt[before_tilt.tokens] = before_tilt.values
         for fold in calibrator._folds:  # the counts of no new text
             assert fold.tilts is not None
-            np.testing.assert_allclose(fold.tilts[2], tilt, atol=1e-6)
+            np.testing.assert_allclose(fold.tilts[TILTS.index(1.0)], tilt, atol=1e-6)
             for direction, known in zip(
                 fold.directions, profile.entries[0].directions, strict=True
             ):

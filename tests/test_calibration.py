@@ -224,8 +224,8 @@ class TestScores:
                 others = others_of(fold)
                 rest = [f for f in range(3) if f != fold]
                 ratio = (counts.used[rest].sum(0) + 1) / (counts.expected[rest].sum(0) + 1)
-                values = np.log(ratio) * np.where(ratio < 1, 0.5, 1)
-                values = np.where(np.abs(values) < 0.05, 0, values)
+                values = np.log(ratio)
+                values = np.where(np.abs(values) < 0.1, 0, values)
                 for j in members:
                     tokens = [*texts[j].context, *texts[j].response]
                     first = len(texts[j].context) - 1
@@ -605,14 +605,14 @@ class TestBest:
             ),
             pytest.param({A: BEST, Setting((), 2.0): NEAR}, Setting((), 2.0), id="a tilt instead"),
             pytest.param(
-                {Setting((), 1.0): NEAR, Setting((), 0.5): BEST, Setting((), 0.5, 0.1): NEAR},
+                {Setting((), 1.0): BEST, Setting((), 0.5): [0.9] * 4, Setting((), 0.5, 0.1): NEAR},
                 Setting((), 0.5, 0.1),
                 id="the weaker tilt",
             ),
             pytest.param(
                 {Setting((), 0.0, 0.1): BEST, Setting((), 0.0, 0.8): NEAR},
-                Setting((), 0.0, 0.8),
-                id="the stronger memory",
+                Setting((), 0.0, 0.1),
+                id="of memories the best",
             ),
         ],
     )

@@ -31,7 +31,7 @@ from steerx_edge.profile import Entry, Gain, Profile, WithHistory
 from steerx_edge.prompts import messages_for
 from steerx_edge.reading import cut, folds_of, read_further, sampled
 from steerx_edge.settings import Settings
-from steerx_edge.tilt import ABSENT, SMOOTHING
+from steerx_edge.tilt import SMOOTHING
 from steerx_edge.version import __version__
 
 END_OF_TEXT = train_vocabulary().eos
@@ -419,8 +419,7 @@ class TestCalibrated:
         np.testing.assert_allclose(counts.expected, expected, atol=1e-4)
 
         values = np.log((used.sum(axis=0) + SMOOTHING) / (expected.sum(axis=0) + SMOOTHING))
-        values[values < 0] *= ABSENT
-        kept = np.flatnonzero(np.abs(values) > 0.05)
+        kept = np.flatnonzero(np.abs(values) >= 0.1)
         assert entry.tilt is not None
         assert entry.tilt.tokens.tolist() == kept.tolist()
         np.testing.assert_allclose(entry.tilt.values, values[kept], atol=1e-4)

@@ -54,10 +54,11 @@ def test_a_word_of_the_request_weighs_nothing_however_it_is_written(
     np.testing.assert_allclose(memory.weights, weights)
 
 
-def test_a_word_of_a_quarter_of_the_requests_is_usual_and_of_one_alone_is_not() -> None:
+def test_a_word_of_an_eighth_of_the_requests_is_usual_and_of_one_alone_is_not() -> None:
     requests = ["So, tea?", "so THEN", "tea for Bath", "it", "it", "", "went", "went, went", "a"]
-    assert usual_words(requests) == frozenset()
     assert usual_words(requests[:8]) == {"so", "tea", "it", "went", ","}
+    assert usual_words([*requests, *["a"] * 7]) == {"so", "tea", "it", "went", ",", "a"}
+    assert usual_words([*requests, *["a"] * 8]) == {"a"}
     assert usual_words(["so so", "went"]) == frozenset()
     assert usual_words([]) == frozenset()
 

@@ -24,14 +24,14 @@ def counts(used: list[list[float]], expected: list[list[float]]) -> TiltCounts:
     ("used", "expected", "value"),
     [
         pytest.param(7, 1, math.log(8 / 2), id="used more than expected"),
-        pytest.param(1, 7, math.log(2 / 8) / 2, id="used less"),
+        pytest.param(1, 7, math.log(2 / 8), id="used less"),
         pytest.param(3, 0, math.log(4), id="never expected"),
-        pytest.param(0, 0.5, -math.log(1.5) / 2, id="never used"),
+        pytest.param(0, 0.5, -math.log(1.5), id="never used"),
         pytest.param(0, 0, 0, id="neither"),
         pytest.param(5, 5, 0, id="as expected"),
     ],
 )
-def test_a_value_is_the_log_of_the_smoothed_ratio_and_half_of_it_below_0(
+def test_a_value_is_the_log_of_the_smoothed_ratio(
     used: float, expected: float, value: float
 ) -> None:
     values = counts([[used]], [[expected]]).values()
@@ -40,13 +40,12 @@ def test_a_value_is_the_log_of_the_smoothed_ratio_and_half_of_it_below_0(
 
 
 @pytest.mark.parametrize(
-    ("expected", "is_kept"), [(0.107, True), (0.104, False), (-0.048, False), (-0.050, True)]
+    ("expected", "is_kept"), [(0.107, True), (0.104, False), (-0.094, False), (-0.096, True)]
 )
 def test_small_values_are_cut(expected: float, *, is_kept: bool) -> None:
-    """Used 9 times, so that a ratio is 10 to 10 times (1 + expected); half of it if it is below."""
+    """Used 9 times, so that a ratio is 10 to 10 times (1 + expected)."""
     (value,) = counts([[9]], [[9 + 10 * expected]]).values()
-    kept = -math.log(1 + expected) * (0.5 if expected > 0 else 1)
-    assert value == (pytest.approx(kept, rel=1e-4) if is_kept else 0)
+    assert value == (pytest.approx(-math.log(1 + expected), rel=1e-4) if is_kept else 0)
 
 
 USED = [[4, 0, 1], [0, 2, 1], [1, 1, 30]]
@@ -68,7 +67,6 @@ def test_values_are_of_the_folds_alone_and_of_their_sums(
 ) -> None:
     values = counts(USED, EXPECTED).values(folds)
     by_hand = [math.log((used + 1) / (expected + 1)) for used, expected in ratios]
-    by_hand = [value if value > 0 else value / 2 for value in by_hand]
     np.testing.assert_allclose(values, by_hand, rtol=1e-6)
 
 
