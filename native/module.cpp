@@ -1,8 +1,10 @@
 // Python bindings: converts, keeps arrays alive, releases the GIL; no logic.
 #include "interventions.hpp"
 #include "llama_api.hpp"
+#include "mixing.hpp"
 #include "nearest_keys.hpp"
 #include "residual_hooks.hpp"
+#include "runs.hpp"
 #include "token_scores.hpp"
 
 #include <nanobind/nanobind.h>
@@ -174,12 +176,37 @@ void nearest_keys(const Array<const int8_t, 2> &keys, const Array<const float, 1
                          span_of(similarities));
 }
 
+void mix(const nb::ndarray<float, nb::numpy, nb::ndim<1>, nb::device::cpu> &logits,
+         const Array<const int32_t, 1> &tokens, const Array<const float, 1> &shares, double listened) {
+    require_same_length(tokens.size(), shares.size(), "shares");
+    if (logits.stride(0) < 1) {
+        throw std::invalid_argument("logits must lie one after the other");
+    }
+    const nb::gil_scoped_release no_gil;
+    steerx::mix({logits.data(), logits.size(), static_cast<size_t>(logits.stride(0))}, span_of(tokens), span_of(shares),
+                listened);
+}
+
+void run_hashes(const Array<const int32_t, 2> &runs, const Array<uint32_t, 1> &hashes) {
+    require_same_length(runs.shape(0), hashes.size(), "hashes");
+    steerx::run_hashes(span_of(runs), runs.shape(1), span_of(hashes));
+}
+
+void leave_out_runs(const Array<const int32_t, 1> &text, const Array<const uint32_t, 1> &hashes, size_t length,
+                    const Array<const int32_t, 1> &tokens, const Array<float, 1> &shares) {
+    require_same_length(tokens.size(), shares.size(), "shares");
+    if (length == 0) {
+        throw std::invalid_argument("a run has one token at least");
+    }
+    steerx::leave_out_runs(span_of(text), span_of(hashes), length, span_of(tokens), span_of(shares));
+}
+
 } // namespace
 
 NB_MODULE(_native, m) {
     // At the end of the interpreter, what a daemon thread still holds is no leak.
     nb::set_leak_warnings(false);
-    m.doc() = "Reads the residual stream of llama.cpp contexts, scores tokens, finds nearest keys. Private to the "
+    m.doc() = "Reads the residual stream of llama.cpp contexts, scores tokens, looks up a memory. Private to the "
               "package; _native.pyi tells shapes, units and lifetimes.";
 
     nb::class_<steerx::LlamaApi>(m, "LlamaApi", "The functions of llama.cpp that are called, found at run time.")
@@ -277,4 +304,22 @@ NB_MODULE(_native, m) {
           "keys (n, d) int8 are each multiplied by scales (n,). Fills places (query, k), rows of keys, and\n"
           "similarities (query, k). The GIL is released; one thread.\n"
           "Raises ValueError where k is larger than n.");
+
+    m.def("mix", &mix, "logits"_a.noconvert(), "tokens"_a.noconvert(), "shares"_a.noconvert(), "listened"_a,
+          "Change logits (n_vocab,), which may lie apart, to those of the mixture\n"
+          "(1 - listened * sum(shares)) p + listened * shares, with shares (k,) of tokens (k,).\n"
+          "The GIL is released. Raises IndexError for a token outside the vocabulary.");
+
+    m.def("run_hashes", &run_hashes, "runs"_a.noconvert(), "hashes"_a.noconvert(),
+          "Fill hashes (r,) with those of runs (r, length) of tokens.");
+    m.def(
+        "ends_in_a_repeat",
+        [](const Array<const int32_t, 1> &text, size_t length) {
+            return steerx::ends_in_a_repeat(span_of(text), length);
+        },
+        "text"_a.noconvert(), "length"_a, "Whether the last `length` tokens of a text stand earlier in it, too.");
+    m.def("leave_out_runs", &leave_out_runs, "text"_a.noconvert(), "hashes"_a.noconvert(), "length"_a,
+          "tokens"_a.noconvert(), "shares"_a.noconvert(),
+          "Set the shares (k,) of tokens (k,) to 0 that would complete, after a text, a run of three that stands in\n"
+          "the text, or one of `length` whose hash is among `hashes`, which increase.");
 }

@@ -202,7 +202,7 @@ class Steering:
             logits[self._tokens] += self._bias
         # With a draft model few tokens have a row, so all go without.
         if self._memory is not None and self._has_row and self._llama.draft_model is None:
-            self._memory.shift(self._row(), ids[n_prompt:].tolist(), logits)
+            self._memory.shift(self._row(), ids[n_prompt:], logits)
         return logits
 
     def _start(self) -> None:
