@@ -43,6 +43,23 @@ double log_sum_exp(const Logits &logits) {
 
 } // namespace
 
+void weigh(std::span<const float> similarities, std::span<const float> weights, const Softness &softness,
+           std::span<float> shares, std::span<float> gates) {
+    const size_t k = gates.empty() ? 0 : shares.size() / gates.size();
+    for (size_t row = 0; row < gates.size(); ++row) {
+        const float highest = similarities[row * k];
+        double sum = 0.0;
+        for (size_t i = row * k; i < (row + 1) * k; ++i) {
+            shares[i] = std::exp((similarities[i] - highest) / softness.temperature);
+            sum += shares[i];
+        }
+        for (size_t i = row * k; i < (row + 1) * k; ++i) {
+            shares[i] = static_cast<float>(shares[i] / sum) * weights[i];
+        }
+        gates[row] = std::clamp((highest - softness.closed_at) / (softness.open_at - softness.closed_at), 0.0f, 1.0f);
+    }
+}
+
 void mix(const Logits &logits, std::span<const int32_t> tokens, std::span<const float> shares, double listened) {
     std::map<size_t, double> offered;
     double total = 0.0;

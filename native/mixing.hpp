@@ -7,6 +7,18 @@
 
 namespace steerx {
 
+// How similarities become what is offered.
+struct Softness {
+    float temperature;
+    float closed_at; // the similarity up to which the gate is closed
+    float open_at;   // the one from which it is open
+};
+
+// Fills shares (row, k) with the softmax of similarities (row, k), nearest first, times the weights, and
+// gates (row,).
+void weigh(std::span<const float> similarities, std::span<const float> weights, const Softness &softness,
+           std::span<float> shares, std::span<float> gates);
+
 // Every `step`-th float, as llama.cpp's samplers keep logits among other numbers.
 struct Logits {
     float *first;

@@ -176,6 +176,35 @@ void nearest_keys(const Array<const int8_t, 2> &keys, const Array<const float, 1
                          span_of(similarities));
 }
 
+void keys_of(const Array<const float, 2> &rows, const Array<const float, 1> &mean, const Array<const float, 2> &basis,
+             const Array<float, 2> &keys) {
+    require_same_length(mean.size(), rows.shape(1), "rows, n_embd axis");
+    require_same_length(mean.size(), basis.shape(0), "basis, n_embd axis");
+    require_same_length(rows.shape(0), keys.shape(0), "keys, row axis");
+    require_same_length(basis.shape(1), keys.shape(1), "keys, d axis");
+    if (mean.size() == 0) {
+        throw std::invalid_argument("rows have one number at least");
+    }
+    const nb::gil_scoped_release no_gil;
+    steerx::keys_of(span_of(rows), span_of(mean), span_of(basis), span_of(keys));
+}
+
+void weigh(const Array<const float, 2> &similarities, const Array<const float, 2> &weights, float temperature,
+           float closed_at, float open_at, const Array<float, 2> &shares, const Array<float, 1> &gates) {
+    const size_t n_rows = gates.size();
+    const size_t k = shares.shape(1);
+    require_same_length(n_rows, shares.shape(0), "shares, row axis");
+    for (const auto *each : {&similarities, &weights}) {
+        require_same_length(n_rows, each->shape(0), "similarities and weights, row axis");
+        require_same_length(k, each->shape(1), "similarities and weights, k axis");
+    }
+    if (k == 0) {
+        throw std::invalid_argument("there is one neighbour at least");
+    }
+    steerx::weigh(span_of(similarities), span_of(weights), {temperature, closed_at, open_at}, span_of(shares),
+                  span_of(gates));
+}
+
 void mix(const nb::ndarray<float, nb::numpy, nb::ndim<1>, nb::device::cpu> &logits,
          const Array<const int32_t, 1> &tokens, const Array<const float, 1> &shares, double listened) {
     require_same_length(tokens.size(), shares.size(), "shares");
@@ -322,4 +351,12 @@ NB_MODULE(_native, m) {
           "tokens"_a.noconvert(), "shares"_a.noconvert(),
           "Set the shares (k,) of tokens (k,) to 0 that would complete, after a text, a run of three that stands in\n"
           "the text, or one of `length` whose hash is among `hashes`, which increase.");
+
+    m.def("keys_of", &keys_of, "rows"_a.noconvert(), "mean"_a.noconvert(), "basis"_a.noconvert(), "keys"_a.noconvert(),
+          "Fill keys (row, d) with unit vectors along (row / |row| - mean) @ basis, of rows (row, n_embd).\n"
+          "The GIL is released.");
+    m.def("weigh", &weigh, "similarities"_a.noconvert(), "weights"_a.noconvert(), "temperature"_a, "closed_at"_a,
+          "open_at"_a, "shares"_a.noconvert(), "gates"_a.noconvert(),
+          "Fill shares (row, k) with softmax(similarities / temperature) * weights, and gates (row,), which open\n"
+          "between the highest similarities `closed_at` and `open_at`. Similarities (row, k) come nearest first.");
 }

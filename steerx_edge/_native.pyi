@@ -216,6 +216,51 @@ def nearest_keys(
         ValueError: the arrays do not fit each other, or k is larger than n.
     """
 
+def keys_of(
+    rows: NDArray[np.float32],
+    mean: NDArray[np.float32],
+    basis: NDArray[np.float32],
+    keys: NDArray[np.float32],
+) -> None:
+    """Make unit vectors along (row / |row| - mean) @ basis, in the same way in any company.
+
+    A row of zeros stays zeros before the mean is taken away, and a key of zeros stays one. The GIL
+    is released.
+
+    Args:
+        rows: (row, n_embd).
+        mean: (n_embd,), at least one number.
+        basis: (n_embd, d).
+        keys: (row, d) filled.
+
+    Raises:
+        ValueError: the arrays do not fit each other.
+    """
+
+def weigh(
+    similarities: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    temperature: float,
+    closed_at: float,
+    open_at: float,
+    shares: NDArray[np.float32],
+    gates: NDArray[np.float32],
+) -> None:
+    """Fill shares with softmax(similarities / temperature) * weights, and the gates.
+
+    Args:
+        similarities: (row, k), nearest first, at least one.
+        weights: (row, k).
+        temperature: above 0.
+        closed_at: the highest similarity up to which a gate is 0.
+        open_at: that from which it is 1; between them it rises evenly.
+        shares: (row, k) filled.
+        gates: (row,) filled.
+
+    Raises:
+        ValueError: the arrays do not fit each other.
+    """
+
 def mix(
     logits: NDArray[np.float32],
     tokens: NDArray[np.int32],

@@ -85,12 +85,14 @@ class KeySpace(NamedTuple):
         variances, components = np.linalg.eigh(centred.T @ centred / n_rows)
         variances, components = variances[::-1][:d], components[:, ::-1][:, :d]
         basis = components / np.sqrt(np.maximum(variances, 0) + _LEAST_VARIANCE)
-        return cls(mean, basis.astype(np.float16).astype(np.float32))
+        return cls(mean, np.ascontiguousarray(basis, np.float16).astype(np.float32))
 
     def keys(self, rows: NDArray[np.floating]) -> NDArray[np.float32]:
         """(n, d) of residual rows (n, n_embd)."""
-        centred: NDArray[np.float32] = _unit(rows.astype(np.float32)) - self.mean
-        return _unit(centred @ self.basis)
+        keys = np.empty((len(rows), self.basis.shape[1]), np.float32)
+        rows, basis = (np.ascontiguousarray(each, np.float32) for each in (rows, self.basis))
+        _native.keys_of(rows, self.mean, basis, keys)
+        return keys
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,11 +159,8 @@ class Memory:
         shape = (len(rows), min(NEIGHBOURS, len(self.keys)))
         nearest, similarity = np.empty(shape, np.int64), np.empty(shape, np.float32)
         _native.nearest_keys(self.keys, self._scales, self.space.keys(rows), nearest, similarity)
-        highest = similarity[:, :1]
-        shares = np.exp((similarity - highest) / np.float32(TEMPERATURE))
-        shares *= self.weights[nearest] / shares.sum(axis=1, keepdims=True)
-        gates = (highest[:, 0] - np.float32(_CLOSED)) / np.float32(_OPEN - _CLOSED)
-        gates = np.minimum(np.maximum(gates, 0), 1)
+        shares, gates = np.empty(shape, np.float32), np.empty(len(rows), np.float32)
+        _native.weigh(similarity, self.weights[nearest], TEMPERATURE, _CLOSED, _OPEN, shares, gates)
         return Offers(self.tokens[nearest], shares, gates, self)
 
 

@@ -26,6 +26,41 @@ def drawn(n: int, spread: float) -> NDArray[np.float32]:
     return (np.random.default_rng(n).uniform(-spread, spread, n) + 50).astype(np.float32)
 
 
+@pytest.mark.parametrize(("n_rows", "k"), [(0, 3), (1, 1), (5, 64)])
+def test_neighbours_weigh_by_their_softmax(n_rows: int, k: int) -> None:
+    rng = np.random.default_rng(k)
+    near = -np.sort(-rng.uniform(-1, 1, (n_rows, k)).astype(np.float32), axis=1)
+    weights = rng.random((n_rows, k)).astype(np.float32)
+    shares, gates = np.empty((n_rows, k), np.float32), np.empty(n_rows, np.float32)
+    _native.weigh(near, weights, 0.1, 0.25, 0.75, shares, gates)
+    softmax = np.exp(np.array([log_p(row / 0.1) for row in near]).reshape(n_rows, k))
+    np.testing.assert_allclose(shares, softmax * weights, rtol=10 * EXACT, atol=EXACT)
+
+
+def test_the_gate_opens_between_two_similarities() -> None:
+    near = np.array([[-1], [0.25], [0.5], [0.75], [1]], np.float32)
+    gates = np.empty(5, np.float32)
+    _native.weigh(near, np.ones_like(near), 0.1, 0.25, 0.75, np.empty_like(near), gates)
+    assert gates.tolist() == [0, 0, 0.5, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "complaint"),
+    [
+        (((2, 3), (2, 3), (3, 3), 2), "shares, row axis"),
+        (((3, 3), (2, 3), (2, 3), 2), "row axis: expected 2"),
+        (((2, 3), (3, 3), (2, 3), 2), "row axis: expected 2"),
+        (((2, 4), (2, 3), (2, 3), 2), "k axis: expected 3"),
+        (((2, 3), (2, 4), (2, 3), 2), "k axis: expected 3"),
+        (((2, 0), (2, 0), (2, 0), 2), "one neighbour at least"),
+    ],
+)
+def test_neighbours_that_do_not_fit_are_refused(shapes: tuple[Any, ...], complaint: str) -> None:
+    near, weights, shares, gates = (np.ones(shape, np.float32) for shape in shapes)
+    with pytest.raises(ValueError, match=complaint):
+        _native.weigh(near, weights, 0.1, 0.3, 0.7, shares, gates)
+
+
 @pytest.mark.parametrize("listened", [1e-4, 0.5, 1.5])
 @pytest.mark.parametrize("spread", [1, 30, 300])
 @pytest.mark.parametrize("n", [6, 1023, 1024, 1025, 5000])
