@@ -1,8 +1,10 @@
 // Python bindings: converts, keeps arrays alive, releases the GIL; no logic.
 #include "interventions.hpp"
 #include "llama_api.hpp"
+#include "mixing.hpp"
 #include "nearest_keys.hpp"
 #include "residual_hooks.hpp"
+#include "runs.hpp"
 #include "token_scores.hpp"
 
 #include <nanobind/nanobind.h>
@@ -174,12 +176,66 @@ void nearest_keys(const Array<const int8_t, 2> &keys, const Array<const float, 1
                          span_of(similarities));
 }
 
+void keys_of(const Array<const float, 2> &rows, const Array<const float, 1> &mean, const Array<const float, 2> &basis,
+             const Array<float, 2> &keys) {
+    require_same_length(mean.size(), rows.shape(1), "rows, n_embd axis");
+    require_same_length(mean.size(), basis.shape(0), "basis, n_embd axis");
+    require_same_length(rows.shape(0), keys.shape(0), "keys, row axis");
+    require_same_length(basis.shape(1), keys.shape(1), "keys, d axis");
+    if (mean.size() == 0) {
+        throw std::invalid_argument("rows have one number at least");
+    }
+    const nb::gil_scoped_release no_gil;
+    steerx::keys_of(span_of(rows), span_of(mean), span_of(basis), span_of(keys));
+}
+
+void weigh(const Array<const float, 2> &similarities, const Array<const float, 2> &weights, float temperature,
+           float closed_at, float open_at, const Array<float, 2> &shares, const Array<float, 1> &gates) {
+    const size_t n_rows = gates.size();
+    const size_t k = shares.shape(1);
+    require_same_length(n_rows, shares.shape(0), "shares, row axis");
+    for (const auto *each : {&similarities, &weights}) {
+        require_same_length(n_rows, each->shape(0), "similarities and weights, row axis");
+        require_same_length(k, each->shape(1), "similarities and weights, k axis");
+    }
+    if (k == 0) {
+        throw std::invalid_argument("there is one neighbour at least");
+    }
+    steerx::weigh(span_of(similarities), span_of(weights), {temperature, closed_at, open_at}, span_of(shares),
+                  span_of(gates));
+}
+
+void mix(const nb::ndarray<float, nb::numpy, nb::ndim<1>, nb::device::cpu> &logits,
+         const Array<const int32_t, 1> &tokens, const Array<const float, 1> &shares, double listened) {
+    require_same_length(tokens.size(), shares.size(), "shares");
+    if (logits.stride(0) < 1) {
+        throw std::invalid_argument("logits must lie one after the other");
+    }
+    const nb::gil_scoped_release no_gil;
+    steerx::mix({logits.data(), logits.size(), static_cast<size_t>(logits.stride(0))}, span_of(tokens), span_of(shares),
+                listened);
+}
+
+void run_hashes(const Array<const int32_t, 2> &runs, const Array<uint32_t, 1> &hashes) {
+    require_same_length(runs.shape(0), hashes.size(), "hashes");
+    steerx::run_hashes(span_of(runs), runs.shape(1), span_of(hashes));
+}
+
+void leave_out_runs(const Array<const int32_t, 1> &text, const Array<const uint32_t, 1> &hashes, size_t length,
+                    const Array<const int32_t, 1> &tokens, const Array<float, 1> &shares) {
+    require_same_length(tokens.size(), shares.size(), "shares");
+    if (length == 0) {
+        throw std::invalid_argument("a run has one token at least");
+    }
+    steerx::leave_out_runs(span_of(text), span_of(hashes), length, span_of(tokens), span_of(shares));
+}
+
 } // namespace
 
 NB_MODULE(_native, m) {
     // At the end of the interpreter, what a daemon thread still holds is no leak.
     nb::set_leak_warnings(false);
-    m.doc() = "Reads the residual stream of llama.cpp contexts, scores tokens, finds nearest keys. Private to the "
+    m.doc() = "Reads the residual stream of llama.cpp contexts, scores tokens, looks up a memory. Private to the "
               "package; _native.pyi tells shapes, units and lifetimes.";
 
     nb::class_<steerx::LlamaApi>(m, "LlamaApi", "The functions of llama.cpp that are called, found at run time.")
@@ -277,4 +333,30 @@ NB_MODULE(_native, m) {
           "keys (n, d) int8 are each multiplied by scales (n,). Fills places (query, k), rows of keys, and\n"
           "similarities (query, k). The GIL is released; one thread.\n"
           "Raises ValueError where k is larger than n.");
+
+    m.def("mix", &mix, "logits"_a.noconvert(), "tokens"_a.noconvert(), "shares"_a.noconvert(), "listened"_a,
+          "Change logits (n_vocab,), which may lie apart, to those of the mixture\n"
+          "(1 - listened * sum(shares)) p + listened * shares, with shares (k,) of tokens (k,).\n"
+          "The GIL is released. Raises IndexError for a token outside the vocabulary.");
+
+    m.def("run_hashes", &run_hashes, "runs"_a.noconvert(), "hashes"_a.noconvert(),
+          "Fill hashes (r,) with those of runs (r, length) of tokens.");
+    m.def(
+        "ends_in_a_repeat",
+        [](const Array<const int32_t, 1> &text, size_t length) {
+            return steerx::ends_in_a_repeat(span_of(text), length);
+        },
+        "text"_a.noconvert(), "length"_a, "Whether the last `length` tokens of a text stand earlier in it, too.");
+    m.def("leave_out_runs", &leave_out_runs, "text"_a.noconvert(), "hashes"_a.noconvert(), "length"_a,
+          "tokens"_a.noconvert(), "shares"_a.noconvert(),
+          "Set the shares (k,) of tokens (k,) to 0 that would complete, after a text, a run of three that stands in\n"
+          "the text, or one of `length` whose hash is among `hashes`, which increase.");
+
+    m.def("keys_of", &keys_of, "rows"_a.noconvert(), "mean"_a.noconvert(), "basis"_a.noconvert(), "keys"_a.noconvert(),
+          "Fill keys (row, d) with unit vectors along (row / |row| - mean) @ basis, of rows (row, n_embd).\n"
+          "The GIL is released.");
+    m.def("weigh", &weigh, "similarities"_a.noconvert(), "weights"_a.noconvert(), "temperature"_a, "closed_at"_a,
+          "open_at"_a, "shares"_a.noconvert(), "gates"_a.noconvert(),
+          "Fill shares (row, k) with softmax(similarities / temperature) * weights, and gates (row,), which open\n"
+          "between the highest similarities `closed_at` and `open_at`. Similarities (row, k) come nearest first.");
 }

@@ -33,6 +33,20 @@ STEERX_WIDEST void products(const int8_t *keys, const float *scales, size_t n, s
     }
 }
 
+float length_of(std::span<const float> values) {
+    double squares = 0.0;
+    for (const float value : values) {
+        squares += static_cast<double>(value) * value;
+    }
+    return std::max(static_cast<float>(std::sqrt(squares)), std::numeric_limits<float>::min());
+}
+
+STEERX_WIDEST void add_scaled(const float *values, size_t n, float scale, float *sums) {
+    for (size_t i = 0; i < n; ++i) {
+        sums[i] += scale * values[i];
+    }
+}
+
 // A query and its nearest keys so far. They are found by 16 bits of it, as integers are multiplied and
 // summed several times as fast as floats; 16 further bits make their similarities exact.
 class Query {
@@ -102,6 +116,33 @@ class Query {
 };
 
 } // namespace
+
+void keys_of(std::span<const float> rows, std::span<const float> mean, std::span<const float> basis,
+             std::span<float> keys) {
+    constexpr size_t together = 8; // rows, so that the basis is read less often
+    const size_t n_embd = mean.size();
+    const size_t d = basis.size() / n_embd;
+    const size_t n_rows = rows.size() / n_embd;
+    std::fill(keys.begin(), keys.end(), 0.0f);
+    for (size_t first = 0; first < n_rows; first += together) {
+        const size_t end = std::min(first + together, n_rows);
+        std::array<float, together> lengths{};
+        for (size_t row = first; row < end; ++row) {
+            lengths[row - first] = length_of(rows.subspan(row * n_embd, n_embd));
+        }
+        for (size_t j = 0; j < n_embd; ++j) {
+            for (size_t row = first; row < end; ++row) {
+                const float centred = rows[row * n_embd + j] / lengths[row - first] - mean[j];
+                add_scaled(basis.data() + j * d, d, centred, keys.data() + row * d);
+            }
+        }
+    }
+    for (size_t row = 0; row < n_rows; ++row) {
+        const std::span<float> key = keys.subspan(row * d, d);
+        const float length = length_of(key);
+        std::transform(key.begin(), key.end(), key.begin(), [length](float value) { return value / length; });
+    }
+}
 
 void nearest_keys(const Keys &keys, std::span<const float> queries, size_t k, std::span<int64_t> places,
                   std::span<float> similarities) {

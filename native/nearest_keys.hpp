@@ -1,4 +1,4 @@
-// Nearest neighbours by brute force, about as fast as the keys can be read.
+// The keys of rows, and nearest neighbours by brute force, about as fast as the keys can be read.
 #pragma once
 
 #include <cstddef>
@@ -6,6 +6,11 @@
 #include <span>
 
 namespace steerx {
+
+// Fills keys (row, d) with unit vectors along basis' (row / |row| - mean), of rows (row, n_embd), mean
+// (n_embd,) and basis (n_embd, d). A row has the same key in any company.
+void keys_of(std::span<const float> rows, std::span<const float> mean, std::span<const float> basis,
+             std::span<float> keys);
 
 // Rows of bytes, each times a factor of its own.
 struct Keys {

@@ -1,10 +1,9 @@
 #include "token_scores.hpp"
+#include "softmax.hpp"
 #include "widest.hpp"
 
 #include <algorithm>
-#include <array>
 #include <atomic>
-#include <bit>
 #include <cmath>
 #include <future>
 #include <iterator>
@@ -16,68 +15,6 @@
 
 namespace steerx {
 namespace {
-
-// exp(x) for x <= 0, to about 2e-7 relative, in a form that compilers vectorize: std::exp is not.
-inline float exp_nonpositive(float x) {
-    x = std::max(x, -87.0f);
-    const float rounded = x * 1.44269504f - 0.5f; // floor(x / ln 2 + 0.5) without a call: x <= 0
-    const auto exponent = static_cast<int32_t>(rounded);
-    const auto scale = static_cast<float>(exponent);
-    const float r = (x - scale * 0.693359375f) - scale * -2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    return p * std::bit_cast<float>((exponent + 127) << 23);
-}
-
-struct Moments {
-    double sum = 0.0;      // sum of exp(x - max)
-    double weighted = 0.0; // sum of (x - max) exp(x - max)
-};
-
-// Float lanes are summed in short blocks, and the blocks in double, so the error stays near 1e-7.
-// Where p (n,) is kept, it gets exp(x - max); the sums are the same to the last bit.
-template <bool WithEntropy, bool KeepP>
-STEERX_WIDEST Moments softmax_moments(const float *logits, size_t n, float max, float *p) {
-    constexpr size_t lanes = 16;
-    constexpr size_t block = 1024;
-    Moments total;
-    size_t i = 0;
-    while (i + lanes <= n) {
-        const size_t end = std::min(i + block, n - (n - i) % lanes);
-        std::array<float, lanes> sum{};
-        std::array<float, lanes> weighted{};
-        for (; i < end; i += lanes) {
-            for (size_t lane = 0; lane < lanes; ++lane) {
-                const float x = logits[i + lane] - max;
-                const float e = exp_nonpositive(x);
-                sum[lane] += e;
-                if constexpr (WithEntropy) {
-                    weighted[lane] += std::max(x, -87.0f) * e;
-                }
-                if constexpr (KeepP) {
-                    p[i + lane] = e;
-                }
-            }
-        }
-        total.sum += std::accumulate(sum.begin(), sum.end(), 0.0);
-        total.weighted += std::accumulate(weighted.begin(), weighted.end(), 0.0);
-    }
-    for (; i < n; ++i) {
-        const float x = std::max(logits[i] - max, -87.0f);
-        const float e = exp_nonpositive(x);
-        total.sum += e;
-        total.weighted += x * e;
-        if constexpr (KeepP) {
-            p[i] = e;
-        }
-    }
-    return total;
-}
 
 void top_tokens(const float *logits, size_t n_vocab, double log_z, std::span<int32_t> token,
                 std::span<float> log_prob) {
@@ -92,22 +29,6 @@ void top_tokens(const float *logits, size_t n_vocab, double log_z, std::span<int
         token[k] = order[k];
         log_prob[k] = static_cast<float>(logits[order[k]] - log_z);
     }
-}
-
-STEERX_WIDEST float largest(const float *values, size_t n) {
-    constexpr size_t lanes = 16;
-    std::array<float, lanes> best;
-    best.fill(values[0]);
-    size_t i = 0;
-    for (; i + lanes <= n; i += lanes) {
-        for (size_t lane = 0; lane < lanes; ++lane) {
-            best[lane] = values[i + lane] > best[lane] ? values[i + lane] : best[lane];
-        }
-    }
-    for (; i < n; ++i) {
-        best[0] = std::max(best[0], values[i]);
-    }
-    return *std::max_element(best.begin(), best.end());
 }
 
 // sums (tilt,): of p (n,) times each row of factors (tilt, n). Block by block, so that a part of p stays
@@ -156,12 +77,14 @@ class Scorer {
     }
 
     void score_row(const float *logits, int32_t target, size_t row) {
-        const float max = largest(logits, n_vocab_);
-        const Moments moments = moments_of(logits, max);
+        const std::span<const float> row_logits(logits, n_vocab_);
+        const float max = largest(row_logits);
+        const bool with_entropy = !out_.entropy.empty();
+        const Moments moments = softmax_moments(row_logits, max, with_entropy, p_.empty() ? nullptr : p_.data());
         const double log_sum = std::log(moments.sum);
         const double above_max = static_cast<double>(logits[target]) - max;
         out_.log_prob[row] = static_cast<float>(above_max - log_sum);
-        if (!out_.entropy.empty()) {
+        if (with_entropy) {
             out_.entropy[row] = static_cast<float>(log_sum - moments.weighted / moments.sum);
         }
         if (out_.top_k > 0) {
@@ -189,16 +112,6 @@ class Scorer {
     }
 
   private:
-    Moments moments_of(const float *logits, float max) {
-        const bool with_entropy = !out_.entropy.empty();
-        if (p_.empty()) {
-            return with_entropy ? softmax_moments<true, false>(logits, n_vocab_, max, nullptr)
-                                : softmax_moments<false, false>(logits, n_vocab_, max, nullptr);
-        }
-        return with_entropy ? softmax_moments<true, true>(logits, n_vocab_, max, p_.data())
-                            : softmax_moments<false, true>(logits, n_vocab_, max, p_.data());
-    }
-
     size_t n_vocab_;
     const TokenScores &out_;
     std::vector<float> p_;         // (n_vocab,) p(v) up to a factor, or empty where nobody asks

@@ -1,4 +1,4 @@
-"""Reads the residual stream, scores tokens, finds nearest keys. Private to the package.
+"""Reads the residual stream, scores tokens, looks up a memory. Private to the package.
 
 Arrays are C-contiguous. Those that are filled belong to the caller, and hold no memory of
 llama.cpp's; those that are only read may be changed after `arm`, make_* and score_tokens. An
@@ -214,4 +214,107 @@ def nearest_keys(
 
     Raises:
         ValueError: the arrays do not fit each other, or k is larger than n.
+    """
+
+def keys_of(
+    rows: NDArray[np.float32],
+    mean: NDArray[np.float32],
+    basis: NDArray[np.float32],
+    keys: NDArray[np.float32],
+) -> None:
+    """Make unit vectors along (row / |row| - mean) @ basis, in the same way in any company.
+
+    A row of zeros stays zeros before the mean is taken away, and a key of zeros stays one. The GIL
+    is released.
+
+    Args:
+        rows: (row, n_embd).
+        mean: (n_embd,), at least one number.
+        basis: (n_embd, d).
+        keys: (row, d) filled.
+
+    Raises:
+        ValueError: the arrays do not fit each other.
+    """
+
+def weigh(
+    similarities: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    temperature: float,
+    closed_at: float,
+    open_at: float,
+    shares: NDArray[np.float32],
+    gates: NDArray[np.float32],
+) -> None:
+    """Fill shares with softmax(similarities / temperature) * weights, and the gates.
+
+    Args:
+        similarities: (row, k), nearest first, at least one.
+        weights: (row, k).
+        temperature: above 0.
+        closed_at: the highest similarity up to which a gate is 0.
+        open_at: that from which it is 1; between them it rises evenly.
+        shares: (row, k) filled.
+        gates: (row,) filled.
+
+    Raises:
+        ValueError: the arrays do not fit each other.
+    """
+
+def mix(
+    logits: NDArray[np.float32],
+    tokens: NDArray[np.int32],
+    shares: NDArray[np.float32],
+    listened: float,
+) -> None:
+    """Change logits so that they give a mixture of their softmax p with what is offered.
+
+    It is (1 - listened * sum(shares)) p(v) + listened * sum_i shares_i [tokens_i = v]. Only the
+    logits of the tokens change, as the others keep their ratios. The GIL is released.
+
+    Args:
+        logits: (n_vocab,), changed; alone among the arrays it may have gaps.
+        tokens: (k,), each may stand in several places.
+        shares: (k,) not below 0; times `listened` they sum to less than 1.
+        listened: without effect unless above 0.
+
+    Raises:
+        IndexError: a token is not in the vocabulary. No logit has changed.
+        ValueError: the arrays do not fit each other, or the logits lie backwards or in one place.
+    """
+
+def run_hashes(runs: NDArray[np.int32], hashes: NDArray[np.uint32]) -> None:
+    """Hash runs of tokens.
+
+    Args:
+        runs: (r, length).
+        hashes: (r,) filled.
+
+    Raises:
+        ValueError: the arrays do not fit each other.
+    """
+
+def ends_in_a_repeat(text: NDArray[np.int32], length: int) -> bool:
+    """Whether the last `length` tokens of a text (T,) stand earlier in it, too."""
+
+def leave_out_runs(
+    text: NDArray[np.int32],
+    hashes: NDArray[np.uint32],
+    length: int,
+    tokens: NDArray[np.int32],
+    shares: NDArray[np.float32],
+) -> None:
+    """Set the shares of tokens to 0 that would complete a run at the end of a text.
+
+    That is one of three tokens that stands in the text, or one of `length` whose hash is known.
+
+    Args:
+        text: (T,).
+        hashes: (r,) increasing; see `run_hashes`.
+        length: of the runs that were hashed, at least 1.
+        tokens: (k,).
+        shares: (k,) changed.
+
+    Raises:
+        ValueError: the arrays do not fit each other, or the length is 0.
     """

@@ -85,11 +85,14 @@ class KeySpace(NamedTuple):
         variances, components = np.linalg.eigh(centred.T @ centred / n_rows)
         variances, components = variances[::-1][:d], components[:, ::-1][:, :d]
         basis = components / np.sqrt(np.maximum(variances, 0) + _LEAST_VARIANCE)
-        return cls(mean, basis.astype(np.float16).astype(np.float32))
+        return cls(mean, np.ascontiguousarray(basis, np.float16).astype(np.float32))
 
     def keys(self, rows: NDArray[np.floating]) -> NDArray[np.float32]:
         """(n, d) of residual rows (n, n_embd)."""
-        return _unit(_unit(_unit(rows.astype(np.float32)) - self.mean) @ self.basis)
+        keys = np.empty((len(rows), self.basis.shape[1]), np.float32)
+        rows, basis = (np.ascontiguousarray(each, np.float32) for each in (rows, self.basis))
+        _native.keys_of(rows, self.mean, basis, keys)
+        return keys
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,11 +159,9 @@ class Memory:
         shape = (len(rows), min(NEIGHBOURS, len(self.keys)))
         nearest, similarity = np.empty(shape, np.int64), np.empty(shape, np.float32)
         _native.nearest_keys(self.keys, self._scales, self.space.keys(rows), nearest, similarity)
-        highest = similarity[:, :1]
-        shares = np.exp((similarity - highest) / TEMPERATURE)
-        shares /= shares.sum(axis=1, keepdims=True)
-        gates = np.clip((highest[:, 0] - _CLOSED) / (_OPEN - _CLOSED), 0, 1)
-        return Offers(self.tokens[nearest], shares * self.weights[nearest], gates, self)
+        shares, gates = np.empty(shape, np.float32), np.empty(len(rows), np.float32)
+        _native.weigh(similarity, self.weights[nearest], TEMPERATURE, _CLOSED, _OPEN, shares, gates)
+        return Offers(self.tokens[nearest], shares, gates, self)
 
 
 class Offers(NamedTuple):
@@ -196,18 +197,11 @@ class Offers(NamedTuple):
             text: the tokens so far, without what they answer.
             row: which offer.
         """
-        if _repeats(text):
+        if _native.ends_in_a_repeat(text, _LOOP):
             return np.array([self.memory.end], np.int32), np.ones(1, np.float32), np.float32(1)
-        tokens, shares = self.tokens[row], self.shares[row]
-        barred = np.isin(tokens, _after_the_last_two(text))
-        single = self.memory.single
-        if len(text) >= SINGLE_RUN - 1 and len(single):
-            runs = np.empty((len(tokens), SINGLE_RUN), np.int32)
-            runs[:, :-1], runs[:, -1] = text[1 - SINGLE_RUN :], tokens
-            hashes = run_hashes(runs)
-            places = np.minimum(np.searchsorted(single, hashes), len(single) - 1)
-            barred |= single[places] == hashes
-        return tokens, np.where(barred, np.float32(0), shares), self.gates[row]
+        tokens, shares = self.tokens[row], self.shares[row].copy()
+        _native.leave_out_runs(text, self.memory.single, SINGLE_RUN, tokens, shares)
+        return tokens, shares, self.gates[row]
 
 
 class TextOffers(NamedTuple):
@@ -262,46 +256,22 @@ class ActiveMemory:
         return self.memory.offers(rows).of_text(text).log_prob(log_prob, self.strength)
 
     def shift(
-        self, row: NDArray[np.floating], before: Sequence[int], logits: NDArray[np.float32]
+        self,
+        row: NDArray[np.floating],
+        before: Sequence[int] | NDArray[np.integer],
+        logits: NDArray[np.float32],
     ) -> None:
         """Change the logits of the next token in place, so that they give the mixture.
 
         Args:
             row: (n_embd,) the final normed row that predicts it.
             before: the tokens of the text so far, without what it answers.
-            logits: (n_vocab,).
+            logits: (n_vocab,), which may lie apart, as in a field of a record array.
         """
         offers = self.memory.offers(row[None])
         tokens, shares, gate = offers.after(np.asarray(before, np.int32), 0)
         listened = float(_listened(gate, self.strength))
-        tokens, places = np.unique(tokens, return_inverse=True)
-        offered = listened * np.bincount(places, shares.astype(np.float64))
-        tokens, offered = tokens[offered > 0], offered[offered > 0]
-        if not len(tokens):
-            return
-        highest = logits.max()
-        relative = logits - highest
-        log_total = highest + np.log(np.exp(relative, out=relative).sum(dtype=np.float64))
-        # The model's share is a factor of all logits, which changes nothing.
-        model_share = np.log1p(-listened * shares.sum(dtype=np.float64))
-        logits[tokens] = np.logaddexp(logits[tokens], log_total - model_share + np.log(offered))
-
-
-def _repeats(text: NDArray[np.int32]) -> bool:
-    """Whether the last _LOOP tokens stand earlier in the text, too."""
-    n_earlier = len(text) - _LOOP
-    same = np.ones(max(0, n_earlier), np.bool_)
-    for k in range(_LOOP if n_earlier > 0 else 0):
-        same &= text[k : n_earlier + k] == text[n_earlier + k]
-    return bool(same.any())
-
-
-def _after_the_last_two(text: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The tokens that come after the text's last two where these stand in it earlier."""
-    if len(text) < 3:
-        return np.empty(0, np.int32)
-    after: NDArray[np.int32] = text[2:][(text[:-2] == text[-2]) & (text[1:-1] == text[-1])]
-    return after
+        _native.mix(logits, tokens, shares, listened)
 
 
 def hashes_of(tokens: NDArray[np.integer]) -> NDArray[np.uint32]:
@@ -314,11 +284,8 @@ def hashes_of(tokens: NDArray[np.integer]) -> NDArray[np.uint32]:
 
 def run_hashes(runs: NDArray[np.integer]) -> NDArray[np.uint32]:
     """(r,) hashes of runs of tokens (r, SINGLE_RUN)."""
-    total = np.zeros(len(runs), np.uint64)
-    for column in runs.astype(np.uint64).T:
-        total = (total ^ (column + np.uint64(1))) * np.uint64(0x9E3779B97F4A7C15)
-        total ^= total >> np.uint64(29)
-    hashes: NDArray[np.uint32] = (total >> np.uint64(32)).astype(np.uint32)
+    hashes = np.empty(len(runs), np.uint32)
+    _native.run_hashes(np.ascontiguousarray(runs, np.int32), hashes)
     return hashes
 
 
@@ -336,7 +303,6 @@ def _listened(gates: NDArray[np.float32] | np.float32, strength: float) -> NDArr
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    units: NDArray[np.float32] = rows / np.maximum(
-        np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny
-    )
+    squares = np.einsum("ij,ij->i", rows, rows)[:, np.newaxis]
+    units: NDArray[np.float32] = rows / np.sqrt(np.maximum(squares, np.finfo(np.float32).tiny))
     return units

@@ -110,7 +110,8 @@ class Steering:
         # Checks the profile and the strength, before anything is changed.
         self._check_vocabulary()
         self._check_memory()
-        self._tokens = None if self._entry.tilt is None else self._entry.tilt.tokens
+        tilt = self._entry.tilt
+        self._tokens = None if tilt is None else tilt.tokens.astype(np.intp)  # as NumPy indexes
         self._control, self._bias, self._memory = self._added_at(strength)
         self._strength = strength
         self._replaced = {name: vars(llama).get(name) for name in ("generate", "eval")}
@@ -202,7 +203,7 @@ class Steering:
             logits[self._tokens] += self._bias
         # With a draft model few tokens have a row, so all go without.
         if self._memory is not None and self._has_row and self._llama.draft_model is None:
-            self._memory.shift(self._row(), ids[n_prompt:].tolist(), logits)
+            self._memory.shift(self._row(), ids[n_prompt:], logits)
         return logits
 
     def _start(self) -> None:

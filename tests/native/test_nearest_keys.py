@@ -1,4 +1,4 @@
-"""Nearest keys, against float64 NumPy."""
+"""The keys of rows, and nearest keys, against float64 NumPy."""
 
 from __future__ import annotations
 
@@ -35,6 +35,52 @@ def nearest(
     places, similarities = outputs(len(queries), k)
     _native.nearest_keys(keys, scales, queries, places, similarities)
     return places, similarities
+
+
+def keys_of(
+    rows: NDArray[np.float32], mean: NDArray[np.float32], basis: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    keys = np.full((len(rows), basis.shape[1]), np.nan, np.float32)
+    _native.keys_of(rows, mean, basis, keys)
+    return keys
+
+
+@pytest.mark.parametrize(("n_rows", "n_embd", "d"), [(0, 4, 2), (1, 1, 1), (19, 96, 33), (8, 7, 7)])
+def test_keys_are_centred_projected_and_of_unit_length(n_rows: int, n_embd: int, d: int) -> None:
+    rng = np.random.default_rng(d)
+    rows, mean, basis = (
+        rng.standard_normal(shape).astype(np.float32)
+        for shape in ((n_rows, n_embd), n_embd, (n_embd, d))
+    )
+    rows *= 50
+    keys = keys_of(rows, mean, basis)
+    units = rows / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    expected = (units - mean) @ basis.astype(np.float64)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(keys, expected, rtol=0, atol=10 * FLOAT)
+    for row in range(n_rows):
+        np.testing.assert_array_equal(keys_of(rows[row : row + 1], mean, basis)[0], keys[row])
+
+
+def test_a_row_that_is_nothing_has_the_key_of_the_mean() -> None:
+    rows, mean = np.zeros((1, 2), np.float32), np.array([3, 4], np.float32)
+    np.testing.assert_allclose(keys_of(rows, mean, np.eye(2, dtype=np.float32)), [[-0.6, -0.8]])
+    assert keys_of(rows, 0 * mean, np.eye(2, dtype=np.float32)).tolist() == [[0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "complaint"),
+    [
+        (((2, 3), 4, (4, 5), (2, 5)), "rows, n_embd axis: expected 4"),
+        (((2, 4), 4, (3, 5), (2, 5)), "basis, n_embd axis: expected 4"),
+        (((2, 4), 4, (4, 5), (3, 5)), "keys, row axis: expected 2"),
+        (((2, 4), 4, (4, 5), (2, 6)), "keys, d axis: expected 5"),
+        (((2, 0), 0, (0, 5), (2, 5)), "one number at least"),
+    ],
+)
+def test_keys_that_do_not_fit_are_refused(shapes: tuple[Any, ...], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        _native.keys_of(*(np.ones(shape, np.float32) for shape in shapes))
 
 
 @pytest.mark.parametrize("n_queries", [1, 5])
