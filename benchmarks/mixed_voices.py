@@ -133,6 +133,14 @@ def compare_memories(engine: Engine, pairs: Sequence[Pair]) -> None:
             print(f"{pair[j].name:8} {line}   {shares}", flush=True)
     for j in (0, 1):
         print_ratio(f"voice {j + 1}", gain[:, j, best[j]], mixed_gain[:, j, common])
+    print("At equal strengths, means over the pairs:")
+    for j in (0, 1):
+        for name, values in (("alone", gain[:, j]), ("mixed", mixed_gain[:, j])):
+            cells = "  ".join(
+                f"{strength:g}: {mean:+.3f}"
+                for strength, mean in zip(STRENGTHS, values.mean(axis=0), strict=True)
+            )
+            print(f"voice {j + 1} {name}  {cells}", flush=True)
 
 
 def of(memory: Memory, queries: Sequence[HeldOut]) -> list[float]:
