@@ -39,7 +39,7 @@ def biases(used: NDArray[np.float32], expected: NDArray[np.float32]) -> NDArray[
     for k, absent, strength in PLACES:
         values = np.log((used + k) / (expected + k))
         values[values < 0] *= absent
-        values[np.abs(values) < 0.05] = 0
+        values[np.abs(values) < 0.1] = 0
         made.append(strength * values)
     return np.stack(made).astype(np.float32)
 
