@@ -5,7 +5,7 @@
 # make device  the tests of device memory, over llama.cpp's RPC backend: no GPU is needed
 # make bench   what it costs, against llama.cpp itself; MODELS='a.gguf b.gguf' for other models
 # make bench-repeng  against repeng, which needs PyTorch: an environment of its own, 3 GB
-# make lint   ruff, mypy, clang-format
+# make lint   ruff, mypy (of the package, and of a program that uses it), clang-format
 # make format apply ruff's and clang-format's formatting
 
 PYTHON ?= python3
@@ -18,6 +18,8 @@ NATIVE_TESTS := tests/native tests/test_analysis.py tests/test_architectures.py 
 	tests/test_run_many.py tests/test_threads.py
 THREADED_TESTS := tests/test_threads.py tests/native/test_token_scores.py \
 	tests/native/test_residual_hooks.py
+# Checked as another program's code is, from outside the source tree: that shows that py.typed works.
+CLIENT := tests/typed/client.py
 comma := ,
 BUILT_FROM := pyproject.toml CMakeLists.txt $(NATIVE)
 
@@ -92,6 +94,7 @@ lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	cd / && $(CURDIR)/$(BIN)/mypy --strict --config-file= --cache-dir=$(CURDIR)/.mypy_cache/client $(CURDIR)/$(CLIENT)
 	$(BIN)/clang-format --dry-run -Werror $(NATIVE)
 
 format: $(VENV)/dev
