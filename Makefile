@@ -7,6 +7,7 @@
 # make bench-repeng  against repeng, which needs PyTorch: an environment of its own, 3 GB
 # make lint   ruff, mypy (of the package, and of a program that uses it), clang-format
 # make format apply ruff's and clang-format's formatting
+# make release check, tag and push the version in pyproject.toml; the tag is built and published
 
 PYTHON ?= python3
 VENV := .venv
@@ -32,7 +33,7 @@ NO_AMX := $(if $(shell grep -s amx_int8 /proc/cpuinfo),-DCMAKE_C_FLAGS=-mno-amx-
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF $(NO_AMX)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test sanitize sanitize-threads device bench bench-repeng lint format clean
+.PHONY: demo test sanitize sanitize-threads device bench bench-repeng lint format release clean
 
 demo: $(VENV)/demo
 	@mkdir -p $(DEMO)
@@ -94,13 +95,16 @@ lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	cd / && $(CURDIR)/$(BIN)/mypy --strict --config-file= --cache-dir=$(CURDIR)/.mypy_cache/client $(CURDIR)/$(CLIENT)
+	cd / && $(abspath $(BIN))/mypy --strict --config-file= --cache-dir=$(CURDIR)/.mypy_cache/client $(CURDIR)/$(CLIENT)
 	$(BIN)/clang-format --dry-run -Werror $(NATIVE)
 
 format: $(VENV)/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(NATIVE)
+
+release:
+	.ci/release
 
 clean:
 	rm -rf build $(VENV) $(VENV)-sanitize $(VENV)-threads $(VENV)-device $(VENV)-repeng
