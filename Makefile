@@ -5,8 +5,9 @@
 # make device  the tests of device memory, over llama.cpp's RPC backend: no GPU is needed
 # make bench   what it costs, against llama.cpp itself; MODELS='a.gguf b.gguf' for other models
 # make bench-repeng  against repeng, which needs PyTorch: an environment of its own, 3 GB
-# make lint   ruff, mypy, clang-format
+# make lint   ruff, mypy (of the package, and of a program that uses it), clang-format
 # make format apply ruff's and clang-format's formatting
+# make release check, tag and push the version in pyproject.toml; the tag is built and published
 
 PYTHON ?= python3
 VENV := .venv
@@ -18,6 +19,8 @@ NATIVE_TESTS := tests/native tests/test_analysis.py tests/test_architectures.py 
 	tests/test_run_many.py tests/test_threads.py
 THREADED_TESTS := tests/test_threads.py tests/native/test_token_scores.py \
 	tests/native/test_residual_hooks.py
+# Checked as another program's code is, from outside the source tree: that shows that py.typed works.
+CLIENT := tests/typed/client.py
 comma := ,
 BUILT_FROM := pyproject.toml CMakeLists.txt $(NATIVE)
 
@@ -30,7 +33,7 @@ NO_AMX := $(if $(shell grep -s amx_int8 /proc/cpuinfo),-DCMAKE_C_FLAGS=-mno-amx-
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF $(NO_AMX)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test sanitize sanitize-threads device bench bench-repeng lint format clean
+.PHONY: demo test sanitize sanitize-threads device bench bench-repeng lint format release clean
 
 demo: $(VENV)/demo
 	@mkdir -p $(DEMO)
@@ -92,12 +95,16 @@ lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	cd / && $(abspath $(BIN))/mypy --strict --config-file= --cache-dir=$(CURDIR)/.mypy_cache/client $(CURDIR)/$(CLIENT)
 	$(BIN)/clang-format --dry-run -Werror $(NATIVE)
 
 format: $(VENV)/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(NATIVE)
+
+release:
+	.ci/release
 
 clean:
 	rm -rf build $(VENV) $(VENV)-sanitize $(VENV)-threads $(VENV)-device $(VENV)-repeng
