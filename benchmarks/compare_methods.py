@@ -14,7 +14,7 @@ from functools import partial
 from itertools import combinations
 from pathlib import Path
 
-from steerx_edge.waiting import wait_briefly
+from steerx_edge.llamacpp.waiting import wait_briefly
 
 wait_briefly()
 

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from steerx_edge.models import find_model
+from steerx_edge.llamacpp.models import find_model
 from steerx_edge.settings import Settings
 
 PLAIN = """

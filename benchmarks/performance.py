@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from steerx_edge.waiting import wait_briefly
+from steerx_edge.llamacpp.waiting import wait_briefly
 
 wait_briefly()
 
@@ -30,10 +30,10 @@ from in_turns import Ratio, ratio, seconds_in_turns
 from llama_cpp import Llama
 
 from steerx_edge import Engine, HistoryItem, Profile, Settings, learn, read_history, steer
-from steerx_edge.analysis import Continuation, Pass, PassResult, asked_for
 from steerx_edge.effects import Effects
 from steerx_edge.gate import Gate
-from steerx_edge.interventions import Add
+from steerx_edge.llamacpp.analysis import Continuation, Pass, PassResult, asked_for
+from steerx_edge.llamacpp.interventions import Add
 from steerx_edge.memory import KeySpace, Memory
 from steerx_edge.memory_rows import MemoryRows
 from steerx_edge.profile import Entry, MemoryPart, Tilt

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from steerx_edge.adding import learn_more
-    from steerx_edge.engine import Engine
     from steerx_edge.errors import HistoryError, ModelError, ProfileError, SteerxError
     from steerx_edge.history import HistoryItem, User, read_history, read_users
     from steerx_edge.learning import learn
+    from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.profile import Description, Entry, Gain, Profile, Tilt, WithHistory, Word
     from steerx_edge.settings import Settings
     from steerx_edge.steering import Steering, steer
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "adding": ("learn_more",),
-    "engine": ("Engine",),
+    "llamacpp.engine": ("Engine",),
     "errors": ("HistoryError", "ModelError", "ProfileError", "SteerxError"),
     "history": ("HistoryItem", "User", "read_history", "read_users"),
     "learning": ("learn",),

@@ -18,20 +18,20 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.analysis import Continuation, Pass, PassResult, asked_for
 from steerx_edge.effects import bootstrap_mean_interval
 from steerx_edge.gate import Gate, held_out
-from steerx_edge.interventions import Add
+from steerx_edge.llamacpp.analysis import Continuation, Pass, PassResult, asked_for
+from steerx_edge.llamacpp.interventions import Add
+from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.memory import ActiveMemory, Memory, TextOffers
 from steerx_edge.neutral import neutral_items
 from steerx_edge.profile import Gain
-from steerx_edge.prompts import messages_for
 from steerx_edge.reading import Text
 from steerx_edge.tilt import TILTS, TiltCounts
 
 if TYPE_CHECKING:
     from steerx_edge.carriers import Carrier
-    from steerx_edge.engine import Engine
+    from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.memory_rows import MemoryRows
 
 STRENGTH = 0.1

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.analysis import Pass
 from steerx_edge.checkpoint import Checkpoint
 from steerx_edge.contrasts import halves, reply_rows
 from steerx_edge.directions import Estimate, direction_of, has_direction, median_norms
-from steerx_edge.prompts import messages_for
+from steerx_edge.llamacpp.analysis import Pass
+from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.reading import Progress, Reading
 
 if TYPE_CHECKING:
-    from steerx_edge.engine import Engine
+    from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.profile import Description
     from steerx_edge.reading import Contrast
     from steerx_edge.settings import Settings

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.analysis import Continuation, Pass
+from steerx_edge.llamacpp.analysis import Continuation, Pass
 
 if TYPE_CHECKING:
-    from steerx_edge.engine import Engine
+    from steerx_edge.llamacpp.engine import Engine
 
 Backbone = Literal["stylevector", "context-contrast"]
 

@@ -11,13 +11,13 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from steerx_edge.analysis import Continuation
 from steerx_edge.effects import is_printable
+from steerx_edge.llamacpp.analysis import Continuation
+from steerx_edge.llamacpp.prompts import Message
 from steerx_edge.profile import Description, Word
-from steerx_edge.prompts import Message
 
 if TYPE_CHECKING:
-    from steerx_edge.engine import Engine
+    from steerx_edge.llamacpp.engine import Engine
 
 _SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)]*\s+|\n\s*\n")
 _LETTER_WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")

@@ -6,13 +6,13 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from steerx_edge.analysis import Pass
-from steerx_edge.prompts import messages_for
+from steerx_edge.llamacpp.analysis import Pass
+from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.reading import sampled, shortened, usable
 
 if TYPE_CHECKING:
-    from steerx_edge.engine import Engine
     from steerx_edge.history import HistoryItem
+    from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.settings import Settings
 
 # Time, as multiples of that for reading the texts once; measured while learning from docs/demo.

@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.analysis import Pass, PassResult
+from steerx_edge.llamacpp.analysis import Pass, PassResult
+from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import Word
-from steerx_edge.prompts import messages_for
 
 if TYPE_CHECKING:
-    from steerx_edge.engine import Engine
     from steerx_edge.history import HistoryItem
     from steerx_edge.ledger import Ledger
+    from steerx_edge.llamacpp.engine import Engine
 
 # Chinese, Japanese and South-East Asian scripts, which put no spaces between words.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"

@@ -18,8 +18,8 @@ from steerx_edge.reading import Progress, read_further
 from steerx_edge.tilt import TiltCounts
 
 if TYPE_CHECKING:
-    from steerx_edge.engine import Engine
     from steerx_edge.history import HistoryItem
+    from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.memory import Memory
     from steerx_edge.settings import Settings
 

@@ -23,15 +23,15 @@ from steerx_edge.calibration import (
 )
 from steerx_edge.carriers import Carrier, carriers_of
 from steerx_edge.checkpoint import Checkpoint
-from steerx_edge.control_vector import check_layers
 from steerx_edge.description import describe, style_facts
 from steerx_edge.directions import NO_DIRECTION
 from steerx_edge.effects import WordTally, word_effects
-from steerx_edge.engine import Engine
 from steerx_edge.errors import SteerxError
 from steerx_edge.gathering import CHUNK, Chunk, Gathered
 from steerx_edge.history import HistoryItem
 from steerx_edge.ledger import text_hash
+from steerx_edge.llamacpp.control_vector import check_layers
+from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.memory import KeySpace
 from steerx_edge.memory_rows import MemoryRows, usual_words
 from steerx_edge.profile import Entry, MemoryPart, Profile, Tilt, WithHistory

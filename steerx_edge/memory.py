@@ -28,8 +28,8 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-import steerx_edge._native as _native
 from steerx_edge.ledger import Ledger
+from steerx_edge.llamacpp import native
 
 Level = Literal["shared", "causal", "all"]
 """What a memory holds of the texts.
@@ -91,7 +91,7 @@ class KeySpace(NamedTuple):
         """(n, d) of residual rows (n, n_embd)."""
         keys = np.empty((len(rows), self.basis.shape[1]), np.float32)
         rows, basis = (np.ascontiguousarray(each, np.float32) for each in (rows, self.basis))
-        _native.keys_of(rows, self.mean, basis, keys)
+        native.keys_of(rows, self.mean, basis, keys)
         return keys
 
 
@@ -158,9 +158,9 @@ class Memory:
         """What the memory offers after each of the residual rows (T, n_embd)."""
         shape = (len(rows), min(NEIGHBOURS, len(self.keys)))
         nearest, similarity = np.empty(shape, np.int64), np.empty(shape, np.float32)
-        _native.nearest_keys(self.keys, self._scales, self.space.keys(rows), nearest, similarity)
+        native.nearest_keys(self.keys, self._scales, self.space.keys(rows), nearest, similarity)
         shares, gates = np.empty(shape, np.float32), np.empty(len(rows), np.float32)
-        _native.weigh(similarity, self.weights[nearest], TEMPERATURE, _CLOSED, _OPEN, shares, gates)
+        native.weigh(similarity, self.weights[nearest], TEMPERATURE, _CLOSED, _OPEN, shares, gates)
         return Offers(self.tokens[nearest], shares, gates, self)
 
 
@@ -197,10 +197,10 @@ class Offers(NamedTuple):
             text: the tokens so far, without what they answer.
             row: which offer.
         """
-        if _native.ends_in_a_repeat(text, _LOOP):
+        if native.ends_in_a_repeat(text, _LOOP):
             return np.array([self.memory.end], np.int32), np.ones(1, np.float32), np.float32(1)
         tokens, shares = self.tokens[row], self.shares[row].copy()
-        _native.leave_out_runs(text, self.memory.single, SINGLE_RUN, tokens, shares)
+        native.leave_out_runs(text, self.memory.single, SINGLE_RUN, tokens, shares)
         return tokens, shares, self.gates[row]
 
 
@@ -271,7 +271,7 @@ class ActiveMemory:
         offers = self.memory.offers(row[None])
         tokens, shares, gate = offers.after(np.asarray(before, np.int32), 0)
         listened = float(_listened(gate, self.strength))
-        _native.mix(logits, tokens, shares, listened)
+        native.mix(logits, tokens, shares, listened)
 
 
 def hashes_of(tokens: NDArray[np.integer]) -> NDArray[np.uint32]:
@@ -285,7 +285,7 @@ def hashes_of(tokens: NDArray[np.integer]) -> NDArray[np.uint32]:
 def run_hashes(runs: NDArray[np.integer]) -> NDArray[np.uint32]:
     """(r,) hashes of runs of tokens (r, SINGLE_RUN)."""
     hashes = np.empty(len(runs), np.uint32)
-    _native.run_hashes(np.ascontiguousarray(runs, np.int32), hashes)
+    native.run_hashes(np.ascontiguousarray(runs, np.int32), hashes)
     return hashes
 
 

@@ -23,9 +23,9 @@ import llama_cpp
 import numpy as np
 from llama_cpp import Llama, LogitsProcessorList
 
-from steerx_edge.control_vector import ControlVector, set_control_vector
 from steerx_edge.errors import ModelError, ProfileError, SteerxError
-from steerx_edge.models import identify
+from steerx_edge.llamacpp.control_vector import ControlVector, set_control_vector
+from steerx_edge.llamacpp.models import identify
 from steerx_edge.profile import Profile
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from models import TinyModel, Trace
 from models.operations import Array, log_softmax
-from steerx_edge.interventions import Add, Clamp, Gate, Intervention, Rotate, SetComponent
+from steerx_edge.llamacpp.interventions import Add, Clamp, Gate, Intervention, Rotate, SetComponent
 
 
 def changed_rows(intervention: Intervention, layer: int, rows: Array) -> Array:

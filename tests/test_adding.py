@@ -13,14 +13,14 @@ from llama_cpp import Llama
 
 from models import TinyModel
 from steerx_edge.adding import learn_more
-from steerx_edge.analysis import Pass, PassResult
 from steerx_edge.calibration import Calibration, Calibrator, Setting
 from steerx_edge.effects import words_of_tokens
-from steerx_edge.engine import Engine
 from steerx_edge.errors import HistoryError, ProfileError
 from steerx_edge.forgetting import forget_texts
 from steerx_edge.history import HistoryItem
 from steerx_edge.learning import learn
+from steerx_edge.llamacpp.analysis import Pass, PassResult
+from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.memory import Level
 from steerx_edge.profile import Entry, Gain, Profile
 from steerx_edge.reading import Further

@@ -19,11 +19,11 @@ from models import TinyModel, make_tiny_llama
 from models.operations import log_softmax
 from models.tiny_model import Trace
 from steerx_edge import _native, analysis
-from steerx_edge.analysis import AnalysisContext, Pass, PassResult
-from steerx_edge.control_vector import ControlVector
-from steerx_edge.engine import Engine
 from steerx_edge.errors import ModelError, SteerxError
-from steerx_edge.interventions import Add
+from steerx_edge.llamacpp.analysis import AnalysisContext, Pass, PassResult
+from steerx_edge.llamacpp.control_vector import ControlVector
+from steerx_edge.llamacpp.engine import Engine
+from steerx_edge.llamacpp.interventions import Add
 
 N_LAYER, N_EMBD, N_VOCAB = 4, 64, 448
 ALL_LAYERS = (0, 1, 2, 3)

@@ -14,9 +14,9 @@ from models import ARCHITECTURES, REFERENCED, TinyModel, Trace, make_tiny
 from models.gguf_file import Quantization
 from models.operations import Array
 from models.transformer import Transformer
-from steerx_edge.analysis import INPUT_LAYER, AnalysisContext, Pass, PassResult, Site
 from steerx_edge.errors import ModelError
-from steerx_edge.interventions import (
+from steerx_edge.llamacpp.analysis import INPUT_LAYER, AnalysisContext, Pass, PassResult, Site
+from steerx_edge.llamacpp.interventions import (
     Add,
     Clamp,
     Intervention,
@@ -285,7 +285,7 @@ def test_recurrent_models_run_one_pass_at_a_time(tiny: Tiny) -> None:
 def test_passes_in_several_calls(
     monkeypatch: pytest.MonkeyPatch, tiny: Tiny, micro_batch: int
 ) -> None:
-    monkeypatch.setattr("steerx_edge.analysis.MICRO_BATCH", micro_batch)
+    monkeypatch.setattr("steerx_edge.llamacpp.analysis.MICRO_BATCH", micro_batch)
     context = AnalysisContext(tiny.llama, 512)
     for job in (split(), split(*COMPOSITION), split(layers=(1,), score=False)):
         assert_agree(context.run(job), tiny.context.run(job), ALONE_MAX)

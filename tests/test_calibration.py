@@ -12,7 +12,6 @@ import pytest
 
 from models import TinyModel
 from models.operations import log_softmax
-from steerx_edge.analysis import Continuation, Pass, PassResult, asked_for
 from steerx_edge.calibration import (
     MEMORIES,
     MOST_LOSS,
@@ -30,14 +29,15 @@ from steerx_edge.calibration import (
 from steerx_edge.carriers import Carrier
 from steerx_edge.directions import direction_of
 from steerx_edge.effects import Effects
-from steerx_edge.engine import Engine
 from steerx_edge.gate import Gate
 from steerx_edge.history import HistoryItem
-from steerx_edge.interventions import Add
+from steerx_edge.llamacpp.analysis import Continuation, Pass, PassResult, asked_for
+from steerx_edge.llamacpp.engine import Engine
+from steerx_edge.llamacpp.interventions import Add
+from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.memory import ActiveMemory, KeySpace, TextOffers
 from steerx_edge.memory_rows import MemoryRows
 from steerx_edge.profile import Gain
-from steerx_edge.prompts import messages_for
 from steerx_edge.reading import Text
 from steerx_edge.tilt import TILTS, TiltCounts
 from tests.steered_reference import steered_forward

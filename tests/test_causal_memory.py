@@ -8,8 +8,8 @@ from llama_cpp import Llama
 
 from models import TinyModel
 from models.operations import Array, log_softmax
-from steerx_edge.analysis import AnalysisContext, Pass
 from steerx_edge.effects import Effects
+from steerx_edge.llamacpp.analysis import AnalysisContext, Pass
 from steerx_edge.memory import ActiveMemory, KeySpace, Memory
 from steerx_edge.memory_rows import MemoryRows
 from tests.memory_reference import Run, Text, memory_of, mixture, normed

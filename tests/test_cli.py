@@ -27,10 +27,11 @@ from steerx_edge.cli.common import hold_interrupts, open_engine
 from steerx_edge.cli.learn import LayerList, _carried
 from steerx_edge.duration import estimated_seconds
 from steerx_edge.effects import read_beside
-from steerx_edge.engine import Engine
 from steerx_edge.gate import Gate
 from steerx_edge.history import HistoryItem
-from steerx_edge.models import MODEL_VARIABLE, identify
+from steerx_edge.llamacpp.engine import Engine
+from steerx_edge.llamacpp.models import MODEL_VARIABLE, identify
+from steerx_edge.llamacpp.prompts import Message, messages_for
 from steerx_edge.profile import (
     Description,
     Entry,
@@ -40,7 +41,6 @@ from steerx_edge.profile import (
     Tilt,
     WithHistory,
 )
-from steerx_edge.prompts import Message, messages_for
 from steerx_edge.settings import Settings
 from steerx_edge.steering import steer
 
@@ -378,7 +378,7 @@ def test_what_cannot_be_done_is_said_in_a_sentence_and_exits_1(
 def test_without_any_model_three_ways_to_name_one_are_told(
     command: list[str], history: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("steerx_edge.models.DEFAULT_PACKAGE", "no_such_package")
+    monkeypatch.setattr("steerx_edge.llamacpp.models.DEFAULT_PACKAGE", "no_such_package")
     result = run(*command)
     assert history.exists()
     assert result.exit_code == 1

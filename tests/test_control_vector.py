@@ -11,8 +11,8 @@ from llama_cpp import Llama
 from numpy.typing import NDArray
 
 from models import TinyModel
-from steerx_edge.control_vector import ControlVector, set_control_vector
 from steerx_edge.errors import ModelError
+from steerx_edge.llamacpp.control_vector import ControlVector, set_control_vector
 
 N_LAYER, N_EMBD, N_VOCAB = 4, 64, 448
 TOKENS = [int(token) for token in np.random.default_rng(1).integers(3, N_VOCAB, size=16)]

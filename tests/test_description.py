@@ -15,7 +15,7 @@ from steerx_edge.description import (
     tidied,
     why_unusable,
 )
-from steerx_edge.engine import Engine
+from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.profile import Word
 
 PLAIN = "You write sentences of about 20 words."

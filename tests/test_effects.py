@@ -9,7 +9,6 @@ import pytest
 
 from models import TinyModel
 from models.operations import log_softmax
-from steerx_edge.analysis import PassResult, asked_for
 from steerx_edge.effects import (
     Effects,
     anchors,
@@ -20,10 +19,11 @@ from steerx_edge.effects import (
     word_effects,
     words_of_tokens,
 )
-from steerx_edge.engine import Engine
 from steerx_edge.errors import ModelError
 from steerx_edge.history import HistoryItem
-from steerx_edge.prompts import messages_for
+from steerx_edge.llamacpp.analysis import PassResult, asked_for
+from steerx_edge.llamacpp.engine import Engine
+from steerx_edge.llamacpp.prompts import messages_for
 
 ITEM = HistoryItem("She peeped into the book... twice!", "What did she do?")
 COMPANIONS = [

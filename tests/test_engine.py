@@ -12,11 +12,11 @@ from llama_cpp import Llama
 from numpy.typing import NDArray
 
 from models import TinyModel
-from steerx_edge import engine as engine_module
-from steerx_edge.analysis import Pass
-from steerx_edge.engine import Engine, llama_seed
 from steerx_edge.errors import ModelError
-from steerx_edge.interventions import Add
+from steerx_edge.llamacpp import engine as engine_module
+from steerx_edge.llamacpp.analysis import Pass
+from steerx_edge.llamacpp.engine import Engine, llama_seed
+from steerx_edge.llamacpp.interventions import Add
 
 TOKENS = [int(token) for token in np.random.default_rng(1).integers(3, 448, size=30)]
 

@@ -19,9 +19,7 @@ import pytest
 from llama_cpp import Llama
 
 from models import TinyModel
-from steerx_edge.analysis import Continuation, Pass
 from steerx_edge.cli.common import open_engine
-from steerx_edge.engine import Engine
 from steerx_edge.errors import HistoryError, SteerxError
 from steerx_edge.evaluation import (
     BASELINES,
@@ -39,8 +37,11 @@ from steerx_edge.evaluation.evaluator import MAX_OTHER_REQUESTS, fitting, steere
 from steerx_edge.evaluation.sample import drawn_items, stranger
 from steerx_edge.evaluation.text_metrics import Attribution, copied, overlap, repeats, request_fit
 from steerx_edge.history import HistoryItem, User
-from steerx_edge.interventions import Add
 from steerx_edge.learning import learn
+from steerx_edge.llamacpp.analysis import Continuation, Pass
+from steerx_edge.llamacpp.engine import Engine
+from steerx_edge.llamacpp.interventions import Add
+from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.memory import KeySpace, Memory
 from steerx_edge.neutral import neutral_items
 from steerx_edge.profile import (
@@ -53,7 +54,6 @@ from steerx_edge.profile import (
     Tilt,
     WithHistory,
 )
-from steerx_edge.prompts import messages_for
 from steerx_edge.retrieval import Retriever
 from steerx_edge.settings import Settings
 from tests.gate_reference import gate_for

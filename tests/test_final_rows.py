@@ -13,10 +13,10 @@ from llama_cpp import Llama
 from numpy.typing import NDArray
 
 from models import ARCHITECTURES, TinyModel, make_tiny
-from steerx_edge import analysis
-from steerx_edge.analysis import AnalysisContext, Continuation, Pass, asked_for
 from steerx_edge.errors import ModelError
-from steerx_edge.interventions import Add, Intervention, SetComponent, selected_rows
+from steerx_edge.llamacpp import analysis
+from steerx_edge.llamacpp.analysis import AnalysisContext, Continuation, Pass, asked_for
+from steerx_edge.llamacpp.interventions import Add, Intervention, SetComponent, selected_rows
 from tests.memory_reference import normed
 from tests.steered_reference import scores_of, steered_forward, unit
 

@@ -12,10 +12,10 @@ from llama_cpp import Llama
 
 from models import ARCHITECTURES, TinyModel, make_tiny
 from models.operations import log_softmax
-from steerx_edge.analysis import MAX_SEQUENCES, Continuation
-from steerx_edge.engine import Engine
 from steerx_edge.errors import ModelError
-from steerx_edge.interventions import Add, Intervention, SetComponent
+from steerx_edge.llamacpp.analysis import MAX_SEQUENCES, Continuation
+from steerx_edge.llamacpp.engine import Engine
+from steerx_edge.llamacpp.interventions import Add, Intervention, SetComponent
 from steerx_edge.memory import ActiveMemory
 from tests.memory_reference import memory_of, mixture, normed
 from tests.steered_reference import steered_forward, unit

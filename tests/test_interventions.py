@@ -12,11 +12,11 @@ from llama_cpp import Llama
 from numpy.typing import NDArray
 
 from models import TinyModel, make_tiny
-from steerx_edge import analysis
-from steerx_edge.analysis import Pass, PassResult
-from steerx_edge.engine import Engine
 from steerx_edge.errors import ModelError, SteerxError
-from steerx_edge.interventions import (
+from steerx_edge.llamacpp import analysis
+from steerx_edge.llamacpp.analysis import Pass, PassResult
+from steerx_edge.llamacpp.engine import Engine
+from steerx_edge.llamacpp.interventions import (
     Add,
     Clamp,
     Gate,

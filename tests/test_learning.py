@@ -16,19 +16,19 @@ from llama_cpp import Llama
 from models import TinyModel
 from models.operations import log_softmax
 from models.vocabulary import train_vocabulary
-from steerx_edge.analysis import AnalysisContext, Continuation, Pass, PassResult, asked_for
 from steerx_edge.calibration import Calibration, Calibrator, Scored, Setting
-from steerx_edge.control_vector import check_layers
 from steerx_edge.description import fixed_description, style_facts, why_unusable
 from steerx_edge.effects import Effects, word_effects
-from steerx_edge.engine import Engine
 from steerx_edge.errors import HistoryError, ModelError, SteerxError
 from steerx_edge.gate import Gate
 from steerx_edge.history import HistoryItem
-from steerx_edge.interventions import Add
 from steerx_edge.learning import default_layers, learn
+from steerx_edge.llamacpp.analysis import AnalysisContext, Continuation, Pass, PassResult, asked_for
+from steerx_edge.llamacpp.control_vector import check_layers
+from steerx_edge.llamacpp.engine import Engine
+from steerx_edge.llamacpp.interventions import Add
+from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import Entry, Gain, Profile, WithHistory
-from steerx_edge.prompts import messages_for
 from steerx_edge.reading import cut, folds_of, read_further, sampled
 from steerx_edge.settings import Settings
 from steerx_edge.tilt import SMOOTHING

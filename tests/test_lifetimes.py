@@ -20,12 +20,12 @@ import numpy as np
 import pytest
 from llama_cpp import Llama
 
-import steerx_edge.analysis as analysis_module
+import steerx_edge.llamacpp.analysis as analysis_module
 from models import TinyModel
-from steerx_edge.analysis import AnalysisContext, Pass, PassResult
-from steerx_edge.engine import Engine
 from steerx_edge.errors import ModelError
-from steerx_edge.interventions import Add
+from steerx_edge.llamacpp.analysis import AnalysisContext, Pass, PassResult
+from steerx_edge.llamacpp.engine import Engine
+from steerx_edge.llamacpp.interventions import Add
 from tests.conftest import open_tiny
 
 JOB = Pass([1, 300], [301, 302, 303], layers=(0, 3), entropy=True, top_k=2)
@@ -213,8 +213,8 @@ import gc, multiprocessing, os, sys, threading, time
 import numpy as np
 from llama_cpp import Llama
 from steerx_edge import steer
-from steerx_edge.analysis import Pass
-from steerx_edge.engine import Engine
+from steerx_edge.llamacpp.analysis import Pass
+from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.errors import ModelError
 
 JOB = Pass([1, 300], list(range(300, 440)), layers=(0, 3), entropy=True, top_k=400)

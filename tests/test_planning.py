@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from steerx_edge.planning import Group, Limits, Strand, plan
+from steerx_edge.llamacpp.planning import Group, Limits, Strand, plan
 
 ROOMY = Limits(sequences=8, cells=1000, group=1000, call=1000, outputs=1000)
 

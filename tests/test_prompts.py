@@ -9,10 +9,10 @@ import pytest
 from llama_cpp import Llama
 
 from models import TinyModel, make_tiny_llama
-from steerx_edge.engine import Engine
 from steerx_edge.errors import ModelError
 from steerx_edge.history import HistoryItem
-from steerx_edge.prompts import NO_REQUEST, Message, PromptFormat, messages_for
+from steerx_edge.llamacpp.engine import Engine
+from steerx_edge.llamacpp.prompts import NO_REQUEST, Message, PromptFormat, messages_for
 
 HISTORY = [
     HistoryItem("I would not.", request="Would you?"),

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from models import TinyModel
 from models.operations import log_softmax
-from steerx_edge import analysis
-from steerx_edge.analysis import (
+from steerx_edge.errors import ModelError
+from steerx_edge.llamacpp import analysis
+from steerx_edge.llamacpp.analysis import (
     INPUT_LAYER,
     MAX_SEQUENCES,
     AnalysisContext,
@@ -23,8 +24,7 @@ from steerx_edge.analysis import (
     PassResult,
     asked_for,
 )
-from steerx_edge.errors import ModelError
-from steerx_edge.interventions import (
+from steerx_edge.llamacpp.interventions import (
     Add,
     Clamp,
     Gate,

@@ -20,12 +20,12 @@ from llama_cpp import Llama, LlamaGrammar, LlamaRAMCache, LogitsProcessorList
 
 from models import TinyModel, make_tiny, make_tiny_llama
 from models.operations import log_softmax
-from steerx_edge.analysis import Pass
-from steerx_edge.engine import Engine
 from steerx_edge.errors import ModelError, ProfileError, SteerxError
 from steerx_edge.evaluation.evaluator import steered
 from steerx_edge.gate import Gate
-from steerx_edge.models import identify
+from steerx_edge.llamacpp.analysis import Pass
+from steerx_edge.llamacpp.engine import Engine
+from steerx_edge.llamacpp.models import identify
 from steerx_edge.profile import Description, Entry, Gain, MemoryPart, Profile, Tilt, WithHistory
 from steerx_edge.steering import steer
 from tests.gate_reference import gate_for

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from steerx_edge.waiting import wait_briefly
+from steerx_edge.llamacpp.waiting import wait_briefly
 
 NAMES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 

@@ -21,10 +21,10 @@ from steerx_edge.cli.common import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from steerx_edge.engine import Engine
     from steerx_edge.history import HistoryItem
+    from steerx_edge.llamacpp.engine import Engine
+    from steerx_edge.llamacpp.prompts import Message
     from steerx_edge.profile import Profile
-    from steerx_edge.prompts import Message
     from steerx_edge.steering import Steering
 
 HELP = """/strength X    steer X times as strong; 0 is off
@@ -165,7 +165,7 @@ class _Conversation:
         self.turns = [*turns, {"role": "assistant", "content": answer}]
 
     def _prompt(self, turns: Sequence[Message], shown: Sequence[HistoryItem]) -> list[int]:
-        from steerx_edge.prompts import messages_for
+        from steerx_edge.llamacpp.prompts import messages_for
 
         first, *others = turns
         opening = messages_for(

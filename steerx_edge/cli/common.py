@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from steerx_edge.engine import Engine
     from steerx_edge.history import HistoryItem
+    from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.profile import Profile
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -236,14 +236,14 @@ def open_engine(
     model: str | None, threads: int | None, n_gpu_layers: int, *, ctx_size: int = 4096
 ) -> Engine:
     """Load a model with llama.cpp's log turned down to errors."""
-    from steerx_edge.waiting import wait_briefly
+    from steerx_edge.llamacpp.waiting import wait_briefly
 
     wait_briefly()
 
     import llama_cpp
 
-    from steerx_edge.engine import Engine
-    from steerx_edge.models import find_model
+    from steerx_edge.llamacpp.engine import Engine
+    from steerx_edge.llamacpp.models import find_model
 
     path = find_model(model)  # before llama.cpp is set up: most mistakes are here
 

@@ -57,7 +57,7 @@ def forget(
         return
 
     from steerx_edge.history import read_history
-    from steerx_edge.models import find_model, fingerprint
+    from steerx_edge.llamacpp.models import find_model, fingerprint
 
     profile = load_profile(profile_path)
     items = read_history(text_path, user=user, response=response, prompt=prompt)

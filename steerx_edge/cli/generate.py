@@ -78,7 +78,7 @@ def generate(
     # Also without steering: it is what the user asked about.
     entry = profile.entry_for(engine.model_id)
 
-    from steerx_edge.prompts import messages_for
+    from steerx_edge.llamacpp.prompts import messages_for
     from steerx_edge.steering import steer
 
     def prompt_tokens(history: Sequence[HistoryItem] = (), description: str = "") -> list[int]:

@@ -18,8 +18,8 @@ from steerx_edge.cli.common import FiniteFloat, hold_interrupts, model_options, 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from steerx_edge.engine import Engine
     from steerx_edge.history import HistoryItem
+    from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.profile import Entry, Gain, ModelId, Profile
     from steerx_edge.settings import Settings
 

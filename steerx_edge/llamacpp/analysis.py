@@ -21,12 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 import steerx_edge._native as _native
-from steerx_edge.control_vector import ControlVector, set_control_vector
 from steerx_edge.errors import ModelError, SteerxError
-from steerx_edge.interventions import Add, Intervention, as_control_vector, selected_rows
-from steerx_edge.planning import Limits, Segment, Strand, plan
-from steerx_edge.process import Work
-from steerx_edge.sampling import Sampler
+from steerx_edge.llamacpp.control_vector import ControlVector, set_control_vector
+from steerx_edge.llamacpp.interventions import Add, Intervention, as_control_vector, selected_rows
+from steerx_edge.llamacpp.locks import Work
+from steerx_edge.llamacpp.planning import Limits, Segment, Strand, plan
+from steerx_edge.llamacpp.sampling import Sampler
 
 if TYPE_CHECKING:
     from llama_cpp import Llama

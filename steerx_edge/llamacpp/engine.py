@@ -16,14 +16,14 @@ from jinja2 import TemplateError
 from llama_cpp import Llama
 from numpy.typing import NDArray
 
-from steerx_edge.analysis import CLOSED, AnalysisContext, Continuation, Pass, PassResult
 from steerx_edge.errors import ModelError
-from steerx_edge.models import find_model, identify
-from steerx_edge.process import Work
-from steerx_edge.prompts import Message, PromptFormat
+from steerx_edge.llamacpp.analysis import CLOSED, AnalysisContext, Continuation, Pass, PassResult
+from steerx_edge.llamacpp.locks import Work
+from steerx_edge.llamacpp.models import find_model, identify
+from steerx_edge.llamacpp.prompts import Message, PromptFormat
 
 if TYPE_CHECKING:
-    from steerx_edge.interventions import Intervention
+    from steerx_edge.llamacpp.interventions import Intervention
     from steerx_edge.profile import ModelId
 
 _NO_SEED = 0xFFFFFFFF

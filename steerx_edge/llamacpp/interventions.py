@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import steerx_edge._native as _native
-from steerx_edge.control_vector import ControlVector
 from steerx_edge.errors import SteerxError
+from steerx_edge.llamacpp.control_vector import ControlVector
 
 Rows: TypeAlias = Literal["all", "prompt", "response", "generated"] | int | NDArray[np.bool_]
 """Which rows of a pass of n tokens, P of them context.
