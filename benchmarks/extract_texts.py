@@ -42,9 +42,17 @@ from steerx_edge.effects import words_of_tokens
 from steerx_edge.evaluation.text_metrics import copied
 from steerx_edge.llamacpp.analysis import Continuation, NextTokenMemory, Pass, asked_for
 from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.memory import LEVELS, SINGLE_RUN, ActiveMemory, KeySpace, Level, Memory, run_hashes
 from steerx_edge.memory_rows import MemoryRows, usual_words
 from steerx_edge.reading import Contrast, cut, read_items, usable
+from steerx_edge.steering.memory import (
+    LEVELS,
+    SINGLE_RUN,
+    ActiveMemory,
+    KeySpace,
+    Level,
+    Memory,
+    run_hashes,
+)
 
 TOKENS = 60
 """Of a text, a replay and an answer at most; of a request, twice as many."""

@@ -30,9 +30,9 @@ from steerx_edge import Engine, HistoryItem, Settings, learn, read_users
 from steerx_edge.evaluation.evaluator import fitting, steered
 from steerx_edge.llamacpp.analysis import Continuation, Pass
 from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.memory import ActiveMemory, Memory
 from steerx_edge.profile import Entry
 from steerx_edge.reading import cut, read_items, usable
+from steerx_edge.steering.memory import ActiveMemory, Memory
 
 MIN_ITEMS = 16
 ANSWER = 48

@@ -31,12 +31,12 @@ from llama_cpp import Llama
 
 from steerx_edge import Engine, HistoryItem, Profile, Settings, learn, read_history, steer
 from steerx_edge.effects import Effects
-from steerx_edge.gate import Gate
 from steerx_edge.llamacpp.analysis import Continuation, Pass, PassResult, asked_for
 from steerx_edge.llamacpp.interventions import Add
-from steerx_edge.memory import KeySpace, Memory
 from steerx_edge.memory_rows import MemoryRows
 from steerx_edge.profile import Entry, MemoryPart, Tilt
+from steerx_edge.steering.gate import Gate
+from steerx_edge.steering.memory import KeySpace, Memory
 
 N_TOKENS = 128  # of a generated text
 TEXTS = Path(__file__).parent.parent / "docs" / "demo" / "history.jsonl"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.profile import Description, Entry, Gain, Profile, Tilt, WithHistory, Word
     from steerx_edge.settings import Settings
-    from steerx_edge.steering import Steering, steer
+    from steerx_edge.steering.live import Steering, steer
     from steerx_edge.version import __version__
 
 _HOMES = {
@@ -27,7 +27,7 @@ _HOMES = {
     "learning": ("learn",),
     "profile": ("Description", "Entry", "Gain", "Profile", "Tilt", "WithHistory", "Word"),
     "settings": ("Settings",),
-    "steering": ("Steering", "steer"),
+    "steering.live": ("Steering", "steer"),
     "version": ("__version__",),
 }
 

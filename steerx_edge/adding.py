@@ -18,15 +18,15 @@ from steerx_edge.errors import HistoryError, ProfileError
 from steerx_edge.gathering import CHUNK, Chunk, Gathered
 from steerx_edge.history import HistoryItem
 from steerx_edge.learning import made_by, now, versions
-from steerx_edge.ledger import Ledger, text_hash
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.memory import Memory
 from steerx_edge.memory_rows import MemoryRows
 from steerx_edge.profile import Entry, MemoryPart, Profile, Tilt
 from steerx_edge.reading import Progress, Text, chosen, sampled, shortened
 from steerx_edge.settings import Settings
-from steerx_edge.tilt import TILTS, TiltCounts
+from steerx_edge.steering.ledger import Ledger, text_hash
+from steerx_edge.steering.memory import Memory
+from steerx_edge.steering.tilt import TILTS, TiltCounts
 
 if TYPE_CHECKING:
     from llama_cpp import Llama

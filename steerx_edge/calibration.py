@@ -19,15 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steerx_edge.effects import bootstrap_mean_interval
-from steerx_edge.gate import Gate, held_out
 from steerx_edge.llamacpp.analysis import Continuation, Pass, PassResult, asked_for
 from steerx_edge.llamacpp.interventions import Add
 from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.memory import ActiveMemory, Memory, TextOffers
 from steerx_edge.neutral import neutral_items
 from steerx_edge.profile import Gain
 from steerx_edge.reading import Text
-from steerx_edge.tilt import TILTS, TiltCounts
+from steerx_edge.steering.gate import Gate, held_out
+from steerx_edge.steering.memory import ActiveMemory, Memory, TextOffers
+from steerx_edge.steering.tilt import TILTS, TiltCounts
 
 if TYPE_CHECKING:
     from steerx_edge.carriers import Carrier

@@ -24,8 +24,8 @@ from steerx_edge.profile import Word
 
 if TYPE_CHECKING:
     from steerx_edge.history import HistoryItem
-    from steerx_edge.ledger import Ledger
     from steerx_edge.llamacpp.engine import Engine
+    from steerx_edge.steering.ledger import Ledger
 
 # Chinese, Japanese and South-East Asian scripts, which put no spaces between words.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from steerx_edge.llamacpp.analysis import Pass, asked_for
 from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.memory import KeySpace, Memory, hashes_of
 from steerx_edge.profile import MemoryPart, Profile, is_memory_file
 from steerx_edge.reading import shortened
+from steerx_edge.steering.memory import KeySpace, Memory, hashes_of
 
 if TYPE_CHECKING:
     from steerx_edge.history import HistoryItem

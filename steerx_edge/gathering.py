@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 from steerx_edge.checkpoint import Checkpoint
 from steerx_edge.effects import Effects, WordTally
-from steerx_edge.ledger import Ledger
 from steerx_edge.memory_rows import MemoryRows
 from steerx_edge.reading import Progress, read_further
-from steerx_edge.tilt import TiltCounts
+from steerx_edge.steering.ledger import Ledger
+from steerx_edge.steering.tilt import TiltCounts
 
 if TYPE_CHECKING:
     from steerx_edge.history import HistoryItem
     from steerx_edge.llamacpp.engine import Engine
-    from steerx_edge.memory import Memory
     from steerx_edge.settings import Settings
+    from steerx_edge.steering.memory import Memory
 
 CHUNK = 16
 """Further texts that share their context."""

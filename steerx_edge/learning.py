@@ -29,10 +29,8 @@ from steerx_edge.effects import WordTally, word_effects
 from steerx_edge.errors import SteerxError
 from steerx_edge.gathering import CHUNK, Chunk, Gathered
 from steerx_edge.history import HistoryItem
-from steerx_edge.ledger import text_hash
 from steerx_edge.llamacpp.control_vector import check_layers
 from steerx_edge.llamacpp.engine import Engine
-from steerx_edge.memory import KeySpace
 from steerx_edge.memory_rows import MemoryRows, usual_words
 from steerx_edge.profile import Entry, MemoryPart, Profile, Tilt, WithHistory
 from steerx_edge.reading import (
@@ -44,7 +42,9 @@ from steerx_edge.reading import (
     usable,
 )
 from steerx_edge.settings import Settings
-from steerx_edge.tilt import TiltCounts
+from steerx_edge.steering.ledger import text_hash
+from steerx_edge.steering.memory import KeySpace
+from steerx_edge.steering.tilt import TiltCounts
 from steerx_edge.version import __version__
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steerx_edge.effects import WORD, words_of_tokens
-from steerx_edge.memory import KeySpace, Level, Memory, hashes_of
+from steerx_edge.steering.memory import KeySpace, Level, Memory, hashes_of
 
 if TYPE_CHECKING:
     from steerx_edge.effects import Effects

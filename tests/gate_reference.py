@@ -8,8 +8,8 @@ from contextlib import closing
 import numpy as np
 from llama_cpp import Llama
 
-from steerx_edge.gate import Gate
 from steerx_edge.llamacpp.analysis import AnalysisContext, Pass, asked_for
+from steerx_edge.steering.gate import Gate
 
 
 def gate_for(llama: Llama, context: Sequence[int], *, is_open: bool = True) -> Gate:

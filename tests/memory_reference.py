@@ -13,7 +13,7 @@ from llama_cpp import Llama
 from models import TinyModel
 from models.operations import Array
 from steerx_edge.llamacpp.analysis import AnalysisContext, Pass, asked_for
-from steerx_edge.memory import KeySpace, Memory, run_hashes
+from steerx_edge.steering.memory import KeySpace, Memory, run_hashes
 
 Text = tuple[Sequence[int], Sequence[int]]
 """What a text answers, and its tokens."""

@@ -21,11 +21,11 @@ from steerx_edge.history import HistoryItem
 from steerx_edge.learning import learn
 from steerx_edge.llamacpp.analysis import Pass, PassResult
 from steerx_edge.llamacpp.engine import Engine
-from steerx_edge.memory import Level
 from steerx_edge.profile import Entry, Gain, Profile
 from steerx_edge.reading import Further
 from steerx_edge.settings import Settings
-from steerx_edge.tilt import TILTS
+from steerx_edge.steering.memory import Level
+from steerx_edge.steering.tilt import TILTS
 
 TEXTS = [
     HistoryItem("the kettle sang all day... lol, so very tired of tea", "Write about the kettle."),

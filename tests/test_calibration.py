@@ -29,17 +29,17 @@ from steerx_edge.calibration import (
 from steerx_edge.carriers import Carrier
 from steerx_edge.directions import direction_of
 from steerx_edge.effects import Effects
-from steerx_edge.gate import Gate
 from steerx_edge.history import HistoryItem
 from steerx_edge.llamacpp.analysis import Continuation, Pass, PassResult, asked_for
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add
 from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.memory import ActiveMemory, KeySpace, TextOffers
 from steerx_edge.memory_rows import MemoryRows
 from steerx_edge.profile import Gain
 from steerx_edge.reading import Text
-from steerx_edge.tilt import TILTS, TiltCounts
+from steerx_edge.steering.gate import Gate
+from steerx_edge.steering.memory import ActiveMemory, KeySpace, TextOffers
+from steerx_edge.steering.tilt import TILTS, TiltCounts
 from tests.steered_reference import steered_forward
 
 N_VOCAB, N_EMBD = 448, 64
@@ -57,7 +57,7 @@ UNSTEERED = Setting()
 @pytest.fixture(autouse=True)
 def _one_occurrence_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """Smoothing that makes values easy to work out."""
-    monkeypatch.setattr("steerx_edge.tilt.SMOOTHING", 1.0)
+    monkeypatch.setattr("steerx_edge.steering.tilt.SMOOTHING", 1.0)
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from models import TinyModel
 from models.operations import Array, log_softmax
 from steerx_edge.effects import Effects
 from steerx_edge.llamacpp.analysis import AnalysisContext, Pass
-from steerx_edge.memory import ActiveMemory, KeySpace, Memory
 from steerx_edge.memory_rows import MemoryRows
+from steerx_edge.steering.memory import ActiveMemory, KeySpace, Memory
 from tests.memory_reference import Run, Text, memory_of, mixture, normed
 
 EXACT = 1e-4  # float64 in the reference against float32 in llama.cpp

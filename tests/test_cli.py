@@ -27,7 +27,6 @@ from steerx_edge.cli.common import hold_interrupts, open_engine
 from steerx_edge.cli.learn import LayerList, _carried
 from steerx_edge.duration import estimated_seconds
 from steerx_edge.effects import read_beside
-from steerx_edge.gate import Gate
 from steerx_edge.history import HistoryItem
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import MODEL_VARIABLE, identify
@@ -42,7 +41,8 @@ from steerx_edge.profile import (
     WithHistory,
 )
 from steerx_edge.settings import Settings
-from steerx_edge.steering import steer
+from steerx_edge.steering.gate import Gate
+from steerx_edge.steering.live import steer
 
 PROMPT = "Alice was late again"
 N = 12  # tokens generated

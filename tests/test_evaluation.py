@@ -42,7 +42,6 @@ from steerx_edge.llamacpp.analysis import Continuation, Pass
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add
 from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.memory import KeySpace, Memory
 from steerx_edge.neutral import neutral_items
 from steerx_edge.profile import (
     Description,
@@ -56,6 +55,7 @@ from steerx_edge.profile import (
 )
 from steerx_edge.retrieval import Retriever
 from steerx_edge.settings import Settings
+from steerx_edge.steering.memory import KeySpace, Memory
 from tests.gate_reference import gate_for
 
 WORDS = ("kettle", "rabbit", "daisy", "clock")

@@ -16,16 +16,16 @@ from models import TinyModel
 from steerx_edge.cli import main
 from steerx_edge.effects import Effects
 from steerx_edge.forgetting import forget_texts, rows_of
-from steerx_edge.gate import Gate
 from steerx_edge.history import HistoryItem
 from steerx_edge.llamacpp.analysis import Pass, asked_for
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import MODEL_VARIABLE
 from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.memory import LEVELS, SINGLE_RUN, KeySpace, Level, Memory, run_hashes
 from steerx_edge.memory_rows import MemoryRows
 from steerx_edge.profile import Description, Entry, MemoryPart, Profile
 from steerx_edge.reading import shortened
+from steerx_edge.steering.gate import Gate
+from steerx_edge.steering.memory import LEVELS, SINGLE_RUN, KeySpace, Level, Memory, run_hashes
 
 TEXTS = (
     HistoryItem("Alice was late again, and the watch said so.", "Write text 0."),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from steerx_edge.gate import Gate, held_out
+from steerx_edge.steering.gate import Gate, held_out
 
 N_EMBD = 12
 Rows = NDArray[np.float32]

@@ -20,7 +20,6 @@ from steerx_edge.calibration import Calibration, Calibrator, Scored, Setting
 from steerx_edge.description import fixed_description, style_facts, why_unusable
 from steerx_edge.effects import Effects, word_effects
 from steerx_edge.errors import HistoryError, ModelError, SteerxError
-from steerx_edge.gate import Gate
 from steerx_edge.history import HistoryItem
 from steerx_edge.learning import default_layers, learn
 from steerx_edge.llamacpp.analysis import AnalysisContext, Continuation, Pass, PassResult, asked_for
@@ -31,7 +30,8 @@ from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import Entry, Gain, Profile, WithHistory
 from steerx_edge.reading import cut, folds_of, read_further, sampled
 from steerx_edge.settings import Settings
-from steerx_edge.tilt import SMOOTHING
+from steerx_edge.steering.gate import Gate
+from steerx_edge.steering.tilt import SMOOTHING
 from steerx_edge.version import __version__
 
 END_OF_TEXT = train_vocabulary().eos

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from steerx_edge.effects import Effects
-from steerx_edge.memory import SINGLE_RUN, KeySpace, Level, run_hashes
 from steerx_edge.memory_rows import MemoryRows, causal_weights, usual_words
+from steerx_edge.steering.memory import SINGLE_RUN, KeySpace, Level, run_hashes
 
 N_EMBD, END = 16, 999
 SPACE = KeySpace.fit(np.random.default_rng(0).normal(size=(90, N_EMBD)))

@@ -20,8 +20,6 @@ import pytest
 
 import steerx_edge.profile
 from steerx_edge.errors import ProfileError, SteerxError
-from steerx_edge.gate import Gate
-from steerx_edge.memory import KeySpace, Memory
 from steerx_edge.profile import (
     SOURCES,
     Description,
@@ -36,6 +34,8 @@ from steerx_edge.profile import (
     _decode,
     _encode,
 )
+from steerx_edge.steering.gate import Gate
+from steerx_edge.steering.memory import KeySpace, Memory
 
 PACKAGE = Path(steerx_edge.profile.__file__).parent
 SCHEMA = json.loads((PACKAGE / "profile.schema.json").read_text("utf-8"))

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from models.operations import log_softmax
 from steerx_edge.evaluation.evaluator import steered
-from steerx_edge.gate import Gate
 from steerx_edge.llamacpp.analysis import Pass, PassResult
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add, Intervention, Rotate, SetComponent
 from steerx_edge.llamacpp.models import identify
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import Description, Entry, MemoryPart, Profile, Tilt
-from steerx_edge.steering import steer
+from steerx_edge.steering.gate import Gate
+from steerx_edge.steering.live import steer
 from tests.gate_reference import gate_for
 from tests.memory_reference import memory_of
 from tests.steered_reference import unit

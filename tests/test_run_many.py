@@ -33,7 +33,7 @@ from steerx_edge.llamacpp.interventions import (
     SetComponent,
     selected_rows,
 )
-from steerx_edge.memory import ActiveMemory
+from steerx_edge.steering.memory import ActiveMemory
 from tests.memory_reference import memory_of
 from tests.steered_reference import scores_of, steered_forward, unit
 

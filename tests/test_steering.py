@@ -22,12 +22,12 @@ from models import TinyModel, make_tiny, make_tiny_llama
 from models.operations import log_softmax
 from steerx_edge.errors import ModelError, ProfileError, SteerxError
 from steerx_edge.evaluation.evaluator import steered
-from steerx_edge.gate import Gate
 from steerx_edge.llamacpp.analysis import Pass
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import identify
 from steerx_edge.profile import Description, Entry, Gain, MemoryPart, Profile, Tilt, WithHistory
-from steerx_edge.steering import steer
+from steerx_edge.steering.gate import Gate
+from steerx_edge.steering.live import steer
 from tests.gate_reference import gate_for
 from tests.memory_reference import Text, memory_of, mixture, normed
 

@@ -7,13 +7,13 @@ import math
 import numpy as np
 import pytest
 
-from steerx_edge.tilt import TILTS, TiltCounts
+from steerx_edge.steering.tilt import TILTS, TiltCounts
 
 
 @pytest.fixture(autouse=True)
 def _one_occurrence_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """Smoothing that makes values easy to work out."""
-    monkeypatch.setattr("steerx_edge.tilt.SMOOTHING", 1.0)
+    monkeypatch.setattr("steerx_edge.steering.tilt.SMOOTHING", 1.0)
 
 
 def counts(used: list[list[float]], expected: list[list[float]]) -> TiltCounts:

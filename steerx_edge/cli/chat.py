@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.llamacpp.prompts import Message
     from steerx_edge.profile import Profile
-    from steerx_edge.steering import Steering
+    from steerx_edge.steering.live import Steering
 
 HELP = """/strength X    steer X times as strong; 0 is off
 /profile FILE  change to another profile
@@ -67,7 +67,7 @@ def chat(
     engine = open_engine(model, threads, n_gpu_layers, ctx_size=ctx_size)
 
     from steerx_edge.errors import SteerxError
-    from steerx_edge.steering import steer
+    from steerx_edge.steering.live import steer
 
     def description(profile: Profile) -> str:
         entry = profile.entry_for(engine.model_id)

@@ -79,7 +79,7 @@ def generate(
     entry = profile.entry_for(engine.model_id)
 
     from steerx_edge.llamacpp.prompts import messages_for
-    from steerx_edge.steering import steer
+    from steerx_edge.steering.live import steer
 
     def prompt_tokens(history: Sequence[HistoryItem] = (), description: str = "") -> list[int]:
         if raw:

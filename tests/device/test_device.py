@@ -25,7 +25,7 @@ from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add, Clamp, Gate, Intervention, Rotate, SetComponent
 from steerx_edge.llamacpp.models import identify
 from steerx_edge.profile import Description, Entry, Profile
-from steerx_edge.steering import steer
+from steerx_edge.steering.live import steer
 from tests.steered_reference import unit
 
 pytestmark = pytest.mark.device

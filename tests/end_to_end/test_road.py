@@ -21,7 +21,7 @@ from steerx_edge.history import read_history
 from steerx_edge.llamacpp.models import MODEL_VARIABLE, identify
 from steerx_edge.llamacpp.prompts import PromptFormat, messages_for
 from steerx_edge.profile import Profile
-from steerx_edge.steering import steer
+from steerx_edge.steering.live import steer
 
 DEMO = Path(__file__).parents[2] / "docs" / "demo"
 PROGRAM = Path(sys.executable).with_name("steerx-edge")

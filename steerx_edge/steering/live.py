@@ -8,7 +8,7 @@ memory is looked up by the final normed row, which llama.cpp gives out beside th
 token's embedding; it is asked for where a single token is evaluated.
 
 The row that predicts the first token of an answer, unsteered, tells whether the answer is one that
-the person would write (see `steerx_edge.gate`). If not, all of it goes unsteered.
+the person would write (see `steerx_edge.steering.gate`). If not, all of it goes unsteered.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-    from steerx_edge.memory import ActiveMemory
+    from steerx_edge.steering.memory import ActiveMemory
 
 _HANDLE = "_steerx_edge_steering"
 """Where a steered Llama keeps its handle: there is one at most."""

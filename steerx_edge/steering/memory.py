@@ -28,8 +28,8 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.ledger import Ledger
 from steerx_edge.llamacpp import native
+from steerx_edge.steering.ledger import Ledger
 
 Level = Literal["shared", "causal", "all"]
 """What a memory holds of the texts.
