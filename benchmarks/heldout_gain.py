@@ -19,9 +19,9 @@ import numpy as np
 from steerx_edge import Engine, Entry, HistoryItem, Settings, User, learn, read_users
 from steerx_edge.effects import bootstrap_mean_interval
 from steerx_edge.evaluation.evaluator import fitting, steered
+from steerx_edge.history.retrieval import Retriever
 from steerx_edge.llamacpp.analysis import Pass
 from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.retrieval import Retriever
 
 COLUMNS = ("profile", "others", "personal", "prompt", "prompt+profile", "description")
 

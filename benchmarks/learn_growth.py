@@ -24,7 +24,8 @@ import numpy as np
 
 from steerx_edge.effects import Effects, WordTally
 from steerx_edge.gathering import Gathered
-from steerx_edge.history import HistoryItem, read_history
+from steerx_edge.history.item import HistoryItem
+from steerx_edge.history.readers import read_history
 from steerx_edge.learning import learn
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import find_model

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from steerx_edge.adding import learn_more
     from steerx_edge.errors import HistoryError, ModelError, ProfileError, SteerxError
-    from steerx_edge.history import HistoryItem, User, read_history, read_users
+    from steerx_edge.history.item import HistoryItem, User
+    from steerx_edge.history.readers import read_history, read_users
     from steerx_edge.learning import learn
     from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.profile import Description, Entry, Gain, Profile, Tilt, WithHistory, Word
@@ -23,7 +24,8 @@ _HOMES = {
     "adding": ("learn_more",),
     "llamacpp.engine": ("Engine",),
     "errors": ("HistoryError", "ModelError", "ProfileError", "SteerxError"),
-    "history": ("HistoryItem", "User", "read_history", "read_users"),
+    "history.item": ("HistoryItem", "User"),
+    "history.readers": ("read_history", "read_users"),
     "learning": ("learn",),
     "profile": ("Description", "Entry", "Gain", "Profile", "Tilt", "WithHistory", "Word"),
     "settings": ("Settings",),

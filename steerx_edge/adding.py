@@ -16,7 +16,7 @@ from steerx_edge.carriers import Carrier
 from steerx_edge.checkpoint import Checkpoint
 from steerx_edge.errors import HistoryError, ProfileError
 from steerx_edge.gathering import CHUNK, Chunk, Gathered
-from steerx_edge.history import HistoryItem
+from steerx_edge.history.item import HistoryItem
 from steerx_edge.learning import made_by, now, versions
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.prompts import messages_for

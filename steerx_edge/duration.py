@@ -11,7 +11,7 @@ from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.reading import sampled, shortened, usable
 
 if TYPE_CHECKING:
-    from steerx_edge.history import HistoryItem
+    from steerx_edge.history.item import HistoryItem
     from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.settings import Settings
 

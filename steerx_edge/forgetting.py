@@ -22,7 +22,7 @@ from steerx_edge.reading import shortened
 from steerx_edge.steering.memory import KeySpace, Memory, hashes_of
 
 if TYPE_CHECKING:
-    from steerx_edge.history import HistoryItem
+    from steerx_edge.history.item import HistoryItem
     from steerx_edge.llamacpp.engine import Engine
 
 _SAME = 0.98

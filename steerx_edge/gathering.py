@@ -18,7 +18,7 @@ from steerx_edge.steering.ledger import Ledger
 from steerx_edge.steering.tilt import TiltCounts
 
 if TYPE_CHECKING:
-    from steerx_edge.history import HistoryItem
+    from steerx_edge.history.item import HistoryItem
     from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.settings import Settings
     from steerx_edge.steering.memory import Memory

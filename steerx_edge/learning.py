@@ -28,7 +28,7 @@ from steerx_edge.directions import NO_DIRECTION
 from steerx_edge.effects import WordTally, word_effects
 from steerx_edge.errors import SteerxError
 from steerx_edge.gathering import CHUNK, Chunk, Gathered
-from steerx_edge.history import HistoryItem
+from steerx_edge.history.item import HistoryItem
 from steerx_edge.llamacpp.control_vector import check_layers
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.memory_rows import MemoryRows, usual_words

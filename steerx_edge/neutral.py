@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from steerx_edge.history import HistoryItem, read_history
+from steerx_edge.history.item import HistoryItem
+from steerx_edge.history.readers import read_history
 
 
 def neutral_items(use: Literal["calibration", "evaluation"]) -> list[HistoryItem]:

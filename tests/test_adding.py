@@ -17,7 +17,7 @@ from steerx_edge.calibration import Calibration, Calibrator, Setting
 from steerx_edge.effects import words_of_tokens
 from steerx_edge.errors import HistoryError, ProfileError
 from steerx_edge.forgetting import forget_texts
-from steerx_edge.history import HistoryItem
+from steerx_edge.history.item import HistoryItem
 from steerx_edge.learning import learn
 from steerx_edge.llamacpp.analysis import Pass, PassResult
 from steerx_edge.llamacpp.engine import Engine

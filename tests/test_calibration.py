@@ -29,7 +29,7 @@ from steerx_edge.calibration import (
 from steerx_edge.carriers import Carrier
 from steerx_edge.directions import direction_of
 from steerx_edge.effects import Effects
-from steerx_edge.history import HistoryItem
+from steerx_edge.history.item import HistoryItem
 from steerx_edge.llamacpp.analysis import Continuation, Pass, PassResult, asked_for
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add

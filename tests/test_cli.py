@@ -27,7 +27,7 @@ from steerx_edge.cli.common import hold_interrupts, open_engine
 from steerx_edge.cli.learn import LayerList, _carried
 from steerx_edge.duration import estimated_seconds
 from steerx_edge.effects import read_beside
-from steerx_edge.history import HistoryItem
+from steerx_edge.history.item import HistoryItem
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import MODEL_VARIABLE, identify
 from steerx_edge.llamacpp.prompts import Message, messages_for

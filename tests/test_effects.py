@@ -20,7 +20,7 @@ from steerx_edge.effects import (
     words_of_tokens,
 )
 from steerx_edge.errors import ModelError
-from steerx_edge.history import HistoryItem
+from steerx_edge.history.item import HistoryItem
 from steerx_edge.llamacpp.analysis import PassResult, asked_for
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.prompts import messages_for

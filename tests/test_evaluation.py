@@ -36,7 +36,8 @@ from steerx_edge.evaluation import (
 from steerx_edge.evaluation.evaluator import MAX_OTHER_REQUESTS, fitting, steered
 from steerx_edge.evaluation.sample import drawn_items, stranger
 from steerx_edge.evaluation.text_metrics import Attribution, copied, overlap, repeats, request_fit
-from steerx_edge.history import HistoryItem, User
+from steerx_edge.history.item import HistoryItem, User
+from steerx_edge.history.retrieval import Retriever
 from steerx_edge.learning import learn
 from steerx_edge.llamacpp.analysis import Continuation, Pass
 from steerx_edge.llamacpp.engine import Engine
@@ -53,7 +54,6 @@ from steerx_edge.profile import (
     Tilt,
     WithHistory,
 )
-from steerx_edge.retrieval import Retriever
 from steerx_edge.settings import Settings
 from steerx_edge.steering.memory import KeySpace, Memory
 from tests.gate_reference import gate_for

@@ -16,7 +16,7 @@ from models import TinyModel
 from steerx_edge.cli import main
 from steerx_edge.effects import Effects
 from steerx_edge.forgetting import forget_texts, rows_of
-from steerx_edge.history import HistoryItem
+from steerx_edge.history.item import HistoryItem
 from steerx_edge.llamacpp.analysis import Pass, asked_for
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import MODEL_VARIABLE

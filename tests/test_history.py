@@ -6,14 +6,8 @@ from pathlib import Path
 import pytest
 
 from steerx_edge.errors import HistoryError
-from steerx_edge.history import (
-    _TASKS,
-    HistoryItem,
-    User,
-    has_users,
-    read_history,
-    read_users,
-)
+from steerx_edge.history.item import HistoryItem, User
+from steerx_edge.history.readers import _TASKS, has_users, read_history, read_users
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"

@@ -20,7 +20,7 @@ from steerx_edge.calibration import Calibration, Calibrator, Scored, Setting
 from steerx_edge.description import fixed_description, style_facts, why_unusable
 from steerx_edge.effects import Effects, word_effects
 from steerx_edge.errors import HistoryError, ModelError, SteerxError
-from steerx_edge.history import HistoryItem
+from steerx_edge.history.item import HistoryItem
 from steerx_edge.learning import default_layers, learn
 from steerx_edge.llamacpp.analysis import AnalysisContext, Continuation, Pass, PassResult, asked_for
 from steerx_edge.llamacpp.control_vector import check_layers

@@ -10,7 +10,7 @@ from llama_cpp import Llama
 
 from models import TinyModel, make_tiny_llama
 from steerx_edge.errors import ModelError
-from steerx_edge.history import HistoryItem
+from steerx_edge.history.item import HistoryItem
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.prompts import NO_REQUEST, Message, PromptFormat, messages_for
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from steerx_edge.errors import HistoryError
-from steerx_edge.history import HistoryItem
-from steerx_edge.retrieval import Retriever, query_for
+from steerx_edge.history.item import HistoryItem
+from steerx_edge.history.retrieval import Retriever, query_for
 
 ROOT = Path(__file__).parent.parent
 ITEMS = [
@@ -110,8 +110,8 @@ def test_an_item_finds_its_companions():
 
 def test_the_answer_does_not_hang_on_the_hash_seed():
     code = (
-        "from steerx_edge.history import read_history as r\n"
-        "from steerx_edge.retrieval import Retriever, query_for\n"
+        "from steerx_edge.history.readers import read_history as r\n"
+        "from steerx_edge.history.retrieval import Retriever, query_for\n"
         "retriever = Retriever(r('docs/demo/history.jsonl'))\n"
         "for item in r('docs/demo/held_out.jsonl'): print(retriever.retrieve(query_for(item), 20))"
     )
@@ -147,7 +147,7 @@ def test_nothing_is_printed(capfd):
 
 
 def test_importing_does_not_import_bm25s():
-    code = "import sys, steerx_edge.retrieval; print('bm25s' in sys.modules)"
+    code = "import sys, steerx_edge.history.retrieval; print('bm25s' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )

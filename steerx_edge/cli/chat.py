@@ -21,7 +21,7 @@ from steerx_edge.cli.common import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from steerx_edge.history import HistoryItem
+    from steerx_edge.history.item import HistoryItem
     from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.llamacpp.prompts import Message
     from steerx_edge.profile import Profile

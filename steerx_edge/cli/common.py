@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from steerx_edge.history import HistoryItem
+    from steerx_edge.history.item import HistoryItem
     from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.profile import Profile
 
@@ -105,7 +105,7 @@ class PastTexts(NamedTuple):
         self, request: str, fits: Callable[[Sequence[HistoryItem]], bool]
     ) -> list[HistoryItem]:
         """Those that fit a request best, and the context; the most relevant last."""
-        from steerx_edge.retrieval import Retriever
+        from steerx_edge.history.retrieval import Retriever
 
         chosen = Retriever(self.items).companions(request, self.most, fits)
         wanted = min(self.most, len(self.items))
@@ -135,7 +135,7 @@ def history_options(command: _Command) -> Callable[..., Any]:
     ) -> Any:
         past = None
         if history is not None:
-            from steerx_edge.history import read_history
+            from steerx_edge.history.readers import read_history
 
             items = read_history(history, user=user, response=response, prompt=request)
             past = PastTexts(items, retrieve or _RETRIEVE)

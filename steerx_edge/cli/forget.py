@@ -56,7 +56,7 @@ def forget(
         click.echo(f"{said}. {profile_path} has no memory now.", err=True)
         return
 
-    from steerx_edge.history import read_history
+    from steerx_edge.history.readers import read_history
     from steerx_edge.llamacpp.models import find_model, fingerprint
 
     profile = load_profile(profile_path)

@@ -22,7 +22,7 @@ from steerx_edge.cli.common import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from steerx_edge.history import HistoryItem
+    from steerx_edge.history.item import HistoryItem
 
 
 @click.command()

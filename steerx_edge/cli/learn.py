@@ -18,7 +18,7 @@ from steerx_edge.cli.common import FiniteFloat, hold_interrupts, model_options, 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from steerx_edge.history import HistoryItem
+    from steerx_edge.history.item import HistoryItem
     from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.profile import Entry, Gain, ModelId, Profile
     from steerx_edge.settings import Settings
@@ -130,7 +130,7 @@ def learn(
         _refuse_with_add(context)
     saved = _Saved(output)
     try:
-        from steerx_edge.history import read_history
+        from steerx_edge.history.readers import read_history
 
         items = read_history(history, user=user, response=response, prompt=prompt)
         saved.existing = _existing_profile(Path(output))

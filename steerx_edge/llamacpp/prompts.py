@@ -10,7 +10,7 @@ from steerx_edge.errors import ModelError
 if TYPE_CHECKING:
     from llama_cpp import Llama
 
-    from steerx_edge.history import HistoryItem
+    from steerx_edge.history.item import HistoryItem
 
 NO_REQUEST = "Write a short text."
 """Stands in for the request of a text that answers none, in models that take turns."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from steerx_edge.errors import HistoryError
-from steerx_edge.history import HistoryItem
+from steerx_edge.history.item import HistoryItem
 
 
 def query_for(item: HistoryItem) -> str:
