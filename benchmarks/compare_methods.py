@@ -22,8 +22,8 @@ import numpy as np
 from rich.console import Console
 
 from steerx_edge import Engine, Settings
-from steerx_edge.effects import bootstrap_mean_interval
 from steerx_edge.evaluation import Evaluation, Plan, evaluate, read_sample
+from steerx_edge.learning.effects import bootstrap_mean_interval
 from steerx_edge.report import html_page, print_report
 
 METHODS = {

@@ -22,16 +22,16 @@ from pathlib import Path
 
 import numpy as np
 
-from steerx_edge.effects import Effects, WordTally
-from steerx_edge.gathering import Gathered
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.history.readers import read_history
-from steerx_edge.learning import learn
+from steerx_edge.learning.effects import Effects, WordTally
+from steerx_edge.learning.gathering import Gathered
+from steerx_edge.learning.learn import learn
+from steerx_edge.learning.memory_rows import MemoryRows
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import find_model
 from steerx_edge.llamacpp.waiting import wait_briefly
 from steerx_edge.memory_file import write_memory
-from steerx_edge.memory_rows import MemoryRows
 from steerx_edge.profile import MemoryPart
 from steerx_edge.steering.memory import KeySpace
 

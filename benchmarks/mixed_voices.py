@@ -28,10 +28,10 @@ from numpy.typing import NDArray
 
 from steerx_edge import Engine, HistoryItem, Settings, learn, read_users
 from steerx_edge.evaluation.evaluator import fitting, steered
+from steerx_edge.learning.ablation import cut, read_items, usable
 from steerx_edge.llamacpp.analysis import Continuation, Pass
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import Entry
-from steerx_edge.reading import cut, read_items, usable
 from steerx_edge.steering.memory import ActiveMemory, Memory
 
 MIN_ITEMS = 16

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from steerx_edge.learning.ablation import shortened
 from steerx_edge.llamacpp.analysis import Pass, asked_for
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import MemoryPart, Profile, is_memory_file
-from steerx_edge.reading import shortened
 from steerx_edge.steering.memory import KeySpace, Memory, hashes_of
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import pytest
 from llama_cpp import Llama
 
 from models import TinyModel, make_tiny_llama
-from steerx_edge.checkpoint import USER_PATH_VARIABLE
 from steerx_edge.errors import ModelError
+from steerx_edge.learning.checkpoint import USER_PATH_VARIABLE
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import DEFAULT_PACKAGE, MODEL_VARIABLE, find_model
 

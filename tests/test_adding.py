@@ -12,18 +12,18 @@ import pytest
 from llama_cpp import Llama
 
 from models import TinyModel
-from steerx_edge.adding import learn_more
-from steerx_edge.calibration import Calibration, Calibrator, Setting
-from steerx_edge.effects import words_of_tokens
 from steerx_edge.errors import HistoryError, ProfileError
 from steerx_edge.forgetting import forget_texts
 from steerx_edge.history.item import HistoryItem
-from steerx_edge.learning import learn
+from steerx_edge.learning.ablation import Further
+from steerx_edge.learning.adding import learn_more
+from steerx_edge.learning.calibration import Calibration, Calibrator, Setting
+from steerx_edge.learning.effects import words_of_tokens
+from steerx_edge.learning.learn import learn
+from steerx_edge.learning.settings import Settings
 from steerx_edge.llamacpp.analysis import Pass, PassResult
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.profile import Entry, Gain, Profile
-from steerx_edge.reading import Further
-from steerx_edge.settings import Settings
 from steerx_edge.steering.memory import Level
 from steerx_edge.steering.tilt import TILTS
 
@@ -44,18 +44,20 @@ SETTINGS = Settings(sample=4, layers=(2,))
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """One text a chunk, the same sample whether texts are added or not, and no calibration."""
-    for module in ("learning", "adding"):
-        monkeypatch.setattr(f"steerx_edge.{module}.CHUNK", 1)
+    for module in ("learn", "adding"):
+        monkeypatch.setattr(f"steerx_edge.learning.{module}.CHUNK", 1)
         monkeypatch.setattr(
-            f"steerx_edge.{module}.sampled", lambda n, most: list(range(min(n, most)))
+            f"steerx_edge.learning.{module}.sampled", lambda n, most: list(range(min(n, most)))
         )
     neutral = [HistoryItem(f"It rained {when}.", "Was it dry?") for when in ("now", "then", "here")]
-    monkeypatch.setattr("steerx_edge.calibration.neutral_items", lambda _: neutral)
+    monkeypatch.setattr("steerx_edge.learning.calibration.neutral_items", lambda _: neutral)
     monkeypatch.setattr(
-        "steerx_edge.learning.calibrate",
+        "steerx_edge.learning.learn.calibrate",
         lambda *_, **__: Calibration(Setting(((0, 0.1),), 0.5, 0.3), GAIN),
     )
-    monkeypatch.setattr("steerx_edge.learning.recalibrate", lambda _, calibration: calibration)
+    monkeypatch.setattr(
+        "steerx_edge.learning.learn.recalibrate", lambda _, calibration: calibration
+    )
 
 
 @pytest.fixture
@@ -78,7 +80,7 @@ def entry_of(profile: Profile) -> Entry:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], list[str]]]:
     """What is read, and with which others."""
     calls: list[tuple[list[str], list[str]]] = []
-    from steerx_edge.gathering import read_further
+    from steerx_edge.learning.gathering import read_further
 
     def recorded(
         engine: Engine, items: Sequence[HistoryItem], others: Sequence[HistoryItem], *rest: Any
@@ -86,7 +88,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], list[str]]]:
         calls.append(([item.response for item in items], [item.response for item in others]))
         return read_further(engine, items, others, *rest)
 
-    monkeypatch.setattr("steerx_edge.gathering.read_further", recorded)
+    monkeypatch.setattr("steerx_edge.learning.gathering.read_further", recorded)
     return calls
 
 
@@ -185,7 +187,7 @@ class TestCalibration:
             setting = dataclasses.replace(before.setting, memory=0.6)
             return dataclasses.replace(before, setting=setting, gain=calibrator.gain(setting))
 
-        monkeypatch.setattr("steerx_edge.adding.recalibrate", recalibrated)
+        monkeypatch.setattr("steerx_edge.learning.adding.recalibrate", recalibrated)
         return calls
 
     def test_it_is_on_new_texts_that_are_held_out(
@@ -195,7 +197,7 @@ class TestCalibration:
         found: list[tuple[Calibrator, Calibration]],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr("steerx_edge.adding._ENOUGH", 3)
+        monkeypatch.setattr("steerx_edge.learning.adding._ENOUGH", 3)
         entry = entry_of(learn_more(tiny_engine, profile, TEXTS))
         ((calibrator, before),) = found
         assert before == Calibration(Setting(((0, pytest.approx(0.1)),), 0.5, 0.3), GAIN)
@@ -238,7 +240,7 @@ class TestCalibration:
         self, tiny_engine: Engine, profile: Profile, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """With the real choice of a strength."""
-        monkeypatch.setattr("steerx_edge.adding._ENOUGH", 3)
+        monkeypatch.setattr("steerx_edge.learning.adding._ENOUGH", 3)
         entry = entry_of(learn_more(tiny_engine, profile, TEXTS))
         assert entry.gain is not None
         assert entry.gain.items == len(MORE)
@@ -311,7 +313,7 @@ def test_texts_that_time_does_not_suffice_for_stay_new(
     assert learn_more(tiny_engine, profile, TEXTS, seconds=0) is profile
     clock = iter([0, 1, 2])  # the beginning, and before the first and the second text
     with monkeypatch.context() as patch:
-        patch.setattr("steerx_edge.adding.time.monotonic", lambda: next(clock))
+        patch.setattr("steerx_edge.learning.adding.time.monotonic", lambda: next(clock))
         added = learn_more(tiny_engine, profile, TEXTS, seconds=1)
     assert entry_of(added).counts["items"] == 5
     whole = entry_of(learn_more(tiny_engine, profile, TEXTS))

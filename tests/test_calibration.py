@@ -12,7 +12,9 @@ import pytest
 
 from models import TinyModel
 from models.operations import log_softmax
-from steerx_edge.calibration import (
+from steerx_edge.history.item import HistoryItem
+from steerx_edge.learning.ablation import Text
+from steerx_edge.learning.calibration import (
     MEMORIES,
     MOST_LOSS,
     STRENGTH,
@@ -26,17 +28,15 @@ from steerx_edge.calibration import (
     repeated_four_grams,
     shared_four_grams,
 )
-from steerx_edge.carriers import Carrier
-from steerx_edge.directions import direction_of
-from steerx_edge.effects import Effects
-from steerx_edge.history.item import HistoryItem
+from steerx_edge.learning.carriers import Carrier
+from steerx_edge.learning.directions import direction_of
+from steerx_edge.learning.effects import Effects
+from steerx_edge.learning.memory_rows import MemoryRows
 from steerx_edge.llamacpp.analysis import Continuation, Pass, PassResult, asked_for
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add
 from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.memory_rows import MemoryRows
 from steerx_edge.profile import Gain
-from steerx_edge.reading import Text
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.memory import ActiveMemory, KeySpace, TextOffers
 from steerx_edge.steering.tilt import TILTS, TiltCounts
@@ -62,7 +62,7 @@ def _one_occurrence_more(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _few_neutral_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("steerx_edge.calibration.neutral_items", lambda _: NEUTRAL_ITEMS)
+    monkeypatch.setattr("steerx_edge.learning.calibration.neutral_items", lambda _: NEUTRAL_ITEMS)
 
 
 def unsteered(engine: Engine, *args: Any, **options: Any) -> Calibrator:
@@ -331,7 +331,7 @@ class TestScores:
     ) -> None:
         """With the rows of the other folds alone; but for the half precision of what is kept."""
         monkeypatch.setattr(
-            "steerx_edge.calibration._scored",
+            "steerx_edge.learning.calibration._scored",
             lambda result: Scored(asked_for(result.tilted), asked_for(result.final)),
         )
         texts, (_, carriers, counts) = alike_texts(5), parts

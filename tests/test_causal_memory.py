@@ -8,9 +8,9 @@ from llama_cpp import Llama
 
 from models import TinyModel
 from models.operations import Array, log_softmax
-from steerx_edge.effects import Effects
+from steerx_edge.learning.effects import Effects
+from steerx_edge.learning.memory_rows import MemoryRows
 from steerx_edge.llamacpp.analysis import AnalysisContext, Pass
-from steerx_edge.memory_rows import MemoryRows
 from steerx_edge.steering.memory import ActiveMemory, KeySpace, Memory
 from tests.memory_reference import Run, Text, memory_of, mixture, normed
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from steerx_edge.checkpoint import USER_PATH_VARIABLE, Checkpoint, user_path
+from steerx_edge.learning.checkpoint import USER_PATH_VARIABLE, Checkpoint, user_path
 
 
 def test_what_was_put_is_there_for_the_same_work(tmp_path: Path) -> None:

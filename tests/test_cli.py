@@ -20,14 +20,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from models import TinyModel
-from steerx_edge.calibration import Calibration, Calibrator, Setting
-from steerx_edge.checkpoint import USER_PATH_VARIABLE
 from steerx_edge.cli import COMMANDS, main
 from steerx_edge.cli.common import hold_interrupts, open_engine
 from steerx_edge.cli.learn import LayerList, _carried
-from steerx_edge.duration import estimated_seconds
-from steerx_edge.effects import read_beside
 from steerx_edge.history.item import HistoryItem
+from steerx_edge.learning.calibration import Calibration, Calibrator, Setting
+from steerx_edge.learning.checkpoint import USER_PATH_VARIABLE
+from steerx_edge.learning.duration import estimated_seconds
+from steerx_edge.learning.effects import read_beside
+from steerx_edge.learning.settings import Settings
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import MODEL_VARIABLE, identify
 from steerx_edge.llamacpp.prompts import Message, messages_for
@@ -40,7 +41,6 @@ from steerx_edge.profile import (
     Tilt,
     WithHistory,
 )
-from steerx_edge.settings import Settings
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.live import steer
 
@@ -863,7 +863,7 @@ def test_learn_says_how_long_it_will_take(
     seconds: float,
     said: str,
 ) -> None:
-    monkeypatch.setattr("steerx_edge.duration.estimated_seconds", lambda *_: seconds)
+    monkeypatch.setattr("steerx_edge.learning.duration.estimated_seconds", lambda *_: seconds)
     where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1", "--strength", "0.1")
     assert f"\n{said}\n" in succeed("learn", history, *where).stderr
 
@@ -907,9 +907,9 @@ def interrupted(*_: object, **__: object) -> None:
     "place",
     [
         "steerx_edge.cli.learn.open_engine",
-        "steerx_edge.duration.estimated_seconds",
-        "steerx_edge.learning.read_items",
-        "steerx_edge.learning.calibrate",
+        "steerx_edge.learning.duration.estimated_seconds",
+        "steerx_edge.learning.learn.read_items",
+        "steerx_edge.learning.learn.calibrate",
     ],
 )
 def test_an_interrupt_before_anything_is_saved_is_told_in_a_sentence(
@@ -930,7 +930,8 @@ def test_an_interrupt_before_anything_is_saved_is_told_in_a_sentence(
 
 
 @pytest.mark.parametrize(
-    "place", ["steerx_edge.gathering.read_further", "steerx_edge.learning.recalibrate"]
+    "place",
+    ["steerx_edge.learning.gathering.read_further", "steerx_edge.learning.learn.recalibrate"],
 )
 def test_an_interrupt_keeps_the_profile_of_the_sample_and_a_rerun_resumes(
     learn: Callable[..., Entry],
@@ -951,9 +952,11 @@ def test_an_interrupt_keeps_the_profile_of_the_sample_and_a_rerun_resumes(
     )
     assert Profile.load("me.json").entries[0].counts["items"] == N_SAMPLE
     # The ablation passes over the sample are not made again.
-    monkeypatch.setattr("steerx_edge.reading.read_beside", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(
+        "steerx_edge.learning.ablation.read_beside", lambda *_: pytest.fail("read again")
+    )
     if place.endswith("read_further"):
-        monkeypatch.setattr("steerx_edge.reading.read_beside", read_beside_no_layers)
+        monkeypatch.setattr("steerx_edge.learning.ablation.read_beside", read_beside_no_layers)
     assert same(expected, learn(long_history, output="me.json"))
 
 
@@ -970,7 +973,7 @@ def test_a_fuller_entry_is_kept_until_the_new_one_is_as_full(
     where = ("learn", long_history, "-o", "me.json", "-m", tiny_chat.path, "-t", "1")
     with monkeypatch.context() as patch:
         if stop == "Ctrl-C":
-            patch.setattr("steerx_edge.gathering.read_further", interrupted)
+            patch.setattr("steerx_edge.learning.gathering.read_further", interrupted)
             result = run(*where)
             said = "Interrupted: me.json is as it was; rerun the same command to resume."
         else:
@@ -1023,7 +1026,7 @@ def test_an_interrupt_while_a_profile_is_saved_waits() -> None:
 def remembering(learn: Callable[..., Entry], monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
     """The first texts of a history, learned with a memory as me.json; and all of them."""
     monkeypatch.setattr(
-        "steerx_edge.learning.calibrate",
+        "steerx_edge.learning.learn.calibrate",
         lambda *_, **__: Calibration(Setting((), 0.0, 0.3), Gain(0.2, 0.1, 0.3, 6)),
     )
     texts = [f"{i} {text}" for i in range(3) for text in TEXTS]
@@ -1061,14 +1064,16 @@ def test_add_leaves_the_old_profile_when_interrupted_and_resumes(
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1")
     with monkeypatch.context() as patch:
-        patch.setattr("steerx_edge.adding.MemoryPart.of", interrupted)
+        patch.setattr("steerx_edge.learning.adding.MemoryPart.of", interrupted)
         result = run("learn", "--add", remembering, *where)
     assert result.exit_code == 130
     assert result.stderr.splitlines()[-1] == (
         "Interrupted: me.json is as it was; rerun the same command to resume."
     )
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    monkeypatch.setattr("steerx_edge.gathering.read_further", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(
+        "steerx_edge.learning.gathering.read_further", lambda *_: pytest.fail("read again")
+    )
     succeed("learn", "--add", remembering, *where)
     assert Profile.load("me.json").entries[0].counts["items"] == 9
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from steerx_edge.contrasts import RowConvention, halves, pooled, row_weights
+from steerx_edge.learning.contrasts import RowConvention, halves, pooled, row_weights
 
 THIRD = 1 / 3
 

@@ -8,7 +8,7 @@ import pytest
 from llama_cpp import Llama
 
 from models import TinyModel
-from steerx_edge.description import (
+from steerx_edge.learning.description import (
     describe,
     fixed_description,
     style_facts,

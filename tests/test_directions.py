@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from steerx_edge.directions import Estimate, direction_of, mean_direction, median_norms
 from steerx_edge.errors import SteerxError
+from steerx_edge.learning.directions import Estimate, direction_of, mean_direction, median_norms
 
 
 def differences_of(seed: int = 0, items: int = 5, layers: int = 3, n_embd: int = 16) -> np.ndarray:

@@ -9,7 +9,9 @@ import pytest
 
 from models import TinyModel
 from models.operations import log_softmax
-from steerx_edge.effects import (
+from steerx_edge.errors import ModelError
+from steerx_edge.history.item import HistoryItem
+from steerx_edge.learning.effects import (
     Effects,
     anchors,
     bootstrap_mean_interval,
@@ -19,8 +21,6 @@ from steerx_edge.effects import (
     word_effects,
     words_of_tokens,
 )
-from steerx_edge.errors import ModelError
-from steerx_edge.history.item import HistoryItem
 from steerx_edge.llamacpp.analysis import PassResult, asked_for
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.prompts import messages_for

@@ -14,16 +14,16 @@ from click.testing import CliRunner, Result
 
 from models import TinyModel
 from steerx_edge.cli import main
-from steerx_edge.effects import Effects
 from steerx_edge.forgetting import forget_texts, rows_of
 from steerx_edge.history.item import HistoryItem
+from steerx_edge.learning.ablation import shortened
+from steerx_edge.learning.effects import Effects
+from steerx_edge.learning.memory_rows import MemoryRows
 from steerx_edge.llamacpp.analysis import Pass, asked_for
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import MODEL_VARIABLE
 from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.memory_rows import MemoryRows
 from steerx_edge.profile import Description, Entry, MemoryPart, Profile
-from steerx_edge.reading import shortened
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.memory import LEVELS, SINGLE_RUN, KeySpace, Level, Memory, run_hashes
 

@@ -16,20 +16,20 @@ from llama_cpp import Llama
 from models import TinyModel
 from models.operations import log_softmax
 from models.vocabulary import train_vocabulary
-from steerx_edge.calibration import Calibration, Calibrator, Scored, Setting
-from steerx_edge.description import fixed_description, style_facts, why_unusable
-from steerx_edge.effects import Effects, word_effects
 from steerx_edge.errors import HistoryError, ModelError, SteerxError
 from steerx_edge.history.item import HistoryItem
-from steerx_edge.learning import default_layers, learn
+from steerx_edge.learning.ablation import cut, folds_of, read_further, sampled
+from steerx_edge.learning.calibration import Calibration, Calibrator, Scored, Setting
+from steerx_edge.learning.description import fixed_description, style_facts, why_unusable
+from steerx_edge.learning.effects import Effects, word_effects
+from steerx_edge.learning.learn import default_layers, learn
+from steerx_edge.learning.settings import Settings
 from steerx_edge.llamacpp.analysis import AnalysisContext, Continuation, Pass, PassResult, asked_for
 from steerx_edge.llamacpp.control_vector import check_layers
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import Entry, Gain, Profile, WithHistory
-from steerx_edge.reading import cut, folds_of, read_further, sampled
-from steerx_edge.settings import Settings
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.tilt import SMOOTHING
 from steerx_edge.version import __version__
@@ -54,7 +54,7 @@ CONTRAST = Settings(backbones=("context-contrast",), described=True, tilt=False,
 @pytest.fixture(autouse=True)
 def _few_neutral_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     items = [HistoryItem("It rained all day.", "Was it dry?"), HistoryItem("A table."), HISTORY[2]]
-    monkeypatch.setattr("steerx_edge.calibration.neutral_items", lambda _: items)
+    monkeypatch.setattr("steerx_edge.learning.calibration.neutral_items", lambda _: items)
 
 
 class RecordingEngine(Engine):
@@ -388,7 +388,7 @@ class TestCalibrated:
             setting = Setting(((3, 0.25), (0, 0.5)), 0.75, 0.3)
             return Calibration(setting, GAIN, Setting(((3, 0.125),), 0.5, 0.2), more, gate)
 
-        monkeypatch.setattr("steerx_edge.learning.calibrate", chosen)
+        monkeypatch.setattr("steerx_edge.learning.learn.calibrate", chosen)
         settings = Settings(layers=(1, 3), backbones=("stylevector", "context-contrast"))
         entry = only_entry(learn(tiny_engine, HISTORY, settings))
 
@@ -467,7 +467,7 @@ class TestCalibrated:
         self, tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch, setting: Setting
     ) -> None:
         monkeypatch.setattr(
-            "steerx_edge.learning.calibrate",
+            "steerx_edge.learning.learn.calibrate",
             lambda *_, **__: Calibration(setting, Gain(0.0, 0.0, 0.0, 4)),
         )
         entry = only_entry(learn(tiny_engine, HISTORY, Settings(layers=(1, 3))))
@@ -487,7 +487,7 @@ class TestCalibrated:
             given.append(calibrator)
             return Calibration(Setting((), 0.0, 0.3 if calibrator.rows else 0.0), GAIN)
 
-        monkeypatch.setattr("steerx_edge.learning.calibrate", chosen)
+        monkeypatch.setattr("steerx_edge.learning.learn.calibrate", chosen)
         entry = only_entry(learn(tiny_engine, HISTORY, Settings(memory=level)))
         assert entry.settings["memory"] == level
         assert (given[0].rows is None) == (entry.memory is None) == (level == "none")
@@ -511,7 +511,7 @@ class TestCalibrated:
             given.append(calibrator)
             return Calibration(Setting(), GAIN)
 
-        monkeypatch.setattr("steerx_edge.learning.calibrate", chosen)
+        monkeypatch.setattr("steerx_edge.learning.learn.calibrate", chosen)
         history = [
             dataclasses.replace(item, request="Write a text." if place < n_requests else "")
             for place, item in enumerate(HISTORY)
@@ -523,7 +523,7 @@ class TestCalibrated:
         self, tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         beside = Calibration(Setting((), 0.5), GAIN, Setting((), 0.0, 0.2), GAIN)
-        monkeypatch.setattr("steerx_edge.learning.calibrate", lambda *_, **__: beside)
+        monkeypatch.setattr("steerx_edge.learning.learn.calibrate", lambda *_, **__: beside)
         entry = only_entry(learn(tiny_engine, HISTORY, Settings()))
         assert entry.memory is not None
         assert entry.memory.strength == 0
@@ -554,12 +554,14 @@ class TestFurtherTexts:
 
     @pytest.fixture(autouse=True)
     def _one_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("steerx_edge.learning.CHUNK", 1)
+        monkeypatch.setattr("steerx_edge.learning.learn.CHUNK", 1)
         monkeypatch.setattr(
-            "steerx_edge.learning.calibrate",
+            "steerx_edge.learning.learn.calibrate",
             lambda *_, **__: Calibration(Setting(((0, 0.1),), 0.5, 0.3), GAIN),
         )
-        monkeypatch.setattr("steerx_edge.learning.recalibrate", lambda _, calibration: calibration)
+        monkeypatch.setattr(
+            "steerx_edge.learning.learn.recalibrate", lambda _, calibration: calibration
+        )
 
     def test_they_are_read_with_texts_of_the_sample_in_their_context(
         self, tiny_engine: Engine, tiny_f32: TinyModel
@@ -609,7 +611,7 @@ class TestFurtherTexts:
         self, tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(
-            "steerx_edge.learning.recalibrate",
+            "steerx_edge.learning.learn.recalibrate",
             lambda calibrator, calibration: dataclasses.replace(
                 calibration, setting=Setting((), 0.0, calibrator.rows.n_texts / 10)
             ),

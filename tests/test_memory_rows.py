@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from steerx_edge.effects import Effects
-from steerx_edge.memory_rows import MemoryRows, causal_weights, usual_words
+from steerx_edge.learning.effects import Effects
+from steerx_edge.learning.memory_rows import MemoryRows, causal_weights, usual_words
 from steerx_edge.steering.memory import SINGLE_RUN, KeySpace, Level, run_hashes
 
 N_EMBD, END = 16, 999

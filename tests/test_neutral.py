@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from steerx_edge import neutral
 from steerx_edge.evaluation.text_metrics import copied
-from steerx_edge.neutral import neutral_items
+from steerx_edge.learning import neutral
+from steerx_edge.learning.neutral import neutral_items
 
 FILE = Path(neutral.__file__).with_name("neutral_evaluation.jsonl")
 

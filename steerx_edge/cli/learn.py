@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from steerx_edge.history.item import HistoryItem
+    from steerx_edge.learning.settings import Settings
     from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.profile import Entry, Gain, ModelId, Profile
-    from steerx_edge.settings import Settings
 
 _SHOWN_WORDS = 12
 _CTX_SIZE = 256  # of a context that is never used: learning has its own
@@ -146,7 +146,7 @@ def learn(
             _add(engine, items, saved, seconds)
             return
 
-        from steerx_edge.settings import Settings
+        from steerx_edge.learning.settings import Settings
 
         settings = Settings(max_items=max_items, layers=layers, memory=memory)
         if strength is not None:
@@ -176,10 +176,10 @@ def _learn(
     """Learn anew."""
     from rich.markup import escape
 
-    from steerx_edge.checkpoint import user_path
-    from steerx_edge.duration import estimated_seconds
-    from steerx_edge.learning import learn as learn_profile
-    from steerx_edge.reading import chosen
+    from steerx_edge.learning.ablation import chosen
+    from steerx_edge.learning.checkpoint import user_path
+    from steerx_edge.learning.duration import estimated_seconds
+    from steerx_edge.learning.learn import learn as learn_profile
 
     console = _console()
     n_used = len(chosen(items, settings.max_items))
@@ -232,9 +232,9 @@ def _add(
     """Add what is new to the profile that there is."""
     from rich.markup import escape
 
-    from steerx_edge.adding import base_of, learn_more, unread
-    from steerx_edge.checkpoint import user_path
-    from steerx_edge.duration import estimated_seconds_more
+    from steerx_edge.learning.adding import base_of, learn_more, unread
+    from steerx_edge.learning.checkpoint import user_path
+    from steerx_edge.learning.duration import estimated_seconds_more
 
     if saved.existing is None:
         return

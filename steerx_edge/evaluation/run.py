@@ -24,9 +24,9 @@ from steerx_edge.evaluation.evaluator import BASELINES, Evaluator, Row, Unit
 from steerx_edge.evaluation.figures import Evaluation
 from steerx_edge.evaluation.sample import Plan, Sample
 from steerx_edge.evaluation.text_metrics import check_installed
+from steerx_edge.learning.ablation import Progress
+from steerx_edge.learning.settings import Settings
 from steerx_edge.llamacpp.control_vector import check_layers
-from steerx_edge.reading import Progress
-from steerx_edge.settings import Settings
 from steerx_edge.version import __version__
 
 if TYPE_CHECKING:

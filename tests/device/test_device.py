@@ -18,8 +18,8 @@ from llama_cpp.llama_cpp import _lib
 from numpy.typing import NDArray
 
 from models import make_tiny
-from steerx_edge.effects import effects_of, read_alone, read_beside
 from steerx_edge.history.item import HistoryItem
+from steerx_edge.learning.effects import effects_of, read_alone, read_beside
 from steerx_edge.llamacpp.analysis import INPUT_LAYER, Pass, PassResult, Site
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add, Clamp, Gate, Intervention, Rotate, SetComponent

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.checkpoint import Checkpoint
-from steerx_edge.effects import Effects, WordTally
-from steerx_edge.memory_rows import MemoryRows
-from steerx_edge.reading import Progress, read_further
+from steerx_edge.learning.ablation import Progress, read_further
+from steerx_edge.learning.checkpoint import Checkpoint
+from steerx_edge.learning.effects import Effects, WordTally
+from steerx_edge.learning.memory_rows import MemoryRows
 from steerx_edge.steering.ledger import Ledger
 from steerx_edge.steering.tilt import TiltCounts
 
 if TYPE_CHECKING:
     from steerx_edge.history.item import HistoryItem
+    from steerx_edge.learning.settings import Settings
     from steerx_edge.llamacpp.engine import Engine
-    from steerx_edge.settings import Settings
     from steerx_edge.steering.memory import Memory
 
 CHUNK = 16

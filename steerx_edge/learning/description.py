@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from steerx_edge.effects import is_printable
+from steerx_edge.learning.effects import is_printable
 from steerx_edge.llamacpp.analysis import Continuation
 from steerx_edge.llamacpp.prompts import Message
 from steerx_edge.profile import Description, Word

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.checkpoint import Checkpoint
-from steerx_edge.contrasts import halves, reply_rows
-from steerx_edge.directions import Estimate, direction_of, has_direction, median_norms
+from steerx_edge.learning.ablation import Progress, Reading
+from steerx_edge.learning.checkpoint import Checkpoint
+from steerx_edge.learning.contrasts import halves, reply_rows
+from steerx_edge.learning.directions import Estimate, direction_of, has_direction, median_norms
 from steerx_edge.llamacpp.analysis import Pass
 from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.reading import Progress, Reading
 
 if TYPE_CHECKING:
+    from steerx_edge.learning.ablation import Contrast
+    from steerx_edge.learning.settings import Settings
     from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.profile import Description
-    from steerx_edge.reading import Contrast
-    from steerx_edge.settings import Settings
 
 _SHORTEST_REPLY, _LONGEST_REPLY = 16, 96  # tokens of the model's own replies
 

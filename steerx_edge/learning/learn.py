@@ -13,27 +13,9 @@ from typing import TYPE_CHECKING, Any
 import llama_cpp
 import numpy as np
 
-from steerx_edge.calibration import (
-    Calibration,
-    Calibrator,
-    Scored,
-    Setting,
-    calibrate,
-    recalibrate,
-)
-from steerx_edge.carriers import Carrier, carriers_of
-from steerx_edge.checkpoint import Checkpoint
-from steerx_edge.description import describe, style_facts
-from steerx_edge.directions import NO_DIRECTION
-from steerx_edge.effects import WordTally, word_effects
 from steerx_edge.errors import SteerxError
-from steerx_edge.gathering import CHUNK, Chunk, Gathered
 from steerx_edge.history.item import HistoryItem
-from steerx_edge.llamacpp.control_vector import check_layers
-from steerx_edge.llamacpp.engine import Engine
-from steerx_edge.memory_rows import MemoryRows, usual_words
-from steerx_edge.profile import Entry, MemoryPart, Profile, Tilt, WithHistory
-from steerx_edge.reading import (
+from steerx_edge.learning.ablation import (
     Progress,
     Reading,
     chosen,
@@ -41,7 +23,25 @@ from steerx_edge.reading import (
     sampled,
     usable,
 )
-from steerx_edge.settings import Settings
+from steerx_edge.learning.calibration import (
+    Calibration,
+    Calibrator,
+    Scored,
+    Setting,
+    calibrate,
+    recalibrate,
+)
+from steerx_edge.learning.carriers import Carrier, carriers_of
+from steerx_edge.learning.checkpoint import Checkpoint
+from steerx_edge.learning.description import describe, style_facts
+from steerx_edge.learning.directions import NO_DIRECTION
+from steerx_edge.learning.effects import WordTally, word_effects
+from steerx_edge.learning.gathering import CHUNK, Chunk, Gathered
+from steerx_edge.learning.memory_rows import MemoryRows, usual_words
+from steerx_edge.learning.settings import Settings
+from steerx_edge.llamacpp.control_vector import check_layers
+from steerx_edge.llamacpp.engine import Engine
+from steerx_edge.profile import Entry, MemoryPart, Profile, Tilt, WithHistory
 from steerx_edge.steering.ledger import text_hash
 from steerx_edge.steering.memory import KeySpace
 from steerx_edge.steering.tilt import TiltCounts

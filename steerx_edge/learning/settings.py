@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from steerx_edge.contrasts import Backbone, RowConvention
-from steerx_edge.directions import Estimate
 from steerx_edge.errors import SteerxError
+from steerx_edge.learning.contrasts import Backbone, RowConvention
+from steerx_edge.learning.directions import Estimate
 
 MIN_ITEMS = 2
 """An item's context is made of the others, so there must be one."""

@@ -6,14 +6,14 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from steerx_edge.learning.ablation import sampled, shortened, usable
 from steerx_edge.llamacpp.analysis import Pass
 from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.reading import sampled, shortened, usable
 
 if TYPE_CHECKING:
     from steerx_edge.history.item import HistoryItem
+    from steerx_edge.learning.settings import Settings
     from steerx_edge.llamacpp.engine import Engine
-    from steerx_edge.settings import Settings
 
 # Time, as multiples of that for reading the texts once; measured while learning from docs/demo.
 _ARMS = 3

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from steerx_edge.calibration import Calibration, Calibrator, Setting, recalibrate
-from steerx_edge.carriers import Carrier
-from steerx_edge.checkpoint import Checkpoint
 from steerx_edge.errors import HistoryError, ProfileError
-from steerx_edge.gathering import CHUNK, Chunk, Gathered
 from steerx_edge.history.item import HistoryItem
-from steerx_edge.learning import made_by, now, versions
+from steerx_edge.learning.ablation import Progress, Text, chosen, sampled, shortened
+from steerx_edge.learning.calibration import Calibration, Calibrator, Setting, recalibrate
+from steerx_edge.learning.carriers import Carrier
+from steerx_edge.learning.checkpoint import Checkpoint
+from steerx_edge.learning.gathering import CHUNK, Chunk, Gathered
+from steerx_edge.learning.learn import made_by, now, versions
+from steerx_edge.learning.memory_rows import MemoryRows
+from steerx_edge.learning.settings import Settings
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.memory_rows import MemoryRows
 from steerx_edge.profile import Entry, MemoryPart, Profile, Tilt
-from steerx_edge.reading import Progress, Text, chosen, sampled, shortened
-from steerx_edge.settings import Settings
 from steerx_edge.steering.ledger import Ledger, text_hash
 from steerx_edge.steering.memory import Memory
 from steerx_edge.steering.tilt import TILTS, TiltCounts

@@ -18,21 +18,21 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.effects import bootstrap_mean_interval
+from steerx_edge.learning.ablation import Text
+from steerx_edge.learning.effects import bootstrap_mean_interval
+from steerx_edge.learning.neutral import neutral_items
 from steerx_edge.llamacpp.analysis import Continuation, Pass, PassResult, asked_for
 from steerx_edge.llamacpp.interventions import Add
 from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.neutral import neutral_items
 from steerx_edge.profile import Gain
-from steerx_edge.reading import Text
 from steerx_edge.steering.gate import Gate, held_out
 from steerx_edge.steering.memory import ActiveMemory, Memory, TextOffers
 from steerx_edge.steering.tilt import TILTS, TiltCounts
 
 if TYPE_CHECKING:
-    from steerx_edge.carriers import Carrier
+    from steerx_edge.learning.carriers import Carrier
+    from steerx_edge.learning.memory_rows import MemoryRows
     from steerx_edge.llamacpp.engine import Engine
-    from steerx_edge.memory_rows import MemoryRows
 
 STRENGTH = 0.1
 """The share of the residual norm that every direction is tried with first."""

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.effects import WORD, words_of_tokens
+from steerx_edge.learning.effects import WORD, words_of_tokens
 from steerx_edge.steering.memory import KeySpace, Level, Memory, hashes_of
 
 if TYPE_CHECKING:
-    from steerx_edge.effects import Effects
+    from steerx_edge.learning.effects import Effects
 
 _NO_WORD = -1
 _HIDDEN = -1  # no token

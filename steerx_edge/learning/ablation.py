@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.checkpoint import Checkpoint
-from steerx_edge.contrasts import pooled, row_weights
-from steerx_edge.effects import Effects, anchors, effects_of, read_alone, read_beside
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.history.retrieval import Retriever, query_for
+from steerx_edge.learning.checkpoint import Checkpoint
+from steerx_edge.learning.contrasts import pooled, row_weights
+from steerx_edge.learning.effects import Effects, anchors, effects_of, read_alone, read_beside
+from steerx_edge.learning.settings import MIN_ITEMS, Settings
 from steerx_edge.llamacpp.analysis import PassResult, asked_for
 from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.settings import MIN_ITEMS, Settings
 from steerx_edge.steering.ledger import plain
 from steerx_edge.steering.tilt import TiltCounts
 
