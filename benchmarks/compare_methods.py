@@ -24,7 +24,8 @@ from rich.console import Console
 from steerx_edge import Engine, Settings
 from steerx_edge.evaluation import Evaluation, Plan, evaluate, read_sample
 from steerx_edge.learning.effects import bootstrap_mean_interval
-from steerx_edge.report import html_page, print_report
+from steerx_edge.report.html import html_page
+from steerx_edge.report.terminal import print_report
 
 METHODS = {
     "steerx": Settings(),

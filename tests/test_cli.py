@@ -20,9 +20,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from models import TinyModel
-from steerx_edge.cli import COMMANDS, main
-from steerx_edge.cli.common import hold_interrupts, open_engine
-from steerx_edge.cli.learn import LayerList, _carried
+from steerx_edge.apps.cli import COMMANDS, main
+from steerx_edge.apps.cli.common import hold_interrupts, open_engine
+from steerx_edge.apps.cli.learn import LayerList, _carried
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.learning.calibration import Calibration, Calibrator, Setting
 from steerx_edge.learning.checkpoint import USER_PATH_VARIABLE
@@ -906,7 +906,7 @@ def interrupted(*_: object, **__: object) -> None:
 @pytest.mark.parametrize(
     "place",
     [
-        "steerx_edge.cli.learn.open_engine",
+        "steerx_edge.apps.cli.learn.open_engine",
         "steerx_edge.learning.duration.estimated_seconds",
         "steerx_edge.learning.learn.read_items",
         "steerx_edge.learning.learn.calibrate",
@@ -992,7 +992,7 @@ def test_a_fuller_entry_is_kept_until_the_new_one_is_as_full(
     assert learn(long_history, "--max-items", "3", output="me.json").counts["items"] == 3
 
 
-@pytest.mark.parametrize("place", ["steerx_edge.cli.import_module", "click.Context.invoke"])
+@pytest.mark.parametrize("place", ["steerx_edge.apps.cli.import_module", "click.Context.invoke"])
 def test_an_interrupt_anywhere_else_is_told_in_a_word(
     monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -1189,7 +1189,7 @@ def test_a_file_that_is_no_profile_is_refused_before_any_work(
     def load(*_: object, **__: object) -> None:
         pytest.fail("a model was loaded")
 
-    monkeypatch.setattr("steerx_edge.cli.learn.open_engine", load)
+    monkeypatch.setattr("steerx_edge.apps.cli.learn.open_engine", load)
     (folder / "diary.txt").write_bytes(content)
     for output, message in (("diary.txt", "It is left as it is"), ("a/b.json", "no folder")):
         result = run("learn", history, "-o", output)
@@ -1204,7 +1204,7 @@ def test_the_context_that_learning_does_not_use_is_small(
 ) -> None:
     opened: list[Engine] = []
     monkeypatch.setattr(
-        "steerx_edge.cli.learn.open_engine",
+        "steerx_edge.apps.cli.learn.open_engine",
         lambda *args, **options: opened.append(open_engine(*args, **options)) or opened[-1],
     )
     learn(history)
@@ -1508,7 +1508,7 @@ def test_the_texts_before_a_conversation_are_read_once(
         evaluated.append(batch.batch.n_tokens)
         decode(batch)
 
-    monkeypatch.setattr("steerx_edge.cli.chat.open_engine", lambda *_, **__: engine)
+    monkeypatch.setattr("steerx_edge.apps.cli.chat.open_engine", lambda *_, **__: engine)
     monkeypatch.setattr(engine.llama._ctx, "decode", recorded)
     assert profile.entries
     how = ("chat", "--profile", "me.json", "--history", history, "-n", "1", "--temp", "0")
@@ -1668,7 +1668,7 @@ def process(*arguments: str | Path, **options: Any) -> subprocess.CompletedProce
 @pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_loads_neither_llama_cpp_nor_numpy(command: str) -> None:
     code = (
-        "import sys; from steerx_edge.cli import main\n"
+        "import sys; from steerx_edge.apps.cli import main\n"
         f"main([*{command.split()}, '--help'], standalone_mode=False)\n"
         "print('loaded', sorted({'llama_cpp', 'numpy', 'jinja2', 'bm25s'} & set(sys.modules)))"
     )

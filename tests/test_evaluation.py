@@ -19,7 +19,7 @@ import pytest
 from llama_cpp import Llama
 
 from models import TinyModel
-from steerx_edge.cli.common import open_engine
+from steerx_edge.apps.cli.common import open_engine
 from steerx_edge.errors import HistoryError, SteerxError
 from steerx_edge.evaluation import (
     BASELINES,

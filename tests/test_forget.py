@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from models import TinyModel
-from steerx_edge.cli import main
+from steerx_edge.apps.cli import main
 from steerx_edge.forgetting import forget_texts, rows_of
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.learning.ablation import shortened

@@ -13,7 +13,9 @@ import pytest
 from rich.console import Console
 
 from steerx_edge.evaluation import Evaluation
-from steerx_edge.report import LABELS, about, html_page, print_report, tables
+from steerx_edge.report.html import html_page
+from steerx_edge.report.tables import LABELS, about, tables
+from steerx_edge.report.terminal import print_report
 
 VOID = {"meta", "br"}
 HOSTILE = "<script>alert('1')</script>&[bold]"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from steerx_edge.cli.common import load_profile, open_engine, running_options
+from steerx_edge.apps.cli.common import load_profile, open_engine, running_options
 
 _CTX_SIZE = 256  # of a context that is never used: texts are read in another one
 

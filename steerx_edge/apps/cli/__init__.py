@@ -27,7 +27,9 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f"steerx_edge.cli.{cmd_name}"), cmd_name)
+        command: click.Command = getattr(
+            import_module(f"steerx_edge.apps.cli.{cmd_name}"), cmd_name
+        )
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

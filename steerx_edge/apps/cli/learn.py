@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 from click.core import ParameterSource
 
-from steerx_edge.cli import INTERRUPTED
-from steerx_edge.cli.common import FiniteFloat, hold_interrupts, model_options, open_engine
+from steerx_edge.apps.cli import INTERRUPTED
+from steerx_edge.apps.cli.common import FiniteFloat, hold_interrupts, model_options, open_engine
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from steerx_edge.cli.common import (
+from steerx_edge.apps.cli.common import (
     PastTexts,
     describe_option,
     history_options,

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import click
 
-from steerx_edge.cli.common import model_options, open_engine
-from steerx_edge.cli.learn import LayerList
+from steerx_edge.apps.cli.common import model_options, open_engine
+from steerx_edge.apps.cli.learn import LayerList
 
 
 class ItemCounts(click.ParamType):  # type: ignore[type-arg]
@@ -156,7 +156,8 @@ def evaluate(
 
     from steerx_edge.evaluation import STRENGTHS, Plan, read_sample
     from steerx_edge.evaluation import evaluate as run_evaluation
-    from steerx_edge.report import html_page, print_report
+    from steerx_edge.report.html import html_page
+    from steerx_edge.report.terminal import print_report
 
     plan = Plan(
         items=items,

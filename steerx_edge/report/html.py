@@ -1,4 +1,4 @@
-"""An evaluation for people: tables for a terminal, and one HTML page with plots.
+"""A report as one HTML page with plots.
 
 The page needs nothing from anywhere: its plots are SVG, drawn here.
 """
@@ -6,227 +6,14 @@ The page needs nothing from anywhere: its plots are SVG, drawn here.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from steerx_edge.evaluation.figures import CONTRASTS, WORSE
+from steerx_edge.report.tables import LABELS, SWEEPS, Table, about, label, place, tables
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from steerx_edge.evaluation.figures import Evaluation, Figure, Line, Over, Sweep
-
-LABELS = {
-    "unsteered": "unsteered",
-    "prompt": "own texts in the prompt",
-    "others' prompt": "others' texts in the prompt",
-    "description": "description in the prompt",
-    "own": "own profile",
-    "generic": "generic profile",
-    "swapped": "another user's profile",
-    "prompt + own": "own texts in the prompt + own profile",
-    "real": "the real texts",
-    "own - generic": "personal: own - generic profile",
-    "own - swapped": "own - another user's profile",
-    "prompt - others' prompt": "personal: own - others' texts in the prompt",
-    "prompt + own - prompt": "added to the prompt by own profile",
-}
-
-SWEEPS: Mapping[Over, str] = {
-    "strength": ", 1 is as learned",
-    "layer": "",
-    "items": ", the last ones of each history",
-}
-"""What may be swept over, and what the figures of it mean."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """Text in rows. The first column holds names, the others figures."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-
-
-def print_report(evaluation: Evaluation, console: Console) -> None:
-    """Print what was measured, on whom, and the tables."""
-    from rich import box
-    from rich.markup import escape as plain
-    from rich.table import Table as RichTable
-
-    for line in about(evaluation):
-        console.print(plain(line), soft_wrap=True)
-    for table in tables(evaluation):
-        printed = RichTable(
-            title=f"\n{table.title}", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
-        )
-        for i, column in enumerate(table.columns):
-            printed.add_column(column, justify="right" if i else "left")
-        for row in table.rows:
-            printed.add_row(*map(plain, row))
-        console.print(printed)
-
-
-def about(evaluation: Evaluation) -> list[str]:
-    """What was measured, and on whom: a few sentences."""
-    header = evaluation.header
-    users = len(header["users"])
-    texts = sum(row["queries"] for row in evaluation.rows if "queries" in row)
-    items = [row["items"] for row in evaluation.rows if "items" in row]
-    lines = [
-        f"{header['data']}: {texts} held-out texts of {users} of {header['people']} users, "
-        f"{min(items)} to {max(items)} items of history each. Model: {header['model']['name']} "
-        f"({header['model']['quantization']}). Seed {header['seed']}.",
-        "Means and medians over users, with 95% bootstrap intervals of the means over users.",
-    ]
-    for reason, ids in header["left_out"].items():
-        some = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
-        lines.append(f"Left out, {reason}: {len(ids)} ({some}).")
-    if users == 1:
-        lines.append("A single user: no intervals.")
-    if header["people"] == 1:
-        lines.append("There are no other users, so what is personal cannot be told.")
-    return lines
-
-
-def tables(evaluation: Evaluation, *, medians: bool = False) -> list[Table]:
-    """Gains on real texts; then generated texts and sweeps, where there are any.
-
-    Args:
-        evaluation: the figures.
-        medians: every mean is followed by its median in brackets, not gains alone by a column.
-    """
-    lines = evaluation.lines()
-    shown = partial(_shown, medians=medians)
-    gains = Table(
-        "Real texts, nats/token: gain over unsteered",
-        (
-            "",
-            "log-prob.",
-            "gain",
-            "median",
-            "95% interval",
-            f"users below {WORSE:g}",
-            "neutral text",
-        ),
-        [
-            (
-                _label(evaluation, line),
-                "" if line.arm in CONTRASTS else shown(line, "log_prob", "{:.3f}"),
-                _shown(line, "gain", "{:+.3f}"),
-                _median(line.figures.get("gain")),
-                _interval(line.figures.get("gain")),
-                _shown(line, "worse", "{:.0%}"),
-                "" if line.arm == "unsteered" else shown(line, "neutral", "{:+.3f}"),
-            )
-            for line in lines
-            if "log_prob" in line.figures
-        ],
-    )
-    written = [line for line in lines if "repeats" in line.figures and line.arm not in CONTRASTS]
-    generated = Table(
-        "Generated texts",
-        ("", "ROUGE-1", "ROUGE-L", "METEOR", "top-1", "MRR", "perplexity", "repeated 4-grams"),
-        [
-            (
-                _label(evaluation, line),
-                *(
-                    shown(line, name, "{:.3f}")
-                    for name in ("rouge1", "rougeL", "meteor", "top1", "mrr")
-                ),
-                shown(line, "surprise", "{:.1f}", change=math.exp),
-                shown(line, "repeats", "{:.1%}"),
-            )
-            for line in written
-        ],
-    )
-    on_topic = Table(
-        "Topic and copying of generated texts",
-        ("", "topic", "own request", "leaked 6-grams", "habit 6-grams"),
-        [
-            (
-                _label(evaluation, line),
-                shown(line, "topic", "{:+.3f}"),
-                shown(line, "own_request", "{:.0%}"),
-                shown(line, "leaked", "{:.1%}"),
-                shown(line, "habit", "{:.1%}"),
-            )
-            for line in written
-        ],
-    )
-    sweeps = [
-        _sweep_table(method, over, sweep)
-        for method in evaluation.header["methods"]
-        for over in SWEEPS
-        if (sweep := evaluation.sweep(method, over))
-    ]
-    return [table for table in (gains, generated, on_topic, *sweeps) if table.rows]
-
-
-def _sweep_table(method: str, over: Over, sweep: Sweep) -> Table:
-    first = next(iter(sweep.values()))
-    counted = over == "items"  # for which the users differ
-    return Table(
-        f"Gain by {over} ({method}){SWEEPS[over]}",
-        (
-            over,
-            *(["users"] if counted else []),
-            *(cell for arm in sweep for cell in (LABELS[arm], "median", "95% interval")),
-        ),
-        [
-            (
-                _place(at),
-                *([str(figure.users)] if counted else []),
-                *(
-                    cell
-                    for figure in (by_place[at] for by_place in sweep.values())
-                    for cell in (f"{figure.mean:+.3f}", _median(figure), _interval(figure))
-                ),
-            )
-            for at, figure in first.items()
-        ],
-    )
-
-
-def _place(at: float) -> str:
-    return f"{at:g}" if math.isfinite(at) else "all"
-
-
-def _label(evaluation: Evaluation, line: Line) -> str:
-    several = len(evaluation.header["methods"]) > 1
-    return f"{line.method}: {LABELS[line.arm]}" if line.method and several else LABELS[line.arm]
-
-
-def _shown(
-    line: Line,
-    name: str,
-    form: str,
-    *,
-    change: Callable[[float], float] = lambda value: value,
-    medians: bool = False,
-) -> str:
-    figure = line.figures.get(name)
-    if figure is None:
-        return ""
-    mean, median = (form.format(change(value)) for value in (figure.mean, figure.median))
-    return f"{mean} ({median})" if medians else mean
-
-
-def _median(figure: Figure | None) -> str:
-    return f"{figure.median:+.3f}" if figure else ""
-
-
-def _interval(figure: Figure | None) -> str:
-    if figure is None or figure.low is None or figure.high is None:
-        return ""
-    return f"{figure.low:+.3f} to {figure.high:+.3f}"
-
-
-# ---------------------------------------------------------------- the page
+    from steerx_edge.evaluation.figures import Evaluation, Figure, Over, Sweep
 
 
 def html_page(evaluation: Evaluation) -> str:
@@ -336,7 +123,7 @@ def _gain_plot(evaluation: Evaluation) -> str:
     for i, line in enumerate(lines):
         figure, y = line.figures["gain"], (i + 0.75) * _ROW
         low, high = _ends(figure)
-        name = _label(evaluation, line)
+        name = label(evaluation, line)
         kind = line.arm if line.arm in ("own", "generic", "swapped") else "zero"
         marks += [
             _text(_LEFT - 12, y + 4, name, "end"),
@@ -379,7 +166,7 @@ def _sweep_plot(sweep: Sweep, over: Over) -> str:
         marks.append(f'<line class="{kind}" x1="60" x2="{_WIDTH - 20}" y1="{y}" y2="{y}"/>')
         marks.append(_text(52, y + 4, f"{tick:+.3g}" if tick else "0", "end"))
     for at in next(iter(sweep.values())):
-        marks.append(_text(across[at], height - 12, _place(at), "middle"))
+        marks.append(_text(across[at], height - 12, place(at), "middle"))
     for i, (arm, by_place) in enumerate(sweep.items()):
         aside = 5 * i  # so that intervals do not cover each other
         points = " ".join(
@@ -389,7 +176,7 @@ def _sweep_plot(sweep: Sweep, over: Over) -> str:
         for at, figure in by_place.items():
             low, high = _ends(figure)
             x = across[at] + aside
-            said = f"{over} {_place(at)}: {figure.mean:+.3f}, users: {figure.users}"
+            said = f"{over} {place(at)}: {figure.mean:+.3f}, users: {figure.users}"
             marks.append(
                 f'<line class="{arm}" x1="{x}" x2="{x}" y1="{up(low)}" y2="{up(high)}"/>'
                 + _mark(arm, x, up(figure.mean), said)
