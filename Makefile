@@ -13,10 +13,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
 NATIVE := $(wildcard native/*.cpp native/*.hpp)
-NATIVE_TESTS := tests/native tests/test_analysis.py tests/test_architectures.py \
-	tests/test_interventions.py tests/test_lifetimes.py tests/test_real_models.py \
-	tests/test_run_many.py tests/test_threads.py
-THREADED_TESTS := tests/test_threads.py tests/native/test_token_scores.py \
+NATIVE_TESTS := tests/native $(addprefix tests/llamacpp/test_,analysis.py architectures.py \
+	interventions.py lifetimes.py real_models.py run_many.py threads.py)
+THREADED_TESTS := tests/llamacpp/test_threads.py tests/native/test_token_scores.py \
 	tests/native/test_residual_hooks.py
 comma := ,
 BUILT_FROM := pyproject.toml CMakeLists.txt $(NATIVE)

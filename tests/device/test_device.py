@@ -26,7 +26,7 @@ from steerx_edge.llamacpp.interventions import Add, Clamp, Gate, Intervention, R
 from steerx_edge.llamacpp.models import identify
 from steerx_edge.profile import Description, Entry, Profile
 from steerx_edge.steering.live import steer
-from tests.steered_reference import unit
+from tests.support.steered_reference import unit
 
 pytestmark = pytest.mark.device
 

@@ -56,7 +56,7 @@ from steerx_edge.profile import (
     WithHistory,
 )
 from steerx_edge.steering.memory import KeySpace, Memory
-from tests.gate_reference import gate_for
+from tests.support.gate_reference import gate_for
 
 WORDS = ("kettle", "rabbit", "daisy", "clock")
 

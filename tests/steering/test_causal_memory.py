@@ -12,7 +12,7 @@ from steerx_edge.learning.effects import Effects
 from steerx_edge.learning.memory_rows import MemoryRows
 from steerx_edge.llamacpp.analysis import AnalysisContext, Pass
 from steerx_edge.steering.memory import ActiveMemory, KeySpace, Memory
-from tests.memory_reference import Run, Text, memory_of, mixture, normed
+from tests.support.memory_reference import Run, Text, memory_of, mixture, normed
 
 EXACT = 1e-4  # float64 in the reference against float32 in llama.cpp
 END = 2

@@ -1,4 +1,4 @@
-"""Memories for tiny models, and the mixture of steerx_edge/memory.py one token at a time."""
+"""Memories for tiny models, and the mixture of steering/memory.py one token at a time."""
 
 from __future__ import annotations
 

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from models import TinyModel, make_tiny_llama
 from models.operations import log_softmax
 from models.tiny_model import Trace
-from steerx_edge import _native, analysis
+from steerx_edge import _native
 from steerx_edge.errors import ModelError, SteerxError
+from steerx_edge.llamacpp import analysis
 from steerx_edge.llamacpp.analysis import AnalysisContext, Pass, PassResult
 from steerx_edge.llamacpp.control_vector import ControlVector
 from steerx_edge.llamacpp.engine import Engine
@@ -30,7 +31,7 @@ ALL_LAYERS = (0, 1, 2, 3)
 TOKENS = [int(token) for token in np.random.default_rng(1).integers(3, N_VOCAB, size=40)]
 N = len(TOKENS)
 
-F32_MAX = 1e-4  # of tests/test_models_reference.py
+F32_MAX = 1e-4  # of tests/tiny_models/test_models_reference.py
 # llama.cpp rounds activations to Q8_0 before each product, the reference does not. Over 12 seeds
 # and both contexts below, rows deviate by 0.051 to 0.074 root mean square and 0.61 at most, and
 # log-probabilities by 0.052 to 0.10 and 0.37. The model used here: 0.055 and 0.056 root mean
@@ -723,7 +724,7 @@ def test_a_context_of_a_chosen_size(tiny_llama: Llama, trace: Trace) -> None:
 
 
 def test_the_tested_versions_are_those_the_package_asks_for() -> None:
-    project = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
     assert f'"llama-cpp-python{analysis.LLAMA_CPP_RANGE}"' in project
 
 

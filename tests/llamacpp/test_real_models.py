@@ -26,9 +26,9 @@ from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import Description, Entry, MemoryPart, Profile, Tilt
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.live import steer
-from tests.gate_reference import gate_for
-from tests.memory_reference import memory_of
-from tests.steered_reference import unit
+from tests.support.gate_reference import gate_for
+from tests.support.memory_reference import memory_of
+from tests.support.steered_reference import unit
 
 ROUNDING = 0.15
 """Nats of a token: each row is rounded beside other rows. See docs/evaluation.md on rounding."""

@@ -40,7 +40,7 @@ from steerx_edge.profile import Gain
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.memory import ActiveMemory, KeySpace, TextOffers
 from steerx_edge.steering.tilt import TILTS, TiltCounts
-from tests.steered_reference import steered_forward
+from tests.support.steered_reference import steered_forward
 
 N_VOCAB, N_EMBD = 448, 64
 FIRST_WORD = 259  # above the control tokens and single bytes

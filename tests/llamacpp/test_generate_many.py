@@ -17,8 +17,8 @@ from steerx_edge.llamacpp.analysis import MAX_SEQUENCES, Continuation
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add, Intervention, SetComponent
 from steerx_edge.steering.memory import ActiveMemory
-from tests.memory_reference import memory_of, mixture, normed
-from tests.steered_reference import steered_forward, unit
+from tests.support.memory_reference import memory_of, mixture, normed
+from tests.support.steered_reference import steered_forward, unit
 
 N_EMBD, N_VOCAB = 64, 448
 

@@ -9,7 +9,7 @@ from steerx_edge.errors import HistoryError
 from steerx_edge.history.item import HistoryItem, User
 from steerx_edge.history.readers import _TASKS, has_users, read_history, read_users
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
 
 REVIEW_PATTERN = (

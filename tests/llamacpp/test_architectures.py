@@ -26,7 +26,7 @@ from steerx_edge.llamacpp.interventions import (
     selected_rows,
 )
 from tests.conftest import open_tiny
-from tests.steered_reference import scores_of, steered_forward, unit
+from tests.support.steered_reference import scores_of, steered_forward, unit
 
 N_EMBD = 64
 ALL_LAYERS = (0, 1, 2, 3)
@@ -34,7 +34,7 @@ ALL_LAYERS = (0, 1, 2, 3)
 TOKENS = [int(token) for token in np.random.default_rng(2).integers(5, 300, size=40)]
 N, N_CONTEXT = len(TOKENS), 10
 
-F32_MAX = 1e-4  # of tests/test_models_reference.py, as are the reasons for the next two
+F32_MAX = 1e-4  # of tests/tiny_models/test_models_reference.py, as are the reasons for the next two
 QUANTIZED_ROW_MAX = {"F16": 0.04, "Q8_0": 1.0, "Q4_0": 1.0, "Q4_K": 1.0}
 QUANTIZED_ROW_MEDIAN = {"F16": 0.004, "Q8_0": 0.08, "Q4_0": 0.08, "Q4_K": 0.08}
 ALONE_MAX = 1e-4  # a batch of another size sums in another order

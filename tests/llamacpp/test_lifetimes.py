@@ -30,7 +30,7 @@ from tests.conftest import open_tiny
 
 JOB = Pass([1, 300], [301, 302, 303], layers=(0, 3), entropy=True, top_k=2)
 VECTOR = np.ones((1, 64), np.float32)
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def arrays(result: PassResult) -> list[Any]:
@@ -278,7 +278,7 @@ ENDS = {
     "sys.exit": ("engine = make(); engine.run(JOB); sys.exit(3)", 3),
     "sys.exit while steered": (
         """
-from tests.test_steering import a_profile
+from tests.steering.test_steering import a_profile
 engine = make()
 with steer(engine.llama, a_profile(engine.llama)):
     for piece in engine.stream([1, 300]):

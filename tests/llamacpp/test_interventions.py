@@ -28,13 +28,13 @@ from steerx_edge.llamacpp.interventions import (
     selected_rows,
 )
 from tests.conftest import open_tiny
-from tests.steered_reference import scores_of, steered_forward, unit
+from tests.support.steered_reference import scores_of, steered_forward, unit
 
 N_EMBD = 64
 ALL_LAYERS = (0, 1, 2, 3)
 TOKENS = [int(token) for token in np.random.default_rng(1).integers(5, 300, size=30)]
 N, N_CONTEXT = len(TOKENS), 12
-F32_MAX = 1e-4  # of tests/test_models_reference.py
+F32_MAX = 1e-4  # of tests/tiny_models/test_models_reference.py
 
 
 def vectors(*, seed: int = 3, n_layers: int = 2) -> NDArray[np.float32]:

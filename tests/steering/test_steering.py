@@ -28,8 +28,8 @@ from steerx_edge.llamacpp.models import identify
 from steerx_edge.profile import Description, Entry, Gain, MemoryPart, Profile, Tilt, WithHistory
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.live import steer
-from tests.gate_reference import gate_for
-from tests.memory_reference import Text, memory_of, mixture, normed
+from tests.support.gate_reference import gate_for
+from tests.support.memory_reference import Text, memory_of, mixture, normed
 
 Rows = Literal["generated", "all"]
 Open = Callable[..., Llama]

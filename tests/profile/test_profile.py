@@ -39,7 +39,7 @@ from steerx_edge.steering.memory import KeySpace, Memory
 
 PACKAGE = Path(steerx_edge.profile.__file__).parent
 SCHEMA = json.loads((PACKAGE / "profile.schema.json").read_text("utf-8"))
-DOCS = Path(__file__).parents[1] / "docs" / "profile.md"
+DOCS = Path(__file__).parents[2] / "docs" / "profile.md"
 
 Json = Any
 

@@ -34,12 +34,12 @@ from steerx_edge.llamacpp.interventions import (
     selected_rows,
 )
 from steerx_edge.steering.memory import ActiveMemory
-from tests.memory_reference import memory_of
-from tests.steered_reference import scores_of, steered_forward, unit
+from tests.support.memory_reference import memory_of
+from tests.support.steered_reference import scores_of, steered_forward, unit
 
 N_EMBD, N_VOCAB = 64, 448
 ALL_LAYERS = (0, 1, 2, 3)
-F32_MAX = 1e-4  # of tests/test_models_reference.py
+F32_MAX = 1e-4  # of tests/tiny_models/test_models_reference.py
 ALONE_MAX = 1e-5  # a batch of another size sums in another order
 # (tokens of a micro-batch, rows of logits held at a time)
 CHUNKS = [(512, 4096), (64, 64), (16, 4096), (19, 7), (512, 16), (512, 3)]

@@ -9,7 +9,7 @@ from steerx_edge.errors import HistoryError
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.history.retrieval import Retriever, query_for
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ITEMS = [
     HistoryItem("The kettle boils over.", "Write about tea."),
     HistoryItem("A bicycle with a flat tyre.", "Write about travel."),

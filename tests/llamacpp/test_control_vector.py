@@ -16,7 +16,7 @@ from steerx_edge.llamacpp.control_vector import ControlVector, set_control_vecto
 
 N_LAYER, N_EMBD, N_VOCAB = 4, 64, 448
 TOKENS = [int(token) for token in np.random.default_rng(1).integers(3, N_VOCAB, size=16)]
-F32_MAX = 1e-4  # of tests/test_models_reference.py
+F32_MAX = 1e-4  # of tests/tiny_models/test_models_reference.py
 
 LAYERS = [(1,), (2,), (3,), (1, 3), (1, 2, 3)]
 

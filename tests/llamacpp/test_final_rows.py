@@ -17,17 +17,17 @@ from steerx_edge.errors import ModelError
 from steerx_edge.llamacpp import analysis
 from steerx_edge.llamacpp.analysis import AnalysisContext, Continuation, Pass, asked_for
 from steerx_edge.llamacpp.interventions import Add, Intervention, SetComponent, selected_rows
-from tests.memory_reference import normed
-from tests.steered_reference import scores_of, steered_forward, unit
+from tests.support.memory_reference import normed
+from tests.support.steered_reference import scores_of, steered_forward, unit
 
 N_EMBD, N_VOCAB, LAST = 64, 448, 3
 # More tokens than two of gemma3's sliding windows.
 TOKENS = [int(token) for token in np.random.default_rng(2).integers(5, 300, size=40)]
 N, N_CONTEXT = len(TOKENS), 10
 
-F32_MAX = 1e-4  # of tests/test_models_reference.py
+F32_MAX = 1e-4  # of tests/tiny_models/test_models_reference.py
 
-# (tokens of a micro-batch, rows of logits held at a time), as in tests/test_analysis.py
+# (tokens of a micro-batch, rows of logits held at a time), as in tests/llamacpp/test_analysis.py
 CHUNKS = [(512, 4096), (7, 4096), (512, 3), (1, 1)]
 
 
