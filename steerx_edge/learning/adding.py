@@ -29,7 +29,7 @@ from steerx_edge.steering.memory import Memory
 from steerx_edge.steering.tilt import TILTS, TiltCounts
 
 if TYPE_CHECKING:
-    from llama_cpp import Llama
+    from steerx_edge.llamacpp.compat import Llama
 
 _ENOUGH = 12
 """New texts on which the memory's strength is chosen anew; fewer would not tell."""

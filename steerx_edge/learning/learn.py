@@ -10,7 +10,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import llama_cpp
 import numpy as np
 
 from steerx_edge.errors import SteerxError
@@ -39,6 +38,7 @@ from steerx_edge.learning.effects import WordTally, word_effects
 from steerx_edge.learning.gathering import CHUNK, Chunk, Gathered
 from steerx_edge.learning.memory_rows import MemoryRows, usual_words
 from steerx_edge.learning.settings import Settings
+from steerx_edge.llamacpp.compat import installed_version
 from steerx_edge.llamacpp.control_vector import check_layers
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.profile import Entry, MemoryPart, Profile, Tilt, WithHistory
@@ -48,8 +48,7 @@ from steerx_edge.steering.tilt import TiltCounts
 from steerx_edge.version import __version__
 
 if TYPE_CHECKING:
-    from llama_cpp import Llama
-
+    from steerx_edge.llamacpp.compat import Llama
     from steerx_edge.profile import Description
 
 
@@ -250,12 +249,12 @@ class _Learned:
 
 def made_by(engine: Engine) -> tuple[object, ...]:
     """What a checkpoint must have been made by to be resumed."""
-    return __version__, llama_cpp.__version__, engine.model_id, engine.analysis.n_ctx
+    return __version__, installed_version(), engine.model_id, engine.analysis.n_ctx
 
 
 def versions() -> dict[str, str]:
     """The programs that a profile is learned with."""
-    return {"steerx_edge": __version__, "llama_cpp_python": llama_cpp.__version__}
+    return {"steerx_edge": __version__, "llama_cpp_python": installed_version()}
 
 
 def now() -> str:

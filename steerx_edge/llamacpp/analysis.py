@@ -9,8 +9,6 @@ and lies *at* response token r - 1 (r > 0); row 0 is the last token of the conte
 
 from __future__ import annotations
 
-import re
-import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -22,9 +20,11 @@ from numpy.typing import NDArray
 
 import steerx_edge._native as _native
 from steerx_edge.errors import ModelError, SteerxError
+from steerx_edge.llamacpp import compat
 from steerx_edge.llamacpp.control_vector import ControlVector, set_control_vector
 from steerx_edge.llamacpp.interventions import Add, Intervention, as_control_vector, selected_rows
 from steerx_edge.llamacpp.locks import Work
+from steerx_edge.llamacpp.models import is_recurrent
 from steerx_edge.llamacpp.planning import Limits, Segment, Strand, plan
 from steerx_edge.llamacpp.sampling import Sampler
 
@@ -35,11 +35,6 @@ if TYPE_CHECKING:
 MICRO_BATCH = 256
 """Tokens of one decode call: one micro-batch, so that rows come in the order of the tokens. More
 are no faster on a CPU, and attention over a long context takes memory for each of them."""
-
-LLAMA_CPP_VERSIONS = ((0, 3, 36), (0, 4))
-"""Versions of llama-cpp-python that this package is tested with: from, and below."""
-
-LLAMA_CPP_RANGE = ">={},<{}".format(*(".".join(map(str, v)) for v in LLAMA_CPP_VERSIONS))
 
 MAX_SEQUENCES = 16
 """Passes that run side by side at most."""
@@ -325,10 +320,7 @@ class AnalysisContext:
             outputs -= outputs % _TILE
         # Recurrent models keep no cells to share, and compute sequences of a batch in an order of
         # their own, as llama.cpp does with a cache for each sequence.
-        recurrent = llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(
-            model
-        )
-        self._shares = kv_unified and not recurrent and outputs > 1
+        self._shares = kv_unified and not is_recurrent(model) and outputs > 1
         self._limits = Limits(
             sequences=min(MAX_SEQUENCES, outputs - 1) if self._shares else 1,
             cells=n_ctx,
@@ -337,14 +329,12 @@ class AnalysisContext:
             outputs=outputs,
         )
         self.in_graph = True  # for the probe
-        # After an early exit the first node of each later part of a graph is computed all the same.
-        # Where that takes experts by a choice that was never made, llama.cpp crashes.
-        self._may_stop = not (_has_experts(llama) and llama_cpp.llama_supports_gpu_offload())
-        self._api = _find_functions()
+        self._may_stop = compat.may_stop_early(llama)
+        self._api = compat.find_functions()
         self._hooks = _native.ResidualHooks(self._api, self.n_layer, self.n_embd)
         self._context = _Context(model, self._params(llama), self._hooks)
         # Closing the model must free this context first: it points into the model.
-        llama._model._exit_stack.callback(self._context.close)
+        compat.before_model_is_freed(llama, self._context.close)
         try:
             self._probe()
         except BaseException:
@@ -549,7 +539,7 @@ class AnalysisContext:
         return self._context
 
     def _params(self, llama: Llama) -> Any:
-        params = type(llama.context_params).from_buffer_copy(llama.context_params)
+        params = compat.context_params(llama)
         params.n_ctx = self.n_ctx
         params.n_batch = params.n_ubatch = self._limits.call
         params.n_seq_max = self._limits.sequences + self._shares  # and one to keep a prefix in
@@ -867,12 +857,6 @@ class AnalysisContext:
             )
 
 
-def _has_experts(llama: Llama) -> bool:
-    """Whether the model is a mixture of experts."""
-    architecture = llama.metadata.get("general.architecture", "")
-    return llama.metadata.get(f"{architecture}.expert_count", "0") != "0"
-
-
 def asked_for(array: NDArray[_Number] | None) -> NDArray[_Number]:
     """What a pass gave, which is there where it was asked for.
 
@@ -895,21 +879,3 @@ def _empty_result(job: Pass, n_slots: int, n_embd: int, n_vocab: int) -> PassRes
         expected=np.zeros(n_vocab) if job.expected else None,
         tilted=np.empty((len(job.tilts), n), np.float32) if job.tilts is not None else None,
     )
-
-
-def _find_functions() -> _native.LlamaApi:
-    """Resolve what the extension calls in the libraries llama-cpp-python has loaded."""
-    version = tuple(int(part) for part in re.findall(r"\d+", llama_cpp.__version__)[:3])
-    if not LLAMA_CPP_VERSIONS[0] <= version < LLAMA_CPP_VERSIONS[1]:
-        warnings.warn(
-            f"llama-cpp-python {llama_cpp.__version__} is not tested with this steerx-edge; "
-            f"{LLAMA_CPP_RANGE} is.",
-            stacklevel=4,
-        )
-    try:
-        return _native.LlamaApi([llama_cpp.llama_cpp._lib._handle])
-    except RuntimeError as error:
-        raise ModelError(
-            f"llama-cpp-python {llama_cpp.__version__} does not fit: {error}. "
-            f"Install one in the range {LLAMA_CPP_RANGE}."
-        ) from error

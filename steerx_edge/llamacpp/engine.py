@@ -17,6 +17,7 @@ from llama_cpp import Llama
 from numpy.typing import NDArray
 
 from steerx_edge.errors import ModelError
+from steerx_edge.llamacpp import compat
 from steerx_edge.llamacpp.analysis import CLOSED, AnalysisContext, Continuation, Pass, PassResult
 from steerx_edge.llamacpp.locks import Work
 from steerx_edge.llamacpp.models import find_model, identify
@@ -25,8 +26,6 @@ from steerx_edge.llamacpp.prompts import Message, PromptFormat
 if TYPE_CHECKING:
     from steerx_edge.llamacpp.interventions import Intervention
     from steerx_edge.profile import ModelId
-
-_NO_SEED = 0xFFFFFFFF
 
 ANALYSIS_CONTEXT = 2048
 """Most tokens of one analysis pass."""
@@ -84,7 +83,7 @@ class Engine:
             if self._analysis is None:
                 if self.llama.model is None:
                     raise ModelError(CLOSED)
-                n_train = self.llama._model.n_ctx_train()
+                n_train = llama_cpp.llama_model_n_ctx_train(self.llama.model)
                 self._analysis = AnalysisContext(self.llama, min(ANALYSIS_CONTEXT, n_train))
             return self._analysis
 
@@ -238,8 +237,7 @@ class Engine:
             ModelError: the prompt is empty or does not fit the context, llama.cpp fails, or
                 another stream was begun meanwhile.
         """
-        # llama.cpp may round the context up, where llama-cpp-python's own buffer stays.
-        n_ctx = min(self.llama.n_ctx(), len(self.llama.input_ids))
+        n_ctx = compat.most_tokens(self.llama)
         room = n_ctx - len(prompt)
         if not prompt:
             raise ModelError("The prompt is empty: there is nothing to continue.")
@@ -337,5 +335,5 @@ def load_llama(
 def llama_seed(seed: int | None) -> int:
     """The seed as llama.cpp takes it, below its sign for "none given"; None draws one."""
     if seed is None:
-        return random.randrange(_NO_SEED)  # noqa: S311 - for variety, not for secrets
-    return seed % _NO_SEED
+        return random.randrange(llama_cpp.LLAMA_DEFAULT_SEED)  # noqa: S311 - for variety, not for secrets
+    return seed % llama_cpp.LLAMA_DEFAULT_SEED

@@ -14,15 +14,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from weakref import WeakValueDictionary
 
-import llama_cpp
-
 from steerx_edge.errors import ModelError
+from steerx_edge.llamacpp import compat
 
 _FORKED = (
     "This model was loaded before the process was forked, and llama.cpp does not survive that. "
     "Make an engine of its own in each process."
 )
-_OMP_PAUSE_SOFT = 1
 
 
 class Work:
@@ -98,9 +96,7 @@ def _end_all() -> None:
 
 def _end_openmp_threads() -> None:
     """Without this, GNU OpenMP waits in the child for threads that only the parent has."""
-    pause = getattr(llama_cpp.llama_cpp._lib, "omp_pause_resource_all", None)
-    if pause is not None:
-        pause(_OMP_PAUSE_SOFT)
+    compat.end_openmp_threads()
 
 
 atexit.register(_end_all)

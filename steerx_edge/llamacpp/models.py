@@ -92,20 +92,29 @@ def identify(llama: Llama) -> ModelId:
     """
     import llama_cpp  # here, so that finding a model stays fast
 
+    from steerx_edge.llamacpp import compat
+
     if llama.model is None:
         raise ModelError("The model was closed. Open it again to use it.")
-    model = llama._model
     path = Path(llama.model_path)
-    architecture, _, quantization = model.desc().partition(" ")
+    architecture, quantization = compat.kind_of_model(llama)
     return ModelId(
         fingerprint=fingerprint(path),
         name=_one_line(llama.metadata.get("general.name", "")) or _one_line(path.stem) or "model",
         architecture=_one_line(llama.metadata.get("general.architecture", architecture)),
         n_layer=llama_cpp.llama_model_n_layer(llama.model),
-        n_embd=model.n_embd(),
-        n_params=model.n_params(),
-        quantization=_one_line(quantization.partition(" ")[2].removeprefix("all ")) or "unknown",
+        n_embd=llama_cpp.llama_model_n_embd(llama.model),
+        n_params=llama_cpp.llama_model_n_params(llama.model),
+        quantization=_one_line(quantization) or "unknown",
     )
+
+
+def is_recurrent(model: int) -> bool:
+    """Whether a model, given by the address of a llama_model, has layers that keep a state."""
+    import llama_cpp
+
+    recurrent: bool = llama_cpp.llama_model_is_recurrent(model)
+    return recurrent or bool(llama_cpp.llama_model_is_hybrid(model))
 
 
 def _one_line(text: str) -> str:

@@ -65,16 +65,16 @@ class PromptFormat:
     """
 
     def __init__(self, llama: Llama) -> None:
-        from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+        from steerx_edge.llamacpp import compat  # which loads llama.cpp
 
         self._llama = llama
         template = llama.metadata.get("tokenizer.chat_template")
         self._formatter: Any = None
         if template:
-            self._formatter = Jinja2ChatFormatter(
-                template=template,
-                eos_token=_token_text(llama, llama.token_eos()),
-                bos_token=_token_text(llama, llama.token_bos()),
+            self._formatter = compat.chat_formatter(
+                template,
+                eos=_token_text(llama, llama.token_eos()),
+                bos=_token_text(llama, llama.token_bos()),
             )
 
     @property
@@ -107,4 +107,10 @@ class PromptFormat:
 
 
 def _token_text(llama: Llama, token: int) -> str:
-    return "" if token == -1 else str(llama._model.token_get_text(token))
+    import llama_cpp
+
+    if token == llama_cpp.LLAMA_TOKEN_NULL:
+        return ""
+    vocab = llama_cpp.llama_model_get_vocab(llama.model)
+    text: str = llama_cpp.llama_vocab_get_text(vocab, token).decode()
+    return text

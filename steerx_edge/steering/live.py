@@ -15,17 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from functools import partial
-from inspect import signature
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import llama_cpp
 import numpy as np
-from llama_cpp import Llama, LogitsProcessorList
 
 from steerx_edge.errors import ModelError, ProfileError, SteerxError
+from steerx_edge.llamacpp import compat
+from steerx_edge.llamacpp.compat import Llama, LogitsProcessorList
 from steerx_edge.llamacpp.control_vector import ControlVector, set_control_vector
-from steerx_edge.llamacpp.models import identify
+from steerx_edge.llamacpp.final_row import evaluate_with_row, final_row
+from steerx_edge.llamacpp.models import identify, is_recurrent
 from steerx_edge.profile import Profile
 
 if TYPE_CHECKING:
@@ -38,12 +38,6 @@ if TYPE_CHECKING:
 
 _HANDLE = "_steerx_edge_steering"
 """Where a steered Llama keeps its handle: there is one at most."""
-
-_NO_LOGITS_WITH_ROWS = ("lfm2", "lfm2moe")
-"""Architectures whose graph leaves the output matrix out where embeddings are asked for."""
-
-_OPTIONS = tuple(signature(Llama.generate).parameters)[2:]
-"""What `Llama.generate` takes after the tokens, in order."""
 
 
 def steer(
@@ -102,9 +96,7 @@ class Steering:
         self._prompt_pending = False
         self._has_row = False  # the last evaluation gave the row that the memory needs
         self._leaves_alone = False  # the answer that is being generated
-        self._is_recurrent = llama_cpp.llama_model_is_recurrent(
-            llama.model
-        ) or llama_cpp.llama_model_is_hybrid(llama.model)
+        self._is_recurrent = is_recurrent(llama.model)
         self._generate, self._eval = llama.generate, llama.eval
         self._cache = llama.cache
         # Checks the profile and the strength, before anything is changed.
@@ -114,10 +106,10 @@ class Steering:
         self._tokens = None if tilt is None else tilt.tokens.astype(np.intp)  # as NumPy indexes
         self._control, self._bias, self._memory = self._added_at(strength)
         self._strength = strength
-        self._replaced = {name: vars(llama).get(name) for name in ("generate", "eval")}
-        llama.cache = None
-        llama.generate = self._steered_generate  # type: ignore[method-assign]
-        llama.eval = self._steered_eval  # type: ignore[method-assign]
+        llama.set_cache(None)
+        self._replaced = compat.replace_methods(
+            llama, generate=self._steered_generate, evaluate=self._steered_eval
+        )
         setattr(llama, _HANDLE, self)
         self._start()
 
@@ -142,12 +134,9 @@ class Steering:
             return
         delattr(llama, _HANDLE)
         self._bias = self._memory = None  # a stream that was left half-way may go on
-        for name, method in self._replaced.items():
-            vars(llama).pop(name, None)
-            if method is not None:
-                setattr(llama, name, method)
+        compat.restore_methods(llama, self._replaced)
         if llama.cache is None:
-            llama.cache = self._cache
+            llama.set_cache(self._cache)
         self._switch(on=False)
         self._forget_cells(0 if self._entry.rows == "all" else self._first_steered)
 
@@ -183,7 +172,7 @@ class Steering:
         memory = self._entry.memory
         if memory is None or memory.memory is None:
             return
-        if self._entry.model.architecture in _NO_LOGITS_WITH_ROWS:
+        if self._entry.model.architecture in compat.NO_LOGITS_WITH_ROWS:
             raise ModelError(
                 f"The architecture '{self._entry.model.architecture}' gives no logits beside its "
                 "rows in this llama.cpp, so a memory cannot be used with it. Learn with "
@@ -227,7 +216,7 @@ class Steering:
         self, tokens: Sequence[int], *args: Any, **kwargs: Any
     ) -> Generator[int, Sequence[int] | None, None]:
         """`Llama.generate`: a new prompt comes in."""
-        options = {**dict(zip(_OPTIONS, args, strict=False)), **kwargs}
+        options = {**dict(zip(compat.GENERATE_OPTIONS, args, strict=False)), **kwargs}
         if self._tokens is not None or self._entry.memory is not None:
             before = 0 if options.get("reset", True) else self._llama.n_tokens
             change = partial(self._change_logits, before + len(tokens))
@@ -240,7 +229,7 @@ class Steering:
         if self._acts:
             # The logits left from an unsteered pass over this very prompt must not be sampled, and
             # with them there is no row.
-            self._llama._requires_eval = True
+            compat.evaluate_anew(self._llama)
         self._generation = this = object()
         self._prompt_pending, self._leaves_alone = True, False
         try:
@@ -274,12 +263,13 @@ class Steering:
             if self._is_recurrent:
                 return  # its state cannot be rolled back: steered from the next token on
             if self._leaves_alone:  # to the letter, as if it had never been steered
-                self._llama.n_tokens -= len(prompt)
+                compat.forget_from(self._llama, self._llama.n_tokens - len(prompt))
                 self._eval(prompt)
                 return
             if self._control is None:
                 return
-            self._llama.n_tokens -= len(prompt) if everywhere else 1
+            again = len(prompt) if everywhere else 1
+            compat.forget_from(self._llama, self._llama.n_tokens - again)
             if everywhere and len(prompt) > 1:
                 self._switch(on=True)
                 self._eval(prompt[:-1])
@@ -303,7 +293,7 @@ class Steering:
     @property
     def _is_gated(self) -> bool:
         """Whether the row before an answer tells if it is steered."""
-        without_rows = self._entry.model.architecture in _NO_LOGITS_WITH_ROWS
+        without_rows = self._entry.model.architecture in compat.NO_LOGITS_WITH_ROWS
         return self._entry.gate is not None and not without_rows
 
     def _fits(self) -> bool:
@@ -311,20 +301,11 @@ class Steering:
         return gate is None or bool(gate.is_open(self._row()[None])[0])
 
     def _eval_with_row(self, tokens: Sequence[int]) -> None:
-        """Evaluate one token so that llama.cpp gives its final normed row beside the logits."""
-        llama_cpp.llama_set_embeddings(self._llama.ctx, True)
-        try:
-            self._eval(tokens)
-        finally:
-            usual = bool(self._llama.context_params.embeddings)
-            llama_cpp.llama_set_embeddings(self._llama.ctx, usual)
+        evaluate_with_row(self._llama, tokens, self._eval)
         self._has_row = True
 
     def _row(self) -> NDArray[np.float32]:
-        """(n_embd,) of the token that was evaluated last, until the next one is."""
-        pointer = llama_cpp.llama_get_embeddings_ith(self._llama.ctx, -1)
-        row: NDArray[np.float32] = np.ctypeslib.as_array(pointer, (self._entry.model.n_embd,))
-        return row
+        return final_row(self._llama, self._entry.model.n_embd)
 
     def _forget_cells(self, first: int | None) -> None:
         """Let llama-cpp-python re-use no KV cell from `first` on for another prompt."""
@@ -333,12 +314,11 @@ class Steering:
         if first is None or first >= llama.n_tokens:
             return
         if self._generation is None:
-            llama.n_tokens = first
-            llama._requires_eval = True
+            compat.forget_from(llama, first)
+            compat.evaluate_anew(llama)
         else:
-            # A stream that was left half-way may still go on after these cells, so they stay; the
-            # first one is given a token that no prompt has, and no prompt matches beyond it.
-            llama.input_ids[first] = -1
+            # A stream that was left half-way may still go on after these cells, so they stay.
+            compat.hide_from(llama, first)
 
     def _switch(self, *, on: bool) -> None:
         on = on and self._control is not None

@@ -20,7 +20,7 @@ from models.operations import log_softmax
 from models.tiny_model import Trace
 from steerx_edge import _native
 from steerx_edge.errors import ModelError, SteerxError
-from steerx_edge.llamacpp import analysis
+from steerx_edge.llamacpp import analysis, compat
 from steerx_edge.llamacpp.analysis import AnalysisContext, Pass, PassResult
 from steerx_edge.llamacpp.control_vector import ControlVector
 from steerx_edge.llamacpp.engine import Engine
@@ -725,7 +725,7 @@ def test_a_context_of_a_chosen_size(tiny_llama: Llama, trace: Trace) -> None:
 
 def test_the_tested_versions_are_those_the_package_asks_for() -> None:
     project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
-    assert f'"llama-cpp-python{analysis.LLAMA_CPP_RANGE}"' in project
+    assert f'"llama-cpp-python{compat.LLAMA_CPP_RANGE}"' in project
 
 
 @pytest.mark.parametrize("version", ["0.3.35", "0.2.90", "0.4.0", "1.0"])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
@@ -19,9 +18,6 @@ if TYPE_CHECKING:
     from steerx_edge.profile import Profile
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-
-_LOG_ERROR = 4  # GGML_LOG_LEVEL_ERROR
-_log_callbacks: list[Any] = []  # llama.cpp keeps the pointer, so these must not be collected
 
 
 def running_options(command: _Command) -> _Command:
@@ -240,19 +236,11 @@ def open_engine(
 
     wait_briefly()
 
-    import llama_cpp
-
     from steerx_edge.llamacpp.engine import Engine
+    from steerx_edge.llamacpp.log import log_errors
     from steerx_edge.llamacpp.models import find_model
 
     path = find_model(model)  # before llama.cpp is set up: most mistakes are here
-
-    @llama_cpp.llama_log_callback  # type: ignore[untyped-decorator]
-    def log(level: int, text: bytes, _data: ctypes.c_void_p) -> None:
-        if level == _LOG_ERROR:
-            click.echo(text.decode(errors="replace"), nl=False, err=True)
-
-    _log_callbacks.append(log)
-    llama_cpp.llama_log_set(log, ctypes.c_void_p(0))
-    with hold_interrupts():  # one within `log` would be lost
+    log_errors(partial(click.echo, nl=False, err=True))
+    with hold_interrupts():  # one within the log would be lost
         return Engine(path, n_ctx=ctx_size, n_threads=threads, n_gpu_layers=n_gpu_layers)
