@@ -5,7 +5,7 @@
 # make device  the tests of device memory, over llama.cpp's RPC backend: no GPU is needed
 # make bench   what it costs, against llama.cpp itself; MODELS='a.gguf b.gguf' for other models
 # make bench-repeng  against repeng, which needs PyTorch: an environment of its own, 3 GB
-# make lint   ruff, mypy, clang-format
+# make lint   ruff, mypy, import-linter, clang-format
 # make format apply ruff's and clang-format's formatting
 
 PYTHON ?= python3
@@ -91,6 +91,7 @@ lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run -Werror $(NATIVE)
 
 format: $(VENV)/dev
