@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steerx_edge.errors import HistoryError
+from steerx_edge.history.budget import cut
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.history.retrieval import Retriever, query_for
 from steerx_edge.learning.checkpoint import Checkpoint
@@ -257,16 +258,6 @@ def _companions(
             break
         chosen = [i, *chosen]
     return chosen
-
-
-def cut(engine: Engine, text: str, n_tokens: int) -> str:
-    """How a text begins: so many tokens of it at most."""
-    tokens = engine.tokenize(text)
-    if len(tokens) <= n_tokens:
-        return text
-    kept = b"".join(engine.pieces(tokens[:n_tokens])).decode(errors="ignore")
-    # Some tokenizers put a space before every text.
-    return kept[1:] if not text.startswith(kept) and text.startswith(kept[1:]) else kept
 
 
 def _contrast(

@@ -18,7 +18,7 @@ from models.operations import log_softmax
 from models.vocabulary import train_vocabulary
 from steerx_edge.errors import HistoryError, ModelError, SteerxError
 from steerx_edge.history.item import HistoryItem
-from steerx_edge.learning.ablation import cut, folds_of, read_further, sampled
+from steerx_edge.learning.ablation import folds_of, read_further, sampled
 from steerx_edge.learning.calibration import Calibration, Calibrator, Scored, Setting
 from steerx_edge.learning.description import fixed_description, style_facts, why_unusable
 from steerx_edge.learning.effects import Effects, word_effects
@@ -730,27 +730,6 @@ class TestHistory:
             list(recording_engine.alone[0].response)
             == (recording_engine.tokenize(long.response)[:share])
         )
-
-    @pytest.mark.parametrize("text", ["Alice was so tired", "Café ’tis 🙂", "\nso\n tired"])
-    @pytest.mark.parametrize("model", ["tiny", "real"])
-    def test_a_text_is_cut_within_its_tokens(
-        self, tiny_engine: Engine, smollm2_engine: Engine, text: str, model: str
-    ) -> None:
-        engine = {"tiny": tiny_engine, "real": smollm2_engine}[model]
-        tokens = engine.tokenize(text)
-        assert cut(engine, text, len(tokens)) == text
-        for n_tokens in range(1, len(tokens)):
-            kept = cut(engine, text, n_tokens)
-            assert text.startswith(kept)
-            # Nothing is lost but a character that is cut, and a space that the tokenizer adds.
-            assert b"".join(engine.pieces(tokens[:n_tokens])).decode(errors="ignore").endswith(kept)
-            assert kept or n_tokens == 1
-
-    def test_a_text_that_begins_with_a_space_is_cut_within_its_tokens(
-        self, tiny_engine: Engine
-    ) -> None:
-        text = " Alice was so tired"
-        assert text.startswith(cut(tiny_engine, text, 3))
 
     @pytest.mark.parametrize(
         "wrong",
