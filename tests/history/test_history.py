@@ -7,7 +7,8 @@ import pytest
 
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.item import HistoryItem, User
-from steerx_edge.history.readers import _TASKS, has_users, read_history, read_users
+from steerx_edge.history.readers import has_users, read_history, read_users
+from steerx_edge.history.readers.authors import TASKS
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
@@ -520,7 +521,7 @@ class TestErrors:
 def test_the_page_lists_the_tasks_in_order():
     page = (ROOT / "docs" / "history.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (La.*|Long.*?) \| .* \| `(\w+)` \| `(.*)` \|$", page, re.MULTILINE)
-    assert rows == [(task.name, task.response, task.prompt) for task in _TASKS]
+    assert rows == [(task.name, task.response, task.prompt) for task in TASKS]
 
 
 class TestDemo:
