@@ -5,7 +5,7 @@
 # make device  the tests of device memory, over llama.cpp's RPC backend: no GPU is needed
 # make bench   what it costs, against llama.cpp itself; MODELS='a.gguf b.gguf' for other models
 # make bench-repeng  against repeng, which needs PyTorch: an environment of its own, 3 GB
-# make lint   ruff, mypy (of the package, and of a program that uses it), clang-format
+# make lint   ruff, mypy (of the package, and of a program that uses it), import-linter, clang-format
 # make format apply ruff's and clang-format's formatting
 # make release check, tag and push the version in pyproject.toml; the tag is built and published
 
@@ -14,10 +14,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
 NATIVE := $(wildcard native/*.cpp native/*.hpp)
-NATIVE_TESTS := tests/native tests/test_analysis.py tests/test_architectures.py \
-	tests/test_interventions.py tests/test_lifetimes.py tests/test_real_models.py \
-	tests/test_run_many.py tests/test_threads.py
-THREADED_TESTS := tests/test_threads.py tests/native/test_token_scores.py \
+NATIVE_TESTS := tests/native $(addprefix tests/llamacpp/test_,analysis.py architectures.py \
+	interventions.py lifetimes.py real_models.py run_many.py threads.py)
+THREADED_TESTS := tests/llamacpp/test_threads.py tests/native/test_token_scores.py \
 	tests/native/test_residual_hooks.py
 # Checked as another program's code is, from outside the source tree: that shows that py.typed works.
 CLIENT := tests/typed/client.py
@@ -96,6 +95,7 @@ lint: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	cd / && $(abspath $(BIN))/mypy --strict --config-file= --cache-dir=$(CURDIR)/.mypy_cache/client $(CURDIR)/$(CLIENT)
+	$(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run -Werror $(NATIVE)
 
 format: $(VENV)/dev

@@ -23,8 +23,8 @@ from pathlib import Path
 from in_turns import ratio
 from performance import Line, short_items
 
-from steerx_edge.models import find_model
-from steerx_edge.waiting import wait_briefly
+from steerx_edge.llamacpp.models import find_model
+from steerx_edge.llamacpp.waiting import wait_briefly
 
 N_PAIRS, N_TOKENS = 13, 48
 PROMPT = "Write a paragraph about an old man who walks in his garden."

@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from steerx_edge.waiting import wait_briefly
+from steerx_edge.llamacpp.waiting import wait_briefly
 
 wait_briefly()
 
@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steerx_edge import Engine, Settings, User, read_users
-from steerx_edge.analysis import Pass, asked_for
-from steerx_edge.effects import Effects, bootstrap_mean_interval
-from steerx_edge.memory import KeySpace, Level, Memory, TextOffers
-from steerx_edge.memory_rows import MemoryRows, usual_words
-from steerx_edge.prompts import messages_for
-from steerx_edge.reading import cut, read_items, usable
+from steerx_edge.learning.ablation import cut, read_items, usable
+from steerx_edge.learning.effects import Effects, bootstrap_mean_interval
+from steerx_edge.learning.memory_rows import MemoryRows, usual_words
+from steerx_edge.llamacpp.analysis import Pass, asked_for
+from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.steering.memory import KeySpace, Level, Memory, TextOffers
 
 STRENGTHS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8)
 FIRST_WORDS = 8

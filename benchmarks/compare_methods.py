@@ -14,7 +14,7 @@ from functools import partial
 from itertools import combinations
 from pathlib import Path
 
-from steerx_edge.waiting import wait_briefly
+from steerx_edge.llamacpp.waiting import wait_briefly
 
 wait_briefly()
 
@@ -22,9 +22,10 @@ import numpy as np
 from rich.console import Console
 
 from steerx_edge import Engine, Settings
-from steerx_edge.effects import bootstrap_mean_interval
 from steerx_edge.evaluation import Evaluation, Plan, evaluate, read_sample
-from steerx_edge.report import html_page, print_report
+from steerx_edge.learning.effects import bootstrap_mean_interval
+from steerx_edge.report.html import html_page
+from steerx_edge.report.terminal import print_report
 
 METHODS = {
     "steerx": Settings(),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 
-from steerx_edge.waiting import wait_briefly
+from steerx_edge.llamacpp.waiting import wait_briefly
 
 wait_briefly()
 
@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steerx_edge import Engine, Settings
-from steerx_edge.analysis import Pass
 from steerx_edge.evaluation import Plan, read_sample
 from steerx_edge.evaluation.figures import WORSE
 from steerx_edge.evaluation.sample import drawn_items
-from steerx_edge.neutral import neutral_items
-from steerx_edge.prompts import messages_for
-from steerx_edge.reading import read_items
+from steerx_edge.learning.ablation import read_items
+from steerx_edge.learning.neutral import neutral_items
+from steerx_edge.llamacpp.analysis import Pass
+from steerx_edge.llamacpp.prompts import messages_for
 
 SMOOTHINGS = (0.5, 1.0, 2.0, 4.0)
 ABSENT = (1.0, 0.5, 0.2, 0.0)

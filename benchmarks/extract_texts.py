@@ -30,7 +30,7 @@ from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from functools import cached_property
 
-from steerx_edge.waiting import wait_briefly
+from steerx_edge.llamacpp.waiting import wait_briefly
 
 wait_briefly()
 
@@ -38,13 +38,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steerx_edge import Engine, HistoryItem, Settings, read_history
-from steerx_edge.analysis import Continuation, NextTokenMemory, Pass, asked_for
-from steerx_edge.effects import words_of_tokens
 from steerx_edge.evaluation.text_metrics import copied
-from steerx_edge.memory import LEVELS, SINGLE_RUN, ActiveMemory, KeySpace, Level, Memory, run_hashes
-from steerx_edge.memory_rows import MemoryRows, usual_words
-from steerx_edge.prompts import messages_for
-from steerx_edge.reading import Contrast, cut, read_items, usable
+from steerx_edge.learning.ablation import Contrast, cut, read_items, usable
+from steerx_edge.learning.effects import words_of_tokens
+from steerx_edge.learning.memory_rows import MemoryRows, usual_words
+from steerx_edge.llamacpp.analysis import Continuation, NextTokenMemory, Pass, asked_for
+from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.steering.memory import (
+    LEVELS,
+    SINGLE_RUN,
+    ActiveMemory,
+    KeySpace,
+    Level,
+    Memory,
+    run_hashes,
+)
 
 TOKENS = 60
 """Of a text, a replay and an answer at most; of a request, twice as many."""

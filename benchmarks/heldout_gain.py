@@ -17,11 +17,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from steerx_edge import Engine, Entry, HistoryItem, Settings, User, learn, read_users
-from steerx_edge.analysis import Pass
-from steerx_edge.effects import bootstrap_mean_interval
 from steerx_edge.evaluation.evaluator import fitting, steered
-from steerx_edge.prompts import messages_for
-from steerx_edge.retrieval import Retriever
+from steerx_edge.history.retrieval import Retriever
+from steerx_edge.learning.effects import bootstrap_mean_interval
+from steerx_edge.llamacpp.analysis import Pass
+from steerx_edge.llamacpp.prompts import messages_for
 
 COLUMNS = ("profile", "others", "personal", "prompt", "prompt+profile", "description")
 

@@ -16,8 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from steerx_edge.models import find_model
-from steerx_edge.settings import Settings
+from steerx_edge.learning.settings import Settings
+from steerx_edge.llamacpp.models import find_model
 
 PLAIN = """
 import sys

@@ -22,17 +22,18 @@ from pathlib import Path
 
 import numpy as np
 
-from steerx_edge.effects import Effects, WordTally
-from steerx_edge.engine import Engine
-from steerx_edge.gathering import Gathered
-from steerx_edge.history import HistoryItem, read_history
-from steerx_edge.learning import learn
-from steerx_edge.memory import KeySpace
+from steerx_edge.history.item import HistoryItem
+from steerx_edge.history.readers import read_history
+from steerx_edge.learning.effects import Effects, WordTally
+from steerx_edge.learning.gathering import Gathered
+from steerx_edge.learning.learn import learn
+from steerx_edge.learning.memory_rows import MemoryRows
+from steerx_edge.llamacpp.engine import Engine
+from steerx_edge.llamacpp.models import find_model
+from steerx_edge.llamacpp.waiting import wait_briefly
 from steerx_edge.memory_file import write_memory
-from steerx_edge.memory_rows import MemoryRows
-from steerx_edge.models import find_model
 from steerx_edge.profile import MemoryPart
-from steerx_edge.waiting import wait_briefly
+from steerx_edge.steering.memory import KeySpace
 
 N_VOCAB, N_EMBD, N_TOKENS, END = 49_152, 576, 200, 2
 N_SCORED = 6  # texts of a fold of a calibration

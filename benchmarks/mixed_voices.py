@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from steerx_edge.waiting import wait_briefly
+from steerx_edge.llamacpp.waiting import wait_briefly
 
 wait_briefly()
 
@@ -27,12 +27,12 @@ from compare_memories import CUT, STRENGTHS, HeldOut, ReadText, Way, gains, held
 from numpy.typing import NDArray
 
 from steerx_edge import Engine, HistoryItem, Settings, learn, read_users
-from steerx_edge.analysis import Continuation, Pass
 from steerx_edge.evaluation.evaluator import fitting, steered
-from steerx_edge.memory import ActiveMemory, Memory
+from steerx_edge.learning.ablation import cut, read_items, usable
+from steerx_edge.llamacpp.analysis import Continuation, Pass
+from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import Entry
-from steerx_edge.prompts import messages_for
-from steerx_edge.reading import cut, read_items, usable
+from steerx_edge.steering.memory import ActiveMemory, Memory
 
 MIN_ITEMS = 16
 ANSWER = 48

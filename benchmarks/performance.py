@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from steerx_edge.waiting import wait_briefly
+from steerx_edge.llamacpp.waiting import wait_briefly
 
 wait_briefly()
 
@@ -30,13 +30,13 @@ from in_turns import Ratio, ratio, seconds_in_turns
 from llama_cpp import Llama
 
 from steerx_edge import Engine, HistoryItem, Profile, Settings, learn, read_history, steer
-from steerx_edge.analysis import Continuation, Pass, PassResult, asked_for
-from steerx_edge.effects import Effects
-from steerx_edge.gate import Gate
-from steerx_edge.interventions import Add
-from steerx_edge.memory import KeySpace, Memory
-from steerx_edge.memory_rows import MemoryRows
+from steerx_edge.learning.effects import Effects
+from steerx_edge.learning.memory_rows import MemoryRows
+from steerx_edge.llamacpp.analysis import Continuation, Pass, PassResult, asked_for
+from steerx_edge.llamacpp.interventions import Add
 from steerx_edge.profile import Entry, MemoryPart, Tilt
+from steerx_edge.steering.gate import Gate
+from steerx_edge.steering.memory import KeySpace, Memory
 
 N_TOKENS = 128  # of a generated text
 TEXTS = Path(__file__).parent.parent / "docs" / "demo" / "history.jsonl"

@@ -10,9 +10,9 @@ import argparse
 import numpy as np
 
 from steerx_edge import Engine, Profile, read_history
-from steerx_edge.analysis import Pass
 from steerx_edge.evaluation.evaluator import fitting, steered
-from steerx_edge.prompts import messages_for
+from steerx_edge.llamacpp.analysis import Pass
+from steerx_edge.llamacpp.prompts import messages_for
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from steerx_edge.waiting import wait_briefly
+from steerx_edge.llamacpp.waiting import wait_briefly
 
 wait_briefly()
 
@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from steerx_edge import Engine, HistoryItem, read_users
 from steerx_edge.evaluation.evaluator import opening_rows
-from steerx_edge.gate import Gate
-from steerx_edge.neutral import neutral_items
-from steerx_edge.prompts import messages_for
-from steerx_edge.reading import shortened
+from steerx_edge.learning.ablation import shortened
+from steerx_edge.learning.neutral import neutral_items
+from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.steering.gate import Gate
 
 
 def main() -> None:

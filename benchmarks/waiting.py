@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 
-from steerx_edge.models import find_model
+from steerx_edge.llamacpp.models import find_model
 
 GENERATE = """
 import sys, time

@@ -9,25 +9,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from steerx_edge.adding import learn_more
-    from steerx_edge.engine import Engine
     from steerx_edge.errors import HistoryError, ModelError, ProfileError, SteerxError
-    from steerx_edge.history import HistoryItem, User, read_history, read_users
-    from steerx_edge.learning import learn
+    from steerx_edge.history.item import HistoryItem, User
+    from steerx_edge.history.readers import read_history, read_users
+    from steerx_edge.learning.adding import learn_more
+    from steerx_edge.learning.learn import learn
+    from steerx_edge.learning.settings import Settings
+    from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.profile import Description, Entry, Gain, Profile, Tilt, WithHistory, Word
-    from steerx_edge.settings import Settings
-    from steerx_edge.steering import Steering, steer
+    from steerx_edge.steering.live import Steering, steer
     from steerx_edge.version import __version__
 
 _HOMES = {
-    "adding": ("learn_more",),
-    "engine": ("Engine",),
+    "learning.adding": ("learn_more",),
+    "llamacpp.engine": ("Engine",),
     "errors": ("HistoryError", "ModelError", "ProfileError", "SteerxError"),
-    "history": ("HistoryItem", "User", "read_history", "read_users"),
-    "learning": ("learn",),
+    "history.item": ("HistoryItem", "User"),
+    "history.readers": ("read_history", "read_users"),
+    "learning.learn": ("learn",),
     "profile": ("Description", "Entry", "Gain", "Profile", "Tilt", "WithHistory", "Word"),
-    "settings": ("Settings",),
-    "steering": ("Steering", "steer"),
+    "learning.settings": ("Settings",),
+    "steering.live": ("Steering", "steer"),
     "version": ("__version__",),
 }
 

@@ -1,5 +1,5 @@
 """`python -m steerx_edge`."""
 
-from steerx_edge.cli import main
+from steerx_edge.apps.cli import main
 
 main(prog_name="steerx-edge")

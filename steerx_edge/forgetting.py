@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.analysis import Pass, asked_for
-from steerx_edge.memory import KeySpace, Memory, hashes_of
+from steerx_edge.learning.ablation import shortened
+from steerx_edge.llamacpp.analysis import Pass, asked_for
+from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import MemoryPart, Profile, is_memory_file
-from steerx_edge.prompts import messages_for
-from steerx_edge.reading import shortened
+from steerx_edge.steering.memory import KeySpace, Memory, hashes_of
 
 if TYPE_CHECKING:
-    from steerx_edge.engine import Engine
-    from steerx_edge.history import HistoryItem
+    from steerx_edge.history.item import HistoryItem
+    from steerx_edge.llamacpp.engine import Engine
 
 _SAME = 0.98
 """Cosine above which two keys are one: keys are rounded, and texts were read in other batches."""

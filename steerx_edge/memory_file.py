@@ -1,6 +1,6 @@
 """Memory file: a GGUF file beside the profile, `me.memory.gguf`.
 
-It holds what `steerx_edge.memory.Memory` needs, and no text: see `docs/profile.md`. Rows are sorted
+It holds what `steering.memory.Memory` needs, and no text: see `docs/profile.md`. Rows are sorted
 by token, so that the order of the texts cannot be read from it. It is memory-mapped, and everything
 in it is checked before it is used.
 """
@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from steerx_edge.errors import ProfileError
 from steerx_edge.files import about, check_file, replacing
-from steerx_edge.ledger import Ledger
-from steerx_edge.memory import LEVELS, KeySpace, Level, Memory
+from steerx_edge.steering.ledger import Ledger
+from steerx_edge.steering.memory import LEVELS, KeySpace, Level, Memory
 
 ARCHITECTURE = "steerx-memory"
 SCHEMA = 1

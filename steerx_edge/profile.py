@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 
 from steerx_edge.errors import ProfileError
 from steerx_edge.files import about, check_file, replacing, size_of
-from steerx_edge.gate import Gate
-from steerx_edge.memory import LEVELS, ActiveMemory, Level, Memory
 from steerx_edge.memory_file import check_memory, read_memory, write_gguf
+from steerx_edge.steering.gate import Gate
+from steerx_edge.steering.memory import LEVELS, ActiveMemory, Level, Memory
 
 __all__ = [
     "SOURCES",

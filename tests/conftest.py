@@ -9,10 +9,10 @@ import pytest
 from llama_cpp import Llama
 
 from models import TinyModel, make_tiny_llama
-from steerx_edge.checkpoint import USER_PATH_VARIABLE
-from steerx_edge.engine import Engine
 from steerx_edge.errors import ModelError
-from steerx_edge.models import DEFAULT_PACKAGE, MODEL_VARIABLE, find_model
+from steerx_edge.learning.checkpoint import USER_PATH_VARIABLE
+from steerx_edge.llamacpp.engine import Engine
+from steerx_edge.llamacpp.models import DEFAULT_PACKAGE, MODEL_VARIABLE, find_model
 
 GGML_TYPE_F32 = 0  # of the KV cache, so that it agrees with the reference
 

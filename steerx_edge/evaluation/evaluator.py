@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.analysis import Continuation, Pass, asked_for
 from steerx_edge.evaluation.sample import Plan, Sample, drawn_items, stranger
 from steerx_edge.evaluation.text_metrics import Attribution, copied, overlap, repeats, request_fit
-from steerx_edge.history import HistoryItem, User
-from steerx_edge.interventions import Add
-from steerx_edge.learning import learn
-from steerx_edge.neutral import neutral_items
+from steerx_edge.history.item import HistoryItem, User
+from steerx_edge.history.retrieval import Retriever
+from steerx_edge.learning.learn import learn
+from steerx_edge.learning.neutral import neutral_items
+from steerx_edge.learning.settings import MIN_ITEMS, Settings
+from steerx_edge.llamacpp.analysis import Continuation, Pass, asked_for
+from steerx_edge.llamacpp.interventions import Add
+from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import Entry, Profile
-from steerx_edge.prompts import messages_for
-from steerx_edge.retrieval import Retriever
-from steerx_edge.settings import MIN_ITEMS, Settings
 
 if TYPE_CHECKING:
-    from steerx_edge.engine import Engine
+    from steerx_edge.llamacpp.engine import Engine
 
 Row = dict[str, Any]
 """The figures of one unit, as they are stored; see docs/evaluation.md."""

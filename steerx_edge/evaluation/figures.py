@@ -9,8 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from steerx_edge.effects import bootstrap_mean_interval
 from steerx_edge.evaluation.evaluator import BASELINES, Row
+from steerx_edge.learning.effects import bootstrap_mean_interval
 
 WORSE = -0.01
 """Nats per token: a user whose gain is below is worse off than unsteered."""

@@ -17,20 +17,19 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import llama_cpp
-
-from steerx_edge.control_vector import check_layers
 from steerx_edge.errors import SteerxError
 from steerx_edge.evaluation.evaluator import BASELINES, Evaluator, Row, Unit
 from steerx_edge.evaluation.figures import Evaluation
 from steerx_edge.evaluation.sample import Plan, Sample
 from steerx_edge.evaluation.text_metrics import check_installed
-from steerx_edge.reading import Progress
-from steerx_edge.settings import Settings
+from steerx_edge.learning.ablation import Progress
+from steerx_edge.learning.settings import Settings
+from steerx_edge.llamacpp.compat import installed_version
+from steerx_edge.llamacpp.control_vector import check_layers
 from steerx_edge.version import __version__
 
 if TYPE_CHECKING:
-    from steerx_edge.engine import Engine
+    from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.profile import ModelId
 
 METHODS: Mapping[str, Settings] = {"steerx": Settings()}
@@ -101,7 +100,7 @@ def _header(model: ModelId, sample: Sample, plan: Plan, methods: Mapping[str, Se
         "model": asdict(model),
         **asdict(plan),
         "methods": {name: asdict(settings) for name, settings in methods.items()},
-        "versions": {"steerx_edge": __version__, "llama_cpp_python": llama_cpp.__version__},
+        "versions": {"steerx_edge": __version__, "llama_cpp_python": installed_version()},
     }
     plain: Row = json.loads(json.dumps(header))
     return plain

@@ -18,15 +18,15 @@ from llama_cpp.llama_cpp import _lib
 from numpy.typing import NDArray
 
 from models import make_tiny
-from steerx_edge.analysis import INPUT_LAYER, Pass, PassResult, Site
-from steerx_edge.effects import effects_of, read_alone, read_beside
-from steerx_edge.engine import Engine
-from steerx_edge.history import HistoryItem
-from steerx_edge.interventions import Add, Clamp, Gate, Intervention, Rotate, SetComponent
-from steerx_edge.models import identify
+from steerx_edge.history.item import HistoryItem
+from steerx_edge.learning.effects import effects_of, read_alone, read_beside
+from steerx_edge.llamacpp.analysis import INPUT_LAYER, Pass, PassResult, Site
+from steerx_edge.llamacpp.engine import Engine
+from steerx_edge.llamacpp.interventions import Add, Clamp, Gate, Intervention, Rotate, SetComponent
+from steerx_edge.llamacpp.models import identify
 from steerx_edge.profile import Description, Entry, Profile
-from steerx_edge.steering import steer
-from tests.steered_reference import unit
+from steerx_edge.steering.live import steer
+from tests.support.steered_reference import unit
 
 pytestmark = pytest.mark.device
 

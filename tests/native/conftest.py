@@ -19,7 +19,7 @@ N_LAYER, N_EMBD, N_VOCAB = 4, 64, 448
 ALL_LAYERS = (0, 1, 2, 3)
 TOKENS = [int(token) for token in np.random.default_rng(0).integers(3, N_VOCAB, size=12)]
 ALL, NONE = [True] * len(TOKENS), [False] * len(TOKENS)
-F32_MAX = 1e-4  # of tests/test_models_reference.py
+F32_MAX = 1e-4  # of tests/tiny_models/test_models_reference.py
 
 
 def i32(*values: int) -> NDArray[np.int32]:

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from steerx_edge import _native
-from steerx_edge.interventions import Add, Clamp, Gate, Intervention, Rotate, SetComponent
+from steerx_edge.llamacpp.interventions import Add, Clamp, Gate, Intervention, Rotate, SetComponent
 from tests.native.conftest import N_EMBD, TOKENS, Context, Rows
-from tests.steered_reference import angle_to, changed_rows, unit
+from tests.support.steered_reference import angle_to, changed_rows, unit
 
 LAYERS = (0, 2)
 EVERY_ROW = tuple(range(len(TOKENS)))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from models import TinyModel
 from steerx_edge import _native
-from steerx_edge.control_vector import ControlVector, set_control_vector
+from steerx_edge.llamacpp.control_vector import ControlVector, set_control_vector
 from tests.native.conftest import (
     ALL,
     ALL_LAYERS,

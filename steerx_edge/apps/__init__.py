@@ -1,0 +1,1 @@
+"""The programs that are made of the library."""

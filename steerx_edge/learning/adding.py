@@ -1,0 +1,284 @@
+"""Adding to a profile: further texts go into its words, its tilt and its memory."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from steerx_edge.errors import HistoryError, ProfileError
+from steerx_edge.history.item import HistoryItem
+from steerx_edge.learning.ablation import Progress, Text, chosen, sampled, shortened
+from steerx_edge.learning.calibration import Calibration, Calibrator, Setting, recalibrate
+from steerx_edge.learning.carriers import Carrier
+from steerx_edge.learning.checkpoint import Checkpoint
+from steerx_edge.learning.gathering import CHUNK, Chunk, Gathered
+from steerx_edge.learning.learn import made_by, now, versions
+from steerx_edge.learning.memory_rows import MemoryRows
+from steerx_edge.learning.settings import Settings
+from steerx_edge.llamacpp.engine import Engine
+from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.profile import Entry, MemoryPart, Profile, Tilt
+from steerx_edge.steering.ledger import Ledger, text_hash
+from steerx_edge.steering.memory import Memory
+from steerx_edge.steering.tilt import TILTS, TiltCounts
+
+if TYPE_CHECKING:
+    from steerx_edge.llamacpp.compat import Llama
+
+_ENOUGH = 12
+"""New texts on which the memory's strength is chosen anew; fewer would not tell."""
+
+_FOLD, _FEWEST_FOLDS = 4, 4
+
+
+def learn_more(
+    model: Engine | Llama | str | os.PathLike[str],
+    profile: Profile,
+    history: Sequence[HistoryItem],
+    *,
+    progress: Progress = lambda _what, _done, _of: None,
+    resume: Path | None = None,
+    seconds: float | None = None,
+) -> Profile:
+    """Add texts to the entry of a profile for this model, and read only those that are new.
+
+    New texts go into the words, the tilt and the memory; the directions, the description and all
+    strengths but the memory's stay as they are. Texts that were read before are recognized and not
+    read again. They still help: the new ones are read with some of them in the context, or, where
+    too few of them are given, with each other. If there are twelve new texts or more, the memory's
+    strength and the gain are found anew on up to 24 of these. The request gate stays.
+
+    Args:
+        model: an engine, an open Llama, or the path of a GGUF file.
+        profile: as `learn` made it, with its memory.
+        history: texts and what they answer, new ones and others.
+        progress: called with each step: "further texts", "calibration" and "done", each with counts
+            of its own.
+        resume: a folder that keeps what was found, until the profile is complete, so that the same
+            call resumes where it was interrupted; None keeps nothing.
+        seconds: no more texts are read after so long; those left are new the next time.
+
+    Returns:
+        The profile with the new entry; the same profile if there is no new text.
+
+    Raises:
+        ProfileError: the profile has no entry for this model, or one that cannot be added to.
+        HistoryError: there is a single text, and no other to read it with.
+        ModelError: the model cannot be read.
+    """
+    ends = None if seconds is None else time.monotonic() + seconds
+    engine = model if isinstance(model, Engine) else Engine(model)
+    entry = profile.entry_for(engine.model_id)
+    part, memory, ledger = base_of(engine, entry)
+    new, known = unread(history, ledger)
+    if not new:
+        return profile
+    settings = _settings(entry)
+    chunks = _chunks(engine, new, known, settings)
+    checkpoint = Checkpoint(
+        resume, made_by(engine), "more", ledger.texts.tobytes(), chunks, settings
+    )
+
+    rows = MemoryRows(
+        memory.space,
+        part.level,
+        memory.end,
+        usual=ledger.usual,
+        before=memory,
+        several=ledger.several,
+        shared=ledger.words,
+    )
+    gathered = Gathered.continuing(engine, ledger, rows)
+    gathered.read(chunks, settings, progress, checkpoint, ends)
+    if not gathered.n_new:
+        return profile
+    scored = [item for chunk in chunks for item in chunk.items]
+    scored = scored[: min(gathered.n_new, settings.sample)]
+    calibration = _as_it_was(entry, part)
+    # Strengths of the tilt that were edited by hand are not scored.
+    if len(scored) >= _ENOUGH and calibration.setting.tilt in TILTS:
+        progress("calibration", 0, 1)
+        calibrator = _calibrator(engine, entry, scored, ledger, rows)
+        calibrator.score([()])
+        calibrator.score([calibration.setting.strengths])
+        calibration = recalibrate(calibrator, calibration)
+    added = replace(
+        entry,
+        words=gathered.tally.words(),
+        tilt=entry.tilt and Tilt.of(gathered.counts.values(), entry.tilt.strength),
+        memory=MemoryPart.of(
+            gathered.memory(rows),
+            strength=calibration.setting.memory,
+            level=part.level,
+        ),
+        gain=calibration.gain,
+        counts=dict(entry.counts)
+        | {
+            "items": len(gathered.texts),
+            "items_given": entry.counts.get("items_given", 0) + len(new),
+            "tokens": entry.counts.get("tokens", 0) + gathered.n_tokens,
+        },
+        versions=versions(),
+        created=now(),
+    )
+    if gathered.n_new == len(new):
+        checkpoint.remove()
+    progress("done", 1, 1)
+    return profile.with_entry(added)
+
+
+def unread(
+    history: Sequence[HistoryItem], ledger: Ledger
+) -> tuple[list[HistoryItem], list[HistoryItem]]:
+    """The different texts of a history that a ledger does not know, and those that it does."""
+    read = set(ledger.texts.tolist())
+    new: list[HistoryItem] = []
+    known: list[HistoryItem] = []
+    for item in chosen(history, None):
+        (known if text_hash(item.response) in read else new).append(item)
+    return new, known
+
+
+class Base(NamedTuple):
+    """What is added to."""
+
+    part: MemoryPart
+    memory: Memory
+    ledger: Ledger
+
+
+def base_of(engine: Engine, entry: Entry) -> Base:
+    """What texts are added to.
+
+    Raises:
+        ProfileError: the entry cannot be added to; says why.
+    """
+    part = entry.memory
+    if part is None:
+        raise ProfileError(
+            f"The profile has no memory for {entry.model}, and texts cannot be added without one: "
+            "learn again from all texts."
+        )
+    if part.memory is None:
+        raise ProfileError(part.problem)
+    ledger = part.memory.ledger
+    if ledger is None:
+        raise ProfileError(
+            f"The memory for {entry.model} lacks the sums that texts are added to: texts were "
+            "forgotten from it, or an older version made it. Learn again from all texts."
+        )
+    if len(ledger.used) != engine.analysis.n_vocab:
+        raise ProfileError(
+            f"The memory counts {len(ledger.used)} tokens, and {entry.model} has "
+            f"{engine.analysis.n_vocab}: it is damaged. Learn again from all texts."
+        )
+    return Base(part, part.memory, ledger)
+
+
+def _settings(entry: Entry) -> Settings:
+    """How the entry was learned, as far as it matters here; the defaults for what is no number."""
+    numbers = {name: each for name, each in entry.settings.items() if isinstance(each, int)}
+    default = Settings()
+    return Settings(
+        companions=numbers.get("companions", default.companions),
+        sample=numbers.get("sample", default.sample),
+    )
+
+
+def _chunks(
+    engine: Engine,
+    new: Sequence[HistoryItem],
+    known: Sequence[HistoryItem],
+    settings: Settings,
+) -> list[Chunk]:
+    """The new texts, those first that strengths are chosen on.
+
+    They are read with texts that were read before; with new ones as well if these are too few.
+    """
+    first = sampled(len(new), settings.sample)
+    order = [*first, *sorted({*range(len(new))} - {*first})]
+    items = [shortened(engine, new[place]) for place in order]
+    hashes = [text_hash(new[place].response) for place in order]
+    if len(known) >= settings.companions:
+        size = CHUNK
+        beside = [known[place] for place in sampled(len(known), settings.sample)]
+        others = [shortened(engine, item) for item in beside]
+    elif known or len(new) > 1:
+        size = min(CHUNK, -(-len(new) // 2))
+        others = [shortened(engine, item) for item in known]
+    else:
+        raise HistoryError(
+            "There is a single text, and none that was read before: give others as well, since "
+            "each text is read in the context of others."
+        )
+    chunks = []
+    for begin in range(0, len(items), size):
+        end = begin + size
+        pool = others
+        if len(known) < settings.companions:
+            pool = [*others, *items[:begin], *items[end:]]
+            pool = [pool[place] for place in sampled(len(pool), settings.sample)]
+        chunks.append(Chunk(items[begin:end], hashes[begin:end], pool))
+    return chunks
+
+
+def _as_it_was(entry: Entry, part: MemoryPart) -> Calibration:
+    strengths = enumerate(entry.strengths.tolist())
+    return Calibration(
+        Setting(
+            tuple((place, strength) for place, strength in strengths if strength),
+            entry.tilt.strength if entry.tilt else 0.0,
+            part.strength,
+        ),
+        entry.gain,
+        gate=entry.gate,
+    )
+
+
+def _calibrator(
+    engine: Engine,
+    entry: Entry,
+    items: Sequence[HistoryItem],
+    ledger: Ledger,
+    rows: MemoryRows,
+) -> Calibrator:
+    """Of new texts, which the directions and the counts in `ledger` have not seen.
+
+    Args:
+        engine: the model.
+        entry: the directions.
+        items: the first of the texts in `rows`.
+        ledger: the tilt's counts.
+        rows: the memory's, of which each fold's own are left out.
+    """
+    n_folds = max(_FEWEST_FOLDS, -(-len(items) // _FOLD))
+    carriers = [
+        Carrier(source, layer, np.tile(direction, (len(items), 1)), float(norm))
+        for source, layer, direction, norm in zip(
+            entry.sources, entry.layers, entry.directions, entry.norms, strict=True
+        )
+    ]
+    tilt = None
+    if entry.tilt is not None:
+        # The counts of each fold and of the neutral texts are not in it: there is none to leave
+        # out.
+        nothing = np.zeros((n_folds + 1, len(ledger.used)), np.float32)
+        tilt = TiltCounts(np.vstack([nothing, ledger.used]), np.vstack([nothing, ledger.expected]))
+    return Calibrator(
+        engine,
+        [
+            Text(engine.prompt(messages_for(item.request)), engine.tokenize(item.response))
+            for item in items
+        ],
+        [range(number, len(items), n_folds) for number in range(n_folds)],
+        carriers,
+        tilt,
+        rows,
+        gated=entry.gate is not None,
+    )

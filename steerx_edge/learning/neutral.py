@@ -1,0 +1,21 @@
+"""Neutral texts: short passages of many kinds, in no one's marked style, with their requests.
+
+What a profile costs on them stands for what it costs on everything else. They were written for this
+package, so no model knows them by heart.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from steerx_edge.history.item import HistoryItem
+from steerx_edge.history.readers import read_history
+
+
+def neutral_items(use: Literal["calibration", "evaluation"]) -> list[HistoryItem]:
+    """The passages for a use, each with a request that it answers.
+
+    Evaluation has passages of its own, which learning never sees.
+    """
+    return read_history(Path(__file__).with_name(f"neutral_{use}.jsonl"))

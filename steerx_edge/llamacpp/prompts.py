@@ -1,0 +1,116 @@
+"""How a request, the user's other texts and a description become a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from steerx_edge.errors import ModelError
+
+if TYPE_CHECKING:
+    from llama_cpp import Llama
+
+    from steerx_edge.history.item import HistoryItem
+
+NO_REQUEST = "Write a short text."
+"""Stands in for the request of a text that answers none, in models that take turns."""
+
+
+class _Turn(TypedDict):
+    role: str
+    content: str
+
+
+class Message(_Turn, total=False):
+    """One turn of a chat; `plain` is its content where the model takes no turns."""
+
+    plain: str
+
+
+def messages_for(
+    request: str,
+    *,
+    history: Sequence[HistoryItem] = (),
+    description: str = "",
+    system: str = "",
+) -> list[Message]:
+    """A chat that ends with `request`, after the user's other texts as earlier turns.
+
+    Args:
+        request: what is to be answered; may be empty.
+        history: other requests and the user's own texts, the most relevant last.
+        description: how the user writes, in the second person; put before the request.
+        system: system message.
+    """
+    messages = [Message(role="system", content=system)] if system else []
+    for item in history:
+        messages.append(_asking(item.request))
+        messages.append(Message(role="assistant", content=item.response))
+    return [*messages, _asking(request, description)]
+
+
+def _asking(request: str, description: str = "") -> Message:
+    parts = [part for part in (description, request or NO_REQUEST) if part]
+    message = Message(role="user", content="\n\n".join(parts))
+    if not request:
+        message["plain"] = description
+    return message
+
+
+class PromptFormat:
+    """The model's own chat template; a plain one for base models, which have none.
+
+    The plain template writes the turns one after the other, with empty lines between, as they would
+    stand in a collection of texts.
+    """
+
+    def __init__(self, llama: Llama) -> None:
+        from steerx_edge.llamacpp import compat  # which loads llama.cpp
+
+        self._llama = llama
+        template = llama.metadata.get("tokenizer.chat_template")
+        self._formatter: Any = None
+        if template:
+            self._formatter = compat.chat_formatter(
+                template,
+                eos=_token_text(llama, llama.token_eos()),
+                bos=_token_text(llama, llama.token_bos()),
+            )
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether the model has a chat template."""
+        return self._formatter is not None
+
+    def tokens(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of a prompt that ends where the answer begins; never empty.
+
+        Raises:
+            ModelError: the model's template does not take these messages.
+        """
+        if self._formatter is None:
+            turns = (message.get("plain", message["content"]) for message in messages)
+            text = "".join(f"{turn}\n\n" for turn in turns if turn)
+            # Two tokens at least: the first one's residual row is unlike all others.
+            tokens = self._llama.tokenize(text.encode(), add_bos=True, special=False)
+            while len(tokens) < 2:
+                tokens += self._llama.tokenize(b"\n", add_bos=False, special=False)
+            return tokens
+        try:
+            prompt = self._formatter(messages=list(messages)).prompt
+        except Exception as error:  # a template is the model author's program
+            raise ModelError(f"The model's chat template failed: {error}.") from error
+        tokens = self._llama.tokenize(prompt.encode(), add_bos=False, special=True)
+        if not tokens:
+            raise ModelError("The model's chat template gives an empty prompt.")
+        return tokens
+
+
+def _token_text(llama: Llama, token: int) -> str:
+    import llama_cpp
+
+    if token == llama_cpp.LLAMA_TOKEN_NULL:
+        return ""
+    vocab = llama_cpp.llama_model_get_vocab(llama.model)
+    text: str = llama_cpp.llama_vocab_get_text(vocab, token).decode()
+    return text

@@ -1,0 +1,239 @@
+"""A report as one HTML page with plots.
+
+The page needs nothing from anywhere: its plots are SVG, drawn here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from steerx_edge.report.tables import LABELS, SWEEPS, Table, about, label, place, tables
+
+if TYPE_CHECKING:
+    from steerx_edge.evaluation.figures import Evaluation, Figure, Over, Sweep
+
+
+def html_page(evaluation: Evaluation) -> str:
+    """The whole report as one HTML page."""
+    methods = evaluation.header["methods"]
+    plots = [_plot("Gain over unsteered, nats/token", _gain_plot(evaluation))]
+    for method in methods:
+        name = f" ({method})" if len(methods) > 1 else ""
+        plots.append(_plot(f"Gain of each user, nats/token{name}", _user_plot(evaluation, method)))
+        for over in SWEEPS:
+            sweep = evaluation.sweep(method, over)
+            if sweep:
+                plots.append(_plot(f"Gain by {over}, nats/token{name}", _sweep_plot(sweep, over)))
+    first, *others = tables(evaluation, medians=True)
+    title = escape(f"steerx-edge evaluation: {evaluation.header['data']}")
+    body = "".join(
+        [
+            f"<h1>{title}</h1>",
+            *(f"<p>{escape(line)}</p>" for line in about(evaluation)),
+            "<p>Figures in brackets are medians over users.</p>",
+            _html_table(first),
+            *plots,
+            *map(_html_table, others),
+        ]
+    )
+    return (
+        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<meta name="color-scheme" content="light dark">'
+        f"<title>{title}</title><style>{_STYLE}</style></head><body>{body}</body></html>\n"
+    )
+
+
+_STYLE = """
+:root { --text: #1b1b1b; --paper: #fff; --faint: #8886; --own: #0b63c4; --generic: #b45309;
+  --swapped: #6b7280; --prompt: #15803d; }
+@media (prefers-color-scheme: dark) { :root { --text: #e6e6e6; --paper: #16181c; --own: #6cb4ff;
+  --generic: #ffb066; --swapped: #a3a9b5; --prompt: #6ee7a0; } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--paper);
+  max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem }
+p { margin: .3rem 0 }
+.scroll { overflow-x: auto }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap }
+th, td { padding: .2rem .5rem; text-align: right; border-bottom: 1px solid var(--faint) }
+th:first-child, td:first-child { text-align: left; padding-left: 0 }
+svg { max-width: 100%; height: auto; font: 12px system-ui, sans-serif }
+svg text { fill: currentColor }
+.grid { stroke: var(--faint); stroke-width: 1 } .zero { stroke: currentColor; stroke-width: 1 }
+.own { stroke: var(--own); color: var(--own) }
+.generic { stroke: var(--generic); color: var(--generic) }
+.swapped { stroke: var(--swapped); color: var(--swapped) }
+.prompt { stroke: var(--prompt); color: var(--prompt) }
+.line { fill: none; stroke-width: 2 } .mark { fill: currentColor; stroke-width: 2 }
+.generic.mark { fill: var(--paper) } .swapped.mark { fill: none }
+"""
+
+_WIDTH = 760
+_LEFT = 290  # of the plotting area, where rows have names
+_ROW = 22
+_MARGIN = 34
+
+
+def _html_table(table: Table) -> str:
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows
+    )
+    return (
+        f'<h2>{escape(table.title)}</h2><div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _plot(title: str, drawing: str) -> str:
+    return f"<h2>{escape(title)}</h2>{drawing}"
+
+
+class _Axis:
+    """From values to places on the page, with some room at both ends."""
+
+    def __init__(self, values: Iterable[float], begin: float, end: float) -> None:
+        values = list(values)
+        room = 0.05 * (max(values) - min(values)) or 0.05
+        self._low, self._high = min(values) - room, max(values) + room
+        self._begin, self._end = begin, end
+
+    def __call__(self, value: float) -> float:
+        share = (value - self._low) / (self._high - self._low)
+        return round(self._begin + share * (self._end - self._begin), 1)
+
+    def ticks(self) -> list[float]:
+        """Round values, four to ten of them."""
+        range_ = self._high - self._low
+        power: float = 10.0 ** math.floor(math.log10(range_ / 4))
+        step = next(step for step in (power, 2 * power, 5 * power) if range_ / step < 10)
+        first, last = math.ceil(self._low / step), math.floor(self._high / step)
+        return [i * step for i in range(first, last + 1)]
+
+
+def _gain_plot(evaluation: Evaluation) -> str:
+    """A row for each arm: mean and interval."""
+    lines = [line for line in evaluation.lines() if "gain" in line.figures]
+    ends = [end for line in lines for end in _ends(line.figures["gain"])]
+    axis = _Axis([0.0, *ends], _LEFT, _WIDTH - 20)
+    marks = []
+    for i, line in enumerate(lines):
+        figure, y = line.figures["gain"], (i + 0.75) * _ROW
+        low, high = _ends(figure)
+        name = label(evaluation, line)
+        kind = line.arm if line.arm in ("own", "generic", "swapped") else "zero"
+        marks += [
+            _text(_LEFT - 12, y + 4, name, "end"),
+            f'<line class="{kind} line" x1="{axis(low)}" x2="{axis(high)}" y1="{y}" y2="{y}"/>',
+            _mark("own" if kind == "zero" else kind, axis(figure.mean), y, f"{figure.mean:+.3f}"),
+        ]
+    return _rows_svg(axis, 0, len(lines), marks, "Gain of each arm with its interval")
+
+
+def _user_plot(evaluation: Evaluation, method: str) -> str:
+    """A row for each user, the highest gain first: own, generic and swapped profile."""
+    users = sorted(
+        evaluation.by_user(method).items(), key=lambda user: (-user[1]["own"]["gain"], user[0])
+    )
+    arms = [arm for arm in ("swapped", "generic", "own") if any(arm in of for _, of in users)]
+    gains = [of[arm]["gain"] for _, of in users for arm in arms if arm in of]
+    axis = _Axis([0.0, *gains], _LEFT, _WIDTH - 20)
+    marks = _legend(list(reversed(arms)))
+    for i, (name, of) in enumerate(users, start=1):
+        y = (i + 0.75) * _ROW
+        marks.append(_text(_LEFT - 12, y + 4, name if len(name) < 40 else f"{name[:39]}…", "end"))
+        for arm in arms:
+            if arm in of:
+                gain = of[arm]["gain"]
+                marks.append(_mark(arm, axis(gain), y, f"{name}, {LABELS[arm]}: {gain:+.3f}"))
+    return _rows_svg(axis, 1, len(users), marks, "Gain of each user by profile")
+
+
+def _sweep_plot(sweep: Sweep, over: Over) -> str:
+    """Gain against strength, layer or number of items, a line for each arm."""
+    height = 320
+    figures = [figure for by_place in sweep.values() for figure in by_place.values()]
+    across = _across([at for by_place in sweep.values() for at in by_place], over)
+    ends = [end for figure in figures for end in _ends(figure)]
+    up = _Axis([0.0, *ends], height - _MARGIN, 1.5 * _ROW)
+    marks = _legend(list(sweep))
+    for tick in up.ticks():
+        kind = "grid" if tick else "zero"
+        y = up(tick)
+        marks.append(f'<line class="{kind}" x1="60" x2="{_WIDTH - 20}" y1="{y}" y2="{y}"/>')
+        marks.append(_text(52, y + 4, f"{tick:+.3g}" if tick else "0", "end"))
+    for at in next(iter(sweep.values())):
+        marks.append(_text(across[at], height - 12, place(at), "middle"))
+    for i, (arm, by_place) in enumerate(sweep.items()):
+        aside = 5 * i  # so that intervals do not cover each other
+        points = " ".join(
+            f"{across[at] + aside},{up(figure.mean)}" for at, figure in by_place.items()
+        )
+        marks.append(f'<polyline class="{arm} line" points="{points}"/>')
+        for at, figure in by_place.items():
+            low, high = _ends(figure)
+            x = across[at] + aside
+            said = f"{over} {place(at)}: {figure.mean:+.3f}, users: {figure.users}"
+            marks.append(
+                f'<line class="{arm}" x1="{x}" x2="{x}" y1="{up(low)}" y2="{up(high)}"/>'
+                + _mark(arm, x, up(figure.mean), said)
+            )
+    return _svg(height, marks, f"Gain by {over}")
+
+
+def _across(places: Sequence[float], over: Over) -> dict[float, float]:
+    """Where each place lies: numbers of items by doublings, and all of them one further on."""
+    values = {at: at for at in places}
+    if over == "items":
+        last = max(filter(math.isfinite, places))
+        values = {at: math.log2(at if math.isfinite(at) else 2 * last) for at in places}
+    axis = _Axis(values.values(), 60, _WIDTH - 20)
+    return {at: axis(value) for at, value in values.items()}
+
+
+def _ends(figure: Figure) -> tuple[float, float]:
+    if figure.low is None or figure.high is None:
+        return figure.mean, figure.mean
+    return figure.low, figure.high
+
+
+def _rows_svg(axis: _Axis, above: int, n_rows: int, marks: list[str], name: str) -> str:
+    """Rows of marks over a grid, with the values of the axis below, and `above` rows without."""
+    top, bottom = (above + 0.2) * _ROW, (above + n_rows + 0.5) * _ROW
+    grid = []
+    for tick in axis.ticks():
+        x, kind = axis(tick), "grid" if tick else "zero"
+        grid.append(f'<line class="{kind}" x1="{x}" x2="{x}" y1="{top}" y2="{bottom}"/>')
+        grid.append(_text(x, bottom + 16, f"{tick:+.3g}" if tick else "0", "middle"))
+    return _svg(bottom + _MARGIN - 10, grid + marks, name)
+
+
+def _legend(arms: Sequence[str]) -> list[str]:
+    return [
+        _mark(arm, _LEFT + 10 + 150 * i, 0.7 * _ROW, LABELS[arm])
+        + _text(_LEFT + 20 + 150 * i, 0.7 * _ROW + 4, LABELS[arm], "start")
+        for i, arm in enumerate(arms)
+    ]
+
+
+def _mark(arm: str, x: float, y: float, said: str) -> str:
+    """A dot, a ring, a cross or a square, so that colours need not be told apart."""
+    title = f"<title>{escape(said)}</title>"
+    if arm in ("swapped", "prompt"):
+        lines = "l8,8m0,-8l-8,8" if arm == "swapped" else "h8v8h-8z"
+        return f'<path class="{arm} mark" d="M{x - 4},{y - 4}{lines}">{title}</path>'
+    return f'<circle class="{arm} mark" cx="{x}" cy="{y}" r="4.5">{title}</circle>'
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> str:
+    return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _svg(height: float, marks: Sequence[str], name: str) -> str:
+    return (
+        f'<svg role="img" aria-label="{escape(name)}" viewBox="0 0 {_WIDTH} {height}" '
+        f'width="{_WIDTH}" height="{height}">{"".join(marks)}</svg>'
+    )

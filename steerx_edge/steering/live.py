@@ -1,0 +1,328 @@
+"""A profile at work on any `llama_cpp.Llama`: the in-graph control vector, the tilt, the memory.
+
+Row policy `generated`: the last prompt row and every generated token are steered, the rest of the
+prompt is not. So a prompt's KV cache is the same under every profile and without one, and what is
+generated depends on the prompt alone, not on what was generated before it. The tilt is added to the
+logits that a token is sampled from, and what the memory offers is mixed in, by either policy. The
+memory is looked up by the final normed row, which llama.cpp gives out beside the logits as the
+token's embedding; it is asked for where a single token is evaluated.
+
+The row that predicts the first token of an answer, unsteered, tells whether the answer is one that
+the person would write (see `steerx_edge.steering.gate`). If not, all of it goes unsteered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from steerx_edge.errors import ModelError, ProfileError, SteerxError
+from steerx_edge.llamacpp import compat
+from steerx_edge.llamacpp.compat import Llama, LogitsProcessorList
+from steerx_edge.llamacpp.control_vector import ControlVector, set_control_vector
+from steerx_edge.llamacpp.final_row import evaluate_with_row, final_row
+from steerx_edge.llamacpp.models import identify, is_recurrent
+from steerx_edge.profile import Profile
+
+if TYPE_CHECKING:
+    import os
+
+    from numpy.typing import NDArray
+    from typing_extensions import Self
+
+    from steerx_edge.steering.memory import ActiveMemory
+
+_HANDLE = "_steerx_edge_steering"
+"""Where a steered Llama keeps its handle: there is one at most."""
+
+
+def steer(
+    llama: Llama,
+    profile: Profile | str | os.PathLike[str],
+    strength: float = 1.0,
+    *,
+    with_history: bool = False,
+) -> Steering:
+    """Make a model write as the person of a profile does, until `clear()` or the end of `with`.
+
+    Everything that generates through `llama` is steered: completions, chats, streams, grammars,
+    tools. A logits processor or a logit bias of the caller's comes after the profile's tilt and
+    memory. Its prompt cache (`set_cache`) is set aside meanwhile, as saved states do not tell
+    under which vector they were made; for the same reason do not mix `save_state` and steering.
+    With a draft model, do not clear in the middle of a stream; the memory is left out there, as
+    several tokens are evaluated at once.
+
+    Args:
+        llama: the model; not from another thread while it generates.
+        profile: a profile, or the path of one.
+        strength: relative to what was learned; 1 is that, 0 is none, below 0 steers away.
+        with_history: the prompts hold texts of the person's, so the strengths that were learned for
+            that are taken, where there are any.
+
+    Returns:
+        A handle whose `strength` can be changed at any time.
+
+    Raises:
+        ProfileError: the profile cannot be read, or was made for another model.
+        ModelError: `llama` is closed, or its architecture gives no rows that a memory needs.
+        SteerxError: `llama` is steered already.
+    """
+    if _HANDLE in vars(llama):
+        raise SteerxError(
+            "This model is steered already. Call clear() on what steer() returned, or leave its "
+            "`with` block, before steering it anew."
+        )
+    if not isinstance(profile, Profile):
+        profile = Profile.load(profile)
+    return Steering(llama, profile, strength, with_history=with_history)
+
+
+class Steering:
+    """Made by `steer`."""
+
+    def __init__(
+        self, llama: Llama, profile: Profile, strength: float, *, with_history: bool
+    ) -> None:
+        self._llama = llama
+        entry = profile.entry_for(identify(llama))
+        self._entry = entry.beside_history() if with_history else entry
+        self._is_on = False
+        self._first_steered: int | None = None  # first KV cell that was made under the vector
+        self._generation: object = None  # the one that is running
+        self._prompt_pending = False
+        self._has_row = False  # the last evaluation gave the row that the memory needs
+        self._leaves_alone = False  # the answer that is being generated
+        self._is_recurrent = is_recurrent(llama.model)
+        self._generate, self._eval = llama.generate, llama.eval
+        self._cache = llama.cache
+        # Checks the profile and the strength, before anything is changed.
+        self._check_vocabulary()
+        self._check_memory()
+        tilt = self._entry.tilt
+        self._tokens = None if tilt is None else tilt.tokens.astype(np.intp)  # as NumPy indexes
+        self._control, self._bias, self._memory = self._added_at(strength)
+        self._strength = strength
+        llama.set_cache(None)
+        self._replaced = compat.replace_methods(
+            llama, generate=self._steered_generate, evaluate=self._steered_eval
+        )
+        setattr(llama, _HANDLE, self)
+        self._start()
+
+    @property
+    def strength(self) -> float:
+        """Relative strength: 1 is what was learned, 0 is none. May be set at any time."""
+        return self._strength
+
+    @strength.setter
+    def strength(self, strength: float) -> None:
+        if vars(self._llama).get(_HANDLE) is not self:
+            raise SteerxError("This steering was cleared. Call steer() again.")
+        self._control, self._bias, self._memory = self._added_at(strength)
+        self._strength = strength
+        self._switch(on=False)
+        self._start()
+
+    def clear(self) -> None:
+        """End the steering; the model is as it was. Safe to call again."""
+        llama = self._llama
+        if vars(llama).get(_HANDLE) is not self:
+            return
+        delattr(llama, _HANDLE)
+        self._bias = self._memory = None  # a stream that was left half-way may go on
+        compat.restore_methods(llama, self._replaced)
+        if llama.cache is None:
+            llama.set_cache(self._cache)
+        self._switch(on=False)
+        self._forget_cells(0 if self._entry.rows == "all" else self._first_steered)
+
+    def _added_at(
+        self, strength: float
+    ) -> tuple[ControlVector | None, NDArray[np.float32] | None, ActiveMemory | None]:
+        """What is added to the residual stream, and to the logits of `_tokens`, and mixed in then.
+
+        None is nothing.
+        """
+        entry = self._entry
+        vectors = entry.vectors(strength)
+        return (
+            ControlVector(entry.layers, vectors) if vectors.any() else None,
+            None if entry.tilt is None else entry.tilt.bias(strength),
+            None if entry.memory is None else entry.memory.active(strength),
+        )
+
+    def _check_vocabulary(self) -> None:
+        tilt, memory, n_vocab = self._entry.tilt, self._entry.memory, self._llama.n_vocab()
+        highest = {
+            "tilt": -1 if tilt is None else tilt.tokens[-1],
+            "memory": -1 if memory is None or memory.memory is None else memory.memory.tokens.max(),
+        }
+        for what, token in highest.items():
+            if token >= n_vocab:
+                raise ProfileError(
+                    f"This profile's {what} names token {token}, and the model has {n_vocab}: "
+                    "the profile is damaged. Learn again with this model."
+                )
+
+    def _check_memory(self) -> None:
+        memory = self._entry.memory
+        if memory is None or memory.memory is None:
+            return
+        if self._entry.model.architecture in compat.NO_LOGITS_WITH_ROWS:
+            raise ModelError(
+                f"The architecture '{self._entry.model.architecture}' gives no logits beside its "
+                "rows in this llama.cpp, so a memory cannot be used with it. Learn with "
+                "--memory none, or set the memory's strength to 0 in the profile."
+            )
+
+    def _change_logits(
+        self, n_prompt: int, ids: NDArray[np.intc], logits: NDArray[np.single]
+    ) -> NDArray[np.single]:
+        """After a prompt, a logits processor as llama-cpp-python calls them.
+
+        It may change what it is given.
+        """
+        if self._leaves_alone:
+            return logits
+        if self._bias is not None:
+            logits[self._tokens] += self._bias
+        # With a draft model few tokens have a row, so all go without.
+        if self._memory is not None and self._has_row and self._llama.draft_model is None:
+            self._memory.shift(self._row(), ids[n_prompt:], logits)
+        return logits
+
+    def _start(self) -> None:
+        """Where all rows are steered, the vector stays on, and no older cell may be re-used."""
+        if self._entry.rows == "all":
+            self._forget_cells(0)
+            self._switch(on=self._generation is None or not self._leaves_alone)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.clear()
+
+    def _steered_generate(
+        self, tokens: Sequence[int], *args: Any, **kwargs: Any
+    ) -> Generator[int, Sequence[int] | None, None]:
+        """`Llama.generate`: a new prompt comes in."""
+        options = {**dict(zip(compat.GENERATE_OPTIONS, args, strict=False)), **kwargs}
+        if self._tokens is not None or self._entry.memory is not None:
+            before = 0 if options.get("reset", True) else self._llama.n_tokens
+            change = partial(self._change_logits, before + len(tokens))
+            processors = options.get("logits_processor") or ()
+            options["logits_processor"] = LogitsProcessorList([change, *processors])
+        self._generation = None  # one that was left half-way has no say any more
+        if options.get("reset", True):
+            by_all = self._entry.rows == "all" and self._is_gated  # which begins unsteered
+            self._forget_cells(0 if by_all else self._first_steered)
+        if self._acts:
+            # The logits left from an unsteered pass over this very prompt must not be sampled, and
+            # with them there is no row.
+            compat.evaluate_anew(self._llama)
+        self._generation = this = object()
+        self._prompt_pending, self._leaves_alone = True, False
+        try:
+            yield from self._generate(tokens, **options)
+        finally:
+            if self._generation is this:
+                self._generation = None
+                is_cleared = vars(self._llama).get(_HANDLE) is not self
+                self._switch(on=self._entry.rows == "all" and not is_cleared)
+
+    def _steered_eval(self, tokens: Sequence[int]) -> None:
+        """`Llama.eval`: the rows of a prompt but its last go unsteered, all others steered.
+
+        The last one is evaluated alone: first unsteered, if it tells whether to steer at all.
+        """
+        prompt_pending, self._prompt_pending = self._prompt_pending, False
+        self._has_row = False
+        if self._generation is None or self._leaves_alone or not self._acts:
+            self._eval(tokens)
+            return
+        prompt = tokens = list(tokens)
+        everywhere = self._entry.rows == "all"
+        if prompt_pending and len(tokens) > 1:
+            self._switch(on=everywhere and not self._is_gated)
+            self._eval(tokens[:-1])
+            tokens = tokens[-1:]
+        if prompt_pending and self._is_gated:
+            self._switch(on=False)
+            self._eval_with_row(tokens)
+            self._leaves_alone = not self._fits()
+            if self._is_recurrent:
+                return  # its state cannot be rolled back: steered from the next token on
+            if self._leaves_alone:  # to the letter, as if it had never been steered
+                compat.forget_from(self._llama, self._llama.n_tokens - len(prompt))
+                self._eval(prompt)
+                return
+            if self._control is None:
+                return
+            again = len(prompt) if everywhere else 1
+            compat.forget_from(self._llama, self._llama.n_tokens - again)
+            if everywhere and len(prompt) > 1:
+                self._switch(on=True)
+                self._eval(prompt[:-1])
+        self._switch(on=True)
+        begin = self._llama.n_tokens
+        if self._control is not None and (
+            self._first_steered is None or begin < self._first_steered
+        ):
+            self._first_steered = begin
+        if self._memory is None or len(tokens) > 1:
+            self._eval(tokens)
+        else:
+            self._eval_with_row(tokens)
+
+    @property
+    def _acts(self) -> bool:
+        """Whether the strength lets anything act that depends on how a prompt is evaluated."""
+        biased = self._is_gated and self._bias is not None and bool(self._bias.any())
+        return self._control is not None or self._memory is not None or biased
+
+    @property
+    def _is_gated(self) -> bool:
+        """Whether the row before an answer tells if it is steered."""
+        without_rows = self._entry.model.architecture in compat.NO_LOGITS_WITH_ROWS
+        return self._entry.gate is not None and not without_rows
+
+    def _fits(self) -> bool:
+        gate = self._entry.gate
+        return gate is None or bool(gate.is_open(self._row()[None])[0])
+
+    def _eval_with_row(self, tokens: Sequence[int]) -> None:
+        evaluate_with_row(self._llama, tokens, self._eval)
+        self._has_row = True
+
+    def _row(self) -> NDArray[np.float32]:
+        return final_row(self._llama, self._entry.model.n_embd)
+
+    def _forget_cells(self, first: int | None) -> None:
+        """Let llama-cpp-python re-use no KV cell from `first` on for another prompt."""
+        llama = self._llama
+        self._first_steered = None
+        if first is None or first >= llama.n_tokens:
+            return
+        if self._generation is None:
+            compat.forget_from(llama, first)
+            compat.evaluate_anew(llama)
+        else:
+            # A stream that was left half-way may still go on after these cells, so they stay.
+            compat.hide_from(llama, first)
+
+    def _switch(self, *, on: bool) -> None:
+        on = on and self._control is not None
+        if on != self._is_on and self._llama.ctx is not None:  # else the model was closed
+            control = self._control if on else None
+            set_control_vector(self._llama.ctx, self._llama.model, control)
+        self._is_on = on

@@ -1,0 +1,154 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from steerx_edge.errors import HistoryError
+from steerx_edge.history.item import HistoryItem
+from steerx_edge.history.retrieval import Retriever, query_for
+
+ROOT = Path(__file__).parents[2]
+ITEMS = [
+    HistoryItem("The kettle boils over.", "Write about tea."),
+    HistoryItem("A bicycle with a flat tyre.", "Write about travel."),
+    HistoryItem("Green tea, black tea, and a kettle for each.", "Write about tea."),
+    HistoryItem("Rain on the window."),
+]
+
+
+def test_the_most_relevant_come_first():
+    assert Retriever(ITEMS).retrieve("kettle tea", 2) == [2, 0]
+
+
+@pytest.mark.parametrize(("query", "first"), [("travel", 1), ("bicycle", 1), ("window", 3)])
+def test_request_and_text_are_both_searched(query, first):
+    assert Retriever(ITEMS).retrieve(query, 1) == [first]
+
+
+def test_places_left_over_go_to_the_most_recent():
+    assert Retriever(ITEMS).retrieve("bicycle", 3) == [1, 3, 2]
+
+
+@pytest.mark.parametrize("query", ["zeppelin", "", " \n", "the and of", "x"])
+def test_a_query_that_shares_no_word_finds_the_most_recent(query):
+    assert Retriever(ITEMS).retrieve(query, 3) == [3, 2, 1]
+
+
+def test_equals_are_in_order():
+    items = [HistoryItem("other"), *[HistoryItem("same words")] * 4, HistoryItem("last")]
+    assert Retriever(items).retrieve("same words", 4) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("query", ["kettle tea", "zeppelin"])
+def test_what_is_excluded_never_comes_back(query):
+    retriever = Retriever(ITEMS)
+    for index in range(len(ITEMS)):
+        found = retriever.retrieve(query, 10, exclude={index})
+        assert sorted(found) == [other for other in range(len(ITEMS)) if other != index]
+    assert retriever.retrieve(query, 10, exclude=range(4)) == []
+    assert retriever.retrieve("kettle tea", 1, exclude=[2, 99, -1]) == [0]
+
+
+def test_more_than_there_are():
+    assert Retriever(ITEMS).retrieve("kettle tea", 99) == [2, 0, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("items", "expected"),
+    [
+        ([], []),
+        ([HistoryItem("One only.")], [0]),
+        ([HistoryItem("")], [0]),
+        ([HistoryItem(""), HistoryItem("the")], [1, 0]),
+        ([HistoryItem(""), HistoryItem("only")], [1, 0]),
+    ],
+)
+@pytest.mark.parametrize("query", ["only", ""])
+def test_small_and_empty_histories(items, expected, query):
+    assert Retriever(items).retrieve(query, 5) == expected
+
+
+def test_companions_are_the_most_relevant_ones_and_the_most_relevant_last():
+    def fits(_items):
+        return True
+
+    for k in range(6):
+        found = Retriever(ITEMS).retrieve("kettle tea", k)
+        expected = [ITEMS[index] for index in reversed(found)]
+        assert Retriever(ITEMS).companions("kettle tea", k, fits) == expected
+
+
+def test_companions_leave_out_what_does_not_fit_and_nothing_else():
+    asked = []
+
+    def fits(items):
+        asked.append([ITEMS.index(item) for item in items])
+        return sum(len(item.response) for item in items) <= 63
+
+    assert Retriever(ITEMS).companions("kettle tea", 4, fits) == [ITEMS[3], ITEMS[2]]
+    assert asked == [[2], [0, 2], [3, 2], [1, 3, 2]]
+    assert Retriever(ITEMS).companions("kettle tea", 4, lambda _: False) == []
+
+
+def test_none_wanted():
+    assert Retriever(ITEMS).retrieve("tea", 0) == []
+
+
+def test_fewer_than_none_wanted():
+    with pytest.raises(HistoryError, match="must not be negative: -1"):
+        Retriever(ITEMS).retrieve("tea", -1)
+
+
+def test_an_item_finds_its_companions():
+    retriever = Retriever(ITEMS)
+    assert [
+        retriever.retrieve(query_for(item), 2, exclude={index}) for index, item in enumerate(ITEMS)
+    ] == [[2, 1], [0, 2], [0, 1], [2, 1]]
+
+
+def test_the_answer_does_not_hang_on_the_hash_seed():
+    code = (
+        "from steerx_edge.history.readers import read_history as r\n"
+        "from steerx_edge.history.retrieval import Retriever, query_for\n"
+        "retriever = Retriever(r('docs/demo/history.jsonl'))\n"
+        "for item in r('docs/demo/held_out.jsonl'): print(retriever.retrieve(query_for(item), 20))"
+    )
+    answers = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+        ).stdout
+        for seed in "123"
+    }
+    assert len(answers) == 1
+
+
+@pytest.mark.parametrize(
+    ("item", "query"),
+    [
+        (HistoryItem("text", "request"), "request"),
+        (HistoryItem("text"), "text"),
+        (HistoryItem("text", " \n"), "text"),
+    ],
+)
+def test_query_for(item, query):
+    assert query_for(item) == query
+
+
+def test_nothing_is_printed(capfd):
+    Retriever(ITEMS).retrieve("tea", 2)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_importing_does_not_import_bm25s():
+    code = "import sys, steerx_edge.history.retrieval; print('bm25s' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert done.stdout == "False\n"

@@ -1,0 +1,326 @@
+"""Adding texts to a profile gives what learning them at once gives, and reads only what is new."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from llama_cpp import Llama
+
+from models import TinyModel
+from steerx_edge.errors import HistoryError, ProfileError
+from steerx_edge.forgetting import forget_texts
+from steerx_edge.history.item import HistoryItem
+from steerx_edge.learning.ablation import Further
+from steerx_edge.learning.adding import learn_more
+from steerx_edge.learning.calibration import Calibration, Calibrator, Setting
+from steerx_edge.learning.effects import words_of_tokens
+from steerx_edge.learning.learn import learn
+from steerx_edge.learning.settings import Settings
+from steerx_edge.llamacpp.analysis import Pass, PassResult
+from steerx_edge.llamacpp.engine import Engine
+from steerx_edge.profile import Entry, Gain, Profile
+from steerx_edge.steering.memory import Level
+from steerx_edge.steering.tilt import TILTS
+
+TEXTS = [
+    HistoryItem("the kettle sang all day... lol, so very tired of tea", "Write about the kettle."),
+    HistoryItem("ran down the rabbit hole again... lol! never once looked", "Write of the rabbit."),
+    HistoryItem("her sister read a book with no pictures in it... so dull"),
+    HistoryItem("a daisy chain is worth it... lol, picking all the daisies", "Of a chain."),
+    HistoryItem("tired again... the queen shouted all day", "How was the queen?"),
+    HistoryItem("no tea today, lol! the hatter drank it all"),
+    HistoryItem("the cat grinned... so very smug, never once blinked", "And the cat."),
+]
+FIRST, MORE = TEXTS[:4], TEXTS[4:]
+GAIN = Gain(0.2, 0.1, 0.3, 4)
+SETTINGS = Settings(sample=4, layers=(2,))
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One text a chunk, the same sample whether texts are added or not, and no calibration."""
+    for module in ("learn", "adding"):
+        monkeypatch.setattr(f"steerx_edge.learning.{module}.CHUNK", 1)
+        monkeypatch.setattr(
+            f"steerx_edge.learning.{module}.sampled", lambda n, most: list(range(min(n, most)))
+        )
+    neutral = [HistoryItem(f"It rained {when}.", "Was it dry?") for when in ("now", "then", "here")]
+    monkeypatch.setattr("steerx_edge.learning.calibration.neutral_items", lambda _: neutral)
+    monkeypatch.setattr(
+        "steerx_edge.learning.learn.calibrate",
+        lambda *_, **__: Calibration(Setting(((0, 0.1),), 0.5, 0.3), GAIN),
+    )
+    monkeypatch.setattr(
+        "steerx_edge.learning.learn.recalibrate", lambda _, calibration: calibration
+    )
+
+
+@pytest.fixture
+def tiny_llama(open_llama: Callable[..., Llama], tiny_f32: TinyModel) -> Llama:
+    """With room for the model's own description."""
+    return open_llama(tiny_f32, n_ctx=1024)
+
+
+@pytest.fixture
+def profile(tiny_engine: Engine) -> Profile:
+    return learn(tiny_engine, FIRST, SETTINGS)
+
+
+def entry_of(profile: Profile) -> Entry:
+    (entry,) = profile.entries
+    return dataclasses.replace(entry, created="2000-01-01T00:00:00Z")
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], list[str]]]:
+    """What is read, and with which others."""
+    calls: list[tuple[list[str], list[str]]] = []
+    from steerx_edge.learning.gathering import read_further
+
+    def recorded(
+        engine: Engine, items: Sequence[HistoryItem], others: Sequence[HistoryItem], *rest: Any
+    ) -> list[Further]:
+        calls.append(([item.response for item in items], [item.response for item in others]))
+        return read_further(engine, items, others, *rest)
+
+    monkeypatch.setattr("steerx_edge.learning.gathering.read_further", recorded)
+    return calls
+
+
+@pytest.mark.parametrize("level", ["causal", "all"])
+@pytest.mark.parametrize("steps", [[TEXTS], [TEXTS[:5], TEXTS]])
+def test_it_gives_what_learning_all_at_once_gives(
+    tiny_engine: Engine, level: Level, steps: Sequence[Sequence[HistoryItem]]
+) -> None:
+    settings = dataclasses.replace(SETTINGS, memory=level)
+    whole = entry_of(learn(tiny_engine, TEXTS, settings))
+    added = learn(tiny_engine, FIRST, settings)
+    for history in steps:
+        added = learn_more(tiny_engine, added, history)
+    entry = entry_of(added)
+    assert entry.memory is not None
+    assert entry.memory == whole.memory
+    assert entry.words == whole.words
+    assert entry.counts == whole.counts
+    assert entry.tilt is not None
+    assert whole.tilt is not None
+    np.testing.assert_array_equal(entry.tilt.tokens, whole.tilt.tokens)
+    np.testing.assert_allclose(entry.tilt.values, whole.tilt.values, atol=1e-5)
+    same = {"tilt": whole.tilt, "memory": whole.memory}
+    assert dataclasses.replace(entry, description=whole.description, **same) == whole
+
+
+def test_it_can_be_saved_in_between(tiny_engine: Engine, profile: Profile, tmp_path: Path) -> None:
+    profile.save(tmp_path / "me.json")
+    loaded = learn_more(tiny_engine, Profile.load(tmp_path / "me.json"), TEXTS)
+    assert entry_of(loaded) == entry_of(learn_more(tiny_engine, profile, TEXTS))
+
+
+def test_of_shared_words_those_of_one_text_alone_are_forgotten(tiny_engine: Engine) -> None:
+    settings = dataclasses.replace(SETTINGS, memory="shared")
+    first = entry_of(learn(tiny_engine, FIRST, settings)).memory
+    assert first is not None
+    assert first.memory is not None
+    assert first.memory.ledger is not None
+    assert {"lol", "..."} <= set(first.memory.ledger.words)
+    assert "kettle" not in first.memory.ledger.words
+    more = [HistoryItem("lol kettle once"), HistoryItem("lol daisies once")]
+    added = entry_of(learn_more(tiny_engine, learn(tiny_engine, FIRST, settings), more)).memory
+    assert added is not None
+    assert added.memory is not None
+    end = tiny_engine.end_of_turn
+    n_ends = [int((memory.tokens == end).sum()) for memory in (first.memory, added.memory)]
+    # A row for each end, and for each token of the words that only one earlier text has.
+    n_hidden = 2
+    for item in more:
+        words, owners = words_of_tokens(tiny_engine.pieces(tiny_engine.tokenize(item.response)))
+        n_hidden += sum(words[owner] in ("kettle", "daisies") for owner in owners if owner >= 0)
+    assert n_ends[1] - n_ends[0] == n_hidden
+
+
+def test_what_was_read_is_not_read_again(
+    tiny_engine: Engine, profile: Profile, read: list[tuple[list[str], list[str]]]
+) -> None:
+    again = HistoryItem(FIRST[0].response.upper() + "\n", "Another request")
+    added = learn_more(tiny_engine, profile, [again, *TEXTS])
+    assert sorted(text for texts, _ in read for text in texts) == sorted(
+        item.response for item in MORE
+    )
+    assert {text for _, others in read for text in others} == {item.response for item in FIRST}
+    read.clear()
+    assert learn_more(tiny_engine, added, TEXTS) is added
+    assert read == []
+
+
+def test_new_texts_alone_are_read_with_each_other(
+    tiny_engine: Engine, profile: Profile, read: list[tuple[list[str], list[str]]]
+) -> None:
+    added = learn_more(tiny_engine, profile, MORE)
+    assert entry_of(added).counts["items"] == len(TEXTS)
+    new = {item.response for item in MORE}
+    for texts, others in read:
+        assert set(others) == new - set(texts)
+
+
+def test_a_single_text_with_nothing_to_read_it_with_is_an_error(
+    tiny_engine: Engine, profile: Profile
+) -> None:
+    with pytest.raises(HistoryError, match="a single text, and none that was read before"):
+        learn_more(tiny_engine, profile, MORE[:1])
+    added = learn_more(tiny_engine, profile, [FIRST[2], MORE[0]])
+    assert entry_of(added).counts["items"] == 5
+
+
+class TestCalibration:
+    @pytest.fixture
+    def found(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Calibrator, Calibration]]:
+        """What is calibrated, with the strength that comes out of it."""
+        calls = []
+
+        def recalibrated(calibrator: Calibrator, before: Calibration) -> Calibration:
+            calls.append((calibrator, before))
+            setting = dataclasses.replace(before.setting, memory=0.6)
+            return dataclasses.replace(before, setting=setting, gain=calibrator.gain(setting))
+
+        monkeypatch.setattr("steerx_edge.learning.adding.recalibrate", recalibrated)
+        return calls
+
+    def test_it_is_on_new_texts_that_are_held_out(
+        self,
+        tiny_engine: Engine,
+        profile: Profile,
+        found: list[tuple[Calibrator, Calibration]],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr("steerx_edge.learning.adding._ENOUGH", 3)
+        entry = entry_of(learn_more(tiny_engine, profile, TEXTS))
+        ((calibrator, before),) = found
+        assert before == Calibration(Setting(((0, pytest.approx(0.1)),), 0.5, 0.3), GAIN)
+        assert entry.memory is not None
+        assert entry.memory.strength == 0.6
+        assert entry.gain is not None
+        assert entry.gain.items == len(MORE)
+        lengths = [len(tiny_engine.tokenize(item.response)) + 1 for item in TEXTS]
+        new = [tiny_engine.tokenize(item.response) for item in MORE]
+        assert sorted(text.response for text in calibrator.texts) == sorted(new)
+        for j, text in enumerate(calibrator.texts):
+            memory = calibrator._fold_of[j].memory
+            assert memory is not None
+            assert len(memory.tokens) == sum(lengths) - len(text.response) - 1
+        before_tilt = profile.entries[0].tilt
+        assert before_tilt is not None
+        tilt = np.zeros(tiny_engine.analysis.n_vocab, np.float32)
+        tilt[before_tilt.tokens] = before_tilt.values
+        for fold in calibrator._folds:  # the counts of no new text
+            assert fold.tilts is not None
+            np.testing.assert_allclose(fold.tilts[TILTS.index(1.0)], tilt, atol=1e-6)
+            for direction, known in zip(
+                fold.directions, profile.entries[0].directions, strict=True
+            ):
+                np.testing.assert_allclose(direction, known, atol=1e-6)
+
+    def test_few_texts_do_not_tell(
+        self,
+        tiny_engine: Engine,
+        profile: Profile,
+        found: list[tuple[Calibrator, Calibration]],
+    ) -> None:
+        entry = entry_of(learn_more(tiny_engine, profile, TEXTS))
+        assert not found
+        assert entry.memory is not None
+        assert entry.memory.strength == 0.3
+        assert entry.gain == GAIN
+
+    def test_the_passes_are_those_of_the_new_and_the_neutral_texts(
+        self, tiny_engine: Engine, profile: Profile, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With the real choice of a strength."""
+        monkeypatch.setattr("steerx_edge.learning.adding._ENOUGH", 3)
+        entry = entry_of(learn_more(tiny_engine, profile, TEXTS))
+        assert entry.gain is not None
+        assert entry.gain.items == len(MORE)
+
+
+class TestNotAddedTo:
+    def test_a_profile_without_a_memory(self, tiny_engine: Engine) -> None:
+        profile = learn(tiny_engine, FIRST, dataclasses.replace(SETTINGS, memory="none"))
+        with pytest.raises(ProfileError, match=r"has no memory for .*: learn again from all texts"):
+            learn_more(tiny_engine, profile, TEXTS)
+
+    def test_a_memory_that_is_missing(
+        self, tiny_engine: Engine, profile: Profile, tmp_path: Path
+    ) -> None:
+        profile.save(tmp_path / "me.json")
+        (tmp_path / "me.memory.gguf").unlink()
+        with pytest.raises(ProfileError, match="put the file back beside the profile"):
+            learn_more(tiny_engine, Profile.load(tmp_path / "me.json"), TEXTS)
+
+    def test_a_memory_that_texts_were_forgotten_from(
+        self, tiny_engine: Engine, profile: Profile
+    ) -> None:
+        rest, n_removed = forget_texts(tiny_engine, profile, FIRST[:1])
+        assert n_removed
+        with pytest.raises(ProfileError, match=r"lacks the sums .* texts were forgotten"):
+            learn_more(tiny_engine, rest, TEXTS)
+
+    def test_an_entry_of_another_model(
+        self,
+        profile: Profile,
+        open_llama: Callable[..., Llama],
+        tiny_q8: TinyModel,
+    ) -> None:
+        with pytest.raises(ProfileError, match="This profile was made for"):
+            learn_more(open_llama(tiny_q8), profile, TEXTS)
+
+
+class InterruptedEngine(Engine):
+    """Gives up before the pass of a number."""
+
+    n_calls, last_call = 0, 10**9
+
+    def run_many(
+        self, jobs: Sequence[Pass], done: Callable[[int], None] | None = None
+    ) -> list[PassResult]:
+        if self.n_calls == self.last_call:
+            raise KeyboardInterrupt
+        self.n_calls += 1
+        return super().run_many(jobs, done)
+
+
+def test_what_was_read_before_an_interrupt_is_not_read_again(
+    tiny_llama: Llama, profile: Profile, tmp_path: Path
+) -> None:
+    engine = InterruptedEngine(tiny_llama)
+    whole = learn_more(engine, profile, TEXTS)
+    engine.n_calls, engine.last_call = 0, 5  # in the last of three texts
+    with pytest.raises(KeyboardInterrupt):
+        learn_more(engine, profile, TEXTS, resume=tmp_path)
+    engine.n_calls, engine.last_call = 0, 10**9
+    resumed = learn_more(engine, profile, TEXTS, resume=tmp_path)
+    assert engine.n_calls == 2
+    assert entry_of(resumed) == entry_of(whole)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_texts_that_time_does_not_suffice_for_stay_new(
+    tiny_engine: Engine, profile: Profile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert learn_more(tiny_engine, profile, TEXTS, seconds=0) is profile
+    clock = iter([0, 1, 2])  # the beginning, and before the first and the second text
+    with monkeypatch.context() as patch:
+        patch.setattr("steerx_edge.learning.adding.time.monotonic", lambda: next(clock))
+        added = learn_more(tiny_engine, profile, TEXTS, seconds=1)
+    assert entry_of(added).counts["items"] == 5
+    whole = entry_of(learn_more(tiny_engine, profile, TEXTS))
+    assert entry_of(learn_more(tiny_engine, added, TEXTS)).memory == whole.memory
+
+
+def test_its_steps_are_told(tiny_engine: Engine, profile: Profile) -> None:
+    calls: list[tuple[str, int, int]] = []
+    learn_more(tiny_engine, profile, TEXTS, progress=lambda *call: calls.append(call))
+    assert calls == [*(("further texts", n, 3) for n in range(3)), ("done", 1, 1)]

@@ -1,0 +1,95 @@
+"""What is kept of unfinished work: all of a step or none, for this work alone, and not for long."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from steerx_edge.learning.checkpoint import USER_PATH_VARIABLE, Checkpoint, user_path
+
+
+def test_what_was_put_is_there_for_the_same_work(tmp_path: Path) -> None:
+    Checkpoint(tmp_path, "work", 1).put("step", rows=np.eye(3), n=np.asarray(7))
+    kept = Checkpoint(tmp_path, "work", 1).get("step")
+    assert kept is not None
+    np.testing.assert_array_equal(kept["rows"], np.eye(3))
+    assert int(kept["n"]) == 7
+
+
+def test_other_work_and_other_steps_find_nothing(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, "work", 1)
+    checkpoint.put("step", rows=np.eye(3))
+    assert checkpoint.get("another") is None
+    assert Checkpoint(tmp_path, "work", 2).get("step") is None
+
+
+def test_nothing_is_left_of_work_that_is_complete(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, "work")
+    checkpoint.put("step", rows=np.eye(3))
+    other = Checkpoint(tmp_path, "other")
+    checkpoint.remove()
+    assert len(list(tmp_path.iterdir())) == 1
+    assert other.get("step") is None
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"no archive at all"])
+def test_a_damaged_file_counts_as_none(tmp_path: Path, content: bytes) -> None:
+    checkpoint = Checkpoint(tmp_path, "work")
+    checkpoint.put("step", rows=np.eye(3))
+    (file,) = tmp_path.glob("*/*.npz")
+    file.write_bytes(content)
+    assert checkpoint.get("step") is None
+
+
+def test_objects_are_not_unpickled(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, "work")
+    checkpoint.put("step", rows=np.array([print], dtype=object))
+    assert checkpoint.get("step") is None
+
+
+def test_only_the_owner_can_read_it(tmp_path: Path) -> None:
+    Checkpoint(tmp_path / "unfinished", "work").put("step", rows=np.eye(3))
+    (folder,) = (tmp_path / "unfinished").iterdir()
+    (file,) = folder.iterdir()
+    assert folder.stat().st_mode & 0o077 == 0
+    assert file.stat().st_mode & 0o077 == 0
+
+
+def test_without_a_folder_nothing_is_kept_and_nothing_fails(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (None, tmp_path / "file" / "folder"):
+        checkpoint = Checkpoint(folder, "work")
+        checkpoint.put("step", rows=np.eye(3))
+        assert checkpoint.get("step") is None
+        checkpoint.remove()
+
+
+def test_a_folder_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, "work")
+    (folder,) = tmp_path.iterdir()
+    folder.rmdir()
+    checkpoint.put("step", rows=np.eye(3))
+    assert checkpoint.get("step") is None
+
+
+def test_what_nobody_took_up_again_is_forgotten(tmp_path: Path) -> None:
+    Checkpoint(tmp_path, "old").put("step", rows=np.eye(3))
+    Checkpoint(tmp_path, "new").put("step", rows=np.eye(3))
+    old = Checkpoint(tmp_path, "old")._folder
+    assert old is not None
+    long_ago = time.time() - 31 * 24 * 3600
+    os.utime(old, (long_ago, long_ago))
+    Checkpoint(tmp_path, "another")
+    assert not old.exists()
+    assert Checkpoint(tmp_path, "new").get("step") is not None
+
+
+def test_where_it_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(USER_PATH_VARIABLE, str(tmp_path))
+    assert user_path() == tmp_path
+    monkeypatch.delenv(USER_PATH_VARIABLE)
+    assert user_path().name == "steerx-edge"

@@ -1,0 +1,466 @@
+"""What outlives what, and what an interrupt, a fork and the end of the interpreter leave behind.
+
+What might crash runs in an interpreter of its own, which must end as expected and say nothing.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytest
+from llama_cpp import Llama
+
+import steerx_edge.llamacpp.analysis as analysis_module
+from models import TinyModel
+from steerx_edge.errors import ModelError
+from steerx_edge.llamacpp.analysis import AnalysisContext, Pass, PassResult
+from steerx_edge.llamacpp.engine import Engine
+from steerx_edge.llamacpp.interventions import Add
+from tests.conftest import open_tiny
+
+JOB = Pass([1, 300], [301, 302, 303], layers=(0, 3), entropy=True, top_k=2)
+VECTOR = np.ones((1, 64), np.float32)
+ROOT = Path(__file__).parents[2]
+
+
+def arrays(result: PassResult) -> list[Any]:
+    return [value for value in vars(result).values() if value is not None]
+
+
+def assert_same(result: PassResult, expected: PassResult) -> None:
+    for actual, wanted in zip(arrays(result), arrays(expected), strict=True):
+        np.testing.assert_array_equal(actual, wanted)
+
+
+# What outlives what
+
+
+def test_results_outlive_engine_and_model(tiny_f32: TinyModel) -> None:
+    llama = open_tiny(tiny_f32)
+    engine = Engine(llama)
+    result = engine.run(JOB)
+    copies = [array.copy() for array in arrays(result)]
+    llama.close()
+    del engine, llama
+    gc.collect()
+    for array, copy in zip(arrays(result), copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+@pytest.mark.parametrize(
+    "order", list(itertools.permutations(["close engine", "close llama", "drop engine"]))
+)
+def test_engine_and_model_may_end_in_any_order(tiny_f32: TinyModel, order: tuple[str, ...]) -> None:
+    alive: dict[str, Any] = {"llama": open_tiny(tiny_f32)}
+    alive["engine"] = Engine(alive["llama"])
+    alive["engine"].run(JOB)
+    for verb, name in [step.split() for step in order] + [["drop", "llama"]]:
+        if verb == "drop":
+            del alive[name]
+        elif name in alive:
+            alive[name].close()
+        gc.collect()
+
+
+def test_weights_freed_behind_the_back_of_the_model_end_the_engine(tiny_llama: Llama) -> None:
+    """As a garbage collector may do, that takes the weights first."""
+    engine = Engine(tiny_llama)
+    engine.run(JOB)
+    tiny_llama._model.close()
+    with pytest.raises(ModelError, match="closed"):
+        engine.analysis.run(JOB)
+
+
+@pytest.mark.parametrize("name", ["engine", "context"])
+def test_what_is_dropped_during_a_pass_lives_until_its_end(
+    open_llama: Callable[..., Llama], tiny_f32: TinyModel, name: str
+) -> None:
+    engine = Engine(open_llama(tiny_f32))
+    expected = engine.run_many([JOB] * 100)
+    run = engine.run_many if name == "engine" else engine.analysis.run_many
+    results: list[PassResult] = []
+    thread = threading.Thread(target=lambda run: results.extend(run([JOB] * 100)), args=(run,))
+    thread.start()
+    if name == "context":
+        engine._analysis = None  # the engine makes another one
+        engine.run(JOB)
+    del engine, run
+    gc.collect()
+    thread.join()
+    for result, wanted in zip(results, expected, strict=True):
+        assert_same(result, wanted)
+
+
+def test_threads_that_need_the_analysis_context_first_make_one(tiny_engine: Engine) -> None:
+    made: list[AnalysisContext] = []
+    threads = [threading.Thread(target=lambda: made.append(tiny_engine.analysis)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 8
+    assert len({id(each) for each in made}) == 1
+
+
+# Errors and interrupts
+
+
+def test_an_error_in_the_callback_has_its_cause_and_leaves_the_engine_as_new(
+    open_llama: Callable[..., Llama], tiny_f32: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = Engine(open_llama(tiny_f32))
+    engine.run(JOB)
+    fill = AnalysisContext._fill_batch
+
+    def fill_with_another_token(self: AnalysisContext, *args: Any) -> None:
+        fill(self, *args)
+        self._open.batch.token[0] += 1
+
+    for job in (JOB, Pass(JOB.context, JOB.response, interventions=(Add((1,), VECTOR),))):
+        with monkeypatch.context() as patch:
+            patch.setattr(AnalysisContext, "_fill_batch", fill_with_another_token)
+            with pytest.raises(ModelError, match="in another order") as caught:
+                engine.run(job)
+        assert isinstance(caught.value.__cause__, RuntimeError)
+        assert_same(engine.run(JOB), Engine(open_llama(tiny_f32)).run(JOB))
+
+
+def interrupt_after(n: int) -> Callable[..., Any]:
+    """A trace function: KeyboardInterrupt before line number n (from 0) of a pass."""
+    lines = itertools.count()
+
+    def trace(frame: FrameType, event: str, arg: object) -> Any:  # noqa: ARG001
+        if frame.f_code.co_filename != analysis_module.__file__:
+            return None
+        if event == "line" and next(lines) == n:
+            raise KeyboardInterrupt
+        return trace
+
+    return trace
+
+
+@pytest.mark.parametrize("in_graph", [True, False])
+def test_a_pass_interrupted_anywhere_leaves_nothing_to_the_next(
+    tiny_engine: Engine, in_graph: bool
+) -> None:
+    expected = tiny_engine.run(JOB)
+    tiny_engine.analysis.in_graph = in_graph
+    steered = Pass([1, 300], [301], layers=(2,), interventions=(Add((1,), VECTOR),))
+    tracer = sys.gettrace()
+    for n in itertools.count():
+        try:
+            sys.settrace(interrupt_after(n))
+            tiny_engine.analysis.run(steered)
+            break
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(tracer)
+        assert_same(tiny_engine.run(JOB), expected)
+    assert n > 100
+
+
+# Generating
+
+
+def test_threads_that_generate_wait_for_each_other(tiny_engine: Engine) -> None:
+    prompts = [[1, 300 + i] for i in range(4)]
+    options = {"max_tokens": 40, "temperature": 0}
+    expected = [tiny_engine.generate(prompt, **options) for prompt in prompts]
+    texts: dict[int, str] = {}
+
+    def generate(i: int) -> None:
+        texts[i] = tiny_engine.generate(prompts[i % 4], **options)
+
+    threads = [threading.Thread(target=generate, args=(i,)) for i in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert texts == {i: expected[i % 4] for i in range(16)}
+
+
+def test_a_stream_is_refused_where_another_was_begun(tiny_engine: Engine) -> None:
+    options = {"max_tokens": 20, "temperature": 0}
+    expected = tiny_engine.generate([1, 300], **options)
+    first = tiny_engine.stream([1, 301], **options)
+    next(first)
+    second = tiny_engine.stream([1, 300], **options)
+    text = next(second)
+    with pytest.raises(ModelError, match="Another text was begun"):
+        next(first)
+    assert text + "".join(second) == expected
+
+
+# Processes
+
+PRELUDE = """
+import atexit
+at_end = []  # called at the end of the interpreter, when llama.cpp may not work any more
+atexit.register(lambda: [function() for function in at_end])
+
+import gc, multiprocessing, os, sys, threading, time
+import numpy as np
+from llama_cpp import Llama
+from steerx_edge import steer
+from steerx_edge.llamacpp.analysis import Pass
+from steerx_edge.llamacpp.engine import Engine
+from steerx_edge.errors import ModelError
+
+JOB = Pass([1, 300], list(range(300, 440)), layers=(0, 3), entropy=True, top_k=400)
+MODEL, N_THREADS = sys.argv[1], int(sys.argv[2])
+
+def make():
+    return Engine(MODEL, n_ctx=512, n_threads=N_THREADS)
+
+def score(_=None):
+    return make().run(JOB).scored.tolist()
+
+def status(child):
+    '''How a child ended; one that hangs is killed.'''
+    for _ in range(300):
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return status
+        time.sleep(0.1)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    return "hangs"
+
+def in_child(function):
+    child = os.fork()
+    if child == 0:
+        function()
+        sys.exit(0)
+    return status(child)
+"""
+
+
+def run_script(
+    folder: Path, model: TinyModel, script: str, *, n_threads: int = 1
+) -> subprocess.CompletedProcess[str]:
+    file = folder / "script.py"
+    file.write_text(PRELUDE + script)
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "GGML_NO_BACKTRACE": "1",
+        "OMP_WAIT_POLICY": "passive",
+    }
+    command = [sys.executable, str(file), str(model.path), str(n_threads)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=60, env=environment, check=False
+    )
+
+
+def assert_quiet(done: subprocess.CompletedProcess[str], code: int = 0) -> None:
+    assert (done.returncode, done.stderr, done.stdout) == (code, "", "")
+
+
+ENDS = {
+    "an engine in a global": ("engine = make(); engine.run(JOB)", 0),
+    "a reference cycle": ("engine = make(); engine.run(JOB); engine.llama.engine = engine", 0),
+    "the hook alone": ("hooks = make().analysis._hooks", 0),
+    "the weights first": ("engine = make(); engine.run(JOB); engine.llama._model.close()", 0),
+    "a half consumed stream": (
+        "engine = make(); stream = engine.stream([1, 300]); next(stream); engine.run(JOB)",
+        0,
+    ),
+    "sys.exit": ("engine = make(); engine.run(JOB); sys.exit(3)", 3),
+    "sys.exit while steered": (
+        """
+from tests.steering.test_steering import a_profile
+engine = make()
+with steer(engine.llama, a_profile(engine.llama)):
+    for piece in engine.stream([1, 300]):
+        sys.exit(3)
+""",
+        3,
+    ),
+    "a thread that goes on": (
+        """
+engine = make()
+engine.analysis
+threading.Thread(target=engine.run_many, args=([JOB] * 50,)).start()
+""",
+        0,
+    ),
+    "many passes to come": (
+        """
+import llama_cpp
+decode, calls = llama_cpp.llama_decode, []
+def counted(*args):
+    calls.append(args)
+    return decode(*args)
+engine = make()
+engine.analysis
+llama_cpp.llama_decode = counted
+threading.Thread(target=engine.run_many, args=([JOB] * 300,), daemon=True).start()
+while not calls:
+    time.sleep(0.001)
+at_end.append(lambda: len(calls) < 80 or print(len(calls), "of 100 calls"))
+""",
+        0,
+    ),
+    "an atexit function that waits for a thread": (
+        """
+def work():
+    while True:
+        engine.run(JOB)
+engine = make()
+engine.analysis
+thread = threading.Thread(target=work, daemon=True)
+thread.start()
+at_end.append(thread.join)
+""",
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_the_interpreter_ends_quietly_with(name: str, tmp_path: Path, tiny_chat: TinyModel) -> None:
+    script, code = ENDS[name]
+    assert_quiet(run_script(tmp_path, tiny_chat, script), code)
+
+
+@pytest.mark.parametrize(
+    "work", ["engine.run(JOB)", "engine.generate([1, 300])", "make().run(JOB)"]
+)
+@pytest.mark.parametrize("after", [0.0, 0.02, 0.1])
+def test_the_interpreter_ends_quietly_under_a_daemon_thread(
+    tmp_path: Path, tiny_f32: TinyModel, work: str, after: float
+) -> None:
+    script = f"""
+engine = make()
+engine.analysis
+def work():
+    while True:
+        {work}
+threading.Thread(target=work, daemon=True).start()
+time.sleep({after})
+"""
+    assert_quiet(run_script(tmp_path, tiny_f32, script))
+
+
+@pytest.mark.parametrize("after", [0.1, 0.11, 0.12, 0.13])
+def test_the_interpreter_ends_quietly_while_a_daemon_thread_frees_a_model(
+    tmp_path: Path, tiny_f32: TinyModel, after: float
+) -> None:
+    """llama.cpp's destructors write to the log, which is a Python function."""
+    script = f"""
+import ctypes, llama_cpp
+@llama_cpp.llama_log_callback
+def log(level, text, data):
+    time.sleep(0.05 * text.startswith(b"~llama_context"))
+llama_cpp.llama_log_set(log, ctypes.c_void_p(0))
+def work():
+    while True:
+        make()
+threading.Thread(target=work, daemon=True).start()
+time.sleep({after})
+"""
+    assert_quiet(run_script(tmp_path, tiny_f32, script))
+
+
+FORKS = {
+    "leaves it alone": "assert in_child(lambda: None) == 0",
+    "closes the parent's engine": """
+def child():
+    engine.close()
+    engine.llama.close()
+assert in_child(child) == 0
+""",
+    "drops the parent's engine": """
+def child():
+    global engine
+    del engine
+    gc.collect()
+assert in_child(child) == 0
+""",
+    "makes its own": """
+def child():
+    assert score() == expected
+assert in_child(child) == 0
+""",
+    "makes its own, forked from another thread": """
+def child():
+    assert score() == expected
+statuses = []
+thread = threading.Thread(target=lambda: statuses.append(in_child(child)))
+thread.start()
+thread.join()
+assert statuses == [0]
+""",
+    "uses the parent's engine": """
+def child():
+    for use in (lambda: engine.run(JOB), lambda: engine.generate([1, 300]),
+                lambda: context.run(JOB)):
+        try:
+            use()
+        except ModelError as error:
+            assert "forked" in str(error)
+        else:
+            raise AssertionError
+context = engine.analysis
+assert in_child(child) == 0
+""",
+    "begins in mid-pass of another thread": """
+thread = threading.Thread(target=engine.run_many, args=([JOB] * 100,))
+thread.start()
+def child():
+    global engine
+    try:
+        engine.run(JOB)
+    except ModelError:
+        pass
+    engine.llama.close()
+    del engine
+    assert score() == expected
+assert [in_child(child) for _ in range(3)] == [0, 0, 0]
+assert thread.is_alive()
+thread.join()
+""",
+}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("name", FORKS)
+def test_a_forked_child_that(
+    name: str, tmp_path: Path, tiny_f32: TinyModel, n_threads: int
+) -> None:
+    if "mid-pass" in name and "asan" in os.environ.get("LD_PRELOAD", ""):
+        pytest.skip("a lock of AddressSanitizer's allocator may be held by the other thread")
+    script = f"""
+engine = make()
+expected = engine.run(JOB).scored.tolist()
+{FORKS[name]}
+assert engine.run(JOB).scored.tolist() == expected
+"""
+    assert_quiet(run_script(tmp_path, tiny_f32, script, n_threads=n_threads))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_worker_processes_score_with_an_engine_each(
+    tmp_path: Path, tiny_f32: TinyModel, method: str, n_threads: int
+) -> None:
+    script = f"""
+if __name__ == "__main__":
+    engine = make()
+    expected = engine.run(JOB).scored.tolist()
+    with multiprocessing.get_context("{method}").Pool(2) as workers:
+        assert workers.map(score, range(4)) == [expected] * 4
+    assert engine.run(JOB).scored.tolist() == expected
+"""
+    assert_quiet(run_script(tmp_path, tiny_f32, script, n_threads=n_threads))

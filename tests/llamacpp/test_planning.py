@@ -1,0 +1,169 @@
+"""The plan of passes: every token of every strand, each shared one once, within the limits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from steerx_edge.llamacpp.planning import Group, Limits, Strand, plan
+
+ROOMY = Limits(sequences=8, cells=1000, group=1000, call=1000, outputs=1000)
+
+
+def strand(tokens: str, body: int, **options: int | bool) -> Strand:
+    """Letters are tokens; all before the body may be shared."""
+    values = np.frombuffer(tokens.encode(), np.uint8).astype(np.int32)
+    return Strand(values, body=body, **({"shareable": body} | options))  # type: ignore[arg-type]
+
+
+def replay(strands: Sequence[Strand], limits: Limits) -> tuple[list[Group], int]:
+    """Carry a plan out on letters, and check all that must hold; groups and tokens evaluated."""
+    groups = list(plan(strands, limits))
+    done: list[int] = []
+    cache: list[list[tuple[int, int]]] = []  # of each sequence: (token, who evaluated it)
+    n_evaluated = 0
+    for group in groups:
+        members = [strands[i] for i in group.members]
+        done += group.members
+        assert 1 <= len(members) <= limits.sequences
+        assert len({each.kind for each in members}) == 1
+        assert list(group.kept) == sorted(group.kept, reverse=True)
+        cache = [cache[-1][:n] if n else [] for n in group.kept]
+        cells = {cell for cells in cache for cell in enumerate(cells)}
+        for number, call in enumerate(group.calls):
+            size = n_outputs = 0
+            assert call
+            for part in call:
+                owner = members[part.first]
+                assert part.begin < part.end
+                assert part.offset == size
+                assert (part.begin >= owner.body) == (number >= group.n_filling)
+                assert part.end <= owner.body or part.first == part.last
+                size += part.end - part.begin
+                n_outputs += (part.end - part.begin) * (owner.outputs and part.begin >= owner.body)
+                for place in range(part.begin, part.end):
+                    cell = (int(owner.tokens[place]), n_evaluated)
+                    n_evaluated += 1
+                    cells.add((place, cell))
+                    for sequence in range(part.first, part.last + 1):
+                        assert len(cache[sequence]) == place  # positions follow each other
+                        assert part.first == part.last or place < members[sequence].shareable
+                        cache[sequence].append(cell)
+            assert size <= limits.call
+            assert n_outputs <= limits.outputs
+        for each, got in zip(members, cache, strict=True):
+            assert [token for token, _ in got] == each.tokens.tolist()
+        assert len(cells) <= max(limits.cells, *(len(each.tokens) for each in members))
+    assert sorted(done) == list(range(len(strands)))
+    return groups, n_evaluated
+
+
+def n_distinct(strands: Sequence[Strand]) -> int:
+    """Tokens of the tree of prefixes, counted the plain way."""
+    prefixes = set()
+    n_own = 0
+    for each in strands:
+        n_own += len(each.tokens) - each.shareable
+        for n in range(each.shareable):
+            prefixes.add((each.depth, tuple(each.tokens[: n + 1].tolist())))
+    return n_own + len(prefixes)
+
+
+def test_no_strands() -> None:
+    assert list(plan([], ROOMY)) == []
+
+
+def test_a_strand_alone() -> None:
+    (group,), n_evaluated = replay([strand("abcde", 3)], ROOMY)
+    assert n_evaluated == 5
+    assert group.n_filling == 1
+    assert [len(call) for call in group.calls] == [1, 1]
+
+
+def test_a_body_from_the_first_token_on() -> None:
+    (group,), _ = replay([strand("abc", 0)], ROOMY)
+    assert group.n_filling == 0
+
+
+def test_a_prefix_is_evaluated_once() -> None:
+    _, n_evaluated = replay([strand("abcX", 3), strand("abcY", 3), strand("abZ", 2)], ROOMY)
+    assert n_evaluated == 3 + 1 + 1 + 1
+
+
+def test_a_prefix_is_kept_from_group_to_group() -> None:
+    limits = Limits(sequences=2, cells=1000, group=1000, call=1000, outputs=1000)
+    strands = [strand("abcdef" + chr(80 + i), 6) for i in range(7)]
+    groups, n_evaluated = replay(strands, limits)
+    assert len(groups) == 4
+    assert n_evaluated == 6 + 7
+
+
+def test_equal_tokens_beyond_the_shareable_are_evaluated_twice() -> None:
+    _, n_evaluated = replay([strand("abcd", 3, shareable=1), strand("abcd", 3)], ROOMY)
+    assert n_evaluated == 4 + 3
+
+
+def test_depths_share_nothing_and_changes_run_apart() -> None:
+    groups, n_evaluated = replay([strand("abX", 2), strand("abY", 2, depth=1)], ROOMY)
+    assert (len(groups), n_evaluated) == (2, 6)
+    groups, n_evaluated = replay([strand("abX", 2), strand("abY", 2, change=1)], ROOMY)
+    assert (len(groups), n_evaluated) == (2, 4)
+
+
+@pytest.mark.parametrize(("n", "n_groups", "n_evaluated"), [(100, 4, 204), (10, 2, 44)])
+def test_long_prefixes_are_shared_by_changes_and_short_ones_run_side_by_side(
+    n: int, n_groups: int, n_evaluated: int
+) -> None:
+    strands = [strand(letter * n + "X", n, change=change) for change in range(2) for letter in "ab"]
+    groups, evaluated = replay(strands, ROOMY)
+    assert (len(groups), evaluated) == (n_groups, n_evaluated)
+
+
+def test_a_strand_longer_than_a_group_runs_alone() -> None:
+    limits = Limits(sequences=8, cells=20, group=5, call=4, outputs=3)
+    groups, _ = replay([strand("abcdefghij", 4, outputs=True), strand("x", 0)], limits)
+    assert len(groups) == 2
+
+
+def test_room_is_left_for_what_grows() -> None:
+    limits = Limits(sequences=8, cells=20, group=1000, call=100, outputs=100)
+    groups, _ = replay([strand("abcd", 3, growth=5), strand("wxyz", 3, growth=5)], limits)
+    assert len(groups) == 1
+    groups, _ = replay([strand("abcd", 3, growth=7), strand("wxyz", 3, growth=6)], limits)
+    assert len(groups) == 2
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_random_trees(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    limits = Limits(
+        sequences=int(rng.integers(1, 6)),
+        cells=60,
+        group=int(rng.integers(1, 80)),
+        call=int(rng.integers(1, 40)),
+        outputs=int(rng.integers(1, 20)),
+    )
+    n_letters = int(rng.integers(1, 4))  # few, so that beginnings are often the same
+    strands = []
+    for _ in range(int(rng.integers(1, 25))):
+        n = int(rng.integers(1, 30))
+        letters = "".join(rng.choice(list("abc")[:n_letters], n))
+        body = int(rng.integers(0, n))
+        strands.append(
+            strand(
+                letters,
+                body,
+                shareable=int(rng.integers(0, body + 1)) if rng.random() < 0.3 else body,
+                outputs=bool(rng.random() < 0.7),
+                depth=int(rng.integers(0, 2)),
+                change=int(rng.random() < 0.2),
+            )
+        )
+    groups, n_evaluated = replay(strands, limits)
+    if all(each.change == 0 for each in strands):
+        assert n_evaluated == n_distinct(strands)
+    order = [[strands[i] for i in group.members] for group in groups]
+    again = [[strands[i] for i in group.members] for group in plan(strands, limits)]
+    assert order == again

@@ -1,0 +1,216 @@
+"""How requests, the user's other texts and descriptions become prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from llama_cpp import Llama
+
+from models import TinyModel, make_tiny_llama
+from steerx_edge.errors import ModelError
+from steerx_edge.history.item import HistoryItem
+from steerx_edge.llamacpp.engine import Engine
+from steerx_edge.llamacpp.prompts import NO_REQUEST, Message, PromptFormat, messages_for
+
+HISTORY = [
+    HistoryItem("I would not.", request="Would you?"),
+    HistoryItem("Off with their heads!"),
+]
+
+
+def turn(role: str, content: str) -> Message:
+    return Message(role=role, content=content)
+
+
+def text_of(llama: Llama, tokens: list[int]) -> str:
+    return llama.detokenize(tokens, special=True).decode()
+
+
+# Messages
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        (messages_for("Hi?"), [turn("user", "Hi?")]),
+        (messages_for(""), [turn("user", NO_REQUEST)]),
+        (
+            messages_for("Hi?", description="You are brief."),
+            [turn("user", "You are brief.\n\nHi?")],
+        ),
+        (
+            messages_for("", description="You are brief."),
+            [turn("user", f"You are brief.\n\n{NO_REQUEST}")],
+        ),
+        (
+            messages_for("Hi?", system="Be kind."),
+            [turn("system", "Be kind."), turn("user", "Hi?")],
+        ),
+        (
+            messages_for("Hi?", history=HISTORY, description="You are brief.", system="Be kind."),
+            [
+                turn("system", "Be kind."),
+                turn("user", "Would you?"),
+                turn("assistant", "I would not."),
+                turn("user", NO_REQUEST),
+                turn("assistant", "Off with their heads!"),
+                turn("user", "You are brief.\n\nHi?"),
+            ],
+        ),
+    ],
+)
+def test_a_chat_ends_with_the_request(messages: list[Message], expected: list[Message]) -> None:
+    assert [turn(message["role"], message["content"]) for message in messages] == expected
+
+
+# The model's own template
+
+
+def test_the_models_template_is_used(tiny_chat_llama: Llama) -> None:
+    prompts = PromptFormat(tiny_chat_llama)
+    assert prompts.is_chat
+    tokens = prompts.tokens(messages_for("Hi?", history=HISTORY, system="Be kind."))
+    expected = (
+        "<|system|>\nBe kind.\n"
+        "<|user|>\nWould you?\n<|assistant|>\nI would not.\n"
+        f"<|user|>\n{NO_REQUEST}\n<|assistant|>\nOff with their heads!\n"
+        "<|user|>\nHi?\n<|assistant|>\n"
+    )
+    assert tokens == tiny_chat_llama.tokenize(expected.encode(), add_bos=False, special=True)
+
+
+def test_the_template_knows_the_control_tokens(
+    open_llama: Callable[..., Llama], tmp_path: Path
+) -> None:
+    template = "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"
+    llama = open_llama(make_tiny_llama(tmp_path / "tiny.gguf", chat_template=template))
+    tokens = PromptFormat(llama).tokens([turn("user", "Hi?")])
+    assert tokens[0] == llama.token_bos()
+    assert tokens[-1] == llama.token_eos()
+    assert tokens.count(llama.token_bos()) == 1
+
+
+def test_a_real_models_template(smollm2: Llama) -> None:
+    prompts = PromptFormat(smollm2)
+    assert prompts.is_chat
+    text = text_of(smollm2, prompts.tokens(messages_for("Hi?", system="Be kind.")))
+    assert text == (
+        "<|im_start|>system\nBe kind.<|im_end|>\n"
+        "<|im_start|>user\nHi?<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+
+
+def test_a_real_models_markers_are_control_tokens(smollm2: Llama) -> None:
+    tokens = PromptFormat(smollm2).tokens(messages_for("Hi?"))
+    (start,) = smollm2.tokenize(b"<|im_start|>", add_bos=False, special=True)
+    assert tokens[0] == start
+    assert tokens.count(start) == 3  # the template's own system message, user, assistant
+
+
+@pytest.mark.parametrize(
+    ("template", "complaint"),
+    [
+        ("{{ raise_exception('Roles must alternate.') }}", "Roles must alternate"),
+        ("{{ messages[99].content }}", "messages|undefined|element"),
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{{ no_such_function() }}", "no_such_function"),
+        ("{{ ''.__class__.__mro__ }}", "unsafe"),
+    ],
+)
+def test_a_template_that_fails_is_a_model_error(
+    open_llama: Callable[..., Llama], tmp_path: Path, template: str, complaint: str
+) -> None:
+    llama = open_llama(make_tiny_llama(tmp_path / "tiny.gguf", chat_template=template))
+    prompts = PromptFormat(llama)
+    with pytest.raises(ModelError, match=f"chat template failed: .*({complaint})"):
+        prompts.tokens(messages_for("Hi?"))
+
+
+@pytest.mark.parametrize("template", ["{% if %}", "{{ messages", "{% nothing %}"])
+def test_a_template_that_cannot_be_parsed_is_a_model_error(tmp_path: Path, template: str) -> None:
+    tiny = make_tiny_llama(tmp_path / "tiny.gguf", chat_template=template)
+    with pytest.raises(ModelError, match=r"could not load .*tiny\.gguf"):
+        Engine(tiny.path)
+
+
+def test_a_template_that_gives_nothing_is_a_model_error(
+    open_llama: Callable[..., Llama], tmp_path: Path
+) -> None:
+    template = "{% if false %}{{ messages }}{% endif %}"
+    llama = open_llama(make_tiny_llama(tmp_path / "tiny.gguf", chat_template=template))
+    with pytest.raises(ModelError, match="template"):
+        PromptFormat(llama).tokens(messages_for("Hi?"))
+
+
+# The plain template of base models
+
+
+def plain_text(llama: Llama, messages: list[Message]) -> str:
+    """What the plain template writes; this vocabulary puts a space before every text."""
+    tokens = PromptFormat(llama).tokens(messages)
+    assert tokens[0] == llama.token_bos()
+    pieces = b"".join(Engine(llama).pieces(tokens))
+    return pieces.decode().removeprefix(" ")
+
+
+def test_a_base_model_has_no_template(tiny_llama: Llama) -> None:
+    assert not PromptFormat(tiny_llama).is_chat
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        (messages_for("Hi?"), "Hi?\n\n"),
+        (messages_for("Hi?", description="You are brief."), "You are brief.\n\nHi?\n\n"),
+        (
+            messages_for("Hi?", history=HISTORY),
+            "Would you?\n\nI would not.\n\nOff with their heads!\n\nHi?\n\n",
+        ),
+        (messages_for("", history=HISTORY[1:]), "Off with their heads!\n\n"),
+    ],
+)
+def test_the_plain_template_writes_turns_one_after_the_other(
+    tiny_llama: Llama, messages: list[Message], expected: str
+) -> None:
+    assert plain_text(tiny_llama, messages) == expected
+
+
+def test_the_stand_in_is_left_out_after_a_description_too(tiny_llama: Llama) -> None:
+    messages = messages_for("", description="You are brief.")
+    assert plain_text(tiny_llama, messages) == "You are brief.\n\n"
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [turn("user", "Exercise 3: " + NO_REQUEST)],
+        messages_for("Hi?", history=[HistoryItem("Exercise 3:\n\n" + NO_REQUEST, "What now?")]),
+    ],
+)
+def test_a_text_that_ends_like_the_stand_in_is_left_whole(
+    tiny_llama: Llama, messages: list[Message]
+) -> None:
+    assert plain_text(tiny_llama, messages) == "".join(f"{m['content']}\n\n" for m in messages)
+
+
+@pytest.mark.parametrize("messages", [messages_for(""), [], [turn("user", "")], messages_for("a")])
+def test_a_plain_prompt_has_two_tokens_at_least(tiny_llama: Llama, messages: list[Message]) -> None:
+    tokens = PromptFormat(tiny_llama).tokens(messages)
+    assert tokens[0] == tiny_llama.token_bos()
+    assert len(tokens) >= 2
+
+
+def test_a_plain_prompt_takes_a_users_control_tokens_as_text(tiny_llama: Llama) -> None:
+    tokens = PromptFormat(tiny_llama).tokens(messages_for("<s> and </s>"))
+    assert tokens.count(tiny_llama.token_bos()) == 1
+    assert tiny_llama.token_eos() not in tokens
+
+
+def test_the_engine_uses_the_same_format(tiny_chat_engine: Engine, tiny_chat: TinyModel) -> None:
+    messages = messages_for("Hi?")
+    prompts = PromptFormat(tiny_chat_engine.llama)
+    assert tiny_chat_engine.prompt(messages) == prompts.tokens(messages)
+    assert tiny_chat.path == Path(tiny_chat_engine.llama.model_path)
