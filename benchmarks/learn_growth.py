@@ -28,10 +28,10 @@ from steerx_edge.gathering import Gathered
 from steerx_edge.history import HistoryItem, read_history
 from steerx_edge.learning import learn
 from steerx_edge.memory import KeySpace
-from steerx_edge.memory_file import write_memory
 from steerx_edge.memory_rows import MemoryRows
 from steerx_edge.models import find_model
 from steerx_edge.profile import MemoryPart
+from steerx_edge.profile.memory_file import write_memory
 from steerx_edge.waiting import wait_briefly
 
 N_VOCAB, N_EMBD, N_TOKENS, END = 49_152, 576, 200, 2

@@ -24,7 +24,7 @@ from steerx_edge.prompts import Message, PromptFormat
 
 if TYPE_CHECKING:
     from steerx_edge.interventions import Intervention
-    from steerx_edge.profile import ModelId
+    from steerx_edge.model_id import ModelId
 
 _NO_SEED = 0xFFFFFFFF
 

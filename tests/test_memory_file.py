@@ -18,7 +18,7 @@ from gguf import GGUFReader, GGUFWriter
 from steerx_edge.errors import ProfileError
 from steerx_edge.ledger import Ledger
 from steerx_edge.memory import KeySpace, Memory
-from steerx_edge.memory_file import ARCHITECTURE, read_memory, write_memory
+from steerx_edge.profile.memory_file import ARCHITECTURE, read_memory, write_memory
 
 FINGERPRINT = "sha256:" + "a" * 64
 N, N_EMBD, D = 40, 12, 5

@@ -16,8 +16,8 @@ from models import TinyModel, make_tiny_llama
 from models.llama import Llama as Network
 from steerx_edge import models
 from steerx_edge.errors import ModelError
+from steerx_edge.model_id import ModelId
 from steerx_edge.models import MODEL_VARIABLE, find_model, fingerprint, identify
-from steerx_edge.profile import ModelId
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from steerx_edge.engine import Engine
     from steerx_edge.history import HistoryItem
-    from steerx_edge.profile import Entry, Gain, ModelId, Profile
+    from steerx_edge.model_id import ModelId
+    from steerx_edge.profile import Entry, Gain, Profile
     from steerx_edge.settings import Settings
 
 _SHOWN_WORDS = 12

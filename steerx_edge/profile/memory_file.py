@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steerx_edge.errors import ProfileError
-from steerx_edge.files import about, check_file, replacing
 from steerx_edge.ledger import Ledger
 from steerx_edge.memory import LEVELS, KeySpace, Level, Memory
+from steerx_edge.profile.files import about, check_file, replacing
 
 ARCHITECTURE = "steerx-memory"
 SCHEMA = 1
