@@ -540,7 +540,7 @@ ATTACKS: list[tuple[Mutation, str, bool]] = [
     (put(None, "model", "name"), "model.name is null; expected a string of", BOTH),
     # strings
     (put("sha256:" + "A" * 64, "model", "fingerprint"), "and 64 lower-case hex", BOTH),
-    (put("sha256:" + "a" * 63 + "\n", "model", "fingerprint"), "fingerprint is 'sha256:a", BOTH),
+    (put("sha256:" + "a" * 64 + "\n", "model", "fingerprint"), "fingerprint is 'sha256:a", BOTH),
     (put("", "words", 0, "word"), "words[0].word is ''; expected a string of", BOTH),
     (put("x" * 1001, "model", "name"), "xxx…'; expected a string of", BOTH),
     (put("a\n", "words", 0, "word"), r"word is 'a\n'; expected a string of", BOTH),
@@ -555,7 +555,7 @@ ATTACKS: list[tuple[Mutation, str, bool]] = [
     (put("most", "memory", "level"), "expected 'shared' or 'causal' or 'all'", BOTH),
     (put(["magic"] * 3, "sources"), "sources[0] is 'magic'; expected 'context-contrast' or", BOTH),
     (put("2025-01-31T09:30:00+00:00", "created"), "expected a UTC time such as", BOTH),
-    (put("2025-01-31T09:30:0Z\n", "created"), "created is '2025-01-31T09:30:0Z\\n'; exp", BOTH),
+    (put("2025-01-31T09:30:00Z\n", "created"), r"created is '2025-01-31T09:30:00Z\n'", BOTH),
     (put("2025-13-30T09:30:00Z", "created"), "entries[0].created is '2025-13-30T09", BOTH),
     (put("../me.gguf", "memory", "file"), "'../me.gguf'; expected the name of a file in", BOTH),
     (put("a\\b", "memory", "file"), "expected the name of a file in the profile's folder", BOTH),
@@ -563,7 +563,7 @@ ATTACKS: list[tuple[Mutation, str, bool]] = [
     (put("a\n", "memory", "file"), "memory.file is 'a\\n'; expected the name", BOTH),
     (put("x" * 256, "memory", "file"), "xxx…'; expected the name of a file", BOTH),
     (put("", "memory", "file"), "memory.file is ''; expected the name of a file", BOTH),
-    (put("0" * 63 + "\n", "memory", "sha256"), "expected 64 lower-case hexadecimal digits", BOTH),
+    (put("0" * 64 + "\n", "memory", "sha256"), "expected 64 lower-case hexadecimal digits", BOTH),
     # numbers
     (put(0, "model", "n_embd"), "model.n_embd is 0; expected an integer from 1 to 90", BOTH),
     (put(2**53, "model", "n_params"), "n_params is 9007199254740992; expected an int", BOTH),
@@ -851,7 +851,7 @@ def test_accidents_to_a_file_are_noticed_or_harmless() -> None:
             loaded += 1
             assert decode(encode(entries)) == entries
     assert all(said.isprintable() for said in refusals)
-    assert sum("entries" in said for said in refusals) > 500  # these got past the JSON reader
+    assert sum("entries" in said for said in refusals) > 300  # these got past the JSON reader
     assert loaded > 500
 
 
