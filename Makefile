@@ -96,6 +96,7 @@ lint: $(VENV)/dev
 	$(BIN)/clang-format --dry-run -Werror $(NATIVE)
 
 schema: $(VENV)/dev
+	@mkdir -p build
 	$(BIN)/python -c "from steerx_edge.profile.json_format import json_schema; \
 		print(json_schema(), end='')" > build/profile.schema.json
 	mv build/profile.schema.json steerx_edge/profile/profile.schema.json
