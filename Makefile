@@ -6,6 +6,7 @@
 # make bench   what it costs, against llama.cpp itself; MODELS='a.gguf b.gguf' for other models
 # make bench-repeng  against repeng, which needs PyTorch: an environment of its own, 3 GB
 # make lint   ruff, mypy (of the package, and of a program that uses it), import-linter, clang-format
+# make schema write the JSON Schema of the profile, from the structs that describe it
 # make format apply ruff's and clang-format's formatting
 # make release check, tag and push the version in pyproject.toml; the tag is built and published
 
@@ -32,7 +33,7 @@ NO_AMX := $(if $(shell grep -s amx_int8 /proc/cpuinfo),-DCMAKE_C_FLAGS=-mno-amx-
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF $(NO_AMX)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test sanitize sanitize-threads device bench bench-repeng lint format release clean
+.PHONY: demo test sanitize sanitize-threads device bench bench-repeng lint schema format release clean
 
 demo: $(VENV)/demo
 	@mkdir -p $(DEMO)
@@ -97,6 +98,12 @@ lint: $(VENV)/dev
 	cd / && $(abspath $(BIN))/mypy --strict --config-file= --cache-dir=$(CURDIR)/.mypy_cache/client $(CURDIR)/$(CLIENT)
 	$(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run -Werror $(NATIVE)
+
+schema: $(VENV)/dev
+	@mkdir -p build
+	$(BIN)/python -c "from steerx_edge.profile.json_format import json_schema; \
+		print(json_schema(), end='')" > build/profile.schema.json
+	mv build/profile.schema.json steerx_edge/profile/profile.schema.json
 
 format: $(VENV)/dev
 	$(BIN)/ruff check --fix .

@@ -31,8 +31,8 @@ from steerx_edge.learning.memory_rows import MemoryRows
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import find_model
 from steerx_edge.llamacpp.waiting import wait_briefly
-from steerx_edge.memory_file import write_memory
 from steerx_edge.profile import MemoryPart
+from steerx_edge.profile.memory_file import write_memory
 from steerx_edge.steering.memory import KeySpace
 
 N_VOCAB, N_EMBD, N_TOKENS, END = 49_152, 576, 200, 2

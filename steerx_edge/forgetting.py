@@ -1,4 +1,4 @@
-"""Forgetting: remove a memory, or the rows of some texts.
+"""Forgetting: remove the rows of some texts from a memory.
 
 A memory file holds no text ids, so the rows of a text are found as they were made: the model reads
 the text, and a row is removed that has one of its tokens and the key that comes out.
@@ -6,10 +6,8 @@ the text, and a row is removed that has one of its tokens and the key that comes
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -18,7 +16,7 @@ from numpy.typing import NDArray
 from steerx_edge.learning.ablation import shortened
 from steerx_edge.llamacpp.analysis import Pass, asked_for
 from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.profile import MemoryPart, Profile, is_memory_file
+from steerx_edge.profile import MemoryPart, Profile
 from steerx_edge.steering.memory import KeySpace, Memory, hashes_of
 
 if TYPE_CHECKING:
@@ -27,34 +25,6 @@ if TYPE_CHECKING:
 
 _SAME = 0.98
 """Cosine above which two keys are one: keys are rounded, and texts were read in other batches."""
-
-
-def forget(path: str | os.PathLike[str]) -> list[str]:
-    """Remove the memories of a profile file, and their names in it.
-
-    Args:
-        path: of the profile. Files beside it that are named like its memories go, too.
-
-    Returns:
-        The names of the files that were removed.
-
-    Raises:
-        ProfileError: the profile cannot be read or written.
-    """
-    profile = Profile.load(path)
-    target = Path(os.path.realpath(path))
-    # A file of any other name only if it is what the profile says.
-    known = {each.memory.file for each in profile.entries if each.memory and each.memory.memory}
-    files = [
-        file
-        for file in sorted(target.parent.iterdir())
-        if file.name in known or is_memory_file(file.name, target)
-    ]
-    if any(entry.memory for entry in profile.entries):
-        Profile(tuple(replace(entry, memory=None) for entry in profile.entries)).save(path)
-    for file in files:
-        file.unlink(missing_ok=True)
-    return [file.name for file in files]
 
 
 def forget_texts(

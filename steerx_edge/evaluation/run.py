@@ -30,7 +30,7 @@ from steerx_edge.version import __version__
 
 if TYPE_CHECKING:
     from steerx_edge.llamacpp.engine import Engine
-    from steerx_edge.profile import ModelId
+    from steerx_edge.model_id import ModelId
 
 METHODS: Mapping[str, Settings] = {"steerx": Settings()}
 ROWS_FILE = "rows.jsonl"

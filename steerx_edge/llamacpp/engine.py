@@ -25,7 +25,7 @@ from steerx_edge.llamacpp.prompts import Message, PromptFormat
 
 if TYPE_CHECKING:
     from steerx_edge.llamacpp.interventions import Intervention
-    from steerx_edge.profile import ModelId
+    from steerx_edge.model_id import ModelId
 
 ANALYSIS_CONTEXT = 2048
 """Most tokens of one analysis pass."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steerx_edge.errors import ModelError
-from steerx_edge.profile import ModelId
+from steerx_edge.model_id import ModelId
 
 if TYPE_CHECKING:
     from llama_cpp import Llama

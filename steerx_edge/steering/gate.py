@@ -7,7 +7,7 @@ neutral requests. An answer whose row looks more like the latter is not steered 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,8 @@ _LEAST_RIDGE = 1e-12  # rows of unit length that are no further apart differ by 
 _FOLDS = 8
 
 
-class Gate(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Gate:
     """A direction of rows, and how far along it a row must be.
 
     Args:

@@ -17,7 +17,7 @@ from models.llama import Llama as Network
 from steerx_edge.errors import ModelError
 from steerx_edge.llamacpp import models
 from steerx_edge.llamacpp.models import MODEL_VARIABLE, find_model, fingerprint, identify
-from steerx_edge.profile import ModelId
+from steerx_edge.model_id import ModelId
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ import pytest
 from gguf import GGUFReader, GGUFWriter
 
 from steerx_edge.errors import ProfileError
-from steerx_edge.memory_file import ARCHITECTURE, read_memory, write_memory
+from steerx_edge.profile.memory_file import ARCHITECTURE, read_memory, write_memory
 from steerx_edge.steering.ledger import Ledger
 from steerx_edge.steering.memory import KeySpace, Memory
 

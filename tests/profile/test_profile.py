@@ -1,4 +1,3 @@
-import base64
 import copy
 import json
 import os
@@ -18,8 +17,8 @@ import jsonschema
 import numpy as np
 import pytest
 
-import steerx_edge.profile
-from steerx_edge.errors import ProfileError, SteerxError
+import steerx_edge.profile.store
+from steerx_edge.errors import ProfileError
 from steerx_edge.profile import (
     SOURCES,
     Description,
@@ -31,15 +30,16 @@ from steerx_edge.profile import (
     Tilt,
     WithHistory,
     Word,
-    _decode,
-    _encode,
 )
+from steerx_edge.profile.json_format import decode, encode, json_schema
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.memory import KeySpace, Memory
 
-PACKAGE = Path(steerx_edge.profile.__file__).parent
-SCHEMA = json.loads((PACKAGE / "profile.schema.json").read_text("utf-8"))
+FOLDER = Path(steerx_edge.profile.__file__).parent
+SCHEMA = json.loads((FOLDER / "profile.schema.json").read_text("utf-8"))
 DOCS = Path(__file__).parents[2] / "docs" / "profile.md"
+SEARCHED = os.pathsep.join([str(FOLDER.parents[1]), *sys.path])
+ENVIRONMENT = {**os.environ, "PYTHONPATH": SEARCHED}  # of another Python
 
 Json = Any
 
@@ -92,7 +92,7 @@ def a_new_part(seed: int = 0, **changes: Any) -> MemoryPart:
 
 def a_gate(**changes: Any) -> Gate:
     direction = np.float32([0.5, -3, 0, 1e-30, 1 / 3, 2, 0, 7])
-    return Gate(direction, 0.1 + 0.2)._replace(**changes)
+    return replace(Gate(direction, 0.1 + 0.2), **changes)
 
 
 def with_history(n_layers: int = 3, **changes: Any) -> WithHistory:
@@ -176,31 +176,21 @@ def message_of_loading(path: Path, data: bytes | None = None) -> str:
 
 
 def test_saving_and_loading_keeps_every_bit(path: Path) -> None:
-    profile = a_profile()
-    profile.save(path)
+    a_profile().save(path)
     loaded = Profile.load(path)
-    assert loaded == profile
-    for before, after in zip(profile.entries, loaded.entries, strict=True):
-        arrays = {"directions", "norms", "strengths"}
-        for field in {f.name for f in fields(Entry)}:
-            kept, given = getattr(after, field), getattr(before, field)
-            if field in arrays:
-                assert kept.dtype == np.float32
-                assert kept.tobytes() == given.tobytes(), field
-            elif field != "gate":
-                assert kept == given, field
-    before, after = profile.entries[0].tilt, loaded.entries[0].tilt
-    assert before is not None
-    assert after is not None
-    assert (after.tokens.dtype, after.values.dtype) == (np.int32, np.float32)
-    assert after.tokens.tolist() == before.tokens.tolist() == [0, 48, 300, 2**31 - 1]
-    assert after.values.tobytes() == before.values.tobytes()
-    gate = loaded.entries[0].gate
-    assert gate is not None
-    assert gate.direction.dtype == np.float32
-    assert gate.direction.tobytes() == a_gate().direction.tobytes()
-    assert gate.threshold == a_gate().threshold
-    assert loaded.entries[1].gate is None
+    assert loaded == a_profile()
+    assert loaded.entries[0].counts == an_entry().counts
+    given, kept = an_entry(), loaded.entries[0]
+    for before, after in zip(arrays_of(given), arrays_of(kept), strict=True):
+        assert after.dtype == before.dtype
+        assert after.tobytes() == before.tobytes()
+
+
+def arrays_of(entry: Entry) -> list[Any]:
+    assert entry.tilt is not None
+    assert entry.gate is not None
+    arrays = [entry.directions, entry.norms, entry.strengths, entry.gate.direction]
+    return [*arrays, entry.tilt.tokens, entry.tilt.values]
 
 
 def test_saving_what_was_loaded_gives_the_same_bytes(path: Path) -> None:
@@ -213,6 +203,7 @@ def test_saving_what_was_loaded_gives_the_same_bytes(path: Path) -> None:
 def test_floats_of_every_size_survive(path: Path) -> None:
     rng = np.random.default_rng(3)
     bits = rng.integers(1, 0x7F80_0000, 500, dtype=np.uint32)  # every positive finite float32
+    bits[:2] = 1, 0x7F7F_FFFF
     norms = bits.view(np.float32)
     model = a_model(n_layer=501)
     doubles = rng.integers(0, 2**63, 200, dtype=np.uint64).view(np.float64)
@@ -236,30 +227,12 @@ def test_types_of_settings_survive(path: Path) -> None:
     assert list(loaded) == list(settings)
 
 
-def test_numpy_scalars_and_lists_become_plain_values(path: Path) -> None:
-    word = Word(np.str_("w"), np.float32(0.5), np.int64(0), 1, np.int32(2), np.uint8(1))
-    entry = an_entry(
-        words=[word],
-        layers=np.array([1, 4]).tolist(),
-        norms=[1, 2],
-        sources=["stylevector", "context-contrast"],
-        strengths=[0, np.float64(0.25)],
-        tilt=Tilt([3, np.int64(5)], [1, np.float64(0.5)], np.int32(1)),
-        memory=a_part(strength=np.float32(0.5), rows=np.int64(6), file=np.str_("m.gguf")),
-        gain=Gain(np.float32(0.5), 0, 1, np.int64(3)),
-        counts={"items": np.int64(3)},
-        settings={"tau": np.float64(1), "on": np.bool_(True)},
-    )
-    assert repr(word) == "Word(word='w', effect=0.5, low=0.0, high=1.0, count=2, items=1)"
-    assert (entry.layers, entry.words, entry.counts) == ((1, 4), (word,), {"items": 3})
-    assert repr(entry.settings) == "{'tau': 1.0, 'on': True}"
-    assert entry.sources == ("stylevector", "context-contrast")
-    assert entry.memory is not None
-    assert (type(entry.memory.strength), type(entry.memory.rows)) == (float, int)
-    assert type(entry.memory.file) is str
-    assert repr(entry.gain) == "Gain(mean=0.5, low=0.0, high=1.0, items=3)"
+def test_numpy_scalars_are_saved_as_plain_values(path: Path) -> None:
+    word = Word("w", np.float32(0.5), np.float64(0), 1, np.int32(2), np.uint8(1))  # type: ignore[arg-type]
+    entry = an_entry(words=[word], layers=list(np.array([2, 3, 5])), counts={"items": np.int64(3)})
     Profile((entry,)).save(path)
     assert Profile.load(path).entries == (entry,)
+    assert b'{"word": "w", "effect": 0.5, "low": 0.0, "high": 1.0,' in path.read_bytes()
 
 
 def test_beside_history_its_strengths_take_the_place_of_the_others() -> None:
@@ -315,20 +288,11 @@ def test_layout_is_for_reading(path: Path) -> None:
     assert f"        {word}," in lines
     assert any('"señor"' in line for line in lines)
     assert '      "strengths": [0.0, 0.15, 0.3],' in lines  # not 0.30000001192092896
+    directions = lines.index('      "directions": [')
+    assert [line[:9] for line in lines[directions + 1 : directions + 4]] == ["        ["] * 3
     entry = json.loads(path.read_bytes())["entries"][0]
     assert list(entry)[:4] == ["model", "created", "description", "words"]
     assert list(entry)[-1] == "directions"
-    assert list(entry["directions"])[-1] == "base64"
-
-
-def test_arrays_are_little_endian(document: Json) -> None:
-    tilt = document["entries"][0]["tilt"]
-    tokens = np.frombuffer(base64.b64decode(tilt["tokens"]["base64"]), "<i4")
-    assert tokens.tolist() == [0, 48, 300, 2**31 - 1]
-    directions = document["entries"][0]["directions"]
-    assert directions["shape"] == [3, 8]
-    read = np.frombuffer(base64.b64decode(directions["base64"]), "<f4").reshape(3, 8)
-    assert read.tobytes() == an_entry().directions.astype("<f4").tobytes()
 
 
 def test_a_byte_order_mark_is_taken(path: Path) -> None:
@@ -382,11 +346,11 @@ def test_a_memory_that_is_not_there_is_not_active() -> None:
 
 
 def test_a_strength_of_a_memory_that_cannot_be_used_is_refused() -> None:
-    with pytest.raises(ProfileError, match=r"strength is 1\.0; expected one for which"):
+    with pytest.raises(ProfileError, match=r"strength is 1\.0; expected a number for which"):
         a_new_part(strength=1e300).active()
 
 
-@pytest.mark.parametrize("strength", [float("nan"), float("inf"), 1e300, None, "1", True])
+@pytest.mark.parametrize("strength", [float("nan"), float("inf"), 1e300, None, "1"])
 @pytest.mark.parametrize(
     "added", [Entry.vectors, Entry.tilt_bias, lambda entry, strength: entry.memory.active(strength)]
 )
@@ -528,42 +492,31 @@ def put(value: Any, *steps: str | int) -> Mutation:
     return mutate
 
 
-def base64_of(*rows: list[float]) -> str:
-    return base64.b64encode(np.array(rows, "<f4").tobytes()).decode()
-
-
-def a_direction(*values: float) -> Json:
-    return {"dtype": "float32", "shape": [len(values)], "base64": base64_of([*values])}
-
-
-def tokens_of(ids: list[int]) -> Json:
-    array = np.array(ids, "<i4")
-    data = base64.b64encode(array.tobytes()).decode()
-    return {"dtype": "int32", "shape": list(array.shape), "base64": data}
-
-
 UNIT = [1.0] + [0.0] * 7
+NAN, INF = float("nan"), float("inf")
 BOTH = True  # the JSON Schema sees it as well
 LOADER = False  # only the loader can: it relates fields, or JSON Schema has no word for it
 
 ATTACKS: list[tuple[Mutation, str, bool]] = [
     # the top
-    (lambda d: d.update(format="other"), "not a steerx-edge profile", BOTH),
-    (lambda d: d.pop("format"), "not a steerx-edge profile", BOTH),
-    (lambda d: d.pop("schema"), "schema is None; expected an integer from 1", BOTH),
-    (lambda d: d.update(schema=True), "schema is True; expected an integer", BOTH),
-    (lambda d: d.update(schema="1"), "schema is '1'; expected an integer", BOTH),
-    (lambda d: d.update(schema=0), "schema is 0; expected an integer from 1", BOTH),
-    (lambda d: d.update(schema=3), "made by a newer steerx-edge (schema 3;", BOTH),
-    (lambda d: d.update(schema=3, new=[], entries={}), "upgrade steerx-edge", BOTH),
+    (lambda d: d.update(format="other"), 'not a steerx-edge profile: no "format"', BOTH),
+    (lambda d: d.pop("schema"), "the profile lacks the key 'schema'", BOTH),
+    (lambda d: d.update(schema=True), "schema is true; expected 2", BOTH),
+    (lambda d: d.update(schema=0), "schema is 0; expected 2", BOTH),
+    (
+        lambda d: d.update(schema=3, new=[], entries={}),
+        "made by a newer steerx-edge (schema 3",
+        BOTH,
+    ),
+    (lambda d: d.update(schema=10**400), "(schema an integer of 1329 bits; this", BOTH),
     (
         lambda d: d.update(schema=1),
         "an older steerx-edge (schema 1; this one reads 2): learn",
         BOTH,
     ),
-    (lambda d: d.update(extra=1), "the profile has an unknown key 'extra'", BOTH),
-    (lambda d: d.pop("entries"), "the profile lacks the key 'entries'", BOTH),
-    (lambda d: d.update(entries=[]), "entries is a list of 0 values; expected at least", BOTH),
+    (lambda d: d.update(extra=1), "the profile has an unknown key 'extra'; known are form", BOTH),
+    (lambda d: d.update({"a - at `$[0].b`": 1}), "an unknown key 'a - at `$[0].b`'; known", BOTH),
+    (lambda d: d.update(entries=[]), "entries is a list of 0 values; expected a list, not", BOTH),
     (lambda d: d.update(entries={}), "entries is an object with 0 keys; expected a list", BOTH),
     (lambda d: d.update(entries=[[]]), "entries[0] is a list of 0 values; expected an obj", BOTH),
     (
@@ -571,207 +524,95 @@ ATTACKS: list[tuple[Mutation, str, bool]] = [
         "entries[1].model.fingerprint is 'sha256:aaa",
         LOADER,
     ),
-    # keys
+    # keys, and values of other types
     (put(..., "rows"), "entries[0] lacks the key 'rows'", BOTH),
     (put(..., "model", "n_embd"), "entries[0].model lacks the key 'n_embd'", BOTH),
     (put(1, "words", 1, "weight"), "entries[0].words[1] has an unknown key 'weight'", BOTH),
     (put(1, "\x1b[2J" + "x" * 99), r"unknown key '\x1b[2Jxxx", BOTH),
-    # strings
-    (put("sha256:" + "A" * 64, "model", "fingerprint"), "model.fingerprint is 'sha256:AAA", BOTH),
-    (put("sha256:" + "a" * 63, "model", "fingerprint"), "and 64 lower-case hex", BOTH),
-    (put("sha256:" + "a" * 64 + "\n", "model", "fingerprint"), "and 64 lower-case hex", BOTH),
-    (put(None, "model", "fingerprint"), "fingerprint is None; expected 'sha256:'", BOTH),
-    (put("", "model", "name"), "model.name is ''; expected a string of 1 to 1000", BOTH),
-    (put("x" * 1001, "model", "name"), "xxx…'; expected a string of 1 to 1000", BOTH),
-    (put("a\nb", "model", "name"), r"'a\nb'; expected no control characters (U+000A at", BOTH),
-    (put("a\n", "words", 0, "word"), "(U+000A at position 1)", BOTH),
-    (put("\x1b]0;", "words", 0, "word"), "entries[0].words[0].word is '\\x1b]0;'", BOTH),
-    (put("a\x9b", "words", 0, "word"), "(U+009B at position 1)", BOTH),
-    (put("a\ud800", "description", "text"), "(U+D800 at position 1)", BOTH),
-    (put("a\rb", "description", "text"), "(U+000D at position 1)", BOTH),
-    (put("x" * 20_001, "description", "text"), "expected a string of 1 to 20000", BOTH),
-    (put("", "description", "text"), "description.text is ''", BOTH),
-    (put("me", "description", "origin"), "'model' or 'statistics' or 'user'", BOTH),
-    (put([], "description", "origin"), "origin is a list of 0 values; expected 'model'", BOTH),
-    (put("some", "rows"), "rows is 'some'; expected 'generated' or 'all'", BOTH),
-    (put({}, "rows"), "rows is an object with 0 keys; expected 'generated'", BOTH),
-    (put("text", "description"), "entries[0].description is 'text'; expected an object", BOTH),
-    # times
-    (put("2025-01-31", "created"), "created is '2025-01-31'; expected a UTC time", BOTH),
-    (put("2025-01-31T09:30:00Z\n", "created"), "expected a UTC time", BOTH),
-    (put("2025-1-31T09:30:00Z", "created"), "expected a UTC time", BOTH),
-    (put("2025-01-31T09:30:00+00:00", "created"), "expected a UTC time", BOTH),
-    (put("٢٠٢٥-01-31T09:30:00Z", "created"), "expected a UTC time", BOTH),
-    (put("2025-02-30T09:30:00Z", "created"), "expected a UTC time", LOADER),
-    (put(1738315800, "created"), "created is 1738315800; expected a UTC time", BOTH),
-    # integers
-    (put(True, "model", "n_layer"), "model.n_layer is True; expected an integer", BOTH),
-    (put(0, "model", "n_layer"), "model.n_layer is 0; expected an integer from 1", BOTH),
-    (put(6.0, "model", "n_layer"), "model.n_layer is 6.0; expected an integer", LOADER),
-    (put("8", "model", "n_embd"), "model.n_embd is '8'; expected an integer", BOTH),
-    (put(2**53, "model", "n_params"), "n_params is 9007199254740992; expected an int", BOTH),
-    (put(10**400, "model", "n_params"), "n_params is an integer of 1329 bits", BOTH),
-    (put(0, "words", 0, "count"), "entries[0].words[0].count is 0; expected", BOTH),
-    (put(15, "words", 0, "items"), "words[0].items is 15; expected at most count, 14", LOADER),
-    (put(-1, "counts", "items"), "entries[0].counts.items is -1; expected an integer fr", BOTH),
-    (put(1.5, "counts", "items"), "counts.items is 1.5; expected an integer", BOTH),
-    (put([], "counts"), "counts is a list of 0 values; expected an object", BOTH),
-    (put(1, "counts", ""), "entries[0].counts.(key) is ''; expected a string of 1", BOTH),
-    (put(1, "counts", "a\x07"), "counts.(key) is 'a\\x07'; expected no control", BOTH),
-    # numbers
-    (put(float("nan"), "words", 1, "effect"), "entries[0].words[1].effect is nan; ex", LOADER),
-    (put(float("inf"), "words", 1, "high"), "words[1].high is inf; expected a finite", BOTH),
-    (put(float("-inf"), "words", 1, "low"), "words[1].low is -inf; expected a finite", BOTH),
-    (put(10**400, "words", 1, "effect"), "effect is an integer of 1329 bits; expected a", BOTH),
-    (put(True, "words", 1, "effect"), "effect is True; expected a finite number", BOTH),
-    (put("1", "words", 1, "effect"), "effect is '1'; expected a finite number", BOTH),
-    (put(7.0, "words", 0, "low"), "words[0].low is 7.0; expected at most high, 6.67", LOADER),
-    # gain
-    (put([], "gain"), "entries[0].gain is a list of 0 values; expected an object", BOTH),
-    (put(..., "gain"), "entries[0] lacks the key 'gain'", BOTH),
-    (put(..., "gain", "items"), "entries[0].gain lacks the key 'items'", BOTH),
-    (put(0, "gain", "items"), "gain.items is 0; expected an integer from 1", BOTH),
-    (put(None, "gain", "mean"), "gain.mean is None; expected a finite number", BOTH),
-    (put(float("inf"), "gain", "high"), "gain.high is inf; expected a finite number", BOTH),
-    (put(0.5, "gain", "low"), "entries[0].gain.low is 0.5; expected at most high, 0.3", LOADER),
-    # sources
-    (put("stylevector", "sources"), "sources is 'stylevector'; expected a list", BOTH),
-    (put(["magic"] * 3, "sources"), "sources[0] is 'magic'; expected 'context-contrast' or", BOTH),
-    (put([1, 2, 3], "sources"), "sources[0] is 1; expected 'context-contrast' or 'st", BOTH),
-    (put(["stylevector"], "sources"), "a list of 1 values; expected one for each of 3", LOADER),
-    # strengths
-    (put(0.1, "strengths"), "strengths is 0.1; expected a list", BOTH),
-    (put([1, -0.1, 1], "strengths"), "strengths[1] is -0.1", BOTH),
-    (put([1, float("nan"), 1], "strengths"), "strengths[1] is nan; expected a fin", LOADER),
-    (put([1, 1e39, 1], "strengths"), "strengths holds a value that is not a finite float32", BOTH),
-    (put([1, 1], "strengths"), "strengths is an array of float32 of shape (2,); expec", LOADER),
-    (put([1, "1", 1], "strengths"), "strengths[1] is '1'; expected a finite number", BOTH),
-    # tilt
-    (put({}, "tilt"), "entries[0].tilt lacks the key 'tokens'", BOTH),
-    (put([1], "tilt"), "entries[0].tilt is a list of 1 values; expected an object", BOTH),
-    (put(..., "tilt", "values"), "entries[0].tilt lacks the key 'values'", BOTH),
-    (put(-1, "tilt", "strength"), "tilt.strength is -1; expected a finite number, at l", BOTH),
-    (put([1], "tilt", "tokens"), "entries[0].tilt.tokens is a list of 1 values; expected an", BOTH),
-    (put("float32", "tilt", "tokens", "dtype"), "tokens.dtype is 'float32'; expected 'in", BOTH),
-    (put("int32", "tilt", "values", "dtype"), "values.dtype is 'int32'; expected 'float3", BOTH),
-    (put([4, 1], "tilt", "tokens", "shape"), "shape is a list of 2 values; expected 1, (tok", BOTH),
-    (put([0], "tilt", "tokens", "shape"), "tokens.shape[0] is 0; expected an integer from", BOTH),
-    (
-        put([3], "tilt", "tokens", "shape"),
-        "base64 holds 16 bytes; expected 4 for each of 3 n",
-        LOADER,
-    ),
-    (put(tokens_of([0, 1, 2]), "tilt", "tokens"), "values is an array of float32 of shape", LOADER),
-    (put(tokens_of([0, 1, 1, 2]), "tilt", "tokens"), "tilt.tokens holds ids that do not", LOADER),
-    (put(tokens_of([0, 2, 1, 3]), "tilt", "tokens"), "strictly increase from 0 to 2147", LOADER),
-    (put(tokens_of([-1, 0, 1, 2]), "tilt", "tokens"), "tilt.tokens holds ids that do", LOADER),
-    (
-        put(base64_of([1.0, float("nan"), 1.0, 1.0]), "tilt", "values", "base64"),
-        "entries[0].tilt.values holds a value that is not a finite float32 number",
-        LOADER,
-    ),
-    # memory
-    (put(..., "memory"), "entries[0] lacks the key 'memory'", BOTH),
-    (put({}, "memory"), "entries[0].memory lacks the key 'strength'", BOTH),
-    (put([1], "memory"), "entries[0].memory is a list of 1 values; expected an object", BOTH),
-    (put(..., "memory", "level"), "entries[0].memory lacks the key 'level'", BOTH),
-    (put("", "memory", "problem"), "entries[0].memory has an unknown key 'problem'", BOTH),
     (put(None, "memory", "memory"), "entries[0].memory has an unknown key 'memory'", BOTH),
-    (put(-1, "memory", "strength"), "memory.strength is -1; expected a finite number, at l", BOTH),
-    (put("some", "memory", "level"), "memory.level is 'some'; expected 'shared' or 'causal'", BOTH),
-    (put(0, "memory", "rows"), "memory.rows is 0; expected an integer from 1", BOTH),
-    (put(1.5, "memory", "rows"), "memory.rows is 1.5; expected an integer from 1", BOTH),
-    (put(None, "memory", "file"), "memory.file is None; expected a string of 1 to 255", BOTH),
-    (put("", "memory", "file"), "memory.file is ''; expected a string of 1 to 255", BOTH),
-    (put("x" * 256, "memory", "file"), "xxx…'; expected a string of 1 to 255", BOTH),
-    (put("../me.gguf", "memory", "file"), "memory.file is '../me.gguf'; expected the name", BOTH),
-    (put("/etc/passwd", "memory", "file"), "expected the name of a file in the profile's", BOTH),
+    (put("text", "description"), "entries[0].description is 'text'; expected an object", BOTH),
+    (put([], "gain"), "entries[0].gain is a list of 0 values; expected an object", BOTH),
+    (put({}, "words"), "entries[0].words is an object with 0 keys; expected a list", BOTH),
+    (put([], "counts"), "counts is a list of 0 values; expected an object", BOTH),
+    (put("1", "words", 1, "effect"), "words[1].effect is '1'; expected a finite number", BOTH),
+    (put(True, "model", "n_layer"), "model.n_layer is true; expected an integer from 1", BOTH),
+    (put(6.0, "model", "n_layer"), "model.n_layer is 6.0; expected an integer", LOADER),
+    (put(None, "model", "name"), "model.name is null; expected a string of", BOTH),
+    # strings
+    (put("sha256:" + "A" * 64, "model", "fingerprint"), "and 64 lower-case hex", BOTH),
+    (put("sha256:" + "a" * 64 + "\n", "model", "fingerprint"), "fingerprint is 'sha256:a", BOTH),
+    (put("", "words", 0, "word"), "words[0].word is ''; expected a string of", BOTH),
+    (put("x" * 1001, "model", "name"), "xxx…'; expected a string of", BOTH),
+    (put("a\n", "words", 0, "word"), r"word is 'a\n'; expected a string of", BOTH),
+    (put("a\x9b", "words", 0, "word"), r"is 'a\x9b'; expected", BOTH),
+    (put("a\ud800", "description", "text"), r"description.text is 'a\ud800'; expected", BOTH),
+    (put("a\ud800", "description", "origin"), "not text: it holds half of a surrogate", BOTH),
+    (put("a\rb", "description", "text"), "without control characters but tabs and line", BOTH),
+    (put("x" * 20_001, "description", "text"), "…'; expected a string of", BOTH),
+    (put("", "description", "text"), "description.text is ''; expected a string of", BOTH),
+    (put("me", "description", "origin"), "'me'; expected 'model' or 'statistics' or 'u", BOTH),
+    (put([], "rows"), "rows is a list of 0 values; expected 'generated' or 'all'", BOTH),
+    (put("most", "memory", "level"), "expected 'shared' or 'causal' or 'all'", BOTH),
+    (put(["magic"] * 3, "sources"), "sources[0] is 'magic'; expected 'context-contrast' or", BOTH),
+    (put("2025-01-31T09:30:00+00:00", "created"), "expected a UTC time such as", BOTH),
+    (put("2025-01-31T09:30:00Z\n", "created"), r"created is '2025-01-31T09:30:00Z\n'", BOTH),
+    (put("2025-13-30T09:30:00Z", "created"), "entries[0].created is '2025-13-30T09", BOTH),
+    (put("../me.gguf", "memory", "file"), "'../me.gguf'; expected the name of a file in", BOTH),
     (put("a\\b", "memory", "file"), "expected the name of a file in the profile's folder", BOTH),
     (put(".me.gguf", "memory", "file"), "'.me.gguf'; expected the name of a file in", BOTH),
-    (put("..", "memory", "file"), "'..'; expected the name of a file in", BOTH),
-    (put("a\x1b[2J", "memory", "file"), "expected no control characters (U+001B", BOTH),
-    (put("a\n", "memory", "file"), "expected no control characters (U+000A", BOTH),
-    (put("0" * 63, "memory", "sha256"), "expected 64 lower-case hexadecimal digits", BOTH),
-    (put("A" * 64, "memory", "sha256"), "memory.sha256 is 'AAA", BOTH),
+    (put("a\n", "memory", "file"), "memory.file is 'a\\n'; expected the name", BOTH),
+    (put("x" * 256, "memory", "file"), "xxx…'; expected the name of a file", BOTH),
+    (put("", "memory", "file"), "memory.file is ''; expected the name of a file", BOTH),
     (put("0" * 64 + "\n", "memory", "sha256"), "expected 64 lower-case hexadecimal digits", BOTH),
-    (put(None, "memory", "sha256"), "memory.sha256 is None; expected 64 lower-case", BOTH),
-    # gate
-    (put(..., "gate"), "entries[0] lacks the key 'gate'", BOTH),
-    (put({}, "gate"), "entries[0].gate lacks the key 'direction'", BOTH),
-    (put([1], "gate"), "entries[0].gate is a list of 1 values; expected an object", BOTH),
-    (put(..., "gate", "threshold"), "entries[0].gate lacks the key 'threshold'", BOTH),
-    (put(0.25, "gate", "opening"), "entries[0].gate has an unknown key 'opening'", BOTH),
-    (put(None, "gate", "threshold"), "gate.threshold is None; expected a finite number", BOTH),
-    (put(float("nan"), "gate", "threshold"), "gate.threshold is nan; expected a fin", LOADER),
-    (put(float("inf"), "gate", "threshold"), "gate.threshold is inf; expected a fin", BOTH),
-    (put(None, "gate", "direction"), "gate.direction is None; expected an object", BOTH),
-    (put("int32", "gate", "direction", "dtype"), "dtype is 'int32'; expected 'float32'", BOTH),
-    (put([8, 1], "gate", "direction", "shape"), "shape is a list of 2 values; expected 1", BOTH),
+    # numbers
+    (put(0, "model", "n_embd"), "model.n_embd is 0; expected an integer from 1 to 90", BOTH),
+    (put(2**53, "model", "n_params"), "n_params is 9007199254740992; expected an int", BOTH),
+    (put(10**400, "model", "n_params"), "n_params is an integer of 1329 bits", BOTH),
+    (put(NAN, "words", 1, "effect"), "words[1].effect is nan; expected a finite number", LOADER),
+    (put(INF, "gain", "high"), "entries[0].gain.high is inf; expected a finite number", BOTH),
+    (put(-INF, "gain", "low"), "entries[0].gain.low is -inf; expected a finite number", BOTH),
+    (put(10**400, "words", 1, "effect"), "effect is an integer of 1329 bits; expected a", BOTH),
     (
-        put(a_direction(*UNIT[1:]), "gate", "direction"),
-        "entries[0].gate.direction is an array of float32 of shape (7,); expected shape (n_embd,)",
-        LOADER,
+        put(-1, "tilt", "strength"),
+        "tilt.strength is -1; expected a finite number, at least 0",
+        BOTH,
     ),
-    (
-        put(a_direction(*UNIT[1:], np.inf), "gate", "direction"),
-        "entries[0].gate.direction holds a value that is not a finite float32 number",
-        LOADER,
-    ),
-    # settings and versions
-    (put(None, "settings", "tau"), "settings.tau is None; expected a string, a number", BOTH),
-    (put([1], "settings", "tau"), "settings.tau is a list of 1 values; expected a s", BOTH),
-    (put(float("inf"), "settings", "tau"), "settings.tau is inf; expected a finite", BOTH),
+    (put([1, -0.1, 1], "strengths"), "entries[0].strengths[1] is -0.1; expected", BOTH),
+    (put([1, 1e39, 1], "norms"), "entries[0].norms[1] is 1e+39; expected a finite number", BOTH),
+    (put([1, 0, 2], "norms"), "norms[1] is 0; expected a finite number, at least 1e-45", BOTH),
+    (put([1, 1e-46, 2], "norms"), "norms[1] is 1e-46; expected a finite number, at", BOTH),
+    # objects of any keys
+    (put(-1, "counts", "tokens"), "entries[0].counts.tokens is -1; expected an integer fr", BOTH),
+    (put(1, "counts", ""), "entries[0].counts.(key) is ''; expected a string of", BOTH),
+    (put(1, "counts", "a\x07"), r"counts.(key) is 'a\x07'; expected a string of", BOTH),
+    (put([1], "settings", "tau"), "settings.tau is a list of 1 values; expected a string", BOTH),
+    (put(INF, "settings", "tau"), "entries[0].settings.tau is inf; expected a string", BOTH),
     (put(2**60, "settings", "seed"), "settings.seed is 1152921504606846976; exp", LOADER),
-    (put("\x00", "settings", "note"), "settings.note is '\\x00'; expected no control", BOTH),
-    (put("x" * 20_001, "settings", "note"), "settings.note is 'xxx", BOTH),
-    (put(1, "versions", "steerx_edge"), "versions.steerx_edge is 1; expected a string", BOTH),
-    # layers
-    (put([], "layers"), "layers is a list of 0 values; expected at least one layer", BOTH),
-    (put("123", "layers"), "layers is '123'; expected a list", BOTH),
+    (put("\x00", "settings", "note"), r"settings.note is '\x00'; expected a string with", BOTH),
+    (put(1, "versions", "steerx_edge"), "versions.steerx_edge is 1; expected a str", BOTH),
+    # fields that do not fit together
+    (put(15, "words", 0, "items"), "words[0].items is 15; expected at most count, 14", LOADER),
+    (put(7.0, "words", 0, "low"), "words[0].low is 7.0; expected at most high, 6.67", LOADER),
+    (put(0.5, "gain", "low"), "entries[0].gain.low is 0.5; expected at most high, 0.3", LOADER),
+    (put(0.5, "with_history", "gain", "low"), "entries[0].with_history.gain.low is 0.5", LOADER),
+    (put([1, 1], "with_history", "strengths"), "with_history.strengths has shape (2,);", LOADER),
+    (put([], "layers"), "layers is a list of 0 values; expected a list, not empty", BOTH),
     (put([0, 3, 5], "layers"), "layers[0] is 0; expected an integer from 1", BOTH),
     (put([2, 2, 5], "layers"), "layers[1] is 2; expected a layer above 2 and below 6", LOADER),
-    (put([2, 5, 3], "layers"), "layers[2] is 3; expected a layer above 5 and below 6", LOADER),
     (put([2, 3, 6], "layers"), "layers[2] is 6; expected a layer above 3 and below 6", LOADER),
-    (put([True, 3, 5], "layers"), "layers[0] is True; expected an integer", BOTH),
-    (put([2, 3], "layers"), "sources is a list of 3 values; expected one for each of 2", LOADER),
-    # norms
-    (put([1, 2], "norms"), "shape (2,); expected one for each of 3 layers", LOADER),
-    (put([1, 0, 2], "norms"), "entries[0].norms[1] is 0.0; expected a norm above 0", BOTH),
-    (put([1, -1, 2], "norms"), "entries[0].norms[1] is -1.0; expected a norm above 0", BOTH),
-    (put([1, 1e39, 2], "norms"), "norms holds a value that is not a finite float32", BOTH),
-    (put([1, float("nan"), 2], "norms"), "norms[1] is nan; expected a finite number", LOADER),
-    (put([1, True, 2], "norms"), "norms[1] is True; expected a finite number", BOTH),
-    (put([[1], 2, 3], "norms"), "norms[0] is a list of 1 values; expected a finite", BOTH),
-    # directions
-    (put([[1.0]], "directions"), "directions is a list of 1 values; expected an object", BOTH),
-    (put("float64", "directions", "dtype"), "directions.dtype is 'float64'; expected", BOTH),
-    (put([3, 8, 1], "directions", "shape"), "shape is a list of 3 values; expected 2, (l", BOTH),
-    (put([24], "directions", "shape"), "shape is a list of 1 values; expected 2, (l", BOTH),
-    (put([3, -8], "directions", "shape"), "shape[1] is -8; expected an integer from 1", BOTH),
-    (put([8, 3], "directions", "shape"), "shape (8, 3); expected shape (layer, n_embd", LOADER),
-    (put([2**50, 2**50], "directions", "shape"), "base64 holds 96 bytes; expected 4", LOADER),
-    (put("AAAA", "directions", "base64"), "directions.base64 holds 3 bytes", LOADER),
-    (put("AAAA" * 40, "directions", "base64"), "base64 holds 120 bytes; expected 4", LOADER),
-    (put("A", "directions", "base64"), "directions.base64 is not base64", LOADER),
-    (put("AA AA", "directions", "base64"), "directions.base64 is not base64", BOTH),
-    (put("ÄÄÄÄ", "directions", "base64"), "directions.base64 is not base64", BOTH),
-    (put(7, "directions", "base64"), "directions.base64 is 7; expected a str", BOTH),
-    (
-        put(base64_of(UNIT, [float("nan")] + [0.0] * 7, UNIT), "directions", "base64"),
-        "directions holds a value that is not a finite float32 number",
-        LOADER,
-    ),
-    (
-        put(base64_of(UNIT, [2.0] + [0.0] * 7, UNIT), "directions", "base64"),
-        "entries[0].directions[1] has length 2; expected unit length",
-        LOADER,
-    ),
-    (
-        put(base64_of(UNIT, UNIT, [3e38] * 8), "directions", "base64"),
-        "entries[0].directions[2] has length 8.48528e+38; expected unit length",
-        LOADER,
-    ),
-    (put(base64_of(UNIT, [0.0] * 8, UNIT), "directions", "base64"), "has length 0;", LOADER),
+    (put([2, 3], "layers"), "sources has shape (3,); expected (2,), one for each layer", LOADER),
+    (put([1, 1], "strengths"), "entries[0].strengths has shape (2,); expected (3,), one", LOADER),
+    (put([1, 2], "norms"), "entries[0].norms has shape (2,); expected (3,), one", LOADER),
+    (put([UNIT] * 2, "directions"), "entries[0].directions has shape (2, 8); expected", LOADER),
+    (put([UNIT, UNIT, [1.0]], "directions"), "directions has rows of different lengths", LOADER),
+    (put([UNIT, [2.0, *UNIT[1:]], UNIT], "directions"), "directions[1] has length 2; exp", LOADER),
+    (put([UNIT, UNIT, [3e38] * 8], "directions"), "directions[2] has length 8.48528e+38;", LOADER),
+    (put([UNIT, [0.0] * 8, UNIT], "directions"), "directions[1] has length 0; expected", LOADER),
+    (put([UNIT, [*UNIT[1:], NAN], UNIT], "directions"), "directions[1][7] is nan; exp", LOADER),
+    (put([0, 1, 2], "tilt", "tokens"), "tilt.values has shape (4,); expected (3,), one", LOADER),
+    (put([0, 1, 1, 2], "tilt", "tokens"), "entries[0].tilt.tokens holds ids that do not", LOADER),
+    (put([0, 1, 2, 2**31], "tilt", "tokens"), "tilt.tokens[3] is 2147483648; expected an", BOTH),
+    (put(UNIT[1:], "gate", "direction"), "gate.direction has shape (7,); expected (8,)", LOADER),
 ]
 
 
@@ -847,7 +688,7 @@ def test_a_huge_file_is_refused_unread(path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_file_of_the_largest_size_is_read(path: Path) -> None:
     a_profile().save(path)
-    padding = steerx_edge.profile.MAX_BYTES - path.stat().st_size
+    padding = steerx_edge.profile.store.MAX_BYTES - path.stat().st_size
     with path.open("ab") as file:
         file.write(b" " * padding)
     assert Profile.load(path) == a_profile()
@@ -856,82 +697,65 @@ def test_a_file_of_the_largest_size_is_read(path: Path) -> None:
     assert "a profile is at most 64 MiB" in message_of_loading(path)
 
 
-def test_objects_made_in_python_are_checked_like_files() -> None:
-    cases: list[tuple[Callable[[], object], str]] = [
-        (lambda: a_model(n_layer=True), "n_layer is True; expected an integer from 1"),
-        (lambda: a_model(fingerprint=b"sha256:"), "fingerprint is a bytes; expected 'sha256:'"),
-        (lambda: Word("", 1, 0, 2, 1, 1), "word is ''; expected a string of 1"),
-        (lambda: Word("w", np.float64("nan"), 0, 2, 1, 1), "effect is nan; expected a finite"),
-        (lambda: Word("w", 1, 3, 2, 1, 1), "low is 3.0; expected at most high, 2.0"),
-        (lambda: Word("w", 10**5000, 0, 2, 1, 1), "effect is an integer of 16610 bits"),
-        (lambda: Description("text", "me"), "origin is 'me'; expected"),  # type: ignore[arg-type]
-        (lambda: an_entry(words=["w"]), "words[0] is 'w'; expected a Word"),
-        (lambda: an_entry(description="text"), "description is 'text'; expected a Description"),
-        (lambda: an_entry(directions=np.eye(3, 7)), "float32 of shape (3, 7); expected shape"),
-        (lambda: an_entry(directions=1e300 * np.eye(3, 8)), "directions holds a value that"),
-        (lambda: an_entry(directions=np.eye(3, 8) * 1.002), "directions[0] has length 1.002;"),
-        (lambda: an_entry(directions=np.eye(3, 8) * 1j), "expected an array of numbers"),
-        (lambda: an_entry(directions=[[1, 2], [3]]), "expected a rectangular array"),
-        (lambda: an_entry(directions=None), "directions is None; expected an array of numbers"),
-        (lambda: an_entry(norms=np.array(["1", "2", "3"])), "expected an array of numbers"),
-        (lambda: an_entry(strengths=0.1), "strengths is an array of float32 of shape (); expect"),
-        (lambda: an_entry(strengths=[0, 0, -1]), "strengths[2] is -1.0; expected"),
-        (lambda: an_entry(sources="stylevector"), "sources is 'stylevector'; expected a list"),
-        (lambda: an_entry(tilt={3: 0.5}), "tilt is an object with 1 keys; expected a Tilt"),
-        (lambda: an_entry(memory={3: 5}), "memory is an object with 1 keys; expected a MemoryPart"),
-        (lambda: an_entry(gain=0.5), "gain is 0.5; expected a Gain"),
-        (lambda: an_entry(with_history=0.5), "with_history is 0.5; expected a WithHistory"),
-        (
-            lambda: an_entry(with_history=with_history(2)),
-            "with_history.strengths is an array of float32 of shape (2,); expected one for each",
+CONTRADICTIONS: list[tuple[Callable[[], object], str]] = [
+    (lambda: Word("w", 1, 3, 2, 1, 1), "low is 3; expected at most high, 2"),
+    (lambda: an_entry(directions=1e300 * np.eye(3, 8)), "directions holds a value that is not"),
+    (lambda: an_entry(directions=np.eye(3, 8) * 1.002), "directions[0] has length 1.002;"),
+    (lambda: an_entry(directions=[[1, 2], [3]]), "directions has rows of different lengths"),
+    (lambda: an_entry(norms=[1, np.nan, 1]), "norms holds a value that is not a finite float32"),
+    (lambda: an_entry(layers=[], directions=[]), "layers is empty; expected at least one layer"),
+    (lambda: a_tilt(tokens=[]), "tokens holds ids that do not strictly increase from 0 or more"),
+    (lambda: a_tilt(tokens=[-1, 0, 1, 2]), "tokens holds ids that do not strictly increase"),
+    (lambda: a_tilt(values=[1, 2, 3, np.inf]), "values holds a value that is not a finite"),
+    (lambda: a_gate_of(np.full(8, np.nan)), "gate.direction holds a value that is not a finite"),
+    (lambda: replace(a_new_part(), rows=7), "rows is 7; expected 6, as many as the memory has"),
+    (
+        lambda: an_entry(memory=MemoryPart.of(a_memory(n_embd=9), strength=1, level="all")),
+        "memory is of rows 9 wide; expected 8",
+    ),
+    (
+        lambda: MemoryPart.of(
+            replace(a_memory(), tokens=-np.ones(6, np.int32)), strength=1, level="all"
         ),
-        (
-            lambda: an_entry(with_history=with_history(strengths=[0, 0, -1])),
-            "with_history.strengths[2] is -1.0; expected",
-        ),
-        (lambda: with_history(tilt=-1), "tilt is -1; expected a finite number, at least 0"),
-        (lambda: with_history(memory=-1), "memory is -1; expected a finite number, at least 0"),
-        (lambda: with_history(gain=None), "gain is None; expected a Gain"),
-        (lambda: Gain(0.0, 0.2, 0.1, 4), "low is 0.2; expected at most high, 0.1"),
-        (lambda: a_tilt(tokens=[]), "tokens is a list of 0 values; expected an array of integers"),
-        (lambda: a_tilt(tokens=np.zeros(0, int)), "expected a list of token ids, at least one"),
-        (lambda: a_tilt(tokens=np.eye(2, dtype=int)), "expected a list of token ids, at least one"),
-        (lambda: a_tilt(tokens=[0.0, 1, 2, 3]), "expected an array of integers"),
-        (lambda: a_tilt(tokens=[True, False]), "expected an array of integers"),
-        (lambda: a_tilt(tokens=[0, 1, 2, 2**31]), "do not strictly increase from 0 to 2147483647"),
-        (lambda: a_tilt(tokens=np.array([0, 2**63], np.uint64)), "do not strictly increase"),
-        (lambda: a_tilt(values=[1, 2, 3]), "values is an array of float32 of shape (3,); expec"),
-        (lambda: a_tilt(values=[1, 2, 3, np.inf]), "values holds a value that is not a finite"),
-        (lambda: a_part(strength=-0.1), "strength is -0.1; expected a finite number, at least 0"),
-        (lambda: a_part(strength=np.nan), "strength is nan; expected a finite number"),
-        (lambda: a_part(level="most"), "level is 'most'; expected 'shared' or 'causal' or 'all'"),
-        (lambda: a_part(memory=3), "memory is 3; expected a Memory"),
-        (lambda: a_part(file=""), "file is ''; expected a string of 1 to 255"),
-        (lambda: a_part(sha256=""), "sha256 is ''; expected 64 lower-case hexadecimal"),
-        (lambda: replace(a_new_part(), rows=7), "rows is 7; expected 6, as many as the memory has"),
-        (lambda: replace(a_new_part(), file="../x"), "file is '../x'; expected the name of a file"),
-        (
-            lambda: an_entry(memory=MemoryPart.of(a_memory(n_embd=9), strength=1, level="all")),
-            "memory is of rows 9 wide; expected 8",
-        ),
-        (
-            lambda: MemoryPart.of(
-                replace(a_memory(), tokens=-np.ones(6, np.int32)), strength=1, level="all"
-            ),
-            "damaged memory: tokens holds a number below 0",
-        ),
-        (lambda: an_entry(settings={"a": object()}), "settings.a is a object; expected"),
-        (lambda: an_entry(settings={1: 1}), "settings.(key) is 1; expected a string"),
-        (lambda: an_entry(counts=None), "counts is None; expected an object"),
-        (lambda: Profile(()), "entries is a list of 0 values; expected at least one"),
-        (lambda: Profile((an_entry(), an_entry())), "entries[1].model.fingerprint is"),
-        (lambda: Profile(an_entry()), "entries is a Entry; expected a list"),  # type: ignore[arg-type]
-    ]
-    for make, message in cases:
-        with pytest.raises(ProfileError, match=re.escape(message)) as caught:
-            make()
-        assert isinstance(caught.value, SteerxError)
-        assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301
+        "damaged memory: tokens holds a number below 0",
+    ),
+    (lambda: Profile(()), "entries is empty; expected at least one entry"),
+    (lambda: Profile((an_entry(), an_entry())), "entries[1].model.fingerprint is"),
+]
+
+
+def a_gate_of(direction: Any) -> Entry:
+    return an_entry(gate=a_gate(direction=direction))
+
+
+@pytest.mark.parametrize(("make", "message"), CONTRADICTIONS, ids=[c[1] for c in CONTRADICTIONS])
+def test_what_contradicts_itself_cannot_be_made_in_python(
+    make: Callable[[], object], message: str
+) -> None:
+    with pytest.raises(ProfileError, match=re.escape(message)) as caught:
+        make()
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # noqa: S301
+
+
+UNLOADABLE: list[tuple[dict[str, Any], str]] = [
+    ({"words": [Word("a\x1b", 1, 0, 2, 1, 1)]}, r"entries[0].words[0].word is 'a\x1b'; expected"),
+    ({"words": [Word("a", NAN, 0, 2, 1, 1)]}, "words[0].effect is nan; expected a finite number"),
+    ({"description": Description("a\ud800", "user")}, r"description.text is 'a\ud800'; exp"),
+    ({"strengths": [0, 0, -1]}, "entries[0].strengths[2] is -1.0; expected"),
+    ({"memory": a_part(file="../me.gguf")}, "memory.file is '../me.gguf'; expected"),
+    ({"settings": {"a": None}}, "settings.a is null; expected a string"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), UNLOADABLE, ids=[u[1] for u in UNLOADABLE])
+def test_what_could_not_be_loaded_is_not_saved(
+    path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ProfileError) as caught:
+        Profile((an_entry(**changes),)).save(path)
+    assert str(caught.value).startswith(f"{path}: entries[0].")
+    assert message in str(caught.value)
+    assert list(path.parent.iterdir()) == []
 
 
 def test_directions_may_be_off_unit_length_by_rounding() -> None:
@@ -942,22 +766,13 @@ def test_directions_may_be_off_unit_length_by_rounding() -> None:
 # ---------------------------------------------------------------- the schema and the loader
 
 
+def test_the_schema_is_that_of_the_structs() -> None:
+    assert (FOLDER / "profile.schema.json").read_text("utf-8") == json_schema(), "make schema"
+
+
 def test_the_schema_is_a_schema_and_takes_what_is_saved(document: Json) -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     assert schema_errors(document) == []
-
-
-def test_the_schema_lists_the_fields_in_the_order_of_the_file(document: Json) -> None:
-    definitions = SCHEMA["$defs"]
-    entry = document["entries"][0]
-    for name, saved in [
-        ("entry", entry),
-        ("word", entry["words"][0]),
-        ("array", entry["directions"]),
-        *((name, entry[name]) for name in ("model", "description", "gain", "tilt", "memory")),
-    ]:
-        assert list(definitions[name]["properties"]) == list(saved), name
-        assert definitions[name]["required"] == list(saved), name
 
 
 EVIL: list[Any] = [
@@ -968,8 +783,8 @@ EVIL: list[Any] = [
 
 
 def places(value: Json) -> Iterator[tuple[Json, Any]]:
-    """Every (container, key or index) within a document, outermost first."""
-    items = value.items() if isinstance(value, dict) else enumerate(value)
+    """(container, key or index) within a document, outermost first; two of a list."""
+    items = value.items() if isinstance(value, dict) else enumerate(value[:2])
     for step, inner in list(items):
         yield value, step
         if isinstance(inner, dict | list):
@@ -977,23 +792,25 @@ def places(value: Json) -> Iterator[tuple[Json, Any]]:
 
 
 def test_whatever_stands_wherever_the_loader_decides_and_the_schema_takes_what_it_takes(
-    document: Json,
+    path: Path,
 ) -> None:
+    Profile((an_entry(),)).save(path)
+    document = json.loads(path.read_bytes())
     taken = refused = 0
     for container, step in places(document):
         original = container[step]
         for evil in EVIL:
             container[step] = evil
             try:
-                _decode(json.dumps(document).encode())
+                decode(json.dumps(document).encode())
             except ProfileError:
                 refused += 1
             else:
                 taken += 1
                 assert schema_errors(document) == [], (step, evil)
         container[step] = original
-    assert taken > 200
-    assert refused > 2000
+    assert taken > 100
+    assert refused > 1000
 
 
 # ---------------------------------------------------------------- fuzzing
@@ -1021,28 +838,28 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def test_accidents_to_a_file_are_noticed_or_harmless() -> None:
-    valid = _encode(Profile((an_entry(),)))
+    valid = encode([an_entry()])
     rng = np.random.default_rng(20250131)
     refusals = []
     loaded = 0
-    for _ in range(9000):
+    for _ in range(4000):
         try:
-            profile = _decode(mutated(valid, rng))
+            entries = decode(mutated(valid, rng))
         except ProfileError as error:
             refusals.append(str(error))
         else:
             loaded += 1
-            assert _decode(_encode(profile)) == profile
+            assert decode(encode(entries)) == entries
     assert all(said.isprintable() for said in refusals)
-    assert sum("entries" in said for said in refusals) > 500  # these got past the JSON reader
-    assert loaded > 500
+    assert sum("entries" in said for said in refusals) > 300  # these got past the JSON reader
+    assert loaded > 200
 
 
 def test_every_truncation_is_refused() -> None:
-    data = _encode(Profile((an_entry(),))).rstrip()
+    data = encode([an_entry()]).rstrip()
     for length in range(len(data)):
         with pytest.raises(ProfileError):
-            _decode(data[:length])
+            decode(data[:length])
 
 
 # ---------------------------------------------------------------- saving
@@ -1181,8 +998,10 @@ def test_a_folder_that_cannot_be_synced_is_no_failure(
     assert Profile.load(path) == a_profile()
 
 
-def test_what_could_not_be_loaded_is_not_saved(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steerx_edge.profile, "MAX_BYTES", 1000)
+def test_a_profile_too_large_to_load_is_not_saved(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steerx_edge.profile.store, "MAX_BYTES", 1000)
     with pytest.raises(ProfileError, match=r"me\.json: the profile would take .* at most"):
         a_profile().save(path)
     assert not path.exists()
@@ -1200,7 +1019,7 @@ while True:
 
 
 def test_a_reader_or_a_kill_at_any_moment_finds_a_whole_file(tmp_path: Path) -> None:
-    model = a_model(n_layer=9, n_embd=4096)
+    model = a_model(n_layer=9, n_embd=1024)
     profiles = [
         Profile((an_entry(model=model, layers=tuple(range(1, last)), gate=None),))
         for last in (9, 3)
@@ -1212,10 +1031,9 @@ def test_a_reader_or_a_kill_at_any_moment_finds_a_whole_file(tmp_path: Path) -> 
     target = tmp_path / "target" / "me.json"
     target.parent.mkdir()
     rng = np.random.default_rng(5)
-    for _ in range(8):
+    for _ in range(5):
         command = [sys.executable, "-c", SAVE_FOR_EVER, *map(str, (*sources, target))]
-        environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as child:
+        with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE) as child:
             try:
                 assert child.stdout is not None
                 assert child.stdout.readline() == b"saved\n"
@@ -1457,11 +1275,12 @@ def test_a_profile_without_a_memory_imports_no_gguf(path: Path) -> None:
         "import sys; from steerx_edge.profile import Profile; Profile.load(sys.argv[1]); "
         "sys.exit('gguf' in sys.modules)"
     )
-    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
-    subprocess.run([sys.executable, "-c", code, path], env=environment, check=True)
+    subprocess.run([sys.executable, "-c", code, path], env=ENVIRONMENT, check=True)
 
 
-@pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.chmod", "steerx_edge.profile._encode"])
+@pytest.mark.parametrize(
+    "step", ["os.fsync", "pathlib.Path.chmod", "steerx_edge.profile.store.encode"]
+)
 def test_a_failure_in_the_middle_leaves_the_old_memory_alone(
     path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -1522,5 +1341,4 @@ def test_the_docs_name_every_field(document: Json) -> None:
     names += [f"words[].{name}" for name in entry["words"][0]]
     parts = ("gain", "with_history", "tilt", "memory", "gate")
     names += [f"{part}.{name}" for part in parts for name in entry[part]]
-    names += entry["directions"]
     assert [name for name in names if f"`{name}`" not in docs] == []

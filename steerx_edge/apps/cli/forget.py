@@ -49,7 +49,7 @@ def forget(
     if text_path is None:
         if models or any(option is not None for option in (user, response, prompt)):
             raise click.UsageError("-m, --user, --response and --prompt need --text.")
-        from steerx_edge.forgetting import forget as forget_all
+        from steerx_edge.profile import forget as forget_all
 
         removed = forget_all(profile_path)
         said = f"Removed {' and '.join(removed)}" if removed else "There is no memory file"

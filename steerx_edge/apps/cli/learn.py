@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from steerx_edge.history.item import HistoryItem
     from steerx_edge.learning.settings import Settings
     from steerx_edge.llamacpp.engine import Engine
-    from steerx_edge.profile import Entry, Gain, ModelId, Profile
+    from steerx_edge.model_id import ModelId
+    from steerx_edge.profile import Entry, Gain, Profile
 
 _SHOWN_WORDS = 12
 _CTX_SIZE = 256  # of a context that is never used: learning has its own

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steerx_edge.errors import ProfileError
-from steerx_edge.files import about, check_file, replacing
+from steerx_edge.profile.files import about, check_file, replacing
 from steerx_edge.steering.ledger import Ledger
 from steerx_edge.steering.memory import LEVELS, KeySpace, Level, Memory
 

@@ -1,0 +1,38 @@
+"""Profile: what was learned about one person's writing, in one small JSON file (`me.json`).
+
+The file is readable, holds no code, and has one entry for each model it was learned on. Loading
+checks everything and names the first thing wrong. The format is described in `docs/profile.md` and,
+for other programs, in `profile.schema.json`. A memory lies in a file of its own beside it, which
+may be missing: see `MemoryPart`.
+"""
+
+from __future__ import annotations
+
+from steerx_edge.model_id import ModelId
+from steerx_edge.profile.store import Profile, forget
+from steerx_edge.profile.types import (
+    SOURCES,
+    Description,
+    Entry,
+    Gain,
+    MemoryPart,
+    Setting,
+    Tilt,
+    WithHistory,
+    Word,
+)
+
+__all__ = [
+    "SOURCES",
+    "Description",
+    "Entry",
+    "Gain",
+    "MemoryPart",
+    "ModelId",
+    "Profile",
+    "Setting",
+    "Tilt",
+    "WithHistory",
+    "Word",
+    "forget",
+]

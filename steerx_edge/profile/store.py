@@ -1,0 +1,243 @@
+"""Profile: `me.json` and the memory files beside it, loaded, saved and removed."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from steerx_edge.errors import ProfileError
+from steerx_edge.model_id import ModelId
+from steerx_edge.profile.files import about, check_file, replacing, size_of
+from steerx_edge.profile.json_format import decode, encode
+from steerx_edge.profile.memory_file import read_memory, write_gguf
+from steerx_edge.profile.types import Entry, FieldError
+
+MAX_BYTES = 64 * 2**20
+
+_SIZE_RULE = f"a profile is at most {MAX_BYTES // 2**20} MiB"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What was learned about one person's writing: one entry for each model.
+
+    Attributes:
+        entries: at least one, for distinct models (by fingerprint).
+
+    Raises:
+        ProfileError: no entries, or two for the same model.
+    """
+
+    entries: tuple[Entry, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "entries", tuple(self.entries))
+        if not self.entries:
+            raise FieldError("entries is empty; expected at least one entry")
+        seen = set()
+        for index, entry in enumerate(self.entries):
+            fingerprint = entry.model.fingerprint
+            if fingerprint in seen:
+                raise FieldError(
+                    f"entries[{index}].model.fingerprint is '{fingerprint[:40]}…'; expected one "
+                    "entry for each model"
+                )
+            seen.add(fingerprint)
+
+    def entry_for(self, model: ModelId) -> Entry:
+        """The entry that was learned on this model.
+
+        Args:
+            model: the model that is to be steered.
+
+        Returns:
+            The entry with the model's fingerprint.
+
+        Raises:
+            ProfileError: no entry is for this model, or one claims to be but has other sizes.
+        """
+        for entry in self.entries:
+            if entry.model.fingerprint == model.fingerprint:
+                break
+        else:
+            known = ", ".join(str(entry.model) for entry in self.entries)
+            raise ProfileError(
+                f"This profile was made for {known}; this model is {model}. Learn again with "
+                "this model and the same file: the new entry is added, the others are kept."
+            )
+        # A fingerprint can be copied into a file; vectors of the wrong size must not get further.
+        theirs = (entry.model.n_layer, entry.model.n_embd)
+        ours = (model.n_layer, model.n_embd)
+        if theirs != ours:
+            raise ProfileError(
+                f"This profile's entry for {model} has (n_layer, n_embd) = {theirs}, the model "
+                f"itself has {ours}: the profile is damaged. Learn again with this model."
+            )
+        return entry
+
+    def with_entry(self, entry: Entry) -> Profile:
+        """This profile with one entry added, in the place of the one for the same model if any."""
+        entries = {each.model.fingerprint: each for each in self.entries}
+        entries[entry.model.fingerprint] = entry
+        return Profile(tuple(entries.values()))
+
+    @property
+    def problems(self) -> list[str]:
+        """Why memories cannot be used, a sentence each."""
+        parts = [entry.memory for entry in self.entries]
+        return [part.problem for part in parts if part is not None and part.problem]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the profile, all of it or nothing, and its memories beside it.
+
+        A reader, or a crash at any moment, finds the old file or the new one. A new file is
+        private (mode 0600); an existing one keeps its mode. A symbolic link keeps its place and
+        its target is replaced, and the memories lie beside the target: `me.memory.gguf` for
+        `me.json`, and `me.memory.<8 digits of the fingerprint>.gguf` for further entries. What the
+        old profile named so and the new one does not is removed. The reference to a memory that
+        could not be loaded stays as it is.
+
+        Args:
+            path: the file to write, by custom `me.json`.
+
+        Raises:
+            ProfileError: a file cannot be written, or a field holds what a profile may not hold;
+                existing files are then as they were.
+        """
+        with about(path, "written"):
+            target = Path(os.path.realpath(path))
+            outdated = _memory_files_of(target)
+            names = _memory_names(self.entries, target)
+            files = [target.with_name(name) for name in names.values()]
+            entries = list(self.entries)
+            with replacing(*files, target) as (*memories, temporary):
+                for (i, name), memory in zip(names.items(), memories, strict=True):
+                    entries[i] = _with_file(entries[i], memory, name)
+                temporary.write_bytes(_encoded(entries))
+            for name in outdated - {entry.memory.file for entry in entries if entry.memory}:
+                target.with_name(name).unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Profile:
+        """Reads a profile and checks everything in it; safe for files from strangers.
+
+        A memory that is missing, damaged or another one is no error: see `problems`.
+
+        Args:
+            path: the file to read; its memories are looked for beside it.
+
+        Returns:
+            The profile; saving it gives the files as `save` wrote them, byte for byte.
+
+        Raises:
+            ProfileError: the file cannot be read, or is not a profile: names the first thing
+                wrong, its place in the file, and what was expected.
+        """
+        with about(path, "read"):
+            entries = _read_entries(Path(path))
+            folder = Path(os.path.realpath(path)).parent
+            return cls(tuple(_with_memory(entry, folder) for entry in entries))
+
+
+def forget(path: str | os.PathLike[str]) -> list[str]:
+    """Remove the memories of a profile file, and their names in it.
+
+    Args:
+        path: of the profile. Files beside it that are named like its memories go, too.
+
+    Returns:
+        The names of the files that were removed.
+
+    Raises:
+        ProfileError: the profile cannot be read or written.
+    """
+    profile = Profile.load(path)
+    target = Path(os.path.realpath(path))
+    # A file of any other name only if it is what the profile says.
+    known = {each.memory.file for each in profile.entries if each.memory and each.memory.memory}
+    files = [
+        file
+        for file in sorted(target.parent.iterdir())
+        if file.name in known or _is_memory_file(file.name, target)
+    ]
+    if any(entry.memory for entry in profile.entries):
+        Profile(tuple(replace(entry, memory=None) for entry in profile.entries)).save(path)
+    for file in files:
+        file.unlink(missing_ok=True)
+    return [file.name for file in files]
+
+
+def _encoded(entries: Sequence[Entry]) -> bytes:
+    data = encode(entries)
+    if len(data) > MAX_BYTES:
+        raise ProfileError(f"the profile would take {size_of(len(data))}; {_SIZE_RULE}")
+    return data
+
+
+def _read_entries(path: Path) -> tuple[Entry, ...]:
+    check_file(path, MAX_BYTES, _SIZE_RULE)
+    return decode(path.read_bytes())
+
+
+def _memory_names(entries: tuple[Entry, ...], profile: Path) -> dict[int, str]:
+    """The names of the files to be written, by the place of the entry."""
+    stem = _memory_stem(profile)
+    parts = [entry.memory for entry in entries]
+    taken = {part.file for part in parts if part is not None and part.memory is None}
+    names = {}
+    for i, part in enumerate(parts):
+        if part is not None and part.memory is not None:
+            digits = entries[i].model.fingerprint.removeprefix("sha256:")
+            choices = (f"{stem}{which}.gguf" for which in ("", f".{digits[:8]}", f".{digits}"))
+            names[i] = next(name for name in choices if name not in taken)
+            taken.add(names[i])
+    return names
+
+
+def _memory_stem(profile: Path) -> str:
+    return f"{profile.stem.lstrip('.') or 'profile'}.memory"
+
+
+def _is_memory_file(name: str, profile: Path) -> bool:
+    """Whether a file's name is one that saving `profile` gives to a memory."""
+    stem = re.escape(_memory_stem(profile))
+    return bool(re.fullmatch(rf"{stem}(\.[0-9a-f]{{8}}|\.[0-9a-f]{{64}})?\.gguf", name))
+
+
+def _memory_files_of(profile: Path) -> set[str]:
+    """The names of the memory files that the profile at a path has now, where it saved them."""
+    with suppress(ProfileError, OSError):
+        names = {entry.memory.file for entry in _read_entries(profile) if entry.memory}
+        return {name for name in names if _is_memory_file(name, profile)}
+    return set()
+
+
+def _with_file(entry: Entry, path: Path, name: str) -> Entry:
+    """The entry, its memory written to `path`, which will have that name."""
+    part = entry.memory
+    if part is None or part.memory is None:
+        return entry
+    fingerprint = entry.model.fingerprint
+    sha256 = write_gguf(path, part.memory, fingerprint=fingerprint, level=part.level)
+    return replace(entry, memory=replace(part, file=name, sha256=sha256))
+
+
+def _with_memory(entry: Entry, folder: Path) -> Entry:
+    """The entry as it is read from a file, with its memory from a folder."""
+    part = entry.memory
+    if part is None:
+        return entry
+    path = folder / part.file
+    try:
+        memory = read_memory(path, part.sha256, fingerprint=entry.model.fingerprint)
+        return replace(entry, memory=replace(part, memory=memory))
+    except ProfileError as error:
+        problem = (
+            f"The memory is not used ({error}): put the file back beside the profile, or learn "
+            "again."
+        )
+        return replace(entry, memory=replace(part, problem=problem))

@@ -1,0 +1,464 @@
+"""Profile types: what was learned about one person's writing, on one model.
+
+They hold NumPy arrays and know no file format. What ties fields together is checked here (shapes,
+order, finite values); the range of each field is part of the format: see `json_format.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from steerx_edge.errors import ProfileError
+from steerx_edge.model_id import ModelId
+from steerx_edge.profile.memory_file import check_memory
+from steerx_edge.steering.gate import Gate
+from steerx_edge.steering.memory import ActiveMemory, Level, Memory
+
+Source = Literal["context-contrast", "stylevector"]
+SOURCES: tuple[Source, ...] = get_args(Source)
+"""What a direction can be made of; see docs/method.md."""
+
+Setting = str | int | float | bool
+
+_UNIT_TOLERANCE = 1e-3
+
+
+class FieldError(ProfileError, ValueError):
+    """A field that contradicts another one; the message begins with its name.
+
+    It is a ValueError as well, so that msgspec adds the place in the file.
+    """
+
+
+class _ByValue:
+    """Equality of frozen dataclasses that hold arrays."""
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        names = [each.name for each in fields(self)]  # type: ignore[arg-type]
+        return all(_equal(getattr(self, name), getattr(other, name)) for name in names)
+
+
+@dataclass(frozen=True)
+class Word:
+    """One anchor word with its causal effect.
+
+    Attributes:
+        word: the word as the person writes it.
+        effect: summed effect in an item, 0 where the word does not occur; the mean over all
+            items, in nats.
+        low: lower end of the 95% bootstrap interval of `effect` over items; nats.
+        high: upper end of that interval; nats. At least `low`.
+        count: occurrences in the history.
+        items: items of the history it occurs in. At most `count`.
+
+    Raises:
+        ProfileError: `low` is above `high`, or `items` above `count`.
+    """
+
+    word: str
+    effect: float
+    low: float
+    high: float
+    count: int
+    items: int
+
+    def __post_init__(self) -> None:
+        _check_order(self, "low", "high")
+        _check_order(self, "items", "count")
+
+
+@dataclass(frozen=True)
+class Description:
+    """How the person writes, in a sentence or a few.
+
+    Attributes:
+        text: the description, 1 to 20,000 characters.
+        origin: who wrote it: the model, our deterministic sentence, or the person.
+    """
+
+    text: str
+    origin: Literal["model", "statistics", "user"]
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a profile gave on the person's own held-out items, over the unsteered model.
+
+    Attributes:
+        mean: gain in log-probability of the person's text, in nats/token.
+        low: lower end of its 95% interval; nats/token.
+        high: upper end of that interval; nats/token. At least `low`.
+        items: items it was measured on.
+
+    Raises:
+        ProfileError: `low` is above `high`.
+    """
+
+    mean: float
+    low: float
+    high: float
+    items: int
+
+    def __post_init__(self) -> None:
+        _check_order(self, "low", "high")
+
+
+@dataclass(frozen=True, eq=False)
+class Tilt(_ByValue):
+    """Which tokens the person uses more, or less, than the model expects.
+
+    Attributes:
+        tokens: ids in the model's vocabulary, int32, shape (m,), strictly increasing, at least
+            one; read-only.
+        values: what is added to their logits at strength 1, in nats, float32, shape (m,);
+            read-only.
+        strength: what `values` are multiplied by at relative strength 1; at least 0.
+
+    Raises:
+        ProfileError: the arrays do not fit together, or hold what they may not.
+    """
+
+    tokens: NDArray[np.int32]  # (m,)
+    values: NDArray[np.float32]  # (m,)
+    strength: float
+
+    def __post_init__(self) -> None:
+        tokens = np.array(self.tokens, np.int32)
+        if not tokens.size or tokens.min() < 0 or (tokens[1:] <= tokens[:-1]).any():
+            raise FieldError("tokens holds ids that do not strictly increase from 0 or more")
+        tokens.setflags(write=False)
+        _set(self, tokens=tokens, values=_floats(self, "values"))
+        _check_length(self, "values", len(tokens), "token")
+
+    @classmethod
+    def of(cls, values: NDArray[np.float32], strength: float) -> Tilt | None:
+        """Of a value for each token of the vocabulary, (n_vocab,) nats; None if all are 0."""
+        tokens = np.flatnonzero(values)
+        return cls(tokens.astype(np.int32), values[tokens], strength) if len(tokens) else None
+
+    def bias(self, strength: float = 1.0) -> NDArray[np.float32]:
+        """What is added to the logits of `tokens`: strength * self.strength * values, (m,), nats.
+
+        Raises:
+            ProfileError: `strength` is not a finite number, or so large that the result is not.
+        """
+        return _scaled(strength, self.strength, self.values)
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryPart:
+    """The memory of an entry: how far it is listened to, and the file that holds it.
+
+    `of` makes one from what was learned; `Profile.save` writes its file and names it.
+
+    Attributes:
+        strength: of the memory at relative strength 1; at least 0.
+        level: which tokens of the texts it holds; see docs/profile.md.
+        rows: how many; at least 1.
+        file: the file's name, in the folder of the profile; empty until it is saved.
+        sha256: of the file, 64 lower-case hexadecimal digits; empty until it is saved.
+        memory: what the file holds, or None where it cannot be used.
+        problem: why it cannot, in one sentence; empty where it can.
+
+    Raises:
+        ProfileError: the memory has another number of rows.
+    """
+
+    strength: float
+    level: Level
+    rows: int
+    file: str
+    sha256: str
+    memory: Memory | None = field(default=None, repr=False)
+    problem: str = ""
+
+    def __post_init__(self) -> None:
+        if self.memory is not None and len(self.memory.tokens) != self.rows:
+            raise FieldError(
+                f"rows is {self.rows}; expected {len(self.memory.tokens)}, as many as the memory "
+                "has"
+            )
+
+    @classmethod
+    def of(cls, memory: Memory, *, strength: float, level: Level) -> MemoryPart:
+        """Return a memory's part, its rows in the order in which they are stored.
+
+        Raises:
+            ProfileError: the memory is damaged.
+        """
+        check_memory(memory)
+        return cls(strength, level, len(memory.tokens), "", "", memory.sorted())
+
+    def __eq__(self, other: object) -> bool:
+        """By what it is, and what its file will hold; where it lies makes no difference."""
+        if not isinstance(other, MemoryPart):
+            return NotImplemented
+        own, others = ((each.strength, each.level, each.rows) for each in (self, other))
+        if own != others:
+            return False
+        if self.memory is None or other.memory is None:
+            return self.sha256 == other.sha256
+        return self.memory.equals(other.memory)
+
+    def active(self, strength: float = 1.0) -> ActiveMemory | None:
+        """The memory as it is mixed in; None where there is none, or it changes nothing.
+
+        Args:
+            strength: relative strength; below 0 there is no memory to steer away with.
+
+        Raises:
+            ProfileError: `strength` is not a finite number, or so large that the result is not.
+        """
+        (scaled,) = _scaled(strength, self.strength, np.ones(1, np.float32))
+        if self.memory is None or scaled <= 0:
+            return None
+        return ActiveMemory(self.memory, float(scaled))
+
+
+@dataclass(frozen=True, eq=False)
+class WithHistory(_ByValue):
+    """Strengths for where texts of the person's stand in the prompt, which say much themselves.
+
+    Attributes:
+        strengths: in the place of `Entry.strengths`, float32, shape (layer,), at least 0;
+            read-only.
+        tilt: in the place of `Tilt.strength`; at least 0.
+        memory: in the place of `MemoryPart.strength`; at least 0.
+        gain: what they gave on the person's own held-out items, over the same prompt alone. Where
+            its interval reaches 0, it is that of the best strengths, and these here are all 0.
+
+    Raises:
+        ProfileError: `strengths` holds a value that is not finite.
+    """
+
+    strengths: NDArray[np.float32]  # (layer,)
+    tilt: float
+    memory: float
+    gain: Gain
+
+    def __post_init__(self) -> None:
+        _set(self, strengths=_floats(self, "strengths"))
+
+
+@dataclass(frozen=True, eq=False)
+class Entry(_ByValue):
+    """What was learned on one model.
+
+    `layer` is always the 0-based block whose output is meant. Block 0 cannot be steered by
+    llama.cpp's control vectors, so it is no choice here.
+
+    Attributes:
+        model: the model this entry is for.
+        description: how the person writes.
+        words: anchor words, the most telling first; may be empty.
+        layers: blocks whose output is steered; at least one, strictly increasing, each from 1 to
+            n_layer - 1.
+        directions: unit directions, float32, shape (layer, n_embd); read-only.
+        norms: median norm of the residual stream at each of these layers, float32, shape
+            (layer,), above 0; read-only.
+        sources: what each layer's direction is made of, one of SOURCES each; shape (layer,).
+        strengths: what is added at each layer at relative strength 1, as a share of the norm
+            there, float32, shape (layer,), at least 0; read-only. All 0, no tilt and no
+            memory say that no reliable preference was found.
+        tilt: what is added to the logits, or None.
+        memory: what is mixed into the predictions then, or None.
+        gate: which answers all of this is for, or None for all.
+        gain: what the profile gave on the person's own held-out items, or None if it was not
+            measured.
+        with_history: strengths for where texts of the person's stand in the prompt, or None if
+            they were not measured. That of a tilt or a memory that is None becomes 0.
+        rows: what is steered: generated tokens and the last prompt row, or all rows.
+        counts: how much was learned from: `items`, `tokens`, `anchors`, ...
+        settings: how it was learned: `backbone`, `tau`, `min_anchors`, ...
+        versions: the programs it was learned with: `steerx_edge`, `llama_cpp_python`.
+        created: ISO 8601 time in UTC, to the second, such as `2025-01-31T09:30:00Z`.
+
+    Raises:
+        ProfileError: fields do not fit together.
+    """
+
+    model: ModelId
+    description: Description
+    words: tuple[Word, ...]
+    layers: tuple[int, ...]
+    directions: NDArray[np.float32]  # (layer, n_embd)
+    norms: NDArray[np.float32]  # (layer,)
+    sources: tuple[str, ...]  # (layer,)
+    strengths: NDArray[np.float32]  # (layer,)
+    tilt: Tilt | None
+    memory: MemoryPart | None
+    gate: Gate | None
+    gain: Gain | None
+    with_history: WithHistory | None
+    rows: Literal["generated", "all"]
+    counts: Mapping[str, int]
+    settings: Mapping[str, Setting]
+    versions: Mapping[str, str]
+    created: str
+
+    def __post_init__(self) -> None:
+        for name in ("strengths", "norms", "directions"):
+            _set(self, **{name: _floats(self, name)})
+        for name in ("words", "layers", "sources"):
+            _set(self, **{name: tuple(getattr(self, name))})
+        for name in ("counts", "settings", "versions"):
+            _set(self, **{name: dict(getattr(self, name))})
+        self._check_layers()
+        self._check_directions()
+        self._check_widths()
+        if self.with_history is not None:
+            self._check_with_history(self.with_history)
+
+    def _check_layers(self) -> None:
+        if not self.layers:
+            raise FieldError("layers is empty; expected at least one layer")
+        for index, (below, layer) in enumerate(pairwise((0, *self.layers))):
+            if not below < layer < self.model.n_layer:
+                raise FieldError(
+                    f"layers[{index}] is {layer}; expected a layer above {below} and below "
+                    f"{self.model.n_layer}"
+                )
+        for name in ("sources", "strengths", "norms"):
+            _check_length(self, name, len(self.layers), "layer")
+
+    def _check_directions(self) -> None:
+        shape = (len(self.layers), self.model.n_embd)
+        if self.directions.shape != shape:
+            raise FieldError(
+                f"directions has shape {self.directions.shape}; expected (layers, n_embd) = {shape}"
+            )
+        lengths = np.linalg.norm(self.directions.astype(np.float64), axis=1)
+        for index, length in enumerate(lengths.tolist()):
+            if abs(length - 1) > _UNIT_TOLERANCE:
+                raise FieldError(
+                    f"directions[{index}] has length {length:.6g}; expected unit length"
+                )
+
+    def _check_widths(self) -> None:
+        n_embd = self.model.n_embd
+        if self.memory is not None and self.memory.memory is not None:
+            width = self.memory.memory.space.mean.size
+            if width != n_embd:
+                raise FieldError(f"memory is of rows {width} wide; expected {n_embd}")
+        if self.gate is not None:
+            _set(self, gate=replace(self.gate, direction=_floats(self.gate, "direction", "gate.")))
+            _check_length(self.gate, "direction", n_embd, "number of a row", "gate.")
+
+    def _check_with_history(self, beside: WithHistory) -> None:
+        _check_length(beside, "strengths", len(self.layers), "layer", "with_history.")
+        # Whoever deletes a part by hand need not know of its strength here.
+        tilt, memory = beside.tilt if self.tilt else 0.0, beside.memory if self.memory else 0.0
+        _set(self, with_history=replace(beside, tilt=tilt, memory=memory))
+
+    def beside_history(self) -> Entry:
+        """As the entry is to be used where texts of the person's stand in the prompt.
+
+        The entry itself where no strengths were found for that.
+        """
+        beside = self.with_history
+        if beside is None:
+            return self
+        return replace(
+            self,
+            strengths=beside.strengths,
+            tilt=self.tilt and replace(self.tilt, strength=beside.tilt),
+            memory=self.memory and replace(self.memory, strength=beside.memory),
+            gate=None,
+            with_history=None,
+        )
+
+    def vectors(self, strength: float = 1.0) -> NDArray[np.float32]:
+        """What is added to the residual stream after each of `layers`.
+
+        Args:
+            strength: relative strength; 1 is the strength that was learned, 0 is none, below 0
+                steers away from the person's manner.
+
+        Returns:
+            strength * strengths[l] * norms[l] * directions[l], float32, shape (layer, n_embd), in
+            the units of the residual stream.
+
+        Raises:
+            ProfileError: `strength` is not a finite number, or so large that the result is not.
+        """
+        scales = self.strengths.astype(np.float64) * self.norms
+        return _scaled(strength, scales[:, np.newaxis], self.directions)
+
+    def tilt_bias(self, strength: float = 1.0) -> dict[int, float]:
+        """What is added to the logits, as llama.cpp's logit bias.
+
+        Args:
+            strength: relative strength, as of `vectors`.
+
+        Returns:
+            strength * tilt.strength * value for each token id of the tilt, in nats; empty where
+            nothing is added.
+
+        Raises:
+            ProfileError: `strength` is not a finite number, or so large that the result is not.
+        """
+        if self.tilt is None:
+            return {}
+        bias = self.tilt.bias(strength)
+        return (
+            dict(zip(self.tilt.tokens.tolist(), bias.tolist(), strict=True)) if bias.any() else {}
+        )
+
+
+def _equal(one: object, other: object) -> bool:
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return np.array_equal(one, other)
+    if isinstance(one, Gate) and isinstance(other, Gate):
+        return one.threshold == other.threshold and _equal(one.direction, other.direction)
+    return one == other
+
+
+def _set(record: object, **values: object) -> None:
+    for name, value in values.items():
+        object.__setattr__(record, name, value)
+
+
+def _floats(record: object, name: str, place: str = "") -> NDArray[np.float32]:
+    """A field as float32: a read-only copy, so that nobody else's change reaches it."""
+    try:
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite
+            array = np.array(getattr(record, name), np.float32)
+    except ValueError:
+        raise FieldError(f"{place}{name} has rows of different lengths") from None
+    if not np.isfinite(array).all():
+        raise FieldError(f"{place}{name} holds a value that is not a finite float32 number")
+    array.setflags(write=False)
+    return array
+
+
+def _check_length(record: object, name: str, n: int, what: str, place: str = "") -> None:
+    shape = np.shape(getattr(record, name))
+    if shape != (n,):
+        raise FieldError(f"{place}{name} has shape {shape}; expected ({n},), one for each {what}")
+
+
+def _check_order(record: object, low: str, high: str) -> None:
+    least, most = getattr(record, low), getattr(record, high)
+    if least > most:
+        raise FieldError(f"{low} is {least!r}; expected at most {high}, {most!r}")
+
+
+def _scaled(strength: float, scale: ArrayLike, values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The product in float32, which must hold it."""
+    if isinstance(strength, int | float | np.number):
+        with np.errstate(all="ignore"):
+            scaled = float(strength) * np.asarray(scale, np.float64) * values
+            bounded: NDArray[np.float32] = scaled.astype(np.float32)
+        if np.isfinite(bounded).all():
+            return bounded
+    raise FieldError(
+        f"strength is {strength!r}; expected a number for which what is added fits in float32"
+    )
