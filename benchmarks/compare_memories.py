@@ -21,8 +21,9 @@ wait_briefly()
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge import Engine, Settings, User, read_users
-from steerx_edge.learning.ablation import cut, read_items, usable
+from steerx_edge import Engine, HistoryItem, Settings, User, read_users
+from steerx_edge.history.budget import cut
+from steerx_edge.learning.ablation import Contrast, read_items, usable
 from steerx_edge.learning.effects import Effects, bootstrap_mean_interval
 from steerx_edge.learning.memory_rows import MemoryRows, usual_words
 from steerx_edge.llamacpp.analysis import Pass, asked_for
@@ -108,7 +109,9 @@ def main() -> None:
     parser.add_argument("--half", choices=("odd", "even"), default="odd")
     parser.add_argument("--first", type=int, default=6, help="users with enough texts")
     parser.add_argument("--min-items", type=int, default=13)
-    parser.add_argument("--items", type=int, default=40, help="the last so many of each history")
+    parser.add_argument(
+        "--items", type=int, default=40, help="use only the latest N texts of each history"
+    )
     args = parser.parse_args()
     engine = Engine(args.model, n_threads=args.threads)
     users = list(read_users(args.data))[{"odd": 0, "even": 1}[args.half] :: 2]
@@ -208,6 +211,21 @@ def memory_of(texts: Sequence[ReadText], way: Way, end: int) -> Memory:
         bar = np.quantile(memory.weights, 1 - way.kept)
         memory = replace(memory, weights=(memory.weights >= bar).astype(np.float32))
     return memory
+
+
+def memory_as_learned(
+    items: Sequence[HistoryItem],
+    contrasts: Sequence[Contrast],
+    end: int,
+    level: Level = "causal",
+) -> Memory:
+    """The memory that `learn` makes of items, from their ablation passes."""
+    no_block = np.empty(0, np.float32)
+    texts = [
+        ReadText(contrast.effects, item.request, contrast.final, no_block)
+        for item, contrast in zip(items, contrasts, strict=True)
+    ]
+    return memory_of(texts, Way(level=level), end)
 
 
 def gains(memory: Memory, texts: Sequence[HeldOut], way: Way) -> list[float]:

@@ -35,20 +35,20 @@ from steerx_edge.llamacpp.waiting import wait_briefly
 wait_briefly()
 
 import numpy as np
+from compare_memories import memory_as_learned
 from numpy.typing import NDArray
 
 from steerx_edge import Engine, HistoryItem, Settings, read_history
 from steerx_edge.evaluation.text_metrics import copied
-from steerx_edge.learning.ablation import Contrast, cut, read_items, usable
+from steerx_edge.history.budget import cut
+from steerx_edge.learning.ablation import Contrast, read_items, usable
 from steerx_edge.learning.effects import words_of_tokens
-from steerx_edge.learning.memory_rows import MemoryRows, usual_words
 from steerx_edge.llamacpp.analysis import Continuation, NextTokenMemory, Pass, asked_for
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.steering.memory import (
     LEVELS,
     SINGLE_RUN,
     ActiveMemory,
-    KeySpace,
     Level,
     Memory,
     run_hashes,
@@ -202,7 +202,13 @@ def main() -> None:
     for user in args.users.split(",") if args.users else [None]:
         texts = read_texts(engine, read_history(args.data, user=user), args.items)
         print(f"\n{user or args.data}: {len(texts.items)} texts, {engine.model_id.name}")
-        memories = {level: memory_of(texts, level, engine.end_of_turn) for level in LEVELS}
+        # With their rows in the order of the file.
+        memories = {
+            level: memory_as_learned(
+                texts.items, texts.contrasts, engine.end_of_turn, level
+            ).sorted()
+            for level in LEVELS
+        }
         print_file(texts, memories)
         if args.search:
             print_search(engine, texts, memories["shared"], args.search)
@@ -222,16 +228,6 @@ def read_texts(engine: Engine, history: Sequence[HistoryItem], most: int) -> Tex
     contrasts = read_items(engine, items, (layer,), Settings(fold=8)).contrasts
     contexts = [engine.prompt(messages_for(item.request)) for item in (*items, other)]
     return Texts(items, contrasts, contexts[:-1], contexts[-1])
-
-
-def memory_of(texts: Texts, level: Level, end: int) -> Memory:
-    """The memory, its rows in the order of the file."""
-    space = KeySpace.fit(np.concatenate([contrast.final for contrast in texts.contrasts]))
-    usual = usual_words([item.request for item in texts.items])
-    rows = MemoryRows(space, level, end, usual=usual)
-    for item, contrast in zip(texts.items, texts.contrasts, strict=True):
-        rows.add(contrast.effects, item.request, rows.keys(contrast.final))
-    return rows.memory().sorted()
 
 
 def known(memory: Memory) -> NDArray[np.bool_]:

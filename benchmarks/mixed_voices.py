@@ -23,12 +23,13 @@ from steerx_edge.llamacpp.waiting import wait_briefly
 wait_briefly()
 
 import numpy as np
-from compare_memories import CUT, STRENGTHS, HeldOut, ReadText, Way, gains, held_out, memory_of
+from compare_memories import CUT, STRENGTHS, HeldOut, Way, gains, held_out, memory_as_learned
 from numpy.typing import NDArray
 
 from steerx_edge import Engine, HistoryItem, Settings, learn, read_users
 from steerx_edge.evaluation.evaluator import fitting, steered
-from steerx_edge.learning.ablation import cut, read_items, usable
+from steerx_edge.history.budget import cut
+from steerx_edge.learning.ablation import read_items, usable
 from steerx_edge.llamacpp.analysis import Continuation, Pass
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import Entry
@@ -152,12 +153,7 @@ def memory_from(engine: Engine, items: Sequence[HistoryItem]) -> Memory:
     """Run the ablation passes, and make a memory."""
     layer = engine.analysis.n_layer // 2
     contrasts = read_items(engine, items, (layer,), Settings(fold=8)).contrasts
-    none = np.empty(0, np.float32)
-    texts = [
-        ReadText(contrast.effects, item.request, contrast.final, none)
-        for item, contrast in zip(items, contrasts, strict=True)
-    ]
-    return memory_of(texts, Way(), engine.end_of_turn)
+    return memory_as_learned(items, contrasts, engine.end_of_turn)
 
 
 def compare_profiles(engine: Engine, pairs: Sequence[Pair]) -> None:

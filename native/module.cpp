@@ -350,7 +350,7 @@ NB_MODULE(_native, m) {
     m.def("leave_out_runs", &leave_out_runs, "text"_a.noconvert(), "hashes"_a.noconvert(), "length"_a,
           "tokens"_a.noconvert(), "shares"_a.noconvert(),
           "Set the shares (k,) of tokens (k,) to 0 that would complete, after a text, a run of three that stands in\n"
-          "the text, or one of `length` whose hash is among `hashes`, which increase.");
+          "the text, or one of `length` tokens whose hash is in `hashes` (sorted).");
 
     m.def("keys_of", &keys_of, "rows"_a.noconvert(), "mean"_a.noconvert(), "basis"_a.noconvert(), "keys"_a.noconvert(),
           "Fill keys (row, d) with unit vectors along (row / |row| - mean) @ basis, of rows (row, n_embd).\n"

@@ -14,7 +14,7 @@ void run_hashes(std::span<const int32_t> runs, size_t length, std::span<uint32_t
 bool ends_in_a_repeat(std::span<const int32_t> text, size_t length);
 
 // Sets the shares (k,) of those tokens (k,) to 0 with which the end of a text would become a run of three
-// that stands in the text, or one of `length` whose hash is among `hashes`, which increase.
+// that stands in the text, or one of `length` tokens whose hash is in `hashes` (sorted).
 void leave_out_runs(std::span<const int32_t> text, std::span<const uint32_t> hashes, size_t length,
                     std::span<const int32_t> tokens, std::span<float> shares);
 

@@ -17,7 +17,7 @@ class Tokenizer(Protocol):
 
 
 def cut(tokenizer: Tokenizer, text: str, n_tokens: int) -> str:
-    """How a text begins: so many tokens of it at most."""
+    """Return the text, truncated to at most `n_tokens` tokens."""
     tokens = tokenizer.tokenize(text)
     if len(tokens) <= n_tokens:
         return text

@@ -95,8 +95,8 @@ class MemoryRows:
     def add(self, effects: Effects, request: str, keys: NDArray[np.int8]) -> None:
         """Add a text of T tokens, and its end.
 
-        A word that stands in the request, such as a name, was taken from there: it weighs nothing,
-        unless it is usual in requests.
+        A word that also occurs in the request, such as a name, gets weight 0, as it was copied from
+        there, unless it is usual in requests.
 
         Args:
             effects: of its tokens.

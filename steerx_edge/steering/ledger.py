@@ -70,7 +70,7 @@ class Ledger:
     used: NDArray[np.float32]
     expected: NDArray[np.float32]
     several: NDArray[np.uint32]
-    usual: tuple[str, ...] = ()
+    usual: tuple[str, ...]
 
     def __post_init__(self) -> None:
         n_words = len(self.words)

@@ -43,6 +43,7 @@ from steerx_edge.profile import (
 )
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.live import steer
+from tests.support.entries import an_entry
 
 PROMPT = "Alice was late again"
 N = 12  # tokens generated
@@ -65,25 +66,12 @@ def a_profile(model: TinyModel, *, norm: float = 10.0, seed: int = 0) -> Profile
     with closing(Engine(model.path, n_ctx=256, n_threads=1).llama) as llama:
         model_id = identify(llama)
     direction = np.random.default_rng(seed).standard_normal((1, model.n_embd))
-    entry = Entry(
-        model=model_id,
-        description=Description("You write as it comes.", "user"),
-        words=(),
-        layers=(2,),
-        directions=(direction / np.linalg.norm(direction)).astype(np.float32),
+    entry = an_entry(
+        model_id,
+        (2,),
+        direction / np.linalg.norm(direction),
         norms=np.array([norm], np.float32),
         sources=("context-contrast",),
-        strengths=np.ones(1, np.float32),
-        tilt=None,
-        memory=None,
-        gate=None,
-        gain=None,
-        with_history=None,
-        rows="generated",
-        counts={},
-        settings={},
-        versions={},
-        created="2025-01-31T09:30:00Z",
     )
     return Profile((entry,))
 

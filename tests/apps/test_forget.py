@@ -23,9 +23,10 @@ from steerx_edge.llamacpp.analysis import Pass, asked_for
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import MODEL_VARIABLE
 from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.profile import Description, Entry, MemoryPart, Profile
+from steerx_edge.profile import Entry, MemoryPart, Profile
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.memory import LEVELS, SINGLE_RUN, KeySpace, Level, Memory, run_hashes
+from tests.support.entries import an_entry
 
 TEXTS = (
     HistoryItem("Alice was late again, and the watch said so.", "Write text 0."),
@@ -53,28 +54,16 @@ def memory_of(
     return rows.memory(), owners
 
 
-def an_entry(engine: Engine, level: Level = "all") -> Entry:
+def entry_of(engine: Engine, level: Level = "all") -> Entry:
     memory, _ = memory_of(engine, TEXTS, level)
     n_embd = engine.model_id.n_embd
-    return Entry(
-        model=engine.model_id,
-        description=Description("You write as it comes.", "user"),
-        words=(),
-        layers=(2,),
-        directions=np.eye(1, n_embd),
-        norms=np.ones(1),
+    return an_entry(
+        engine.model_id,
+        (2,),
+        np.eye(1, n_embd),
         sources=("context-contrast",),
-        strengths=np.ones(1),
-        tilt=None,
         memory=MemoryPart.of(memory, strength=0.3, level=level),
         gate=Gate(np.ones(n_embd, np.float32), 0.25),
-        gain=None,
-        with_history=None,
-        rows="generated",
-        counts={},
-        settings={},
-        versions={},
-        created="2025-01-31T09:30:00Z",
     )
 
 
@@ -94,7 +83,7 @@ def engine(tiny_chat: TinyModel) -> Iterator[Engine]:
 @pytest.fixture
 def profile(folder: Path, engine: Engine) -> Profile:
     """Saved as me.json."""
-    profile = Profile((an_entry(engine),))
+    profile = Profile((entry_of(engine),))
     profile.save(folder / "me.json")
     return profile
 
@@ -103,7 +92,7 @@ def profile(folder: Path, engine: Engine) -> Profile:
 def two_models(folder: Path, profile: Profile, tiny_f32: TinyModel) -> Profile:
     """Saved as me.json: memories for the tiny chat model, and for the tiny one without a chat."""
     with closing(Engine(tiny_f32.path, n_ctx=256, n_threads=1).llama) as llama:
-        both = profile.with_entry(an_entry(Engine(llama)))
+        both = profile.with_entry(entry_of(Engine(llama)))
     both.save(folder / "me.json")
     return both
 

@@ -24,8 +24,9 @@ from steerx_edge.llamacpp.analysis import INPUT_LAYER, Pass, PassResult, Site
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add, Clamp, Gate, Intervention, Rotate, SetComponent
 from steerx_edge.llamacpp.models import identify
-from steerx_edge.profile import Description, Entry, Profile
+from steerx_edge.profile import Profile
 from steerx_edge.steering.live import steer
+from tests.support.entries import an_entry
 from tests.support.steered_reference import unit
 
 pytestmark = pytest.mark.device
@@ -467,26 +468,7 @@ def test_steer(model: Model, engine: Engine) -> None:
     layers = (1, model.n_layer - 1)
     vectors = model.vectors(layers)
     norms = np.linalg.norm(vectors, axis=1)
-    entry = Entry(
-        model=identify(model.cpu.llama),
-        description=Description("You write as it comes.", "user"),
-        words=(),
-        layers=layers,
-        directions=vectors / norms[:, None],
-        norms=norms,
-        sources=("stylevector",) * len(layers),
-        strengths=np.ones(len(layers), np.float32),
-        tilt=None,
-        memory=None,
-        gate=None,
-        gain=None,
-        with_history=None,
-        rows="generated",
-        counts={},
-        settings={},
-        versions={},
-        created="2025-01-31T09:30:00Z",
-    )
+    entry = an_entry(identify(model.cpu.llama), layers, vectors / norms[:, None], norms=norms)
     profile = Profile((entry,))
     expected = steered_logits(model.cpu.llama, profile)
     assert len(expected) == 8

@@ -56,6 +56,7 @@ from steerx_edge.profile import (
     WithHistory,
 )
 from steerx_edge.steering.memory import KeySpace, Memory
+from tests.support.entries import an_entry
 from tests.support.gate_reference import gate_for
 
 WORDS = ("kettle", "rabbit", "daisy", "clock")
@@ -380,28 +381,15 @@ class FollowingEngine:
         return [f"one {word[0]} more" if word else "nothing" for word in best]
 
 
-def an_entry(words: Counter[str], strength: float = 1.0) -> Entry:
+def entry_of(words: Counter[str], strength: float = 1.0) -> Entry:
     """A profile that says what it was learned from."""
     text = json.dumps({word: count / words.total() for word, count in words.items()})
-    return Entry(
-        model=MODEL,
+    return an_entry(
+        MODEL,
+        (2,),
+        np.eye(1, 8),
         description=Description(text, "user"),
-        words=(),
-        layers=(2,),
-        directions=np.eye(1, 8, dtype=np.float32),
-        norms=np.ones(1, np.float32),
-        sources=("stylevector",),
         strengths=np.array([strength], np.float32),
-        tilt=None,
-        memory=None,
-        gate=None,
-        gain=None,
-        with_history=None,
-        rows="generated",
-        counts={},
-        settings={},
-        versions={},
-        created="2025-01-31T09:30:00Z",
     )
 
 
@@ -414,7 +402,7 @@ def learned(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[HistoryItem]]:
         given.append(items)
         words = Counter(word for item in items for word in WORDS if word in item.response)
         strength = settings.strength if settings.layers is None else settings.layers[0]
-        return Profile((an_entry(words, strength),))
+        return Profile((entry_of(words, strength),))
 
     def steer_words(entry: Entry, strength: float = 1.0) -> dict[str, Any]:
         told = json.loads(entry.description.text)
@@ -476,7 +464,7 @@ def test_beside_texts_in_the_prompt_a_profile_has_the_strengths_for_that(
     def learn_words(_: object, items: Sequence[HistoryItem], _settings: Settings) -> Profile:
         words = Counter(word for item in items for word in WORDS if word in item.response)
         beside = WithHistory([0.25], 0, 0, Gain(0.1, 0.05, 0.2, 4))
-        return Profile((dataclasses.replace(an_entry(words), with_history=beside),))
+        return Profile((dataclasses.replace(entry_of(words), with_history=beside),))
 
     monkeypatch.setattr(evaluator, "learn", learn_words)
     done, _ = follow(tmp_path)
@@ -587,7 +575,7 @@ def test_profiles_are_learned_from_all_items(
 
     def learn_words(_: object, items: Sequence[HistoryItem], settings: Settings) -> Profile:
         used.append(len(items[-settings.max_items :]))
-        return Profile((an_entry(Counter("a"), strength=0),))
+        return Profile((entry_of(Counter("a"), strength=0),))
 
     monkeypatch.setattr(evaluator, "learn", learn_words)
     sample = a_sample(a_user("kettle", 40), a_user("rabbit", 40), reported=["kettle"])
@@ -1213,7 +1201,7 @@ def test_an_error_in_a_process_is_the_error_of_the_run(
 
 
 def test_steered_is_the_entry_at_its_rows() -> None:
-    entry = dataclasses.replace(an_entry(Counter("a")), rows="all")
+    entry = dataclasses.replace(entry_of(Counter("a")), rows="all")
     (added,) = steered(entry, 0.5)["interventions"]
     assert (added.layers, added.rows) == ((2,), "all")
     np.testing.assert_array_equal(added.vectors, entry.vectors(0.5))
@@ -1240,7 +1228,7 @@ def test_an_entry_fits_where_its_gate_is_open(tiny_chat_engine: Engine) -> None:
     engine = tiny_chat_engine
     contexts = [engine.prompt(messages_for(request)) for request in ("Write.", "Sing!", "Read 2")]
     entry = dataclasses.replace(
-        an_entry(Counter("a")),
+        entry_of(Counter("a")),
         model=engine.model_id,
         layers=(1,),
         directions=np.eye(1, 64, dtype=np.float32),

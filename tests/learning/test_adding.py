@@ -21,11 +21,11 @@ from steerx_edge.learning.calibration import Calibration, Calibrator, Setting
 from steerx_edge.learning.effects import words_of_tokens
 from steerx_edge.learning.learn import learn
 from steerx_edge.learning.settings import Settings
-from steerx_edge.llamacpp.analysis import Pass, PassResult
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.profile import Entry, Gain, Profile
 from steerx_edge.steering.memory import Level
 from steerx_edge.steering.tilt import TILTS
+from tests.support.engines import InterruptedEngine
 
 TEXTS = [
     HistoryItem("the kettle sang all day... lol, so very tired of tea", "Write about the kettle."),
@@ -276,20 +276,6 @@ class TestNotAddedTo:
     ) -> None:
         with pytest.raises(ProfileError, match="This profile was made for"):
             learn_more(open_llama(tiny_q8), profile, TEXTS)
-
-
-class InterruptedEngine(Engine):
-    """Gives up before the pass of a number."""
-
-    n_calls, last_call = 0, 10**9
-
-    def run_many(
-        self, jobs: Sequence[Pass], done: Callable[[int], None] | None = None
-    ) -> list[PassResult]:
-        if self.n_calls == self.last_call:
-            raise KeyboardInterrupt
-        self.n_calls += 1
-        return super().run_many(jobs, done)
 
 
 def test_what_was_read_before_an_interrupt_is_not_read_again(

@@ -33,6 +33,7 @@ from steerx_edge.profile import Entry, Gain, Profile, WithHistory
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.tilt import SMOOTHING
 from steerx_edge.version import __version__
+from tests.support.engines import InterruptedEngine
 
 END_OF_TEXT = train_vocabulary().eos
 
@@ -1008,21 +1009,6 @@ class TestWithoutReplies:
         engine.silent_at = tuple(range(len(HISTORY)))
         with pytest.raises(SteerxError, match="no direction to steer in"):
             learn(engine, HISTORY, Settings(backbones=("stylevector",)))
-
-
-class InterruptedEngine(Engine):
-    """Gives up before the pass of a number, counted over its life."""
-
-    n_calls = 0
-    last_call = 10**9
-
-    def run_many(
-        self, jobs: Sequence[Pass], done: Callable[[int], None] | None = None
-    ) -> list[PassResult]:
-        if self.n_calls == self.last_call:
-            raise KeyboardInterrupt
-        self.n_calls += 1
-        return super().run_many(jobs, done)
 
 
 class TestResuming:

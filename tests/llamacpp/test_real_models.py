@@ -23,9 +23,10 @@ from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add, Intervention, Rotate, SetComponent
 from steerx_edge.llamacpp.models import identify
 from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.profile import Description, Entry, MemoryPart, Profile, Tilt
+from steerx_edge.profile import MemoryPart, Profile, Tilt
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.live import steer
+from tests.support.entries import an_entry
 from tests.support.gate_reference import gate_for
 from tests.support.memory_reference import memory_of
 from tests.support.steered_reference import unit
@@ -120,25 +121,15 @@ def test_rotation_keeps_lengths(real: Real) -> None:
 
 
 def profile_of(real: Real, part: MemoryPart, gate: Gate) -> Profile:
-    entry = Entry(
-        model=identify(real.engine.llama),
-        description=Description("You write as it comes.", "user"),
-        words=(),
-        layers=(real.middle,),
-        directions=real.direction,
+    entry = an_entry(
+        identify(real.engine.llama),
+        (real.middle,),
+        real.direction,
         norms=np.linalg.norm(real.plain.captured[real.middle], axis=1).mean(keepdims=True),
-        sources=("stylevector",),
         strengths=np.full(1, 0.1, np.float32),
         tilt=Tilt(np.arange(300, 400), np.linspace(-2, 2, 100), 1.0),
         memory=part,
         gate=gate,
-        gain=None,
-        with_history=None,
-        rows="generated",
-        counts={},
-        settings={},
-        versions={},
-        created="2025-01-31T09:30:00Z",
     )
     return Profile((entry,))
 

@@ -25,9 +25,10 @@ from steerx_edge.evaluation.evaluator import steered
 from steerx_edge.llamacpp.analysis import Pass
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import identify
-from steerx_edge.profile import Description, Entry, Gain, MemoryPart, Profile, Tilt, WithHistory
+from steerx_edge.profile import Gain, MemoryPart, Profile, Tilt, WithHistory
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.live import steer
+from tests.support.entries import an_entry
 from tests.support.gate_reference import gate_for
 from tests.support.memory_reference import Text, memory_of, mixture, normed
 
@@ -57,25 +58,17 @@ def a_profile(
     model = identify(llama)
     directions = np.random.default_rng(seed).standard_normal((len(layers), model.n_embd))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    entry = Entry(
-        model=model,
-        description=Description("You write as it comes.", "user"),
-        words=(),
-        layers=layers,
-        directions=directions.astype(np.float32),
+    entry = an_entry(
+        model,
+        layers,
+        directions,
         norms=np.full(len(layers), norm, np.float32),
         sources=("context-contrast",) * len(layers),
         strengths=np.full(len(layers), strength, np.float32),
         tilt=tilt,
         memory=memory,
         gate=gate,
-        gain=None,
-        with_history=None,
         rows=rows,
-        counts={},
-        settings={},
-        versions={},
-        created="2025-01-31T09:30:00Z",
     )
     return Profile((entry,))
 

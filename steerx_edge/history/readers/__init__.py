@@ -1,4 +1,4 @@
-"""Reading what a user has written, and what each piece of it answers.
+"""Read a user's writing, and the request that each text answers.
 
 A history is a list of items, each the user's own text and the request that it answers. It is
 read from JSON lines, from per-author files as the LaMP and LongLaMP benchmarks have them, or

@@ -60,8 +60,8 @@ TASKS = (
     ),
     _Task("LaMP-4 news headline", "title", "Generate a headline for the following article: {text}"),
     _Task("LaMP-6 email subject", "title", "Generate a subject for the following email: {text}"),
-    # The benchmark's requests go on with the mail's first words; in a history all of the mail
-    # is the user's text, so that none of it stands in the request.
+    # The benchmark's requests end with the first words of the mail. In a history the whole mail is
+    # the user's text, so the request holds none of it.
     _Task(
         "LongLaMP email completion",
         "text",
