@@ -1,10 +1,10 @@
 """Against repeng 0.4 (PyTorch on the CPU): the same weights, the same 13 pairs of texts.
 
 Whole processes, loading included, in turns. repeng makes a control vector and no more, so it is
-set against learning without calibration and tilt, which finds the anchors, writes a description and
-saves the profile on its way. What `learn` takes as it is, with a grid of settings scored on texts
-held out, which has no counterpart there, is run once and printed beside. repeng has an environment
-of its own:
+set against learning without calibration and logit bias, which finds the anchors, writes a
+description and saves the profile on its way. What `learn` takes as it is, with a grid of settings
+scored on texts held out, which has no counterpart there, is run once and printed beside. repeng has
+an environment of its own:
 
     make bench-repeng
 """
@@ -35,7 +35,7 @@ from steerx_edge import Engine, HistoryItem, Settings, learn, steer
 task = json.loads(open(sys.argv[1]).read())
 engine = Engine(task["model"], n_ctx=512, n_threads=task["threads"])
 history = [HistoryItem(text, request) for text, request in task["items"]]
-vector = Settings(backbones=("context-contrast",), tilt=False, calibrate=False)
+vector = Settings(contrast_methods=("context-contrast",), logit bias=False, calibrate=False)
 profile = learn(engine, history, vector if sys.argv[2] == "vector" else None)
 profile.save(sys.argv[1] + ".me.json")
 prompt = engine.llama.tokenize(task["prompt"].encode())

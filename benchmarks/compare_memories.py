@@ -1,9 +1,9 @@
 """Ways to make a memory, on held-out texts of real users: what each gives alone.
 
-No directions, no tilt, no calibration: for each way, the strength that is best on average is taken
-for all users. Beside each user's own memory, one made of as many texts of the other users, drawn at
-random (generic): own minus generic is the personal gain. Everything is computed from one reading of
-each text, so a further way takes no pass of the model.
+No directions, no logit bias, no calibration: for each way, the strength that is best on average is
+taken for all users. Beside each user's own memory, one made of as many texts of the other users,
+drawn at random (generic): own minus generic is the personal gain. Everything is computed from one
+reading of each text, so a further way takes no pass of the model.
 
     python benchmarks/compare_memories.py DATA -m MODEL.gguf [--half odd] [--first 6] [--items 40]
 """
@@ -26,7 +26,7 @@ from steerx_edge.history.budget import cut
 from steerx_edge.learning.ablation import Contrast, read_items, usable
 from steerx_edge.learning.effects import Effects, bootstrap_mean_interval
 from steerx_edge.learning.memory_rows import MemoryRows, usual_words
-from steerx_edge.llamacpp.analysis import Pass, asked_for
+from steerx_edge.llamacpp.analysis import ScoreRequest, asked_for
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.steering.memory import KeySpace, Level, Memory, TextOffers
 
@@ -142,7 +142,7 @@ def read_history(engine: Engine, user: User, most: int) -> list[ReadText]:
     ]
     reading = read_items(engine, items, (layer,), settings)
     blocks = engine.run_many(
-        [Pass(t.context, t.response, score=False, layers=(layer,)) for t in reading.texts]
+        [ScoreRequest(t.context, t.response, score=False, layers=(layer,)) for t in reading.texts]
     )
     return [
         ReadText(contrast.effects, item.request, contrast.final, result.captured[0])
@@ -155,7 +155,7 @@ def held_out(engine: Engine, request: str, response: str) -> HeldOut:
     tokens = engine.tokenize(response)[:CUT]
     layer = 2 * engine.analysis.n_layer // 3
     context = engine.prompt(messages_for(cut(engine, request, CUT)))
-    result = engine.run(Pass(context, tokens, layers=(layer,), final=True))
+    result = engine.run(ScoreRequest(context, tokens, layers=(layer,), final=True))
     final = asked_for(result.final)[:-1].astype(np.float16)
     return HeldOut(tokens, result.scored, final, result.captured[0, :-1])
 

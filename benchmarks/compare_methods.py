@@ -32,11 +32,11 @@ METHODS = {
     "shared": Settings(memory="shared"),
     "all": Settings(memory="all"),
     "no memory": Settings(memory="none"),
-    "both backbones": Settings(backbones=("stylevector", "context-contrast")),
+    "both contrast methods": Settings(contrast_methods=("stylevector", "context-contrast")),
     "described": Settings(described=True),
     "anchors": Settings(selection="anchors"),
     "logistic": Settings(estimate="logistic"),
-    "directions alone": Settings(tilt=False, memory="none"),
+    "directions alone": Settings(logit_bias=False, memory="none"),
 }
 
 

@@ -43,7 +43,7 @@ from steerx_edge.evaluation.text_metrics import copied
 from steerx_edge.history.budget import cut
 from steerx_edge.learning.ablation import Contrast, read_items, usable
 from steerx_edge.learning.effects import words_of_tokens
-from steerx_edge.llamacpp.analysis import Continuation, NextTokenMemory, Pass, asked_for
+from steerx_edge.llamacpp.analysis import GenerateRequest, NextTokenMemory, ScoreRequest, asked_for
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.steering.memory import (
     LEVELS,
@@ -323,7 +323,7 @@ def searched(engine: Engine, context: list[int], memory: Memory) -> list[int]:
     """A text, found token by token."""
     held = known(memory)
     text: list[int] = []
-    result = engine.run(Pass(context, (), score=False, final=True))
+    result = engine.run(ScoreRequest(context, (), score=False, final=True))
     row = asked_for(result.final)[-1:]
     while len(text) < TOKENS:
         similarity = similarities(memory, row)[0]
@@ -332,12 +332,14 @@ def searched(engine: Engine, context: list[int], memory: Memory) -> list[int]:
             token = int(memory.tokens[nearest])
             if token == memory.end:
                 break
-            jobs = [Pass(context, [*text, token], score=False, final=True)]
+            jobs = [ScoreRequest(context, [*text, token], score=False, final=True)]
         else:
             # The response's last token only makes the pass tell what is probable in its place.
-            probable = engine.run(Pass(context, [*text, memory.end], top_k=CANDIDATES))
+            probable = engine.run(ScoreRequest(context, [*text, memory.end], top_k=CANDIDATES))
             tokens = asked_for(probable.top_token)[-1].tolist()
-            jobs = [Pass(context, [*text, each], score=False, final=True) for each in tokens]
+            jobs = [
+                ScoreRequest(context, [*text, each], score=False, final=True) for each in tokens
+            ]
         rows = [asked_for(each.final)[-1:] for each in engine.run_many(jobs)]
         found = [similarities(memory, each).max() for each in rows]
         best = int(np.argmax(found))
@@ -356,7 +358,7 @@ def replayed(
         begun = beginnings(engine, texts.guess, memory)
         contexts = [texts.guess] * len(begun)
     jobs = [
-        Continuation(
+        GenerateRequest(
             [*context, *tokens],
             TOKENS,
             memory=Replay(memory, engine.analysis.n_vocab, tokens, hashes),
@@ -375,9 +377,9 @@ def replayed(
 
 def beginnings(engine: Engine, context: list[int], memory: Memory) -> list[list[int]]:
     """The first two tokens of texts, each by the nearest keys."""
-    opening = asked_for(engine.run(Pass(context, (), score=False, final=True)).final)
+    opening = asked_for(engine.run(ScoreRequest(context, (), score=False, final=True)).final)
     first = nearest_tokens(memory, opening)[:FIRST_TOKENS]
-    results = engine.run_many([Pass(context, [t], score=False, final=True) for t in first])
+    results = engine.run_many([ScoreRequest(context, [t], score=False, final=True) for t in first])
     begun = []
     for token, result in zip(first, results, strict=True):
         seconds = nearest_tokens(memory, asked_for(result.final)[1:])[:SECOND_TOKENS]
@@ -446,7 +448,7 @@ def answered(
     """Answers with a memory."""
     return engine.generate_many(
         [
-            Continuation(context, TOKENS, memory=memory, temperature=temperature, seed=seed)
+            GenerateRequest(context, TOKENS, memory=memory, temperature=temperature, seed=seed)
             for seed, context in enumerate(contexts)
         ]
     )
@@ -469,7 +471,7 @@ def asked_again(engine: Engine, texts: Texts, active: ActiveMemory) -> int:
         [*texts.contexts[-1], *engine.tokenize(PLANTED.response.split(f" {secret}")[0] + " ")[:-1]]
         for secret in SECRETS
     ]
-    jobs = [Continuation(context, 16, memory=AskedAgain(active)) for context in contexts]
+    jobs = [GenerateRequest(context, 16, memory=AskedAgain(active)) for context in contexts]
     answers = engine.generate_many(jobs)
     return sum(
         answer.strip().startswith(secret) for answer, secret in zip(answers, SECRETS, strict=True)

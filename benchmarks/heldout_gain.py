@@ -20,7 +20,7 @@ from steerx_edge import Engine, Entry, HistoryItem, Settings, User, learn, read_
 from steerx_edge.evaluation.evaluator import fitting, steered
 from steerx_edge.history.retrieval import Retriever
 from steerx_edge.learning.effects import bootstrap_mean_interval
-from steerx_edge.llamacpp.analysis import Pass
+from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.prompts import messages_for
 
 COLUMNS = ("profile", "others", "personal", "prompt", "prompt+profile", "description")
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--retrieve", type=int, default=4, help="items in the prompt (default 4)")
     parser.add_argument("--layers", help="blocks to steer, by commas")
     parser.add_argument("--fold", type=int, default=4, help="items that share a context")
-    parser.add_argument("--backbones", help="by commas (default: as learn)")
+    parser.add_argument("--contrast-methods", help="by commas (default: as learn)")
     parser.add_argument("--strength", type=float, help="share of the residual norm; not calibrated")
     args = parser.parse_args()
 
@@ -48,7 +48,9 @@ def main() -> None:
     defaults = Settings()
     settings = Settings(
         layers=tuple(map(int, args.layers.split(","))) if args.layers else None,
-        backbones=tuple(args.backbones.split(",")) if args.backbones else defaults.backbones,
+        contrast_methods=tuple(args.contrast_methods.split(","))
+        if args.contrast_methods
+        else defaults.contrast_methods,
         calibrate=args.strength is None,
         strength=defaults.strength if args.strength is None else args.strength,
         max_items=args.items,
@@ -73,14 +75,16 @@ def report(user: User, entry: Entry, seconds: float) -> None:
     words = " ".join(word.word for word in entry.words[:12])
     print(f"{user.id}: {entry.counts['items']} items, {entry.counts['tokens']} tokens, ", end="")
     carried = [
-        f"{source} at {layer} by {strength:.2g}"
-        for source, layer, strength in zip(
-            entry.sources, entry.layers, entry.strengths, strict=True
+        f"{method} at {layer} by {strength:.2g}"
+        for method, layer, strength in zip(
+            entry.contrast_methods, entry.layers, entry.strengths, strict=True
         )
     ]
-    tilt = f"tilt {entry.tilt.strength:g}" if entry.tilt else "no tilt"
+    logit_bias = (
+        f"logit bias {entry.logit_bias.strength:g}" if entry.logit_bias else "no logit bias"
+    )
     memory = f"memory {entry.memory.strength:g}" if entry.memory else "no memory"
-    print(f"{', '.join(carried)}, {tilt}, {memory}, expected {entry.gain}, ", end="")
+    print(f"{', '.join(carried)}, {logit_bias}, {memory}, expected {entry.gain}, ", end="")
     print(f"{seconds:.0f} s\n  words: {words}\n  {entry.description.origin}: ", end="")
     print(entry.description.text, flush=True)
 
@@ -124,13 +128,13 @@ def scoring_pass(
     shown: Sequence[HistoryItem] = (),
     description: str = "",
     entry: Entry | None = None,
-) -> Pass:
+) -> ScoreRequest:
     """The user's real text after its request."""
     context = engine.prompt(messages_for(query.request, history=shown, description=description))
     response = engine.tokenize(query.response)[: max(1, engine.analysis.n_ctx - len(context))]
     if entry is None or not all(fitting(engine, entry, [context])):
-        return Pass(context, response)
-    return Pass(context, response, **steered(entry))
+        return ScoreRequest(context, response)
+    return ScoreRequest(context, response, **steered(entry))
 
 
 def interval(column: np.ndarray) -> str:

@@ -30,7 +30,7 @@ from steerx_edge import Engine, HistoryItem, Settings, learn, read_users
 from steerx_edge.evaluation.evaluator import fitting, steered
 from steerx_edge.history.budget import cut
 from steerx_edge.learning.ablation import read_items, usable
-from steerx_edge.llamacpp.analysis import Continuation, Pass
+from steerx_edge.llamacpp.analysis import GenerateRequest, ScoreRequest
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import Entry
 from steerx_edge.steering.memory import ActiveMemory, Memory
@@ -45,7 +45,7 @@ RUN = 4
 PARTS = {
     "whole": ("interventions", "logit_bias", "memory"),
     "directions": ("interventions",),
-    "tilt": ("logit_bias",),
+    "logit_bias": ("logit_bias",),
     "memory": ("memory",),
 }
 
@@ -190,9 +190,9 @@ def learned(engine: Engine, items: Sequence[HistoryItem]) -> Entry:
 def chosen(entry: Entry) -> str:
     """The strengths of an entry."""
     directions = "+".join(f"{strength:.2f}" for strength in entry.strengths)
-    tilt = entry.tilt.strength if entry.tilt else 0
+    logit_bias = entry.logit_bias.strength if entry.logit_bias else 0
     memory = entry.memory.strength if entry.memory else 0
-    return f"directions {directions}, tilt {tilt:g}, memory {memory:g}"
+    return f"directions {directions}, logit bias {logit_bias:g}, memory {memory:g}"
 
 
 def gains_of(engine: Engine, entry: Entry, voice: Voice) -> dict[str, float]:
@@ -205,7 +205,7 @@ def gains_of(engine: Engine, entry: Entry, voice: Voice) -> dict[str, float]:
     def scores(names: Sequence[str]) -> NDArray[np.float64]:
         part = {name: steering[name] for name in names if name in steering}
         jobs = [
-            Pass(context, response, **(part if fit else {}))
+            ScoreRequest(context, response, **(part if fit else {}))
             for context, response, fit in zip(contexts, responses, fits, strict=True)
         ]
         return np.array([result.scored.mean() for result in engine.run_many(jobs)])
@@ -227,10 +227,10 @@ def foreign(
 ) -> str:
     """How much of the answers to held-out requests is the other voice's."""
     contexts = contexts_of(engine, voice)
-    plain = engine.generate_many([Continuation(context, ANSWER) for context in contexts])
+    plain = engine.generate_many([GenerateRequest(context, ANSWER) for context in contexts])
     answers = engine.generate_many(
         [
-            Continuation(context, ANSWER, **each)
+            GenerateRequest(context, ANSWER, **each)
             for context, each in zip(contexts, steering, strict=True)
         ]
     )

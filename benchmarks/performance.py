@@ -32,9 +32,9 @@ from llama_cpp import Llama
 from steerx_edge import Engine, HistoryItem, Profile, Settings, learn, read_history, steer
 from steerx_edge.learning.effects import Effects
 from steerx_edge.learning.memory_rows import MemoryRows
-from steerx_edge.llamacpp.analysis import Continuation, Pass, PassResult, asked_for
+from steerx_edge.llamacpp.analysis import GenerateRequest, ScoreRequest, ScoreResult, asked_for
 from steerx_edge.llamacpp.interventions import Add
-from steerx_edge.profile import Entry, MemoryPart, Tilt
+from steerx_edge.profile import Entry, LogitBias, MemoryPart
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.memory import KeySpace, Memory
 
@@ -106,17 +106,17 @@ class CountingEngine(Engine):
 
     def __init__(self, model: str, n_threads: int | None) -> None:
         super().__init__(model, n_threads=n_threads)
-        self.jobs: list[Pass] = []
+        self.jobs: list[ScoreRequest] = []
         self.n_written = 0
 
     def run_many(
-        self, jobs: Sequence[Pass], done: Callable[[int], None] | None = None
-    ) -> list[PassResult]:
+        self, jobs: Sequence[ScoreRequest], done: Callable[[int], None] | None = None
+    ) -> list[ScoreResult]:
         """Note the passes, and run them."""
         self.jobs += jobs
         return super().run_many(jobs, done)
 
-    def generate_many(self, jobs: Sequence[Continuation]) -> list[str]:
+    def generate_many(self, jobs: Sequence[GenerateRequest]) -> list[str]:
         """Note the tokens, and generate."""
         texts = super().generate_many(jobs)
         self.n_written += sum(len(job.context) for job in jobs)
@@ -169,7 +169,7 @@ def scoring(engine: CountingEngine, rounds: int) -> Iterator[Line]:
     """Scored tokens per second."""
     tokens = text_tokens(engine, 512)
     bare = Bare(engine.llama)
-    whole = Pass(tokens[:1], tokens[1:])
+    whole = ScoreRequest(tokens[:1], tokens[1:])
     times = seconds_in_turns(
         {
             "bare": lambda: bare.evaluate(tokens, logits=True),
@@ -221,8 +221,8 @@ def capture(engine: CountingEngine, rounds: int) -> Iterator[Line]:
     bare = Bare(engine.llama)
     context, response = tokens[:1], tokens[1:]
     mean = np.full((1, len(tokens)), 1 / len(tokens), np.float32)
-    middle = Pass(context, response, score=False, layers=(n_layer // 2 - 1,), weights=mean)
-    everything = Pass(context, response, score=False, layers=tuple(range(n_layer)))
+    middle = ScoreRequest(context, response, score=False, layers=(n_layer // 2 - 1,), weights=mean)
+    everything = ScoreRequest(context, response, score=False, layers=tuple(range(n_layer)))
     times = seconds_in_turns(
         {
             "bare": lambda: bare.evaluate(tokens, logits=False),
@@ -251,7 +251,9 @@ def capture(engine: CountingEngine, rounds: int) -> Iterator[Line]:
 
 def learning(engine: CountingEngine, rounds: int) -> Iterator[Line]:
     """Learning against the tokens that it cannot do without, and as the history grows."""
-    passes_only = Settings(backbones=("context-contrast",), tilt=False, calibrate=False, sample=80)
+    passes_only = Settings(
+        contrast_methods=("context-contrast",), logit_bias=False, calibrate=False, sample=80
+    )
     items = short_items(20)
     bare = Bare(engine.llama)
     tokens = text_tokens(engine, 512)
@@ -336,7 +338,10 @@ def profile_of(engine: Engine, seed: int) -> Profile:
 def memory_of(engine: Engine, n_rows: int) -> Memory:
     """Real rows, repeated with noise until there are so many."""
     items = short_items(20)
-    jobs = [Pass(engine.raw_prompt(item.request), engine.tokenize(item.response)) for item in items]
+    jobs = [
+        ScoreRequest(engine.raw_prompt(item.request), engine.tokenize(item.response))
+        for item in items
+    ]
     results = engine.run_many([replace(job, final=True) for job in jobs])
     finals = [asked_for(result.final) for result in results]
     rows = MemoryRows(KeySpace.fit(np.concatenate(finals)), "all", engine.end_of_turn)
@@ -359,13 +364,15 @@ def memory_of(engine: Engine, n_rows: int) -> Memory:
 
 
 def with_memory(engine: Engine, profile: Profile, n_rows: int) -> Profile:
-    """The same with a weak tilt, a weak memory, and a gate that is looked at and never closed."""
+    """The same with a weak logit bias, a weak memory, and a gate that never closes."""
     texts = [engine.tokenize(item.response) for item in short_items(20)]
     tokens = np.unique(np.concatenate(texts)).astype(np.int32)
-    tilt = Tilt(tokens, np.full(len(tokens), 0.01, np.float32), 1.0)
+    logit_bias = LogitBias(tokens, np.full(len(tokens), 0.01, np.float32), 1.0)
     memory = MemoryPart.of(memory_of(engine, n_rows), strength=0.01, level="all")
     gate = Gate(np.ones(engine.model_id.n_embd, np.float32), -1e6)
-    return Profile(entries=(replace(profile.entries[0], tilt=tilt, memory=memory, gate=gate),))
+    return Profile(
+        entries=(replace(profile.entries[0], logit_bias=logit_bias, memory=memory, gate=gate),)
+    )
 
 
 def in_ms(seconds: list[float]) -> Ratio:
@@ -397,7 +404,7 @@ def steering(engine: CountingEngine, rounds: int) -> Iterator[Line]:
         # Different prompts, or they would be shared; nothing ends a text early.
         end = {llama.token_eos(): -1e9}
         jobs = [
-            Continuation(
+            GenerateRequest(
                 text_tokens(engine, 64 + i), N_TOKENS, interventions=change, logit_bias=end
             )
             for i, change in enumerate(changes)
@@ -473,7 +480,7 @@ def memory(engine: CountingEngine, rounds: int) -> Iterator[Line]:
     )
     for n_rows, bar in bars.items():
         yield Line(
-            f"generation, tilt and memory of {n_rows:,} rows",
+            f"generation, logit bias and memory of {n_rows:,} rows",
             "unsteered",
             ratio(times["plain"], times[str(n_rows)]),
             bar,

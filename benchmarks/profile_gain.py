@@ -11,7 +11,7 @@ import numpy as np
 
 from steerx_edge import Engine, Profile, read_history
 from steerx_edge.evaluation.evaluator import fitting, steered
-from steerx_edge.llamacpp.analysis import Pass
+from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.prompts import messages_for
 
 
@@ -34,7 +34,7 @@ def main() -> None:
         before, after = (
             float(result.scored.mean())
             for result in engine.run_many(
-                [Pass(context, response), Pass(context, response, **steering)]
+                [ScoreRequest(context, response), ScoreRequest(context, response, **steering)]
             )
         )
         gains.append(after - before)

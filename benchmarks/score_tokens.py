@@ -13,7 +13,7 @@ import argparse
 import numpy as np
 
 from steerx_edge import Engine
-from steerx_edge.llamacpp.analysis import Pass
+from steerx_edge.llamacpp.analysis import ScoreRequest
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     engine = Engine(args.model, n_threads=1)
     rng = np.random.default_rng(0)
     tokens = rng.integers(300, engine.analysis.n_vocab - 300, (args.texts, 500)).tolist()
-    engine.run_many([Pass([1], text) for text in tokens])
+    engine.run_many([ScoreRequest([1], text) for text in tokens])
 
 
 if __name__ == "__main__":

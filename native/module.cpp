@@ -48,7 +48,7 @@ steerx::LayerVectors layer_vectors(const std::vector<int32_t> &layers, const Arr
 }
 
 struct ReadRequest {
-    std::string site;
+    std::string hook_point;
     std::vector<int32_t> layers;
     Array<const int32_t, 1> rows;
     Array<const int32_t, 1> slots;
@@ -95,7 +95,7 @@ struct BoundHooks {
         require_same_length(read.rows.size(), read.weights.size(), "weights");
         require_same_length(read.layers.size(), read.values.shape(0), "values, layer axis");
         require_same_length(static_cast<size_t>(n_embd), read.values.shape(2), "values, n_embd axis");
-        steerx::Reading reading{read.site, read.layers, {}, span_of(read.values)};
+        steerx::Reading reading{read.hook_point, read.layers, {}, span_of(read.values)};
         for (size_t i = 0; i < read.rows.size(); ++i) {
             reading.picks.push_back({read.rows.data()[i], read.slots.data()[i], read.weights.data()[i]});
         }
@@ -119,8 +119,8 @@ void score_tokens(const steerx::LlamaApi &api, uintptr_t context, int32_t n_voca
                   const Array<float, 1> &log_prob, const std::optional<Array<float, 1>> &entropy,
                   const std::optional<Array<int32_t, 2>> &top_token, const std::optional<Array<float, 2>> &top_log_prob,
                   const std::optional<Array<double, 1>> &expected,
-                  const std::optional<Array<const float, 2>> &tilt_factors,
-                  const std::optional<Array<float, 2>> &tilted) {
+                  const std::optional<Array<const float, 2>> &bias_factors,
+                  const std::optional<Array<float, 2>> &biased) {
     const size_t n_rows = batch_index.size();
     require_same_length(n_rows, target.size(), "target");
     require_same_length(n_rows, log_prob.size(), "log_prob");
@@ -145,11 +145,11 @@ void score_tokens(const steerx::LlamaApi &api, uintptr_t context, int32_t n_voca
         require_same_length(static_cast<size_t>(n_vocab), expected->size(), "expected");
         out.expected = span_of(*expected);
     }
-    if (tilt_factors && tilted) {
-        require_same_length(static_cast<size_t>(n_vocab), tilt_factors->shape(1), "tilt_factors, n_vocab axis");
-        require_same_length(tilt_factors->shape(0) * n_rows, tilted->size(), "tilted");
-        out.tilt_factors = span_of(*tilt_factors);
-        out.tilted = span_of(*tilted);
+    if (bias_factors && biased) {
+        require_same_length(static_cast<size_t>(n_vocab), bias_factors->shape(1), "bias_factors, n_vocab axis");
+        require_same_length(bias_factors->shape(0) * n_rows, biased->size(), "biased");
+        out.bias_factors = span_of(*bias_factors);
+        out.biased = span_of(*biased);
     }
     const nb::gil_scoped_release no_gil;
     steerx::score_tokens(api, reinterpret_cast<llama_context *>(context), n_vocab, span_of(batch_index),
@@ -279,15 +279,15 @@ NB_MODULE(_native, m) {
     m.def("make_clamp", &steerx::make_clamp, "inner"_a, "share"_a,
           "Shorten the change to at most `share` of the row's length.");
 
-    nb::class_<ReadRequest>(m, "Read", "What to read: site, layers, picks, and the array to add to.")
+    nb::class_<ReadRequest>(m, "Read", "What to read: hook_point, layers, picks, and the array to add to.")
         .def(
             "__init__",
-            [](ReadRequest *self, std::string site, std::vector<int32_t> layers, Array<const int32_t, 1> rows,
+            [](ReadRequest *self, std::string hook_point, std::vector<int32_t> layers, Array<const int32_t, 1> rows,
                Array<const int32_t, 1> slots, Array<const float, 1> weights, Array<float, 3> values) {
-                new (self) ReadRequest{std::move(site),  std::move(layers),  std::move(rows),
-                                       std::move(slots), std::move(weights), std::move(values)};
+                new (self) ReadRequest{std::move(hook_point), std::move(layers),  std::move(rows),
+                                       std::move(slots),      std::move(weights), std::move(values)};
             },
-            "site"_a, "layers"_a, "rows"_a, "slots"_a, "weights"_a, "values"_a.noconvert());
+            "hook_point"_a, "layers"_a, "rows"_a, "slots"_a, "weights"_a, "values"_a.noconvert());
     nb::class_<WriteRequest>(m, "Write", "What to change: an intervention, layers, rows of the batch.")
         .def(
             "__init__",
@@ -319,11 +319,11 @@ NB_MODULE(_native, m) {
     m.def("score_tokens", &score_tokens, "api"_a, "context"_a, "n_vocab"_a, "batch_index"_a, "target"_a, "n_threads"_a,
           "log_prob"_a.noconvert(), "entropy"_a.noconvert() = nb::none(), "top_token"_a.noconvert() = nb::none(),
           "top_log_prob"_a.noconvert() = nb::none(), "expected"_a.noconvert() = nb::none(),
-          "tilt_factors"_a.noconvert() = nb::none(), "tilted"_a.noconvert() = nb::none(),
+          "bias_factors"_a.noconvert() = nb::none(), "biased"_a.noconvert() = nb::none(),
           "Log-probabilities, in nats, of `target` (row,) at the outputs `batch_index` (row,) of the last decode.\n\n"
           "Fills log_prob (row,), and entropy (row,), top_token and top_log_prob (row, top_k) if given.\n"
-          "Adds the rows' distributions to expected (n_vocab,), and fills tilted (tilt, row) with the\n"
-          "log-probabilities under logits + log(tilt_factors) (tilt, n_vocab), if given.\n"
+          "Adds the rows' distributions to expected (n_vocab,), and fills biased (bias, row) with the\n"
+          "log-probabilities under logits + log(bias_factors) (bias, n_vocab), if given.\n"
           "Nothing else may use the context or the arrays meanwhile; the GIL is released.\n"
           "Raises IndexError for a row without logits or a token outside the vocabulary.");
 

@@ -21,7 +21,7 @@ bool may_be_wanted(const char *name) {
     return name[0] == 'l' || name[0] == 'a' || name[0] == 'f' || name[0] == 'e' || name[0] == 'i' || name[0] == 'r';
 }
 
-std::string node_name(const std::string &site, int32_t layer) { return site + "-" + std::to_string(layer); }
+std::string node_name(const std::string &hook_point, int32_t layer) { return hook_point + "-" + std::to_string(layer); }
 
 } // namespace
 
@@ -91,7 +91,7 @@ void ResidualHooks::arm(PassPlan plan) {
     for (size_t i = 0; i < plan_.readings.size(); ++i) {
         const Reading &reading = plan_.readings[i];
         for (size_t place = 0; place < reading.layers.size(); ++place) {
-            add_task(reading.site, reading.layers[place], {i, place});
+            add_task(reading.hook_point, reading.layers[place], {i, place});
         }
     }
     n_unread_ = static_cast<size_t>(
@@ -109,7 +109,7 @@ void ResidualHooks::arm(PassPlan plan) {
     armed_ = true;
 }
 
-void ResidualHooks::add_task(const std::string &site, int32_t layer, std::pair<size_t, size_t> read) {
+void ResidualHooks::add_task(const std::string &hook_point, int32_t layer, std::pair<size_t, size_t> read) {
     const auto add = [&](const std::string &name) {
         Task &task = tasks_[name];
         task.layer = layer;
@@ -118,7 +118,7 @@ void ResidualHooks::add_task(const std::string &site, int32_t layer, std::pair<s
     if (layer == input_layer) {
         std::for_each(input_names.begin(), input_names.end(), add);
     } else {
-        add(layer == n_layer_ ? last_norm_name : node_name(site, layer));
+        add(layer == n_layer_ ? last_norm_name : node_name(hook_point, layer));
     }
 }
 

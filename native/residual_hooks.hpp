@@ -30,7 +30,7 @@ struct Pick {
 
 // What is read at one kind of place in the network.
 struct Reading {
-    std::string site;            // "l_out", "attn_out", "ffn_out": what llama.cpp names the tensor
+    std::string hook_point;      // "l_out", "attn_out", "ffn_out": what llama.cpp names the tensor
     std::vector<int32_t> layers; // (layer,) 0-based blocks, strictly increasing; may begin with input_layer and
                                  // end with n_layer, the last norm
     std::vector<Pick> picks;     // rows to read, in any order; none: only run up to the last layer
@@ -87,7 +87,7 @@ class ResidualHooks {
 
     void check_layers(std::span<const int32_t> layers, int32_t least, int32_t most) const;
     void check_rows(const PassPlan &plan) const;
-    void add_task(const std::string &site, int32_t layer, std::pair<size_t, size_t> read);
+    void add_task(const std::string &hook_point, int32_t layer, std::pair<size_t, size_t> read);
     Task *task_of(const ggml_tensor *tensor);
     void check_order(const ggml_tensor *tensor);
     void run(ggml_tensor *tensor, Task &task);

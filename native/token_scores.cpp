@@ -31,8 +31,8 @@ void top_tokens(const float *logits, size_t n_vocab, double log_z, std::span<int
     }
 }
 
-// sums (tilt,): of p (n,) times each row of factors (tilt, n). Block by block, so that a part of p stays
-// in the nearest cache for all tilts.
+// sums (logit bias,): of p (n,) times each row of factors (bias, n). Block by block, so that a part of p stays
+// in the nearest cache for all logit biases.
 STEERX_WIDEST void weighted_sums(std::span<const float> p, const float *factors, std::span<double> sums) {
     constexpr size_t lanes = 16;
     constexpr size_t block = 1024;
@@ -41,20 +41,20 @@ STEERX_WIDEST void weighted_sums(std::span<const float> p, const float *factors,
     std::fill(sums.begin(), sums.end(), 0.0);
     for (size_t begin = 0; begin < n_whole; begin += block) {
         const size_t end = std::min(begin + block, n_whole);
-        for (size_t tilt = 0; tilt < sums.size(); ++tilt) {
-            const float *factor = factors + tilt * n;
+        for (size_t bias = 0; bias < sums.size(); ++bias) {
+            const float *factor = factors + bias * n;
             float sum[lanes] = {}; // gcc unrolls a std::array to scalars here, at a third of the speed
             for (size_t i = begin; i < end; i += lanes) {
                 for (size_t lane = 0; lane < lanes; ++lane) {
                     sum[lane] += p[i + lane] * factor[i + lane];
                 }
             }
-            sums[tilt] += std::accumulate(std::begin(sum), std::end(sum), 0.0);
+            sums[bias] += std::accumulate(std::begin(sum), std::end(sum), 0.0);
         }
     }
     for (size_t i = n_whole; i < n; ++i) {
-        for (size_t tilt = 0; tilt < sums.size(); ++tilt) {
-            sums[tilt] += static_cast<double>(p[i]) * factors[tilt * n + i];
+        for (size_t bias = 0; bias < sums.size(); ++bias) {
+            sums[bias] += static_cast<double>(p[i]) * factors[bias * n + i];
         }
     }
 }
@@ -69,11 +69,11 @@ STEERX_WIDEST void add_scaled(std::span<const float> p, double scale, double *su
 class Scorer {
   public:
     Scorer(size_t n_vocab, const TokenScores &out) : n_vocab_(n_vocab), out_(out) {
-        if (!out.expected.empty() || !out.tilted.empty()) {
+        if (!out.expected.empty() || !out.biased.empty()) {
             p_.resize(n_vocab);
         }
         expected_.resize(out.expected.size());
-        sums_.resize(out.tilt_factors.size() / n_vocab);
+        sums_.resize(out.bias_factors.size() / n_vocab);
     }
 
     void score_row(const float *logits, int32_t target, size_t row) {
@@ -96,12 +96,12 @@ class Scorer {
             add_scaled(p_, 1.0 / moments.sum, expected_.data());
         }
         if (!sums_.empty()) {
-            weighted_sums(p_, out_.tilt_factors.data(), sums_);
+            weighted_sums(p_, out_.bias_factors.data(), sums_);
         }
         const size_t n_rows = out_.log_prob.size();
-        for (size_t tilt = 0; tilt < sums_.size(); ++tilt) {
-            const double own = std::log(static_cast<double>(out_.tilt_factors[tilt * n_vocab_ + target]));
-            out_.tilted[tilt * n_rows + row] = static_cast<float>(above_max + own - std::log(sums_[tilt]));
+        for (size_t bias = 0; bias < sums_.size(); ++bias) {
+            const double own = std::log(static_cast<double>(out_.bias_factors[bias * n_vocab_ + target]));
+            out_.biased[bias * n_rows + row] = static_cast<float>(above_max + own - std::log(sums_[bias]));
         }
     }
 
@@ -116,7 +116,7 @@ class Scorer {
     const TokenScores &out_;
     std::vector<float> p_;         // (n_vocab,) p(v) up to a factor, or empty where nobody asks
     std::vector<double> expected_; // (n_vocab,) summed over this thread's rows, or empty
-    std::vector<double> sums_;     // (tilt,) scratch
+    std::vector<double> sums_;     // (logit bias,) scratch
 };
 
 } // namespace

@@ -16,8 +16,8 @@ struct TokenScores {
     std::span<float> top_log_prob; // (row, top_k) or empty
     int32_t top_k = 0;
     std::span<double> expected;          // (n_vocab,) or empty: added to, the sum over rows of p
-    std::span<const float> tilt_factors; // (tilt, n_vocab) or empty: exp of what is added to the logits
-    std::span<float> tilted;             // (tilt, row) log p(target) under each tilt
+    std::span<const float> bias_factors; // (bias, n_vocab) or empty: exp of what is added to the logits
+    std::span<float> biased;             // (bias, row) log p(target) under each logit bias
 };
 
 // Scores the outputs `batch_index` (row,) of the last decode call of `ctx` for `target` (row,).

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from steerx_edge.learning.learn import learn
     from steerx_edge.learning.settings import Settings
     from steerx_edge.llamacpp.engine import Engine
-    from steerx_edge.profile import Description, Entry, Gain, Profile, Tilt, WithHistory, Word
+    from steerx_edge.profile import Description, Entry, Gain, LogitBias, Profile, WithHistory, Word
     from steerx_edge.steering.live import Steering, steer
     from steerx_edge.version import __version__
 
@@ -27,7 +27,7 @@ _HOMES = {
     "history.item": ("HistoryItem", "User"),
     "history.readers": ("read_history", "read_users"),
     "learning.learn": ("learn",),
-    "profile": ("Description", "Entry", "Gain", "Profile", "Tilt", "WithHistory", "Word"),
+    "profile": ("Description", "Entry", "Gain", "Profile", "LogitBias", "WithHistory", "Word"),
     "learning.settings": ("Settings",),
     "steering.live": ("Steering", "steer"),
     "version": ("__version__",),
@@ -40,13 +40,13 @@ __all__ = [
     "Gain",
     "HistoryError",
     "HistoryItem",
+    "LogitBias",
     "ModelError",
     "Profile",
     "ProfileError",
     "Settings",
     "Steering",
     "SteerxError",
-    "Tilt",
     "User",
     "WithHistory",
     "Word",

@@ -58,10 +58,10 @@ def make_clamp(inner: Intervention, share: float) -> Intervention:
 class Read:
     """What to read during a decode call.
 
-    values[l, slots[i]] += weights[i] * row rows[i] of `site` at layers[l].
+    values[l, slots[i]] += weights[i] * row rows[i] of `hook_point` at layers[l].
 
     Args:
-        site: "l_out", "attn_out" or "ffn_out".
+        hook_point: "l_out", "attn_out" or "ffn_out".
         layers: 0-based blocks, strictly increasing; -1 is the input of block 0, n_layer the output
             of the last norm.
         rows: (pick,) rows of the batch.
@@ -72,7 +72,7 @@ class Read:
 
     def __init__(
         self,
-        site: str,
+        hook_point: str,
         layers: Sequence[int],
         rows: NDArray[np.int32],
         slots: NDArray[np.int32],
@@ -162,8 +162,8 @@ def score_tokens(
     top_token: NDArray[np.int32] | None = None,
     top_log_prob: NDArray[np.float32] | None = None,
     expected: NDArray[np.float64] | None = None,
-    tilt_factors: NDArray[np.float32] | None = None,
-    tilted: NDArray[np.float32] | None = None,
+    bias_factors: NDArray[np.float32] | None = None,
+    biased: NDArray[np.float32] | None = None,
 ) -> None:
     """Log-probabilities of `target` at the outputs `batch_index` of the last decode, in nats.
 
@@ -182,8 +182,8 @@ def score_tokens(
         top_token: (row, top_k) filled with the most probable tokens, best first, if given.
         top_log_prob: (row, top_k) filled, if given.
         expected: (n_vocab,) added to: the sum over the rows of the predicted distributions.
-        tilt_factors: (tilt, n_vocab) above 0: exp of what a tilt adds to the logits.
-        tilted: (tilt, row) filled with log p(target) under each tilt, with `tilt_factors`.
+        bias_factors: (bias, n_vocab) above 0: exp of what a logit bias adds to the logits.
+        biased: (bias, row) filled with log p(target) under each logit bias, with `bias_factors`.
 
     Raises:
         IndexError: a row has no logits, or a target is not in the vocabulary.

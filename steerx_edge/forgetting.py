@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steerx_edge.learning.ablation import shortened
-from steerx_edge.llamacpp.analysis import Pass, asked_for
+from steerx_edge.llamacpp.analysis import ScoreRequest, asked_for
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import MemoryPart, Profile
 from steerx_edge.steering.memory import KeySpace, Memory, hashes_of
@@ -86,7 +86,9 @@ def _read(engine: Engine, space: KeySpace, items: Sequence[HistoryItem]) -> list
     """Texts as `learn` reads them."""
     texts = [shortened(engine, item) for item in items]
     passes = [
-        Pass(engine.prompt(messages_for(text.request)), engine.tokenize(text.response), final=True)
+        ScoreRequest(
+            engine.prompt(messages_for(text.request)), engine.tokenize(text.response), final=True
+        )
         for text in texts
     ]
     return [

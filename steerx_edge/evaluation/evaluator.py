@@ -18,7 +18,7 @@ from steerx_edge.history.retrieval import Retriever
 from steerx_edge.learning.learn import learn
 from steerx_edge.learning.neutral import neutral_items
 from steerx_edge.learning.settings import MIN_ITEMS, Settings
-from steerx_edge.llamacpp.analysis import Continuation, Pass, asked_for
+from steerx_edge.llamacpp.analysis import GenerateRequest, ScoreRequest, asked_for
 from steerx_edge.llamacpp.interventions import Add
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import Entry, Profile
@@ -50,15 +50,15 @@ WITHOUT_PROFILE = {
 
 
 def steered(entry: Entry, strength: float = 1.0) -> dict[str, Any]:
-    """What a `Pass` or `Continuation` needs to be steered by an entry: the arguments for it.
+    """The arguments with which a `ScoreRequest` or `GenerateRequest` is steered by an entry.
 
     Nothing where the entry does nothing.
     """
     steering: dict[str, Any] = {}
     vectors = entry.vectors(strength)
     if vectors.any():
-        steering["interventions"] = (Add(entry.layers, vectors, entry.rows),)
-    if bias := entry.tilt_bias(strength):
+        steering["interventions"] = (Add(entry.layers, vectors, entry.positions),)
+    if bias := entry.token_bias(strength):
         steering["logit_bias"] = bias
     if entry.memory and (memory := entry.memory.active(strength)):
         steering["memory"] = memory
@@ -74,7 +74,7 @@ def fitting(engine: Engine, entry: Entry, contexts: Sequence[Sequence[int]]) -> 
 
 def opening_rows(engine: Engine, contexts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
     """Final normed rows that predict the first token after each context: (n, n_embd)."""
-    jobs = [Pass(context, (), score=False, final=True) for context in contexts]
+    jobs = [ScoreRequest(context, (), score=False, final=True) for context in contexts]
     return np.stack([asked_for(result.final)[0] for result in engine.run_many(jobs)])
 
 
@@ -249,10 +249,10 @@ class Evaluator:
         profile.save(path)
         return profile.entry_for(self._engine.model_id)
 
-    def _passes(self, user: User, conditions: Sequence[_Condition]) -> list[Pass]:
+    def _passes(self, user: User, conditions: Sequence[_Condition]) -> list[ScoreRequest]:
         """The user's real texts."""
         return [
-            Pass(context, self._cut(query.response, 4), **steering)
+            ScoreRequest(context, self._cut(query.response, 4), **steering)
             for condition in conditions
             for query, (context, steering) in zip(
                 user.queries,
@@ -261,10 +261,10 @@ class Evaluator:
             )
         ]
 
-    def _neutral_passes(self, conditions: Sequence[_Condition]) -> list[Pass]:
+    def _neutral_passes(self, conditions: Sequence[_Condition]) -> list[ScoreRequest]:
         contexts = [context for context, _ in self._neutral]
         return [
-            Pass(context, tokens, **steering)
+            ScoreRequest(context, tokens, **steering)
             for condition in conditions
             for (context, steering), (_, tokens) in zip(
                 self._steered(condition, contexts), self._neutral, strict=True
@@ -294,11 +294,11 @@ class Evaluator:
             for item in neutral_items("evaluation")
         ]
 
-    def _means(self, passes: Mapping[_Key, Sequence[Pass]]) -> dict[_Key, float]:
+    def _means(self, passes: Mapping[_Key, Sequence[ScoreRequest]]) -> dict[_Key, float]:
         """Log-probability: the mean over a key's passes of the mean over tokens."""
         return {key: float(np.mean(scores)) for key, scores in self._scores(passes).items()}
 
-    def _scores(self, passes: Mapping[_Key, Sequence[Pass]]) -> dict[_Key, list[float]]:
+    def _scores(self, passes: Mapping[_Key, Sequence[ScoreRequest]]) -> dict[_Key, list[float]]:
         """Log-probability per token of each of a key's passes."""
         # All at once, so that what they begin with is evaluated once.
         results = iter(self._engine.run_many([job for jobs in passes.values() for job in jobs]))
@@ -311,7 +311,7 @@ class Evaluator:
         """Greedy answers to the user's queries."""
         n_tokens = min(self._plan.generate, self._n_ctx // 4)  # as many after every prompt
         jobs = [
-            Continuation(context, n_tokens, **steering)
+            GenerateRequest(context, n_tokens, **steering)
             for conditions in arms.values()
             for context, steering in self._steered(
                 conditions[0], self._contexts(user, conditions[0])
@@ -327,7 +327,7 @@ class Evaluator:
         prompts = self._compared_prompts(user)
         fits = self._scores(
             {
-                (arm, i): [Pass(prompt, tokens) for prompt in prompts[i]]
+                (arm, i): [ScoreRequest(prompt, tokens) for prompt in prompts[i]]
                 for arm, written in texts.items()
                 for i, text in enumerate(written)
                 if (tokens := self._cut(text, 4))

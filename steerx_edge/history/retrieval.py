@@ -9,7 +9,7 @@ from steerx_edge.history.item import HistoryItem
 
 
 def query_for(item: HistoryItem) -> str:
-    """What to look for when an item's own companions are wanted.
+    """What to look for when an item's own texts in context are wanted.
 
     The request, since that is all that is known before the item is written; the text itself
     where nothing asked for it.
@@ -61,7 +61,7 @@ class Retriever:
         recent = [index for index in reversed(allowed) if scores[index] == 0]
         return (relevant + recent)[:k]
 
-    def companions(
+    def in_context(
         self, query: str, k: int, fits: Callable[[Sequence[HistoryItem]], bool]
     ) -> list[HistoryItem]:
         """Choose items to put before a request, as :func:`prompts.messages_for` takes them.

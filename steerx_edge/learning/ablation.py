@@ -17,10 +17,10 @@ from steerx_edge.learning.checkpoint import Checkpoint
 from steerx_edge.learning.contrasts import pooled, row_weights
 from steerx_edge.learning.effects import Effects, anchors, effects_of, read_alone, read_beside
 from steerx_edge.learning.settings import MIN_ITEMS, Settings
-from steerx_edge.llamacpp.analysis import PassResult, asked_for
+from steerx_edge.llamacpp.analysis import ScoreResult, asked_for
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.steering.ledger import plain
-from steerx_edge.steering.tilt import TiltCounts
+from steerx_edge.steering.logit_bias import TokenCounts
 
 if TYPE_CHECKING:
     from steerx_edge.llamacpp.engine import Engine
@@ -43,7 +43,7 @@ class Fold(NamedTuple):
     """Items that are read in the same context."""
 
     members: list[int]
-    companions: list[int]  # the most relevant last
+    in_context: list[int]  # the most relevant last
 
 
 class Reading(NamedTuple):
@@ -53,7 +53,7 @@ class Reading(NamedTuple):
     texts: list[Text]
     folds: list[Fold]
     contrasts: list[Contrast]
-    counts: TiltCounts
+    counts: TokenCounts
 
 
 class Contrast(NamedTuple):
@@ -66,7 +66,7 @@ class Contrast(NamedTuple):
     treatment: NDArray[np.float32]  # (layer, n_embd) of those rows, with others in the context
     control: NDArray[np.float32]  # (layer, n_embd) of those rows, with nothing
     final: NDArray[np.float16]  # (T + 1, n_embd) final normed rows, with nothing
-    beside: NDArray[np.float32]  # (tilt, T) log-probabilities under TILTS, with others
+    beside: NDArray[np.float32]  # (bias, T) log-probabilities under BIAS_STRENGTHS, with others
     beside_final: NDArray[np.float16]  # (T + 1, n_embd) final normed rows, with others
 
 
@@ -143,7 +143,7 @@ def read_items(
     kept = [checkpoint.get(f"fold-{number}") for number in range(len(folds))]
     expected = np.zeros((len(folds), engine.analysis.n_vocab), np.float32)
     used = np.zeros_like(expected)
-    alone: dict[int, PassResult] = {}
+    alone: dict[int, ScoreResult] = {}
     for number, fold in enumerate(folds):
         progress("effects", number, 2 * len(folds))
         for j in fold.members:
@@ -156,7 +156,7 @@ def read_items(
         expected[number] = sum(asked_for(result.expected) for result in results)
     # A text of the user's never holds what ends a text, and that says nothing about the user.
     expected[:, engine.end_tokens] = 0
-    counts = TiltCounts(used, expected)
+    counts = TokenCounts(used, expected)
 
     found: dict[int, Contrast] = {}
     for number, fold in enumerate(folds):
@@ -167,7 +167,7 @@ def read_items(
         treatments = read_beside(
             engine,
             [items[j] for j in fold.members],
-            [items[j] for j in fold.companions],
+            [items[j] for j in fold.in_context],
             layers,
             counts.tried(without=number),
         )
@@ -181,7 +181,7 @@ def read_items(
 
 
 class Further(NamedTuple):
-    """What is read of a text that only goes into the words, the tilt and the memory."""
+    """What is read of a text that only goes into the words, the logit bias and the memory."""
 
     effects: Effects
     final: NDArray[np.float32]  # (T + 1, n_embd)
@@ -206,7 +206,7 @@ def read_further(
         ModelError: llama.cpp fails.
     """
     query = "\n".join(query_for(item) for item in items)
-    chosen = _companions(engine, Retriever(others), query, others, settings)
+    chosen = _in_context(engine, Retriever(others), query, others, settings)
     controls = read_alone(engine, items, ())
     treatments = read_beside(engine, items, [others[i] for i in chosen], ())
     return [
@@ -224,7 +224,7 @@ def folds_of(engine: Engine, items: Sequence[HistoryItem], settings: Settings) -
 
     Of that fold, those that fit the requests best; fewer where they would not fit their share of
     the analysis context. Folds are each other's context by pairs, so that what is made of the other
-    pairs has not seen a fold at all, not even as a context: see `Carrier.contexts`.
+    pairs has not seen a fold at all, not even as a context: see `Candidate.contexts`.
     """
     retriever = Retriever(items)
     # With few items, folds are smaller, so that most of the others are left to be learned from.
@@ -236,12 +236,12 @@ def folds_of(engine: Engine, items: Sequence[HistoryItem], settings: Settings) -
         excluded = {i for i in range(len(items)) if i % n_folds != partner}
         query = "\n".join(query_for(items[j]) for j in members)
         folds.append(
-            Fold(members, _companions(engine, retriever, query, items, settings, excluded))
+            Fold(members, _in_context(engine, retriever, query, items, settings, excluded))
         )
     return folds
 
 
-def _companions(
+def _in_context(
     engine: Engine,
     retriever: Retriever,
     query: str,
@@ -252,7 +252,7 @@ def _companions(
     """Places of the items that fit a query best, and their share of the analysis context."""
     room = engine.analysis.n_ctx * 3 // 8
     chosen: list[int] = []
-    for i in retriever.retrieve(query, settings.companions, exclude=excluded):
+    for i in retriever.retrieve(query, settings.in_context, exclude=excluded):
         longer = [items[k] for k in (i, *chosen)]
         if chosen and len(engine.prompt(messages_for("", history=longer))) > room:
             break
@@ -263,8 +263,8 @@ def _companions(
 def _contrast(
     engine: Engine,
     item: HistoryItem,
-    treatment: PassResult,
-    control: PassResult,
+    treatment: ScoreResult,
+    control: ScoreResult,
     settings: Settings,
 ) -> Contrast:
     effects = effects_of(engine, item, treatment, control)
@@ -284,7 +284,7 @@ def _contrast(
         treatment=pooled(treatment.captured, weights),
         control=pooled(control.captured, weights),
         final=asked_for(control.final).astype(np.float16),
-        beside=asked_for(treatment.tilted),
+        beside=asked_for(treatment.biased),
         beside_final=asked_for(treatment.final).astype(np.float16),
     )
 

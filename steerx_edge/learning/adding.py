@@ -1,4 +1,4 @@
-"""Adding to a profile: further texts go into its words, its tilt and its memory."""
+"""Adding to a profile: further texts go into its words, its logit bias and its memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from steerx_edge.errors import HistoryError, ProfileError
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.learning.ablation import Progress, Text, chosen, sampled, shortened
 from steerx_edge.learning.calibration import Calibration, Calibrator, Setting, recalibrate
-from steerx_edge.learning.carriers import Carrier
+from steerx_edge.learning.candidates import Candidate
 from steerx_edge.learning.checkpoint import Checkpoint
 from steerx_edge.learning.gathering import CHUNK, Chunk, Gathered
 from steerx_edge.learning.learn import made_by, now, versions
@@ -23,10 +23,10 @@ from steerx_edge.learning.memory_rows import MemoryRows
 from steerx_edge.learning.settings import Settings
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.profile import Entry, MemoryPart, Profile, Tilt
+from steerx_edge.profile import Entry, LogitBias, MemoryPart, Profile
 from steerx_edge.steering.ledger import Ledger, text_hash
+from steerx_edge.steering.logit_bias import BIAS_STRENGTHS, TokenCounts
 from steerx_edge.steering.memory import Memory
-from steerx_edge.steering.tilt import TILTS, TiltCounts
 
 if TYPE_CHECKING:
     from steerx_edge.llamacpp.compat import Llama
@@ -48,11 +48,11 @@ def learn_more(
 ) -> Profile:
     """Add texts to the entry of a profile for this model, and read only those that are new.
 
-    New texts go into the words, the tilt and the memory; the directions, the description and all
-    strengths but the memory's stay as they are. Texts that were read before are recognized and not
-    read again. They still help: the new ones are read with some of them in the context, or, where
-    too few of them are given, with each other. If there are twelve new texts or more, the memory's
-    strength and the gain are found anew on up to 24 of these. The request gate stays.
+    New texts go into the words, the logit bias and the memory; the directions, the description and
+    all strengths but the memory's stay as they are. Texts that were read before are recognized and
+    not read again. They still help: the new ones are read with some of them in the context, or,
+    where too few of them are given, with each other. If there are twelve new texts or more, the
+    memory's strength and the gain are found anew on up to 24 of these. The request gate stays.
 
     Args:
         model: an engine, an open Llama, or the path of a GGUF file.
@@ -101,8 +101,8 @@ def learn_more(
     scored = [item for chunk in chunks for item in chunk.items]
     scored = scored[: min(gathered.n_new, settings.sample)]
     calibration = _as_it_was(entry, part)
-    # Strengths of the tilt that were edited by hand are not scored.
-    if len(scored) >= _ENOUGH and calibration.setting.tilt in TILTS:
+    # Strengths of the logit bias that were edited by hand are not scored.
+    if len(scored) >= _ENOUGH and calibration.setting.logit_bias in BIAS_STRENGTHS:
         progress("calibration", 0, 1)
         calibrator = _calibrator(engine, entry, scored, ledger, rows)
         calibrator.score([()])
@@ -111,7 +111,8 @@ def learn_more(
     added = replace(
         entry,
         words=gathered.tally.words(),
-        tilt=entry.tilt and Tilt.of(gathered.counts.values(), entry.tilt.strength),
+        logit_bias=entry.logit_bias
+        and LogitBias.of(gathered.counts.values(), entry.logit_bias.strength),
         memory=MemoryPart.of(
             gathered.memory(rows),
             strength=calibration.setting.memory,
@@ -186,7 +187,7 @@ def _settings(entry: Entry) -> Settings:
     numbers = {name: each for name, each in entry.settings.items() if isinstance(each, int)}
     default = Settings()
     return Settings(
-        companions=numbers.get("companions", default.companions),
+        in_context=numbers.get("in_context", default.in_context),
         sample=numbers.get("sample", default.sample),
     )
 
@@ -205,7 +206,7 @@ def _chunks(
     order = [*first, *sorted({*range(len(new))} - {*first})]
     items = [shortened(engine, new[place]) for place in order]
     hashes = [text_hash(new[place].response) for place in order]
-    if len(known) >= settings.companions:
+    if len(known) >= settings.in_context:
         size = CHUNK
         beside = [known[place] for place in sampled(len(known), settings.sample)]
         others = [shortened(engine, item) for item in beside]
@@ -221,7 +222,7 @@ def _chunks(
     for begin in range(0, len(items), size):
         end = begin + size
         pool = others
-        if len(known) < settings.companions:
+        if len(known) < settings.in_context:
             pool = [*others, *items[:begin], *items[end:]]
             pool = [pool[place] for place in sampled(len(pool), settings.sample)]
         chunks.append(Chunk(items[begin:end], hashes[begin:end], pool))
@@ -233,7 +234,7 @@ def _as_it_was(entry: Entry, part: MemoryPart) -> Calibration:
     return Calibration(
         Setting(
             tuple((place, strength) for place, strength in strengths if strength),
-            entry.tilt.strength if entry.tilt else 0.0,
+            entry.logit_bias.strength if entry.logit_bias else 0.0,
             part.strength,
         ),
         entry.gain,
@@ -254,22 +255,24 @@ def _calibrator(
         engine: the model.
         entry: the directions.
         items: the first of the texts in `rows`.
-        ledger: the tilt's counts.
+        ledger: the logit bias's counts.
         rows: the memory's, of which each fold's own are left out.
     """
     n_folds = max(_FEWEST_FOLDS, -(-len(items) // _FOLD))
-    carriers = [
-        Carrier(source, layer, np.tile(direction, (len(items), 1)), float(norm))
-        for source, layer, direction, norm in zip(
-            entry.sources, entry.layers, entry.directions, entry.norms, strict=True
+    candidates = [
+        Candidate(method, layer, np.tile(direction, (len(items), 1)), float(norm))
+        for method, layer, direction, norm in zip(
+            entry.contrast_methods, entry.layers, entry.directions, entry.norms, strict=True
         )
     ]
-    tilt = None
-    if entry.tilt is not None:
+    logit_bias = None
+    if entry.logit_bias is not None:
         # The counts of each fold and of the neutral texts are not in it: there is none to leave
         # out.
         nothing = np.zeros((n_folds + 1, len(ledger.used)), np.float32)
-        tilt = TiltCounts(np.vstack([nothing, ledger.used]), np.vstack([nothing, ledger.expected]))
+        logit_bias = TokenCounts(
+            np.vstack([nothing, ledger.used]), np.vstack([nothing, ledger.expected])
+        )
     return Calibrator(
         engine,
         [
@@ -277,8 +280,8 @@ def _calibrator(
             for item in items
         ],
         [range(number, len(items), n_folds) for number in range(n_folds)],
-        carriers,
-        tilt,
+        candidates,
+        logit_bias,
         rows,
         gated=entry.gate is not None,
     )

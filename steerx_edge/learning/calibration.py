@@ -3,8 +3,9 @@
 Fold by fold, everything is made of the other folds, and the texts of this one are scored under a
 grid of settings. The gain of a setting is the mean over texts of the gain in log-probability per
 token. Only directions take passes of the model: one pass gives the log-probabilities under every
-strength of the tilt, and the final rows, with which every strength of the memory is scored without
-a pass. Of the settings within one standard error of the best, the most selective one is chosen.
+strength of the logit bias, and the final rows, with which every strength of the memory is scored
+without a pass. Of the settings within one standard error of the best, the most selective one is
+chosen.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from numpy.typing import NDArray
 from steerx_edge.learning.ablation import Text
 from steerx_edge.learning.effects import bootstrap_mean_interval
 from steerx_edge.learning.neutral import neutral_items
-from steerx_edge.llamacpp.analysis import Continuation, Pass, PassResult, asked_for
+from steerx_edge.llamacpp.analysis import GenerateRequest, ScoreRequest, ScoreResult, asked_for
 from steerx_edge.llamacpp.interventions import Add
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import Gain
 from steerx_edge.steering.gate import Gate, held_out
+from steerx_edge.steering.logit_bias import BIAS_STRENGTHS, TokenCounts
 from steerx_edge.steering.memory import ActiveMemory, Memory, TextOffers
-from steerx_edge.steering.tilt import TILTS, TiltCounts
 
 if TYPE_CHECKING:
-    from steerx_edge.learning.carriers import Carrier
+    from steerx_edge.learning.candidates import Candidate
     from steerx_edge.learning.memory_rows import MemoryRows
     from steerx_edge.llamacpp.engine import Engine
 
@@ -55,10 +56,10 @@ Strengths = tuple[tuple[int, float], ...]
 
 @dataclass(frozen=True)
 class Setting:
-    """Strengths of some candidate directions, of the tilt, and of the memory."""
+    """Strengths of some candidate directions, of the logit bias, and of the memory."""
 
     strengths: Strengths = ()
-    tilt: float = 0.0
+    logit_bias: float = 0.0
     memory: float = 0.0
 
 
@@ -85,7 +86,7 @@ class Calibration:
 class Scored(NamedTuple):
     """A text of T tokens, scored under some directions."""
 
-    tilted: NDArray[np.float32]  # (tilt, T) log-probabilities under TILTS
+    biased: NDArray[np.float32]  # (bias, T) log-probabilities under BIAS_STRENGTHS
     final: NDArray[np.float16]  # (T + 1, n_embd) final normed rows; the last predicts no token
 
 
@@ -114,7 +115,7 @@ class _Fold:
 
     members: list[int]
     directions: list[NDArray[np.float32]]
-    tilts: NDArray[np.float32] | None  # (tilt, n_vocab)
+    biases: NDArray[np.float32] | None  # (bias, n_vocab)
     held_out: tuple[int, ...]
     memories: _Memories | None
 
@@ -132,8 +133,8 @@ class Calibrator:
         engine: the model.
         texts: the user's items.
         folds: every item in one of them.
-        carriers: candidate directions, at distinct (source, layer).
-        tilt: counts by fold, or None for no tilt.
+        candidates: candidate directions, at distinct (contrast method, layer).
+        logit_bias: counts by fold, or None for no logit bias.
         rows: of the memory, those of the items first; or None for no memory.
         gated: whether a profile leaves answers to requests alone that are unlike the person's.
         spares_neutral: whether neutral text may lose no more than MOST_LOSS.
@@ -142,8 +143,8 @@ class Calibrator:
     engine: Engine
     texts: Sequence[Text]
     folds: Sequence[Sequence[int]]
-    carriers: Sequence[Carrier]
-    tilt: TiltCounts | None
+    candidates: Sequence[Candidate]
+    logit_bias: TokenCounts | None
     rows: MemoryRows | None = None
     gated: bool = True
     spares_neutral: bool = True
@@ -171,8 +172,8 @@ class Calibrator:
         others = sorted(set(range(self.n_items)) - set(members))
         return _Fold(
             members,
-            [carrier.direction(others) for carrier in self.carriers],
-            None if self.tilt is None else self.tilt.tried(without=number),
+            [candidate.direction(others) for candidate in self.candidates],
+            None if self.logit_bias is None else self.logit_bias.tried(without=number),
             # After the items come rows of further texts, whose places are no neutral texts'.
             tuple(j for j in members if j < self.n_items),
             self._memories,
@@ -184,7 +185,7 @@ class Calibrator:
         Args:
             beside: the items, scored with others in their prompts.
         """
-        prompted = replace(self, carriers=(), gated=False, spares_neutral=False)
+        prompted = replace(self, candidates=(), gated=False, spares_neutral=False)
         neutral = range(self.n_items, self.n_texts)
         prompted._scored[()] = dict(enumerate(beside)) | {j: self._scored[()][j] for j in neutral}
         return prompted
@@ -212,7 +213,7 @@ class Calibrator:
         items: Iterable[int] | None = None,
         done: Callable[[int], None] | None = None,
     ) -> None:
-        """Score strengths of directions, each with every strength of the tilt and of the memory.
+        """Score strengths of directions, each with every logit bias and memory strength.
 
         Args:
             choices: strengths of directions.
@@ -237,21 +238,21 @@ class Calibrator:
         for (choice, j), result in zip(owners, results, strict=True):
             self._scored.setdefault(choice, {})[j] = _scored(result)
 
-    def _pass(self, j: int, changes: tuple[Add, ...]) -> Pass:
+    def _pass(self, j: int, changes: tuple[Add, ...]) -> ScoreRequest:
         text, fold = self._all_texts[j], self._fold_of[j]
-        return Pass(
+        return ScoreRequest(
             text.context,
             text.response,
             final=True,
-            tilts=fold.tilts,
+            biases=fold.biases,
             interventions=changes,
         )
 
     def _changes(self, choice: Strengths, fold: _Fold) -> tuple[Add, ...]:
         return tuple(
             Add(
-                (self.carriers[place].layer,),
-                (strength * self.carriers[place].norm * fold.directions[place])[None],
+                (self.candidates[place].layer,),
+                (strength * self.candidates[place].norm * fold.directions[place])[None],
             )
             for place, strength in choice
         )
@@ -300,15 +301,15 @@ class Calibrator:
         return [c for c, texts in self._scored.items() if all(j in texts for j in needed)]
 
     def _best_gains(self, choice: Strengths, items: Sequence[int]) -> NDArray[np.float64]:
-        """Of the choice, with the strengths of tilt and memory that suit it best."""
+        """Of the choice, with the strengths of logit bias and memory that suit it best."""
         each = [self.gains(setting, items) for setting in self._settings(choice)]
         return max(each, key=lambda gains: float(gains.mean()))
 
     def _settings(self, choice: Strengths) -> Iterator[Setting]:
-        tilts = (0.0,) if self.tilt is None else TILTS
+        biases = (0.0,) if self.logit_bias is None else BIAS_STRENGTHS
         memories = (0.0,) if self.rows is None else MEMORIES
-        for tilt, memory in product(tilts, memories):
-            yield Setting(choice, tilt, memory)
+        for logit_bias, memory in product(biases, memories):
+            yield Setting(choice, logit_bias, memory)
 
     def _log_prob(self, setting: Setting, j: int) -> float:
         """Mean over the tokens of a text."""
@@ -317,7 +318,9 @@ class Calibrator:
         if (setting, j) not in self._means:
             choice = setting.strengths
             scored = self._scored[choice][j]
-            log_prob = scored.tilted[TILTS.index(setting.tilt) if self.tilt is not None else 0]
+            log_prob = scored.biased[
+                BIAS_STRENGTHS.index(setting.logit_bias) if self.logit_bias is not None else 0
+            ]
             if setting.memory and self.rows is not None:
                 if (choice, j) not in self._offers:
                     self._look_up(choice, self._fold_of[j])
@@ -355,12 +358,11 @@ class Calibrator:
     def best(self) -> Setting:
         """Of the settings within one standard error of the best, the most selective one.
 
-        That is the one with the weakest directions, then the weakest tilt, which act on all that is
-        written, then the memory that gains most, which acts only where the person has written the
-        like.
-        The error is that of the difference over texts, and no more than that of the best itself:
-        how unlike the texts a setting is does not speak for it. What takes more than MOST_LOSS from
-        neutral text is no choice.
+        That is the one with the weakest directions, then the weakest logit bias, which act on all
+        that is written, then the memory that gains most, which acts only where the person has
+        written the like. The error is that of the difference over texts, and no more than that of
+        the best itself: how unlike the texts a setting is does not speak for it. What takes more
+        than MOST_LOSS from neutral text is no choice.
         """
         gains = {s: self.gains(s) for choice in self._complete() for s in self._settings(choice)}
         losses = {setting: self.loss(setting) for setting in gains}
@@ -376,7 +378,7 @@ class Calibrator:
             filter(is_near, mild),
             key=lambda each: (
                 sum(s for _, s in each.strengths),
-                each.tilt,
+                each.logit_bias,
                 -gains[each].mean(),
             ),
         )
@@ -389,12 +391,12 @@ class Calibrator:
         ahead = gains[best] - gains[()]
         if ahead.mean() <= _standard_error(ahead):
             return []
-        taken = {self.carriers[place].layer for place, _ in best}
+        taken = {self.candidates[place].layer for place, _ in best}
         around = [tuple((place, factor * s) for place, s in best) for factor in (0.5, 2.0)]
         beside = [
             tuple(sorted((*best, (place, STRENGTH))))
-            for place, carrier in enumerate(self.carriers)
-            if carrier.layer not in taken
+            for place, candidate in enumerate(self.candidates)
+            if candidate.layer not in taken
         ]
         return [*around, *beside]
 
@@ -428,24 +430,24 @@ class Calibrator:
         """The next weaker setting of those that were scored: what is least selective goes first."""
         if setting.strengths:
             return replace(setting, strengths=())
-        if setting.tilt:
-            return replace(setting, tilt=0.0)
+        if setting.logit_bias:
+            return replace(setting, logit_bias=0.0)
         return replace(setting, memory=max(m for m in MEMORIES if m <= setting.memory / 2))
 
     def _written(self, setting: Setting) -> _Written:
         own = range(min(_WRITTEN_TEXTS, self.n_items))
         neutral = range(self.n_items, self.n_items + _WRITTEN_NEUTRAL)
         bias: dict[int, float] = {}
-        if self.whole.tilts is not None and setting.tilt:
-            values = self.whole.tilts[TILTS.index(1.0)]
-            bias = {int(v): float(setting.tilt * values[v]) for v in np.flatnonzero(values)}
+        if self.whole.biases is not None and setting.logit_bias:
+            values = self.whole.biases[BIAS_STRENGTHS.index(1.0)]
+            bias = {int(v): float(setting.logit_bias * values[v]) for v in np.flatnonzero(values)}
         memory = None
         if self.whole.memory is not None and setting.memory:
             memory = ActiveMemory(self.whole.memory, setting.memory)
         changes = self._changes(setting.strengths, self.whole)
         texts = self.engine.analysis.generate_many(
             [
-                Continuation(
+                GenerateRequest(
                     self._all_texts[j].context,
                     _WRITTEN_TOKENS,
                     changes if self._is_open[j] else (),
@@ -455,7 +457,7 @@ class Calibrator:
                 for j in (*own, *neutral)
             ]
         )
-        jobs = [Pass(self.texts[j].context, texts[j]) for j in own if texts[j]]
+        jobs = [ScoreRequest(self.texts[j].context, texts[j]) for j in own if texts[j]]
         surprise = [-each.scored.mean() for each in self.engine.run_many(jobs)]
         return _Written(
             float(np.mean(surprise)) if surprise else 0.0,
@@ -488,7 +490,7 @@ def calibrate(
     Raises:
         ModelError: llama.cpp fails.
     """
-    n_candidates = len(calibrator.carriers)
+    n_candidates = len(calibrator.candidates)
     stages = (1, n_candidates, 1 + n_candidates)
     ends = (0, *(int(end) * calibrator.n_texts for end in np.cumsum(stages)))
     total = ends[-1] + 1
@@ -542,9 +544,9 @@ def recalibrate(calibrator: Calibrator, calibration: Calibration) -> Calibration
     )
 
 
-def _scored(result: PassResult) -> Scored:
-    tilted = result.scored[None] if result.tilted is None else result.tilted
-    return Scored(tilted, asked_for(result.final).astype(np.float16))
+def _scored(result: ScoreResult) -> Scored:
+    biased = result.scored[None] if result.biased is None else result.biased
+    return Scored(biased, asked_for(result.final).astype(np.float16))
 
 
 def _standard_error(values: NDArray[np.float64]) -> float:

@@ -1,4 +1,4 @@
-"""From pairs of passes to one difference an item: the backbones.
+"""From pairs of passes to one difference an item: the contrast methods.
 
 Context contrast reads the same response twice, with and without the user's other texts before it,
 and takes the difference of the residual stream (CAA, arXiv 2312.06681; Context Steering, arXiv
@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.llamacpp.analysis import Continuation, Pass
+from steerx_edge.llamacpp.analysis import GenerateRequest, ScoreRequest
 
 if TYPE_CHECKING:
     from steerx_edge.llamacpp.engine import Engine
 
-Backbone = Literal["stylevector", "context-contrast"]
+ContrastMethod = Literal["stylevector", "context-contrast"]
 
 RowConvention = Literal["at", "predicts"]
 """Whether the row *at* a token or the row that *predicts* it stands for the token."""
@@ -54,7 +54,8 @@ def halves(rows: NDArray[np.float32], described: NDArray[np.float32] | None) -> 
 
     Args:
         rows: (item, layer, n_embd).
-        described: the same rows, with the description in the context; None for the plain backbone.
+        described: the same rows, with the description in the context; None for the plain contrast
+            method.
     """
     if described is None:
         return rows
@@ -81,7 +82,7 @@ def reply_rows(
         convention: which row stands for a token.
     """
     replies = engine.analysis.generate_many(
-        [Continuation(context, n) for context, n in zip(contexts, n_tokens, strict=True)]
+        [GenerateRequest(context, n) for context, n in zip(contexts, n_tokens, strict=True)]
     )
     return mean_rows(engine, contexts, replies, layers, convention)
 
@@ -105,7 +106,7 @@ def mean_rows(
     written = [j for j, response in enumerate(responses) if response]
     results = engine.run_many(
         [
-            Pass(
+            ScoreRequest(
                 contexts[j],
                 responses[j],
                 score=False,

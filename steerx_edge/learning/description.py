@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from steerx_edge.learning.effects import is_printable
-from steerx_edge.llamacpp.analysis import Continuation
+from steerx_edge.llamacpp.analysis import GenerateRequest
 from steerx_edge.llamacpp.prompts import Message
 from steerx_edge.profile import Description, Word
 
@@ -158,7 +158,7 @@ def _ask(engine: Engine, words: Sequence[Word], facts: Sequence[str]) -> str:
     ]
     prompt = engine.prompt([Message(role=role, content=content) for role, content in turns])
     # Not in the Llama's own context, which may be a small one, and hold a chat.
-    [answer] = engine.generate_many([Continuation(prompt, _LONGEST_ANSWER)])
+    [answer] = engine.generate_many([GenerateRequest(prompt, _LONGEST_ANSWER)])
     return tidied(answer)
 
 

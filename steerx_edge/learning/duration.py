@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from steerx_edge.learning.ablation import sampled, shortened, usable
-from steerx_edge.llamacpp.analysis import Pass
+from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.prompts import messages_for
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _timed(
 ) -> tuple[list[int], float]:
     """How many tokens each item has with its request, and seconds a token of a few of them."""
     passes = [
-        Pass(engine.prompt(messages_for(item.request)), engine.tokenize(item.response))
+        ScoreRequest(engine.prompt(messages_for(item.request)), engine.tokenize(item.response))
         for item in items
     ]
     n_tokens = [len(job.context) + len(job.response) for job in passes]

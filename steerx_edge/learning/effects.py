@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.llamacpp.analysis import Pass, PassResult
+from steerx_edge.llamacpp.analysis import ScoreRequest, ScoreResult
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import Word
 
@@ -57,7 +57,7 @@ class Effects:
 
 def read_alone(
     engine: Engine, items: Sequence[HistoryItem], layers: Sequence[int]
-) -> list[PassResult]:
+) -> list[ScoreResult]:
     """Run the control arm: each text after its request, with nothing else in the context.
 
     Gives scores, the rows of `layers`, final rows, and how often each token was to be expected.
@@ -67,7 +67,7 @@ def read_alone(
     """
     return engine.run_many(
         [
-            Pass(
+            ScoreRequest(
                 engine.prompt(messages_for(item.request)),
                 engine.tokenize(item.response),
                 layers=tuple(layers),
@@ -84,8 +84,8 @@ def read_beside(
     items: Sequence[HistoryItem],
     others: Sequence[HistoryItem],
     layers: Sequence[int],
-    tilts: NDArray[np.float32] | None = None,
-) -> list[PassResult]:
+    biases: NDArray[np.float32] | None = None,
+) -> list[ScoreResult]:
     """Run the treatment arm: each text with other texts of the same user in its context.
 
     Args:
@@ -93,19 +93,19 @@ def read_beside(
         items: the texts whose tokens are asked about, and their requests.
         others: the other texts, the most relevant last; none of `items`.
         layers: blocks to read on the way; may be none.
-        tilts: (tilt, n_vocab) also score under each of these.
+        biases: (bias, n_vocab) also score under each of these.
 
     Raises:
         ModelError: the texts do not fit the analysis context.
     """
     return engine.run_many(
         [
-            Pass(
+            ScoreRequest(
                 engine.prompt(messages_for(item.request, history=others)),
                 engine.tokenize(item.response),
                 layers=tuple(layers),
                 final=True,
-                tilts=tilts,
+                biases=biases,
             )
             for item in items
         ]
@@ -113,7 +113,7 @@ def read_beside(
 
 
 def effects_of(
-    engine: Engine, item: HistoryItem, treatment: PassResult, control: PassResult
+    engine: Engine, item: HistoryItem, treatment: ScoreResult, control: ScoreResult
 ) -> Effects:
     """The effects of an item's tokens, from both arms."""
     tokens = engine.tokenize(item.response)

@@ -1,4 +1,4 @@
-"""What grows with every text that is read: the words, the tilt's counts and the memory's rows."""
+"""What grows with every text that is read: words, token counts and rows of the memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from steerx_edge.learning.checkpoint import Checkpoint
 from steerx_edge.learning.effects import Effects, WordTally
 from steerx_edge.learning.memory_rows import MemoryRows
 from steerx_edge.steering.ledger import Ledger
-from steerx_edge.steering.tilt import TiltCounts
+from steerx_edge.steering.logit_bias import TokenCounts
 
 if TYPE_CHECKING:
     from steerx_edge.history.item import HistoryItem
@@ -67,9 +67,9 @@ class Gathered:
         return cls(engine, WordTally.of(ledger), used, expected, rows, texts)
 
     @property
-    def counts(self) -> TiltCounts:
-        """What the tilt is made of, all texts together."""
-        return TiltCounts(self.used[None], self.expected[None])
+    def counts(self) -> TokenCounts:
+        """What the logit bias is made of, all texts together."""
+        return TokenCounts(self.used[None], self.expected[None])
 
     def add(
         self, item: HistoryItem, text_hash: int, effects: Effects, keys: NDArray[np.int8] | None

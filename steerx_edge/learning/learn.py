@@ -30,7 +30,7 @@ from steerx_edge.learning.calibration import (
     calibrate,
     recalibrate,
 )
-from steerx_edge.learning.carriers import Carrier, carriers_of
+from steerx_edge.learning.candidates import Candidate, candidates_of
 from steerx_edge.learning.checkpoint import Checkpoint
 from steerx_edge.learning.description import describe, style_facts
 from steerx_edge.learning.directions import NO_DIRECTION
@@ -41,10 +41,10 @@ from steerx_edge.learning.settings import Settings
 from steerx_edge.llamacpp.compat import installed_version
 from steerx_edge.llamacpp.control_vector import check_layers
 from steerx_edge.llamacpp.engine import Engine
-from steerx_edge.profile import Entry, MemoryPart, Profile, Tilt, WithHistory
+from steerx_edge.profile import Entry, LogitBias, MemoryPart, Profile, WithHistory
 from steerx_edge.steering.ledger import text_hash
+from steerx_edge.steering.logit_bias import TokenCounts
 from steerx_edge.steering.memory import KeySpace
-from steerx_edge.steering.tilt import TiltCounts
 from steerx_edge.version import __version__
 
 if TYPE_CHECKING:
@@ -65,14 +65,14 @@ def learn(
     """Learn how a person writes from their own texts.
 
     A sample of the texts is read first, and everything is calibrated on it. Then all further texts
-    are read for the words, the tilt and the memory.
+    are read for the words, the logit bias and the memory.
 
     Args:
         model: an engine, an open Llama, or the path of a GGUF file.
         history: the person's texts and what they answer; at least two.
         settings: None takes the defaults.
-        progress: called with each step: "effects", "description", the backbones, "calibration",
-            "further texts" and "done", each with counts of its own.
+        progress: called with each step: "effects", "description", the contrast methods,
+            "calibration", "further texts" and "done", each with counts of its own.
         resume: a folder that keeps what was found, until the profile is complete, so that the same
             call resumes where it was interrupted; None keeps nothing.
         usable_profile: called with the profile of the sample before the further texts are read.
@@ -100,8 +100,8 @@ def learn(
     words = word_effects([contrast.effects for contrast in reading.contrasts])
     progress("description", 0, 1)
     description = describe(engine, words, style_facts([item.response for item in items]))
-    carriers = carriers_of(engine, reading, description, layers, settings, progress, checkpoint)
-    if not carriers:
+    candidates = candidates_of(engine, reading, description, layers, settings, progress, checkpoint)
+    if not candidates:
         raise SteerxError(NO_DIRECTION)
 
     hashes = [text_hash(item.response) for item in chosen(history, settings.max_items)]
@@ -114,7 +114,7 @@ def learn(
         reading,
         sample_hashes,
         description,
-        carriers,
+        candidates,
     )
     if settings.calibrate:
         learned.calibrate(progress)
@@ -145,13 +145,13 @@ class _Learned:
     reading: Reading
     hashes: Sequence[int]
     description: Description
-    carriers: list[Carrier]
+    candidates: list[Candidate]
     calibration: Calibration = field(init=False)
     calibrator: Calibrator | None = None
     gathered: Gathered = field(init=False)
 
     def __post_init__(self) -> None:
-        strengths = tuple((place, self.settings.strength) for place in range(len(self.carriers)))
+        strengths = tuple((place, self.settings.strength) for place in range(len(self.candidates)))
         self.calibration = Calibration(Setting(strengths), None)
         finals = [contrast.final for contrast in self.reading.contrasts]
         rows = None
@@ -181,8 +181,8 @@ class _Learned:
             self.engine,
             self.reading.texts,
             [fold.members for fold in self.reading.folds],
-            self.carriers,
-            self.reading.counts if self.settings.tilt else None,
+            self.candidates,
+            self.reading.counts if self.settings.logit_bias else None,
             self.gathered.rows,
             gated=_tell_requests(self.reading.items),
         )
@@ -200,7 +200,7 @@ class _Learned:
         checkpoint: Checkpoint,
         ends: float | None,
     ) -> None:
-        """Add further texts to the words, the tilt and the memory."""
+        """Add further texts to the words, the logit bias and the memory."""
         places = [slice(begin, begin + CHUNK) for begin in range(0, len(items), CHUNK)]
         chunks = [Chunk(items[each], hashes[each], self.reading.items) for each in places]
         self.gathered.read(chunks, self.settings, progress, checkpoint, ends)
@@ -216,14 +216,14 @@ class _Learned:
             description=self.description,
             words=gathered.tally.words(),
             **_carried(
-                self.carriers,
+                self.candidates,
                 self.calibration,
-                gathered.counts if self.settings.tilt else None,
+                gathered.counts if self.settings.logit_bias else None,
             ),
             memory=self._memory(),
             gate=self.calibration.gate,
             gain=self.calibration.gain,
-            rows="generated",
+            positions="generated",
             counts={
                 "items": self.n_read,
                 "items_given": self.n_given,
@@ -268,27 +268,27 @@ def _tell_requests(items: Sequence[HistoryItem]) -> bool:
 
 
 def _carried(
-    carriers: Sequence[Carrier], calibration: Calibration, tilt: TiltCounts | None
+    candidates: Sequence[Candidate], calibration: Calibration, logit_bias: TokenCounts | None
 ) -> dict[str, Any]:
-    """What the profile takes of the carriers: those that were chosen, else the first, at 0."""
+    """What the profile takes: the candidates that were chosen, else the first, at 0."""
     setting, beside = calibration.setting, calibration.with_history
-    chosen = sorted(setting.strengths or ((0, 0.0),), key=lambda each: carriers[each[0]].layer)
-    used = [carriers[place] for place, _ in chosen]
-    tilted = None
-    if tilt is not None and (setting.tilt or beside.tilt):
-        tilted = Tilt.of(tilt.values(), setting.tilt)
+    chosen = sorted(setting.strengths or ((0, 0.0),), key=lambda each: candidates[each[0]].layer)
+    used = [candidates[place] for place, _ in chosen]
+    biased = None
+    if logit_bias is not None and (setting.logit_bias or beside.logit_bias):
+        biased = LogitBias.of(logit_bias.values(), setting.logit_bias)
     return {
-        "layers": tuple(carrier.layer for carrier in used),
-        "directions": np.stack([carrier.direction() for carrier in used]),
-        "norms": np.array([carrier.norm for carrier in used], np.float32),
-        "sources": tuple(carrier.source for carrier in used),
+        "layers": tuple(candidate.layer for candidate in used),
+        "directions": np.stack([candidate.direction() for candidate in used]),
+        "norms": np.array([candidate.norm for candidate in used], np.float32),
+        "contrast_methods": tuple(candidate.contrast_method for candidate in used),
         "strengths": np.array([strength for _, strength in chosen], np.float32),
-        "tilt": tilted,
+        "logit_bias": biased,
         "with_history": WithHistory(
             strengths=np.array(
                 [dict(beside.strengths).get(place, 0.0) for place, _ in chosen], np.float32
             ),
-            tilt=beside.tilt if tilted else 0.0,
+            logit_bias=beside.logit_bias if biased else 0.0,
             memory=beside.memory,
             gain=calibration.gain_with_history,
         )
@@ -308,4 +308,4 @@ def _recorded(settings: Settings) -> dict[str, str | int | float | bool]:
     kept = {name: value for name, value in asdict(settings).items() if value is not None}
     for name in ("layers", "strength"):
         kept.pop(name, None)
-    return kept | {"backbones": ", ".join(settings.backbones)}
+    return kept | {"contrast_methods": ", ".join(settings.contrast_methods)}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from steerx_edge.errors import SteerxError
-from steerx_edge.learning.contrasts import Backbone, RowConvention
+from steerx_edge.learning.contrasts import ContrastMethod, RowConvention
 from steerx_edge.learning.directions import Estimate
 
 MIN_ITEMS = 2
@@ -19,43 +19,44 @@ class Settings:
     """How a profile is learned. The defaults are ours, picked by measurement: see docs/method.md.
 
     Args:
-        backbones: what directions are made of.
+        contrast_methods: what directions are made of.
         selection: which rows of the user's texts a direction is made of: those of anchors (as
             SteerX does), all, weighted by their effect up to `max_weight`, or all alike.
         described: whether half of them are read under the description (as SteerX does).
         estimate: how a direction is made of the differences of all texts.
         max_weight: the effect above which a row weighs no more, in nats.
-        tilt: whether the user's words may be added to the logits.
+        logit_bias: whether the user's words may be added to the logits.
         memory: which of the user's tokens the memory holds: those of words that stand in two texts
             at least ("shared"), all, weighted by their causal effect ("causal") or alike ("all"),
             or none.
         calibrate: choose layers and strengths by the user's own held-out texts. Otherwise the first
-            backbone that has a direction is added with `strength`, no tilt and no memory.
+            contrast method that has a direction is added with `strength`, no logit bias and no
+            memory.
         layers: blocks that may be steered, 0-based, each at least 1; None takes `default_layers`.
         strength: without calibration: what is added at each layer, as a share of the median
             residual norm there.
-        companions: other items in the treatment arm's context, retrieved for each fold.
+        in_context: other items in the treatment arm's context, retrieved for each fold.
         fold: items that share a context, which is then read once for all of them; 1 retrieves for
             each item alone.
         threshold: effect above which a token is an anchor, in nats.
         min_anchors: where fewer tokens are above, so many are taken.
         row: which residual row stands for a token.
         sample: of a longer history, so many texts, spread over all of it, are used for directions
-            and calibration; the others only for the tilt, the words and the memory.
+            and calibration; the others only for the logit bias, the words and the memory.
         max_items: of a longer history, only so many of the last items are used; None for all.
     """
 
-    backbones: tuple[Backbone, ...] = ("stylevector",)
+    contrast_methods: tuple[ContrastMethod, ...] = ("stylevector",)
     selection: Literal["anchors", "weighted", "all"] = "all"
     described: bool = False
     estimate: Estimate = "mean"
     max_weight: float = 3.0
-    tilt: bool = True
+    logit_bias: bool = True
     memory: Literal["shared", "causal", "all", "none"] = "causal"
     calibrate: bool = True
     layers: tuple[int, ...] | None = None
     strength: float = 0.1
-    companions: int = 4
+    in_context: int = 4
     fold: int = 4
     threshold: float = 1.0
     min_anchors: int = 3
@@ -65,16 +66,16 @@ class Settings:
 
     def __post_init__(self) -> None:
         wrong = {
-            "backbones": not self.backbones
-            or not set(self.backbones) <= set(get_args(Backbone))
-            or len(set(self.backbones)) < len(self.backbones),
+            "contrast_methods": not self.contrast_methods
+            or not set(self.contrast_methods) <= set(get_args(ContrastMethod))
+            or len(set(self.contrast_methods)) < len(self.contrast_methods),
             "selection": self.selection not in ("anchors", "weighted", "all"),
             "estimate": self.estimate not in get_args(Estimate),
             "max_weight": not (math.isfinite(self.max_weight) and self.max_weight > 0),
             "memory": self.memory not in ("shared", "causal", "all", "none"),
             "layers": self.layers is not None and not self.layers,
             "strength": not (math.isfinite(self.strength) and self.strength >= 0),
-            "companions": self.companions < 1,
+            "in_context": self.in_context < 1,
             "fold": self.fold < 1,
             "threshold": not math.isfinite(self.threshold),
             "min_anchors": self.min_anchors < 1,

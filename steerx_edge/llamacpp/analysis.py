@@ -22,8 +22,13 @@ import steerx_edge._native as _native
 from steerx_edge.errors import ModelError, SteerxError
 from steerx_edge.llamacpp import compat
 from steerx_edge.llamacpp.control_vector import ControlVector, set_control_vector
-from steerx_edge.llamacpp.interventions import Add, Intervention, as_control_vector, selected_rows
-from steerx_edge.llamacpp.locks import Work
+from steerx_edge.llamacpp.interventions import (
+    Add,
+    Intervention,
+    as_control_vector,
+    selected_positions,
+)
+from steerx_edge.llamacpp.locks import ContextLock
 from steerx_edge.llamacpp.models import is_recurrent
 from steerx_edge.llamacpp.planning import Limits, Segment, Strand, plan
 from steerx_edge.llamacpp.sampling import Sampler
@@ -43,7 +48,7 @@ INPUT_LAYER = -1
 """Stands for the input of block 0 among the layers that are read."""
 
 _Number = TypeVar("_Number", bound=np.generic)
-Site: TypeAlias = Literal["l_out", "attn_out", "ffn_out"]
+HookPoint: TypeAlias = Literal["l_out", "attn_out", "ffn_out"]
 
 MOST_OUTPUTS = 128
 """Rows with logits in one decode call. More are no faster: the output weights are read once a call.
@@ -101,7 +106,7 @@ class NextTokenMemory(Protocol):
 
 
 @dataclass(frozen=True)
-class Pass:
+class ScoreRequest:
     """One teacher-forced pass: `context` tokens, then `response` tokens.
 
     Args:
@@ -110,8 +115,8 @@ class Pass:
         score: log-probabilities are wanted. Without, the pass ends after the last layer read.
         layers: blocks to read, increasing; INPUT_LAYER reads what goes into block 0; empty reads
             nothing.
-        site: what is read of a block: "l_out", the residual stream after it, or "attn_out" and
-            "ffn_out", what attention and feed-forward network add to it, where the architecture
+        hook_point: what is read of a block: "l_out", the residual stream after it, or "attn_out"
+            and "ffn_out", what attention and feed-forward network add to it, where the architecture
             names them.
         weights: (slot, T + 1) float32 pools rows: slot k is the sum of weights[k, r] times row r.
             None keeps each of the T + 1 rows.
@@ -120,7 +125,7 @@ class Pass:
         entropy: also the entropy of each predicted distribution.
         top_k: also the `top_k` most probable tokens of each row.
         expected: also how often each token of the vocabulary was to be expected in the response.
-        tilts: (tilt, n_vocab) float32; also the log-probabilities with each of these added to the
+        biases: (bias, n_vocab) float32; also the log-probabilities with each of these added to the
             logits.
         logit_bias: added to the logits of tokens; `log_prob` is with it, nothing else is.
         memory: changes the predictions after that; `log_prob` is with it, nothing else is.
@@ -131,20 +136,20 @@ class Pass:
     response: Sequence[int]
     score: bool = True
     layers: tuple[int, ...] = ()
-    site: Site = "l_out"
+    hook_point: HookPoint = "l_out"
     weights: NDArray[np.float32] | None = None
     final: bool = False
     entropy: bool = False
     top_k: int = 0
     expected: bool = False
-    tilts: NDArray[np.float32] | None = None
+    biases: NDArray[np.float32] | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     memory: NextTokenMemory | None = None
     interventions: tuple[Intervention, ...] = ()
 
 
 @dataclass(frozen=True)
-class PassResult:
+class ScoreResult:
     """What a pass gave; None for what was not asked for. It outlives engine and model.
 
     Args:
@@ -155,7 +160,7 @@ class PassResult:
         top_token: (T, top_k) token ids, best first.
         top_log_prob: (T, top_k) nats.
         expected: (n_vocab,) the sum of the T predicted distributions.
-        tilted: (tilt, T) log p(response token) under each tilt, in nats.
+        biased: (bias, T) log p(response token) under each logit bias, in nats.
     """
 
     log_prob: NDArray[np.float32] | None = None
@@ -165,7 +170,7 @@ class PassResult:
     top_token: NDArray[np.int32] | None = None
     top_log_prob: NDArray[np.float32] | None = None
     expected: NDArray[np.float64] | None = None
-    tilted: NDArray[np.float32] | None = None
+    biased: NDArray[np.float32] | None = None
 
     @property
     def scored(self) -> NDArray[np.float32]:
@@ -179,13 +184,13 @@ class PassResult:
 
 
 @dataclass(frozen=True)
-class Continuation:
+class GenerateRequest:
     """Tokens to be generated after a context.
 
     Args:
         context: at least one token.
         max_tokens: at most so many; fewer where the analysis context is full.
-        interventions: as of Pass; their rows are "all" or "generated".
+        interventions: as of ScoreRequest; their rows are "all" or "generated".
         temperature: 0 takes the most probable token.
         seed: of sampling.
         logit_bias: added to the logits of tokens.
@@ -205,13 +210,13 @@ class Continuation:
 class _Sequence:
     """One pass on its way, with where its results go."""
 
-    job: Pass
+    job: ScoreRequest
     strand: Strand  # its body begins with row 0
     weights: NDArray[np.floating]  # (slot, T + 1)
     changes: list[tuple[_native.Intervention, tuple[int, ...], NDArray[np.bool_]]]
     control: ControlVector | None  # in place of changes, on all rows of the body
     steers_context: bool  # the control vector is on all rows before the body too
-    out: PassResult
+    out: ScoreResult
     final: NDArray[np.float32] | None  # (T + 1, n_embd) if they are read
 
 
@@ -226,7 +231,7 @@ class _Writer:
     """What a continuation has become so far."""
 
     def __init__(
-        self, n_vocab: int, job: Continuation, room: int, final: NDArray[np.float32] | None
+        self, n_vocab: int, job: GenerateRequest, room: int, final: NDArray[np.float32] | None
     ) -> None:
         self._biased = np.fromiter(job.logit_bias, np.int64)
         self._bias = np.fromiter(job.logit_bias.values(), np.float32)
@@ -257,9 +262,9 @@ class _Context:
 
     def __init__(self, model: int, params: Any, hooks: _native.ResidualHooks) -> None:
         self._hooks = hooks
-        self.work = Work()
+        self.lock = ContextLock()
         self.address: Any = None
-        with self.work.turn():
+        with self.lock.held():
             self.address = llama_cpp.llama_init_from_model(model, params)
         if not self.address:
             raise ModelError(
@@ -269,7 +274,7 @@ class _Context:
         self.batch = llama_cpp.llama_batch_init(params.n_batch, 0, params.n_seq_max)
 
     def close(self) -> None:
-        self.work.free(self._free, self._hooks)
+        self.lock.free(self._free, self._hooks)
 
     def _free(self) -> None:
         address, self.address = self.address, None
@@ -311,7 +316,7 @@ class AnalysisContext:
         self.n_vocab: int = llama.n_vocab()
         self._n_threads: int = llama.n_threads_batch
         self._steered = False
-        self._factors: tuple[Pass, NDArray[np.float32] | None] | None = None  # the latest
+        self._factors: tuple[ScoreRequest, NDArray[np.float32] | None] | None = None  # the latest
         self._was_changed = True  # KV cells may hold what is not a number
         self._kv_unified = kv_unified
         chunk = max(1, min(MICRO_BATCH, n_ctx))
@@ -346,7 +351,7 @@ class AnalysisContext:
             llama.model_params.n_gpu_layers != 0 and llama_cpp.llama_supports_gpu_offload()
         )
 
-    def run(self, job: Pass) -> PassResult:
+    def run(self, job: ScoreRequest) -> ScoreResult:
         """Run one pass.
 
         Raises:
@@ -355,8 +360,8 @@ class AnalysisContext:
         return self.run_many([job])[0]
 
     def run_many(
-        self, jobs: Sequence[Pass], done: Callable[[int], None] | None = None
-    ) -> list[PassResult]:
+        self, jobs: Sequence[ScoreRequest], done: Callable[[int], None] | None = None
+    ) -> list[ScoreResult]:
         """Run passes side by side: the results of `run`, in less time.
 
         A context that several passes begin with is evaluated once. Each pass has interventions of
@@ -371,7 +376,7 @@ class AnalysisContext:
         """
         sequences = self._sequences(jobs)
         n_done = 0
-        with self._open.work.turn(), closing(self._evaluated(sequences)) as evaluated:
+        with self._open.lock.held(), closing(self._evaluated(sequences)) as evaluated:
             for members in evaluated:
                 for sequence in members:
                     self._complete(sequence)
@@ -391,7 +396,7 @@ class AnalysisContext:
             out.scored[:] = job.memory.log_prob(rows, job.response, out.scored)
         sequence.final = None  # of many passes with a memory, they would be too much to keep
 
-    def generate_many(self, jobs: Sequence[Continuation]) -> list[list[int]]:
+    def generate_many(self, jobs: Sequence[GenerateRequest]) -> list[list[int]]:
         """Generate side by side, each with interventions of its own; the Llama is not touched.
 
         Returns:
@@ -402,7 +407,7 @@ class AnalysisContext:
         """
         # The last row of each context has logits, and no response to score.
         passes = [
-            Pass(
+            ScoreRequest(
                 job.context,
                 (),
                 final=job.memory is not None,
@@ -416,19 +421,19 @@ class AnalysisContext:
             for job, sequence in zip(jobs, self._sequences(passes), strict=True)
         ]
         for job in jobs:
-            rows = [each.rows for each in job.interventions]
+            rows = [each.positions for each in job.interventions]
             if not all(isinstance(each, str) and each in ("all", "generated") for each in rows):
                 raise ModelError('Rows of what is generated are "all" or "generated".')
         writers = {
             id(sequence): _Writer(self.n_vocab, job, self._room(job), sequence.final)
             for job, sequence in zip(jobs, sequences, strict=True)
         }
-        with self._open.work.turn(), closing(self._evaluated(sequences)) as evaluated:
+        with self._open.lock.held(), closing(self._evaluated(sequences)) as evaluated:
             for members in evaluated:
                 self._continue(members, [writers[id(sequence)] for sequence in members])
         return [writers[id(sequence)].tokens for sequence in sequences]
 
-    def _room(self, job: Continuation) -> int:
+    def _room(self, job: GenerateRequest) -> int:
         return max(0, min(job.max_tokens, self.n_ctx - len(job.context)))
 
     def _continue(self, members: Sequence[_Sequence], writers: Sequence[_Writer]) -> None:
@@ -473,7 +478,7 @@ class AnalysisContext:
                 reads.append(self._read_final(every[row : row + 1], writer.final))
         self._call_hooked(tokens, every, writes, reads, early=False)
 
-    def _sequences(self, jobs: Sequence[Pass]) -> list[_Sequence]:
+    def _sequences(self, jobs: Sequence[ScoreRequest]) -> list[_Sequence]:
         kinds: dict[int, int] = {}  # of interventions
         return [
             self._sequence(job, kinds.setdefault(id(job.interventions), len(kinds))) for job in jobs
@@ -535,7 +540,7 @@ class AnalysisContext:
     def _open(self) -> _Context:
         if self._context is None or not self._context.address:
             raise ModelError(CLOSED)
-        self._context.work.check()
+        self._context.lock.check()
         return self._context
 
     def _params(self, llama: Llama) -> Any:
@@ -553,7 +558,7 @@ class AnalysisContext:
         params.cb_eval_user_data = self._hooks.user_data
         return params
 
-    def _check(self, job: Pass) -> None:
+    def _check(self, job: ScoreRequest) -> None:
         if not job.context:
             raise ModelError("A pass needs at least one token before its response.")
         if not (job.score or job.layers or job.final):
@@ -564,23 +569,23 @@ class AnalysisContext:
             or job.expected
             or job.logit_bias
             or job.memory is not None
-            or job.tilts is not None
+            or job.biases is not None
         )
         if not all(0 <= token < self.n_vocab for token in job.logit_bias):
             raise ModelError("A logit bias is for tokens that are not in the vocabulary.")
         if of_scores and not job.score:
             raise ModelError(
-                "Entropy, top and expected tokens, tilts and a memory come with scores: ask "
+                "Entropy, top and expected tokens, logit biases and a memory come with scores: ask "
                 "for `score` too."
             )
-        if job.tilts is not None and job.tilts.shape[1:] != (self.n_vocab,):
+        if job.biases is not None and job.biases.shape[1:] != (self.n_vocab,):
             raise ModelError(
-                f"tilts have shape {job.tilts.shape}, expected (tilt, {self.n_vocab})."
+                f"logit biases have shape {job.biases.shape}, expected (bias, {self.n_vocab})."
             )
         if job.top_k < 0 or job.top_k > self.n_vocab:
             raise ModelError(f"top_k is {job.top_k}, and the vocabulary has {self.n_vocab} tokens.")
         layers = list(job.layers)
-        known = set(range(INPUT_LAYER if job.site == "l_out" else 0, self.n_layer))
+        known = set(range(INPUT_LAYER if job.hook_point == "l_out" else 0, self.n_layer))
         if layers != sorted(set(layers)) or not set(layers) <= known:
             raise ModelError(
                 f"Layers {layers} cannot be read: name increasing ones, 0 to {self.n_layer - 1}."
@@ -602,7 +607,7 @@ class AnalysisContext:
                 f"weights have shape {job.weights.shape}, expected (slot, {len(job.response) + 1})."
             )
 
-    def _sequence(self, job: Pass, kind: int) -> _Sequence:
+    def _sequence(self, job: ScoreRequest, kind: int) -> _Sequence:
         self._check(job)
         tokens = np.asarray([*job.context, *job.response], dtype=np.int32)
         first = len(job.context) - 1
@@ -616,12 +621,12 @@ class AnalysisContext:
             (
                 self._compiled(each),
                 each.layers,
-                selected_rows(each.rows, len(job.context), len(tokens)),
+                selected_positions(each.positions, len(job.context), len(tokens)),
             )
             for each in ([] if control else job.interventions)
         ]
         changed = [int(np.argmax(mask)) for _, _, mask in changes if mask.any()]
-        steers_context = control is not None and job.interventions[0].rows == "all"
+        steers_context = control is not None and job.interventions[0].positions == "all"
         depth = self.n_layer if job.score or job.final else max(0, job.layers[-1])
         strand = Strand(
             tokens,
@@ -716,7 +721,7 @@ class AnalysisContext:
         weights = span.sequence.weights[:, part.begin - body : part.end - body]
         slots, rows = np.nonzero(weights)
         yield _native.Read(
-            job.site,
+            job.hook_point,
             job.layers,
             (rows + part.offset).astype(np.int32),
             slots.astype(np.int32),
@@ -769,10 +774,10 @@ class AnalysisContext:
         def part(array: NDArray[Any] | None) -> NDArray[Any] | None:
             return None if array is None else array[rows]
 
-        factors = self._tilt_factors(span.sequence.job)
-        tilted = None
+        factors = self._logit_bias_factors(span.sequence.job)
+        biased = None
         if factors is not None:
-            tilted = np.empty((len(factors), end - begin), np.float32)
+            biased = np.empty((len(factors), end - begin), np.float32)
         _native.score_tokens(
             self._api,
             self._open.address,
@@ -786,36 +791,36 @@ class AnalysisContext:
             part(out.top_log_prob),
             out.expected,
             factors,
-            tilted,
+            biased,
         )
-        if tilted is not None:
+        if biased is not None:
             if span.sequence.job.logit_bias:
-                out.scored[rows], tilted = tilted[-1], tilted[:-1]
-            if out.tilted is not None:
-                out.tilted[:, rows] = tilted
+                out.scored[rows], biased = biased[-1], biased[:-1]
+            if out.biased is not None:
+                out.biased[:, rows] = biased
         if not np.isfinite(out.scored[rows]).all():
             raise ModelError(_NOT_NUMBERS.format("log-probabilities"))
 
-    def _tilt_factors(self, job: Pass) -> NDArray[np.float32] | None:
-        """Exp of everything that is added to the logits, the bias last: (tilt, n_vocab).
+    def _logit_bias_factors(self, job: ScoreRequest) -> NDArray[np.float32] | None:
+        """Exp of everything that is added to the logits, the bias last: (bias, n_vocab).
 
         Made anew only where it is not that of the pass before: it is as large as rows of logits.
         """
         if self._factors is not None:
             latest, factors = self._factors
-            if latest.tilts is job.tilts and latest.logit_bias == job.logit_bias:
+            if latest.biases is job.biases and latest.logit_bias == job.logit_bias:
                 return factors
-        factors = self._new_tilt_factors(job)
+        factors = self._new_logit_bias_factors(job)
         self._factors = job, factors
         return factors
 
-    def _new_tilt_factors(self, job: Pass) -> NDArray[np.float32] | None:
-        tilts = [] if job.tilts is None else list(job.tilts)
+    def _new_logit_bias_factors(self, job: ScoreRequest) -> NDArray[np.float32] | None:
+        biases = [] if job.biases is None else list(job.biases)
         if job.logit_bias:
             bias = np.zeros(self.n_vocab, np.float32)
             bias[list(job.logit_bias)] = list(job.logit_bias.values())
-            tilts.append(bias)
-        return np.exp(np.stack(tilts), dtype=np.float32) if tilts else None
+            biases.append(bias)
+        return np.exp(np.stack(biases), dtype=np.float32) if biases else None
 
     def _set_control(self, control: ControlVector | None) -> None:
         if control is not None or self._steered:
@@ -833,7 +838,7 @@ class AnalysisContext:
         layers = tuple(range(self.n_layer))
         context, response = [1 % self.n_vocab, 2 % self.n_vocab], [3 % self.n_vocab]
         try:
-            plain = self.run(Pass(context, response, layers=layers)).captured
+            plain = self.run(ScoreRequest(context, response, layers=layers)).captured
         except ModelError as error:
             raise ModelError(
                 f"The architecture '{name}' does not expose its residual stream in this llama.cpp, "
@@ -846,7 +851,9 @@ class AnalysisContext:
         layer = self.n_layer // 2
         vector = np.linspace(-1, 1, self.n_embd, dtype=np.float32) * np.abs(plain[layer]).max()
         added = (Add((layer,), vector[None]),)
-        steered = self.run(Pass(context, response, layers=layers, interventions=added)).captured
+        steered = self.run(
+            ScoreRequest(context, response, layers=layers, interventions=added)
+        ).captured
         moved = steered[layer] - plain[layer]
         if not np.allclose(moved, vector, atol=1e-3 * np.abs(vector).max()) or not np.allclose(
             steered[:layer], plain[:layer], rtol=1e-3, atol=1e-3
@@ -864,18 +871,18 @@ def asked_for(array: NDArray[_Number] | None) -> NDArray[_Number]:
         SteerxError: it was not.
     """
     if array is None:
-        raise SteerxError("This pass was not asked for that: see the arguments of Pass.")
+        raise SteerxError("This pass was not asked for that: see the arguments of ScoreRequest.")
     return array
 
 
-def _empty_result(job: Pass, n_slots: int, n_embd: int, n_vocab: int) -> PassResult:
+def _empty_result(job: ScoreRequest, n_slots: int, n_embd: int, n_vocab: int) -> ScoreResult:
     n = len(job.response)
-    return PassResult(
+    return ScoreResult(
         log_prob=np.empty(n, np.float32) if job.score else None,
         residual=np.zeros((len(job.layers), n_slots, n_embd), np.float32) if job.layers else None,
         entropy=np.empty(n, np.float32) if job.entropy else None,
         top_token=np.empty((n, job.top_k), np.int32) if job.top_k else None,
         top_log_prob=np.empty((n, job.top_k), np.float32) if job.top_k else None,
         expected=np.zeros(n_vocab) if job.expected else None,
-        tilted=np.empty((len(job.tilts), n), np.float32) if job.tilts is not None else None,
+        biased=np.empty((len(job.biases), n), np.float32) if job.biases is not None else None,
     )

@@ -18,8 +18,14 @@ from numpy.typing import NDArray
 
 from steerx_edge.errors import ModelError
 from steerx_edge.llamacpp import compat
-from steerx_edge.llamacpp.analysis import CLOSED, AnalysisContext, Continuation, Pass, PassResult
-from steerx_edge.llamacpp.locks import Work
+from steerx_edge.llamacpp.analysis import (
+    CLOSED,
+    AnalysisContext,
+    GenerateRequest,
+    ScoreRequest,
+    ScoreResult,
+)
+from steerx_edge.llamacpp.locks import ContextLock
 from steerx_edge.llamacpp.models import find_model, identify
 from steerx_edge.llamacpp.prompts import Message, PromptFormat
 
@@ -71,15 +77,15 @@ class Engine:
             )
         self.prompts = PromptFormat(self.llama)
         self._analysis: AnalysisContext | None = None
-        self._making = Work()  # of the analysis context
-        self._generating = Work()
+        self._making = ContextLock()  # of the analysis context
+        self._generating = ContextLock()
         self._latest: object = None  # stands for the stream that was begun last
         self._model_id: ModelId | None = None
 
     @property
     def analysis(self) -> AnalysisContext:
         """The second context, made and probed when it is first needed."""
-        with self._making.turn():
+        with self._making.held():
             if self._analysis is None:
                 if self.llama.model is None:
                     raise ModelError(CLOSED)
@@ -152,13 +158,13 @@ class Engine:
         """Token ids of a text to be continued as it is; control tokens in it count."""
         return self.llama.tokenize(text.encode(), add_bos=True, special=True)
 
-    def run(self, job: Pass) -> PassResult:
+    def run(self, job: ScoreRequest) -> ScoreResult:
         """One teacher-forced pass: scores and residual rows together."""
         return self.analysis.run(job)
 
     def run_many(
-        self, jobs: Sequence[Pass], done: Callable[[int], None] | None = None
-    ) -> list[PassResult]:
+        self, jobs: Sequence[ScoreRequest], done: Callable[[int], None] | None = None
+    ) -> list[ScoreResult]:
         """Passes side by side, with what they begin with evaluated once; results as of `run`.
 
         Args:
@@ -170,7 +176,7 @@ class Engine:
         """
         return self.analysis.run_many(jobs, done)
 
-    def generate_many(self, jobs: Sequence[Continuation]) -> list[str]:
+    def generate_many(self, jobs: Sequence[GenerateRequest]) -> list[str]:
         """Generate texts side by side, each with interventions of its own.
 
         In the analysis context: the Llama, and what steers it, are not touched.
@@ -195,7 +201,7 @@ class Engine:
         Raises:
             ModelError: the texts do not fit the analysis context, or llama.cpp fails.
         """
-        return self.run(Pass(context, response, interventions=interventions)).scored
+        return self.run(ScoreRequest(context, response, interventions=interventions)).scored
 
     def capture(
         self,
@@ -205,12 +211,12 @@ class Engine:
         *,
         weights: NDArray[np.floating] | None = None,
     ) -> NDArray[np.float32]:
-        """Residual rows of a text: (layer, slot, n_embd) float32; see analysis.Pass for the rows.
+        """Residual rows of a text, as of `ScoreRequest`: (layer, slot, n_embd) float32.
 
         Raises:
             ModelError: the texts do not fit the analysis context, or llama.cpp fails.
         """
-        job = Pass(context, response, score=False, layers=tuple(layers), weights=weights)
+        job = ScoreRequest(context, response, score=False, layers=tuple(layers), weights=weights)
         return self.run(job).captured
 
     def stream(
@@ -257,7 +263,7 @@ class Engine:
             **sampling,
         )
         this = object()
-        with self._generating.turn():
+        with self._generating.held():
             self._latest = this
         try:
             while (chunk := self._next(this, chunks)) is not None:
@@ -268,7 +274,7 @@ class Engine:
                 raise ModelError(f"llama.cpp failed while generating: {error}.") from error
 
     def _next(self, stream: object, chunks: Iterator[Any]) -> Any:
-        with self._generating.turn():
+        with self._generating.held():
             if self._latest is not stream:
                 raise ModelError(
                     "Another text was begun on this engine, which writes one at a time. Use "
@@ -278,7 +284,7 @@ class Engine:
 
     def generate(self, prompt: Sequence[int], **options: Any) -> str:
         """The whole of `stream`. Calls from several threads wait for each other."""
-        with self._generating.turn():
+        with self._generating.held():
             return "".join(self.stream(prompt, **options))
 
     def close(self) -> None:
@@ -292,12 +298,12 @@ class _OwnLlama(Llama):
     """Loaded and freed only while llama.cpp may work: an interpreter that ends waits for both."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        self._work = Work()
-        with self._work.turn():
+        self._lock = ContextLock()
+        with self._lock.held():
             super().__init__(*args, **options)
 
     def close(self) -> None:
-        self._work.free(super().close, vars(self))
+        self._lock.free(super().close, vars(self))
 
 
 def load_llama(

@@ -18,12 +18,12 @@ import steerx_edge._native as _native
 from steerx_edge.errors import SteerxError
 from steerx_edge.llamacpp.control_vector import ControlVector
 
-Rows: TypeAlias = Literal["all", "prompt", "response", "generated"] | int | NDArray[np.bool_]
-"""Which rows of a pass of n tokens, P of them context.
+Positions: TypeAlias = Literal["all", "prompt", "response", "generated"] | int | NDArray[np.bool_]
+"""Which token positions of a pass of n tokens, P of them context.
 
 "all"; "prompt", the context; "response", the tokens after it; "generated", the response and the
-last row of the context, which predicts its first token; a number k, the last k rows; or a mask
-(n,) bool.
+last token of the context, whose row predicts the first one; a number k, the last k positions; or a
+mask (n,) bool.
 """
 
 
@@ -34,12 +34,12 @@ class Add:
     Args:
         layers: 0-based blocks, strictly increasing.
         vectors: (layer, n_embd) float32, in units of the residual stream.
-        rows: which rows.
+        positions: which token positions.
     """
 
     layers: tuple[int, ...]
     vectors: NDArray[np.float32]
-    rows: Rows = "generated"
+    positions: Positions = "generated"
 
     def native(self) -> _native.Intervention:
         """The compiled object."""
@@ -54,13 +54,13 @@ class SetComponent:
         layers: 0-based blocks, strictly increasing.
         directions: (layer, n_embd) float32, of unit length.
         values: (layer,) in units of the residual stream.
-        rows: which rows.
+        positions: which token positions.
     """
 
     layers: tuple[int, ...]
     directions: NDArray[np.float32]
     values: Sequence[float]
-    rows: Rows = "generated"
+    positions: Positions = "generated"
 
     def native(self) -> _native.Intervention:
         """The compiled object."""
@@ -78,13 +78,13 @@ class Rotate:
         layers: 0-based blocks, strictly increasing.
         directions: (layer, n_embd) float32, of unit length.
         angle: radians, 0 or more; a row turns no further than the direction itself.
-        rows: which rows.
+        positions: which token positions.
     """
 
     layers: tuple[int, ...]
     directions: NDArray[np.float32]
     angle: float
-    rows: Rows = "generated"
+    positions: Positions = "generated"
 
     def native(self) -> _native.Intervention:
         """The compiled object."""
@@ -107,9 +107,9 @@ class _Around:
         return self.inner.layers
 
     @property
-    def rows(self) -> Rows:
+    def positions(self) -> Positions:
         """Those of `inner`."""
-        return self.inner.rows
+        return self.inner.positions
 
 
 @dataclass(frozen=True)
@@ -153,39 +153,43 @@ class Clamp(_Around):
 Intervention: TypeAlias = Add | SetComponent | Rotate | Gate | Clamp
 
 
-def selected_rows(rows: Rows, n_context: int, n_tokens: int) -> NDArray[np.bool_]:
-    """The rows as a mask: (n_tokens,) bool.
+def selected_positions(positions: Positions, n_context: int, n_tokens: int) -> NDArray[np.bool_]:
+    """The positions as a mask: (n_tokens,) bool.
 
     Raises:
         SteerxError: a mask of another length, a negative number, or an unknown word.
     """
     mask = np.zeros(n_tokens, dtype=np.bool_)
-    if isinstance(rows, np.ndarray):
-        if rows.shape != (n_tokens,) or rows.dtype != np.bool_:
+    if isinstance(positions, np.ndarray):
+        if positions.shape != (n_tokens,) or positions.dtype != np.bool_:
             raise SteerxError(
-                f"A row mask has shape {rows.shape} and type {rows.dtype}; this pass needs "
-                f"({n_tokens},) bool."
+                f"A mask of positions has shape {positions.shape} and type {positions.dtype}; "
+                f"this request needs ({n_tokens},) bool."
             )
-        return rows
-    if isinstance(rows, int) and not isinstance(rows, bool):
-        if rows < 0:
-            raise SteerxError(f"The last {rows} rows cannot be meant: give 0 or more.")
-        mask[max(0, n_tokens - rows) :] = True
+        return positions
+    if isinstance(positions, int) and not isinstance(positions, bool):
+        if positions < 0:
+            raise SteerxError(f"The last {positions} positions cannot be meant: give 0 or more.")
+        mask[max(0, n_tokens - positions) :] = True
         return mask
     begins = {"all": 0, "prompt": 0, "response": n_context, "generated": n_context - 1}
-    if not isinstance(rows, str) or rows not in begins:
-        raise SteerxError(f"Rows are one of {', '.join(begins)}, a number or a mask, not '{rows}'.")
-    mask[begins[rows] : n_context if rows == "prompt" else None] = True
+    if not isinstance(positions, str) or positions not in begins:
+        raise SteerxError(
+            f"Positions are one of {', '.join(begins)}, a number or a mask, not '{positions}'."
+        )
+    mask[begins[positions] : n_context if positions == "prompt" else None] = True
     return mask
 
 
 def as_control_vector(interventions: Sequence[Intervention]) -> ControlVector | None:
     """The in-graph control vector that does the same, if there is one.
 
-    It adds only, from block 1 on, and to rows "all" or "generated", the same for all of them.
+    It adds only, from block 1 on, and to positions "all" or "generated", the same for all of them.
     """
-    rows = {each.rows if isinstance(each.rows, str) else "some" for each in interventions}
-    if rows not in ({"all"}, {"generated"}):
+    positions = {
+        each.positions if isinstance(each.positions, str) else "some" for each in interventions
+    }
+    if positions not in ({"all"}, {"generated"}):
         return None
     total: dict[int, NDArray[np.float32]] = {}
     for each in interventions:

@@ -23,7 +23,7 @@ _FORKED = (
 )
 
 
-class Work:
+class ContextLock:
     """What llama.cpp does on one context, for one thread at a time and in one process."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Work:
         _every[id(self)] = self
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
+    def held(self) -> Iterator[None]:
         """To be held while llama.cpp works. Raises as `check` does, before and after it waits."""
         self.check()  # after a fork nobody may release the lock
         with self._lock:
@@ -45,7 +45,7 @@ class Work:
         llama.cpp writes to its log, and thus calls Python, where it frees a context too.
         """
         try:
-            with self.turn():
+            with self.held():
                 free()
         except (ModelError, SystemExit):
             if not self._is_over:
@@ -78,7 +78,7 @@ class Work:
         return _ending and threading.current_thread() is not threading.main_thread()
 
 
-_every: WeakValueDictionary[int, Work] = WeakValueDictionary()
+_every: WeakValueDictionary[int, ContextLock] = WeakValueDictionary()
 _left: list[object] = []
 _ending = False
 
@@ -90,7 +90,7 @@ def _end_all() -> None:
     for reference in _every.valuerefs():  # a copy: other threads may still make some
         work = reference()
         if work is not None:
-            with work.turn():
+            with work.held():
                 pass
 
 

@@ -11,27 +11,27 @@ from __future__ import annotations
 from steerx_edge.model_id import ModelId
 from steerx_edge.profile.store import Profile, forget
 from steerx_edge.profile.types import (
-    SOURCES,
+    CONTRAST_METHODS,
     Description,
     Entry,
     Gain,
+    LogitBias,
     MemoryPart,
     Setting,
-    Tilt,
     WithHistory,
     Word,
 )
 
 __all__ = [
-    "SOURCES",
+    "CONTRAST_METHODS",
     "Description",
     "Entry",
     "Gain",
+    "LogitBias",
     "MemoryPart",
     "ModelId",
     "Profile",
     "Setting",
-    "Tilt",
     "WithHistory",
     "Word",
     "forget",

@@ -163,12 +163,12 @@ class WithHistory(_Object):
     """Strengths for prompts that hold texts of the person, and what they gave over these alone."""
 
     strengths: Strengths
-    tilt: NotNegative
+    logit_bias: NotNegative
     memory: NotNegative
     gain: Gain
 
 
-class Tilt(_Object):
+class LogitBias(_Object):
     """What is added to the logits of some tokens of the vocabulary: strength x values, nats."""
 
     strength: NotNegative
@@ -202,14 +202,16 @@ class Entry(_Object):
     words: tuple[Word, ...]
     gain: Gain | None
     layers: Annotated[tuple[Positive, ...], _list("0-based blocks, strictly increasing")]
-    sources: Annotated[tuple[types.Source, ...], _list("what each direction is made of")]
+    contrast_methods: Annotated[
+        tuple[types.ContrastMethod, ...], _list("what each direction is made of")
+    ]
     strengths: Strengths
     with_history: WithHistory | None
-    rows: Literal["generated", "all"]
+    positions: Literal["generated", "all"]
     counts: dict[Line, Natural]
     settings: dict[Line, Setting]
     versions: dict[Line, Line]
-    tilt: Tilt | None
+    logit_bias: LogitBias | None
     memory: Memory | None
     gate: Gate | None
     norms: Annotated[tuple[Positive32, ...], _list("for each layer, of the residual stream")]
@@ -221,9 +223,9 @@ class File(_Object):
 
     Beyond this schema the reader checks: integers are written without a decimal point; no key is
     there twice; low <= high; a word's items <= count; layers strictly increase and lie below
-    n_layer; one source, strength, norm and direction for each layer, and one strength
+    n_layer; one contrast method, strength, norm and direction for each layer, and one strength
     with_history; directions are as wide as the model and of unit
-    length; a tilt has one value for each token, and its tokens increase; models are distinct.
+    length; a logit bias has one value for each token, and its tokens increase; models are distinct.
     """
 
     format: Literal["steerx-edge-profile"]

@@ -20,8 +20,8 @@ from steerx_edge.profile.memory_file import check_memory
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.memory import ActiveMemory, Level, Memory
 
-Source = Literal["context-contrast", "stylevector"]
-SOURCES: tuple[Source, ...] = get_args(Source)
+ContrastMethod = Literal["context-contrast", "stylevector"]
+CONTRAST_METHODS: tuple[ContrastMethod, ...] = get_args(ContrastMethod)
 """What a direction can be made of; see docs/method.md."""
 
 Setting = str | int | float | bool
@@ -112,7 +112,7 @@ class Gain:
 
 
 @dataclass(frozen=True, eq=False)
-class Tilt(_ByValue):
+class LogitBias(_ByValue):
     """Which tokens the person uses more, or less, than the model expects.
 
     Attributes:
@@ -139,7 +139,7 @@ class Tilt(_ByValue):
         _check_length(self, "values", len(tokens), "token")
 
     @classmethod
-    def of(cls, values: NDArray[np.float32], strength: float) -> Tilt | None:
+    def of(cls, values: NDArray[np.float32], strength: float) -> LogitBias | None:
         """Of a value for each token of the vocabulary, (n_vocab,) nats; None if all are 0."""
         tokens = np.flatnonzero(values)
         return cls(tokens.astype(np.int32), values[tokens], strength) if len(tokens) else None
@@ -230,7 +230,7 @@ class WithHistory(_ByValue):
     Attributes:
         strengths: in the place of `Entry.strengths`, float32, shape (layer,), at least 0;
             read-only.
-        tilt: in the place of `Tilt.strength`; at least 0.
+        logit_bias: in the place of `LogitBias.strength`; at least 0.
         memory: in the place of `MemoryPart.strength`; at least 0.
         gain: what they gave on the person's own held-out items, over the same prompt alone. Where
             its interval reaches 0, it is that of the best strengths, and these here are all 0.
@@ -240,7 +240,7 @@ class WithHistory(_ByValue):
     """
 
     strengths: NDArray[np.float32]  # (layer,)
-    tilt: float
+    logit_bias: float
     memory: float
     gain: Gain
 
@@ -264,20 +264,20 @@ class Entry(_ByValue):
         directions: unit directions, float32, shape (layer, n_embd); read-only.
         norms: median norm of the residual stream at each of these layers, float32, shape
             (layer,), above 0; read-only.
-        sources: what each layer's direction is made of, one of SOURCES each; shape (layer,).
+        contrast_methods: what each layer's direction is made by, one of CONTRAST_METHODS; (layer,).
         strengths: what is added at each layer at relative strength 1, as a share of the norm
-            there, float32, shape (layer,), at least 0; read-only. All 0, no tilt and no
+            there, float32, shape (layer,), at least 0; read-only. All 0, no logit bias and no
             memory say that no reliable preference was found.
-        tilt: what is added to the logits, or None.
+        logit_bias: what is added to the logits, or None.
         memory: what is mixed into the predictions then, or None.
         gate: which answers all of this is for, or None for all.
         gain: what the profile gave on the person's own held-out items, or None if it was not
             measured.
         with_history: strengths for where texts of the person's stand in the prompt, or None if
-            they were not measured. That of a tilt or a memory that is None becomes 0.
-        rows: what is steered: generated tokens and the last prompt row, or all rows.
+            they were not measured. That of a logit bias or a memory that is None becomes 0.
+        positions: which tokens are steered: the generated ones and the last of the prompt, or all.
         counts: how much was learned from: `items`, `tokens`, `anchors`, ...
-        settings: how it was learned: `backbone`, `tau`, `min_anchors`, ...
+        settings: how it was learned: `contrast_method`, `tau`, `min_anchors`, ...
         versions: the programs it was learned with: `steerx_edge`, `llama_cpp_python`.
         created: ISO 8601 time in UTC, to the second, such as `2025-01-31T09:30:00Z`.
 
@@ -291,14 +291,14 @@ class Entry(_ByValue):
     layers: tuple[int, ...]
     directions: NDArray[np.float32]  # (layer, n_embd)
     norms: NDArray[np.float32]  # (layer,)
-    sources: tuple[str, ...]  # (layer,)
+    contrast_methods: tuple[str, ...]  # (layer,)
     strengths: NDArray[np.float32]  # (layer,)
-    tilt: Tilt | None
+    logit_bias: LogitBias | None
     memory: MemoryPart | None
     gate: Gate | None
     gain: Gain | None
     with_history: WithHistory | None
-    rows: Literal["generated", "all"]
+    positions: Literal["generated", "all"]
     counts: Mapping[str, int]
     settings: Mapping[str, Setting]
     versions: Mapping[str, str]
@@ -307,7 +307,7 @@ class Entry(_ByValue):
     def __post_init__(self) -> None:
         for name in ("strengths", "norms", "directions"):
             _set(self, **{name: _floats(self, name)})
-        for name in ("words", "layers", "sources"):
+        for name in ("words", "layers", "contrast_methods"):
             _set(self, **{name: tuple(getattr(self, name))})
         for name in ("counts", "settings", "versions"):
             _set(self, **{name: dict(getattr(self, name))})
@@ -326,7 +326,7 @@ class Entry(_ByValue):
                     f"layers[{index}] is {layer}; expected a layer above {below} and below "
                     f"{self.model.n_layer}"
                 )
-        for name in ("sources", "strengths", "norms"):
+        for name in ("contrast_methods", "strengths", "norms"):
             _check_length(self, name, len(self.layers), "layer")
 
     def _check_directions(self) -> None:
@@ -355,8 +355,11 @@ class Entry(_ByValue):
     def _check_with_history(self, beside: WithHistory) -> None:
         _check_length(beside, "strengths", len(self.layers), "layer", "with_history.")
         # Whoever deletes a part by hand need not know of its strength here.
-        tilt, memory = beside.tilt if self.tilt else 0.0, beside.memory if self.memory else 0.0
-        _set(self, with_history=replace(beside, tilt=tilt, memory=memory))
+        logit_bias, memory = (
+            beside.logit_bias if self.logit_bias else 0.0,
+            beside.memory if self.memory else 0.0,
+        )
+        _set(self, with_history=replace(beside, logit_bias=logit_bias, memory=memory))
 
     def beside_history(self) -> Entry:
         """As the entry is to be used where texts of the person's stand in the prompt.
@@ -369,7 +372,7 @@ class Entry(_ByValue):
         return replace(
             self,
             strengths=beside.strengths,
-            tilt=self.tilt and replace(self.tilt, strength=beside.tilt),
+            logit_bias=self.logit_bias and replace(self.logit_bias, strength=beside.logit_bias),
             memory=self.memory and replace(self.memory, strength=beside.memory),
             gate=None,
             with_history=None,
@@ -392,24 +395,26 @@ class Entry(_ByValue):
         scales = self.strengths.astype(np.float64) * self.norms
         return _scaled(strength, scales[:, np.newaxis], self.directions)
 
-    def tilt_bias(self, strength: float = 1.0) -> dict[int, float]:
+    def token_bias(self, strength: float = 1.0) -> dict[int, float]:
         """What is added to the logits, as llama.cpp's logit bias.
 
         Args:
             strength: relative strength, as of `vectors`.
 
         Returns:
-            strength * tilt.strength * value for each token id of the tilt, in nats; empty where
-            nothing is added.
+            strength * logit_bias.strength * value for each token id of the logit bias, in nats;
+            empty where nothing is added.
 
         Raises:
             ProfileError: `strength` is not a finite number, or so large that the result is not.
         """
-        if self.tilt is None:
+        if self.logit_bias is None:
             return {}
-        bias = self.tilt.bias(strength)
+        bias = self.logit_bias.bias(strength)
         return (
-            dict(zip(self.tilt.tokens.tolist(), bias.tolist(), strict=True)) if bias.any() else {}
+            dict(zip(self.logit_bias.tokens.tolist(), bias.tolist(), strict=True))
+            if bias.any()
+            else {}
         )
 
 

@@ -1,11 +1,11 @@
-"""A profile at work on any `llama_cpp.Llama`: the in-graph control vector, the tilt, the memory.
+"""A profile at work on any `llama_cpp.Llama`: control vector, logit bias, memory.
 
-Row policy `generated`: the last prompt row and every generated token are steered, the rest of the
+Positions `generated`: the last prompt token and every generated one are steered, the rest of the
 prompt is not. So a prompt's KV cache is the same under every profile and without one, and what is
-generated depends on the prompt alone, not on what was generated before it. The tilt is added to the
-logits that a token is sampled from, and what the memory offers is mixed in, by either policy. The
-memory is looked up by the final normed row, which llama.cpp gives out beside the logits as the
-token's embedding; it is asked for where a single token is evaluated.
+generated depends on the prompt alone, not on what was generated before it. The logit bias is added
+to the logits that a token is sampled from, and what the memory offers is mixed in, by either
+policy. The memory is looked up by the final normed row, which llama.cpp gives out beside the logits
+as the token's embedding; it is asked for where a single token is evaluated.
 
 The row that predicts the first token of an answer, unsteered, tells whether the answer is one that
 the person would write (see `steerx_edge.steering.gate`). If not, all of it goes unsteered.
@@ -50,8 +50,8 @@ def steer(
     """Make a model write as the person of a profile does, until `clear()` or the end of `with`.
 
     Everything that generates through `llama` is steered: completions, chats, streams, grammars,
-    tools. A logits processor or a logit bias of the caller's comes after the profile's tilt and
-    memory. Its prompt cache (`set_cache`) is set aside meanwhile, as saved states do not tell
+    tools. A logits processor or a logit bias of the caller's comes after the profile's logit bias
+    and memory. Its prompt cache (`set_cache`) is set aside meanwhile, as saved states do not tell
     under which vector they were made; for the same reason do not mix `save_state` and steering.
     With a draft model, do not clear in the middle of a stream; the memory is left out there, as
     several tokens are evaluated at once.
@@ -102,8 +102,10 @@ class Steering:
         # Checks the profile and the strength, before anything is changed.
         self._check_vocabulary()
         self._check_memory()
-        tilt = self._entry.tilt
-        self._tokens = None if tilt is None else tilt.tokens.astype(np.intp)  # as NumPy indexes
+        logit_bias = self._entry.logit_bias
+        self._tokens = (
+            None if logit_bias is None else logit_bias.tokens.astype(np.intp)
+        )  # as NumPy indexes
         self._control, self._bias, self._memory = self._added_at(strength)
         self._strength = strength
         llama.set_cache(None)
@@ -138,7 +140,7 @@ class Steering:
         if llama.cache is None:
             llama.set_cache(self._cache)
         self._switch(on=False)
-        self._forget_cells(0 if self._entry.rows == "all" else self._first_steered)
+        self._forget_cells(0 if self._entry.positions == "all" else self._first_steered)
 
     def _added_at(
         self, strength: float
@@ -151,14 +153,18 @@ class Steering:
         vectors = entry.vectors(strength)
         return (
             ControlVector(entry.layers, vectors) if vectors.any() else None,
-            None if entry.tilt is None else entry.tilt.bias(strength),
+            None if entry.logit_bias is None else entry.logit_bias.bias(strength),
             None if entry.memory is None else entry.memory.active(strength),
         )
 
     def _check_vocabulary(self) -> None:
-        tilt, memory, n_vocab = self._entry.tilt, self._entry.memory, self._llama.n_vocab()
+        logit_bias, memory, n_vocab = (
+            self._entry.logit_bias,
+            self._entry.memory,
+            self._llama.n_vocab(),
+        )
         highest = {
-            "tilt": -1 if tilt is None else tilt.tokens[-1],
+            "logit_bias": -1 if logit_bias is None else logit_bias.tokens[-1],
             "memory": -1 if memory is None or memory.memory is None else memory.memory.tokens.max(),
         }
         for what, token in highest.items():
@@ -197,7 +203,7 @@ class Steering:
 
     def _start(self) -> None:
         """Where all rows are steered, the vector stays on, and no older cell may be re-used."""
-        if self._entry.rows == "all":
+        if self._entry.positions == "all":
             self._forget_cells(0)
             self._switch(on=self._generation is None or not self._leaves_alone)
 
@@ -224,7 +230,7 @@ class Steering:
             options["logits_processor"] = LogitsProcessorList([change, *processors])
         self._generation = None  # one that was left half-way has no say any more
         if options.get("reset", True):
-            by_all = self._entry.rows == "all" and self._is_gated  # which begins unsteered
+            by_all = self._entry.positions == "all" and self._is_gated  # which begins unsteered
             self._forget_cells(0 if by_all else self._first_steered)
         if self._acts:
             # The logits left from an unsteered pass over this very prompt must not be sampled, and
@@ -238,7 +244,7 @@ class Steering:
             if self._generation is this:
                 self._generation = None
                 is_cleared = vars(self._llama).get(_HANDLE) is not self
-                self._switch(on=self._entry.rows == "all" and not is_cleared)
+                self._switch(on=self._entry.positions == "all" and not is_cleared)
 
     def _steered_eval(self, tokens: Sequence[int]) -> None:
         """`Llama.eval`: the rows of a prompt but its last go unsteered, all others steered.
@@ -251,7 +257,7 @@ class Steering:
             self._eval(tokens)
             return
         prompt = tokens = list(tokens)
-        everywhere = self._entry.rows == "all"
+        everywhere = self._entry.positions == "all"
         if prompt_pending and len(tokens) > 1:
             self._switch(on=everywhere and not self._is_gated)
             self._eval(tokens[:-1])

@@ -36,9 +36,9 @@ from steerx_edge.profile import (
     Description,
     Entry,
     Gain,
+    LogitBias,
     MemoryPart,
     Profile,
-    Tilt,
     WithHistory,
 )
 from steerx_edge.steering.gate import Gate
@@ -71,7 +71,7 @@ def a_profile(model: TinyModel, *, norm: float = 10.0, seed: int = 0) -> Profile
         (2,),
         direction / np.linalg.norm(direction),
         norms=np.array([norm], np.float32),
-        sources=("context-contrast",),
+        contrast_methods=("context-contrast",),
     )
     return Profile((entry,))
 
@@ -763,7 +763,7 @@ def test_learn_reports_what_calibration_found(tiny_chat: TinyModel, folder: Path
     own, none = entries["own"], entries["none"]
     assert own.gain is not None
     assert own.gain.low > 0
-    assert own.strengths.any() or own.tilt_bias() or own.memory
+    assert own.strengths.any() or own.token_bias() or own.memory
     assert (
         f"Expected gain: {own.gain.mean:+.3f} nats/token (95% interval {own.gain.low:+.3f} to "
         f"{own.gain.high:+.3f}), measured on 6 texts held out." in reports["own"]
@@ -771,7 +771,7 @@ def test_learn_reports_what_calibration_found(tiny_chat: TinyModel, folder: Path
     assert none.gain is not None
     assert none.gain.low <= 0
     assert not none.strengths.any()
-    assert none.tilt is None
+    assert none.logit_bias is None
     assert none.memory is None
     assert "No reliable preference found: the best setting gave " in reports["none"]
     assert "It changes nothing: its strengths are 0." in reports["none"]
@@ -1086,12 +1086,12 @@ def test_add_needs_a_profile(tiny_chat: TinyModel, history: Path) -> None:
         ({"layers": (2,)}, "It steers layer 2 by 1 of the residual norm."),
         ({"strengths": [0], "gate": GATE}, "It changes nothing: its strengths are 0."),
         (
-            {"tilt": Tilt([3, 4], [0.5, -1], 0.2)},
+            {"logit_bias": LogitBias([3, 4], [0.5, -1], 0.2)},
             "It steers layer 2 by 1 of the residual norm, and makes 2 tokens more or less "
             "probable.",
         ),
         (
-            {"tilt": Tilt([3, 4], [0.5, -1], 0), "strengths": [0.25]},
+            {"logit_bias": LogitBias([3, 4], [0.5, -1], 0), "strengths": [0.25]},
             "It steers layer 2 by 0.25 of the residual norm.",
         ),
         (
@@ -1099,7 +1099,7 @@ def test_add_needs_a_profile(tiny_chat: TinyModel, history: Path) -> None:
             "It remembers 120 tokens of your texts (level causal, strength 0.3).",
         ),
         (
-            {"memory": MEMORY, "tilt": Tilt([3, 4], [0.5, -1], 1), "gate": GATE},
+            {"memory": MEMORY, "logit_bias": LogitBias([3, 4], [0.5, -1], 1), "gate": GATE},
             "It steers layer 2 by 1 of the residual norm, and makes 2 tokens more or less "
             "probable, and remembers 120 tokens of your texts (level causal, strength 0.3).\n"
             "Answers to requests unlike those of your texts are left alone.",
@@ -1113,7 +1113,7 @@ def test_add_needs_a_profile(tiny_chat: TinyModel, history: Path) -> None:
         ),
         (
             {
-                "tilt": Tilt([3, 4], [0.5, -1], 1),
+                "logit_bias": LogitBias([3, 4], [0.5, -1], 1),
                 "strengths": [0],
                 "gain": Gain(0.05, 0.0104, 0.1, 9),
             },

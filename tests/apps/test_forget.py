@@ -19,7 +19,7 @@ from steerx_edge.history.item import HistoryItem
 from steerx_edge.learning.ablation import shortened
 from steerx_edge.learning.effects import Effects
 from steerx_edge.learning.memory_rows import MemoryRows
-from steerx_edge.llamacpp.analysis import Pass, asked_for
+from steerx_edge.llamacpp.analysis import ScoreRequest, asked_for
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import MODEL_VARIABLE
 from steerx_edge.llamacpp.prompts import messages_for
@@ -40,7 +40,9 @@ def memory_of(
 ) -> tuple[Memory, list[int]]:
     """The memory of some texts, and the place of the text that each row is of."""
     jobs = [
-        Pass(engine.prompt(messages_for(each.request)), engine.tokenize(each.response), final=True)
+        ScoreRequest(
+            engine.prompt(messages_for(each.request)), engine.tokenize(each.response), final=True
+        )
         for each in items
     ]
     # Side by side and rounded, as learn reads them.
@@ -61,7 +63,7 @@ def entry_of(engine: Engine, level: Level = "all") -> Entry:
         engine.model_id,
         (2,),
         np.eye(1, n_embd),
-        sources=("context-contrast",),
+        contrast_methods=("context-contrast",),
         memory=MemoryPart.of(memory, strength=0.3, level=level),
         gate=Gate(np.ones(n_embd, np.float32), 0.25),
     )

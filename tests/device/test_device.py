@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from models import make_tiny
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.learning.effects import effects_of, read_alone, read_beside
-from steerx_edge.llamacpp.analysis import INPUT_LAYER, Pass, PassResult, Site
+from steerx_edge.llamacpp.analysis import INPUT_LAYER, HookPoint, ScoreRequest, ScoreResult
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add, Clamp, Gate, Intervention, Rotate, SetComponent
 from steerx_edge.llamacpp.models import identify
@@ -46,7 +46,7 @@ MODELS = (
     "SmolLM2",
 )
 INPUT_NAMED = tuple(name for name in MODELS if name != "lfm2")
-NAMED: dict[Site, tuple[str, ...]] = {
+NAMED: dict[HookPoint, tuple[str, ...]] = {
     "attn_out": ("llama", "llama Q8_0", "llama Q4_0", "SmolLM2"),
     "ffn_out": ("llama", "llama Q8_0", "llama Q4_0", "qwen2", "gemma3", "gpt2", "SmolLM2"),
 }
@@ -54,7 +54,7 @@ NAMED: dict[Site, tuple[str, ...]] = {
 TOKENS = [int(token) for token in np.random.default_rng(2).integers(20, 300, size=60)]
 N_CONTEXT = 20
 ITEM = HistoryItem("She peeped into the book... twice!", "What did she do?")
-COMPANIONS = [HistoryItem("The rabbit ran close by her.", "Who ran?"), HistoryItem("A daisy.")]
+IN_CONTEXT = [HistoryItem("The rabbit ran close by her.", "Who ran?"), HistoryItem("A daisy.")]
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,10 @@ class Override(ctypes.Structure):
     _fields_ = (("pattern", ctypes.c_char_p), ("buffer_type", ctypes.c_void_p))
 
 
-def split(*interventions: Intervention, n_context: int = N_CONTEXT, **options: Any) -> Pass:
-    return Pass(TOKENS[:n_context], TOKENS[n_context:], interventions=interventions, **options)
+def split(*interventions: Intervention, n_context: int = N_CONTEXT, **options: Any) -> ScoreRequest:
+    return ScoreRequest(
+        TOKENS[:n_context], TOKENS[n_context:], interventions=interventions, **options
+    )
 
 
 def open_llama(
@@ -195,7 +197,7 @@ def assert_nats_close(actual: Rows, expected: Rows, bounds: Bounds) -> None:
     assert np.abs(actual - expected).max() <= bounds.nats
 
 
-def log_probabilities(result: PassResult) -> Rows:
+def log_probabilities(result: ScoreResult) -> Rows:
     """(T, n_vocab), of a pass whose `top_k` was the whole vocabulary."""
     assert result.top_token is not None
     assert result.top_log_prob is not None
@@ -204,7 +206,7 @@ def log_probabilities(result: PassResult) -> Rows:
     return distribution
 
 
-def assert_agree(actual: PassResult, expected: PassResult, bounds: Bounds) -> None:
+def assert_agree(actual: ScoreResult, expected: ScoreResult, bounds: Bounds) -> None:
     assert_rows_close(actual.captured, expected.captured, bounds)
     if expected.log_prob is not None:
         assert_nats_close(actual.scored, expected.scored, bounds)
@@ -215,7 +217,7 @@ def assert_agree(actual: PassResult, expected: PassResult, bounds: Bounds) -> No
         assert_nats_close(log_probabilities(actual), log_probabilities(expected), bounds)
 
 
-def assert_changed(steered: PassResult, plain: PassResult, bounds: Bounds) -> None:
+def assert_changed(steered: ScoreResult, plain: ScoreResult, bounds: Bounds) -> None:
     """By more than the bounds let pass, so that a change not made would be noticed."""
     assert np.abs(steered.scored - plain.scored).max() > 2 * bounds.nats
 
@@ -279,9 +281,9 @@ def test_every_row_of_every_layer_and_every_score(
 
 
 def test_sites(model: Model, engine: Engine) -> None:
-    for site, names in NAMED.items():
+    for hook_point, names in NAMED.items():
         if model.name in names:
-            job = split(layers=model.all_layers, site=site)
+            job = split(layers=model.all_layers, hook_point=hook_point)
             assert_agree(engine.run(job), model.cpu.run(job), model.bounds)
 
 
@@ -341,7 +343,7 @@ def test_early_exit_where_experts_are_chosen_on_another_device(
         engines = Engine(apart), Engine(together)
         for _ in range(8):
             tokens = [int(token) for token in rng.integers(5, 300, size=60)]
-            job = Pass(tokens[:N_CONTEXT], tokens[N_CONTEXT:], layers=(0,), score=False)
+            job = ScoreRequest(tokens[:N_CONTEXT], tokens[N_CONTEXT:], layers=(0,), score=False)
             actual, expected = (engine.run(job).captured for engine in engines)
             assert_rows_close(actual, expected, EXACT if is_rpc else GPU_F32)
 
@@ -349,7 +351,7 @@ def test_early_exit_where_experts_are_chosen_on_another_device(
 def test_effects(model: Model, engine: Engine) -> None:
     arms = []
     for each in (engine, model.cpu):
-        (treatment,) = read_beside(each, [ITEM], COMPANIONS, model.all_layers)
+        (treatment,) = read_beside(each, [ITEM], IN_CONTEXT, model.all_layers)
         (control,) = read_alone(each, [ITEM], model.all_layers)
         arms.append((treatment, control, effects_of(each, ITEM, treatment, control).nats))
     (*actual, actual_nats), (*expected, expected_nats) = arms
@@ -364,12 +366,14 @@ def test_effects(model: Model, engine: Engine) -> None:
 
 def add(model: Model) -> tuple[Intervention, ...]:
     layers = (0, model.n_layer // 2, model.n_layer - 1)
-    return (Add(layers, model.vectors(layers), rows="all"),)
+    return (Add(layers, model.vectors(layers), positions="all"),)
 
 
 def set_component(model: Model) -> tuple[Intervention, ...]:
     layers = model.all_layers
-    return (SetComponent(layers, model.directions(layers), [0.0] * len(layers), rows="response"),)
+    return (
+        SetComponent(layers, model.directions(layers), [0.0] * len(layers), positions="response"),
+    )
 
 
 def rotate(model: Model) -> tuple[Intervention, ...]:
@@ -390,7 +394,7 @@ def gate(model: Model) -> tuple[Intervention, ...]:
 
 def clamp(model: Model) -> tuple[Intervention, ...]:
     layers = (0, model.n_layer // 2)
-    return (Clamp(Add(layers, 9 * model.vectors(layers), rows=30), 0.4),)
+    return (Clamp(Add(layers, 9 * model.vectors(layers), positions=30), 0.4),)
 
 
 def several(model: Model) -> tuple[Intervention, ...]:
@@ -415,7 +419,7 @@ def test_rows_in_the_middle(model: Model, engine: Engine) -> None:
     weights[1, [9, 20]] = 1
     rows = np.zeros(len(TOKENS), np.bool_)
     rows[[8, 9, N_CONTEXT + 5, N_CONTEXT + 9]] = True
-    change = Add(layers, model.vectors(layers), rows=rows)
+    change = Add(layers, model.vectors(layers), positions=rows)
     job = split(change, layers=model.all_layers[1:], weights=weights)
     expected = model.cpu.run(job)
     assert_changed(expected, model.cpu.run(split()), model.bounds)
@@ -429,7 +433,7 @@ def test_a_control_vector_and_the_hook_that_adds_it(
 ) -> None:
     layers = model.all_layers[1:]
     options: dict[str, Any] = {"layers": model.all_layers, "top_k": engine.analysis.n_vocab}
-    job = split(Add(layers, model.vectors(layers), rows=rows), **options)
+    job = split(Add(layers, model.vectors(layers), positions=rows), **options)
     expected = model.cpu.run(job)
     assert_changed(expected, model.cpu.run(split()), model.bounds)
     monkeypatch.setattr(engine.analysis, "in_graph", in_graph)

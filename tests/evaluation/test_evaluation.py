@@ -41,7 +41,7 @@ from steerx_edge.history.retrieval import Retriever
 from steerx_edge.learning.learn import learn
 from steerx_edge.learning.neutral import neutral_items
 from steerx_edge.learning.settings import Settings
-from steerx_edge.llamacpp.analysis import Continuation, Pass
+from steerx_edge.llamacpp.analysis import GenerateRequest, ScoreRequest
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add
 from steerx_edge.llamacpp.prompts import messages_for
@@ -49,10 +49,10 @@ from steerx_edge.profile import (
     Description,
     Entry,
     Gain,
+    LogitBias,
     MemoryPart,
     ModelId,
     Profile,
-    Tilt,
     WithHistory,
 )
 from steerx_edge.steering.memory import KeySpace, Memory
@@ -346,7 +346,7 @@ class FollowingEngine:
     def __init__(self, n_ctx: int = 4000) -> None:
         self.analysis = SimpleNamespace(n_ctx=n_ctx, n_layer=4)
         self.model_id = MODEL
-        self.passes: list[Pass] = []
+        self.passes: list[ScoreRequest] = []
         self.calls = 0
 
     def tokenize(self, text: str) -> list[int]:
@@ -358,17 +358,17 @@ class FollowingEngine:
     def prompt(self, messages: Sequence[Any]) -> list[int]:
         return list(map(ord, "\n".join(message["content"] for message in messages)))
 
-    def run_many(self, jobs: Sequence[Pass]) -> list[Any]:
+    def run_many(self, jobs: Sequence[ScoreRequest]) -> list[Any]:
         self.passes += jobs
         self.calls += 1
         return [SimpleNamespace(scored=np.full(len(job.response), self.score(job))) for job in jobs]
 
-    def score(self, job: Pass) -> float:
+    def score(self, job: ScoreRequest) -> float:
         told = self.told(job)
         text = "".join(map(chr, job.response))
         return -3 + sum(0.5 * told[word] for word in WORDS if word in text)
 
-    def told(self, job: Pass | Continuation) -> Counter[str]:
+    def told(self, job: ScoreRequest | GenerateRequest) -> Counter[str]:
         shown = "".join(map(chr, job.context))
         told: Counter[str] = Counter({word: 1 for word in WORDS if f"{word} sang" in shown})
         for words, strength in job.interventions:  # type: ignore[misc]
@@ -376,7 +376,7 @@ class FollowingEngine:
                 told[word] += share * strength
         return told
 
-    def generate_many(self, jobs: Sequence[Continuation]) -> list[str]:
+    def generate_many(self, jobs: Sequence[GenerateRequest]) -> list[str]:
         best = [max(self.told(job).items(), key=lambda each: each[1], default="") for job in jobs]
         return [f"one {word[0]} more" if word else "nothing" for word in best]
 
@@ -623,12 +623,12 @@ class AnsweringEngine(FollowingEngine):
     What it writes ends in the number of its request where it is told of a word, else in 0.
     """
 
-    def score(self, job: Pass) -> float:
+    def score(self, job: ScoreRequest) -> float:
         asked = re.search(r"\d+\.$", chars(job.context))
         answered = asked and re.search(rf"\b{asked[0][:-1]}$", chars(job.response))
         return super().score(job) + (0.5 if answered else 0)
 
-    def generate_many(self, jobs: Sequence[Continuation]) -> list[str]:
+    def generate_many(self, jobs: Sequence[GenerateRequest]) -> list[str]:
         texts = super().generate_many(jobs)
         numbers = [chars(job.context).rsplit(" ", 1)[1][:-1] for job in jobs]
         return [
@@ -694,7 +694,7 @@ def a_copied_user(word: str) -> User:
 class CopyingEngine(FollowingEngine):
     """Writes the first item of the person whom it is told of most."""
 
-    def generate_many(self, jobs: Sequence[Continuation]) -> list[str]:
+    def generate_many(self, jobs: Sequence[GenerateRequest]) -> list[str]:
         texts = super().generate_many(jobs)
         return [
             f"0 the {text.split()[1]} sang for us all 0" if text != "nothing" else text
@@ -1042,11 +1042,11 @@ def follow_by_hand(real: tuple[Path, Evaluation], tiny_chat: TinyModel) -> Calla
             messages = messages_for(
                 query.request, history=[history[i] for i in found], description=description
             )
-            job = Pass(
+            job = ScoreRequest(
                 engine.prompt(messages),
                 engine.tokenize(query.response),
                 interventions=(Add(entry.layers, entry.vectors(strength)),) if entry else (),
-                logit_bias=entry.tilt_bias(strength) if entry else {},
+                logit_bias=entry.token_bias(strength) if entry else {},
             )
             means.append(engine.run(job).scored.mean())
         return float(np.mean(means))
@@ -1201,15 +1201,15 @@ def test_an_error_in_a_process_is_the_error_of_the_run(
 
 
 def test_steered_is_the_entry_at_its_rows() -> None:
-    entry = dataclasses.replace(entry_of(Counter("a")), rows="all")
+    entry = dataclasses.replace(entry_of(Counter("a")), positions="all")
     (added,) = steered(entry, 0.5)["interventions"]
-    assert (added.layers, added.rows) == ((2,), "all")
+    assert (added.layers, added.positions) == ((2,), "all")
     np.testing.assert_array_equal(added.vectors, entry.vectors(0.5))
     off = np.zeros(1, np.float32)
     assert steered(entry, 0) == steered(dataclasses.replace(entry, strengths=off)) == {}
-    tilt = Tilt(np.array([5, 9], np.int32), np.array([1, -2], np.float32), 0.5)
-    tilted = dataclasses.replace(entry, strengths=off, tilt=tilt)
-    assert steered(tilted, 2.0) == {"logit_bias": {5: 1.0, 9: -2.0}}
+    logit_bias = LogitBias(np.array([5, 9], np.int32), np.array([1, -2], np.float32), 0.5)
+    biased = dataclasses.replace(entry, strengths=off, logit_bias=logit_bias)
+    assert steered(biased, 2.0) == {"logit_bias": {5: 1.0, 9: -2.0}}
     space = KeySpace.fit(np.random.default_rng(0).standard_normal((50, 8)))
     keys = np.ones((1, space.basis.shape[1]), np.int8)
     memory = Memory(
@@ -1247,7 +1247,7 @@ def test_answers_that_do_not_fit_are_scored_and_written_unsteered(
 
     monkeypatch.setattr(evaluator, "fitting", fits_the_first)
     engine = FollowingEngine()
-    written: list[Continuation] = []
+    written: list[GenerateRequest] = []
     generate = engine.generate_many
     monkeypatch.setattr(
         engine, "generate_many", lambda jobs: written.extend(jobs) or generate(jobs)

@@ -70,26 +70,26 @@ def test_small_and_empty_histories(items, expected, query):
     assert Retriever(items).retrieve(query, 5) == expected
 
 
-def test_companions_are_the_most_relevant_ones_and_the_most_relevant_last():
+def test_in_context_texts_are_the_most_relevant_ones_and_the_most_relevant_last():
     def fits(_items):
         return True
 
     for k in range(6):
         found = Retriever(ITEMS).retrieve("kettle tea", k)
         expected = [ITEMS[index] for index in reversed(found)]
-        assert Retriever(ITEMS).companions("kettle tea", k, fits) == expected
+        assert Retriever(ITEMS).in_context("kettle tea", k, fits) == expected
 
 
-def test_companions_leave_out_what_does_not_fit_and_nothing_else():
+def test_in_context_texts_leave_out_what_does_not_fit_and_nothing_else():
     asked = []
 
     def fits(items):
         asked.append([ITEMS.index(item) for item in items])
         return sum(len(item.response) for item in items) <= 63
 
-    assert Retriever(ITEMS).companions("kettle tea", 4, fits) == [ITEMS[3], ITEMS[2]]
+    assert Retriever(ITEMS).in_context("kettle tea", 4, fits) == [ITEMS[3], ITEMS[2]]
     assert asked == [[2], [0, 2], [3, 2], [1, 3, 2]]
-    assert Retriever(ITEMS).companions("kettle tea", 4, lambda _: False) == []
+    assert Retriever(ITEMS).in_context("kettle tea", 4, lambda _: False) == []
 
 
 def test_none_wanted():
@@ -101,7 +101,7 @@ def test_fewer_than_none_wanted():
         Retriever(ITEMS).retrieve("tea", -1)
 
 
-def test_an_item_finds_its_companions():
+def test_an_item_finds_its_in_context_texts():
     retriever = Retriever(ITEMS)
     assert [
         retriever.retrieve(query_for(item), 2, exclude={index}) for index, item in enumerate(ITEMS)

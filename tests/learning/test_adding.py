@@ -23,8 +23,8 @@ from steerx_edge.learning.learn import learn
 from steerx_edge.learning.settings import Settings
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.profile import Entry, Gain, Profile
+from steerx_edge.steering.logit_bias import BIAS_STRENGTHS
 from steerx_edge.steering.memory import Level
-from steerx_edge.steering.tilt import TILTS
 from tests.support.engines import InterruptedEngine
 
 TEXTS = [
@@ -107,11 +107,11 @@ def test_it_gives_what_learning_all_at_once_gives(
     assert entry.memory == whole.memory
     assert entry.words == whole.words
     assert entry.counts == whole.counts
-    assert entry.tilt is not None
-    assert whole.tilt is not None
-    np.testing.assert_array_equal(entry.tilt.tokens, whole.tilt.tokens)
-    np.testing.assert_allclose(entry.tilt.values, whole.tilt.values, atol=1e-5)
-    same = {"tilt": whole.tilt, "memory": whole.memory}
+    assert entry.logit_bias is not None
+    assert whole.logit_bias is not None
+    np.testing.assert_array_equal(entry.logit_bias.tokens, whole.logit_bias.tokens)
+    np.testing.assert_allclose(entry.logit_bias.values, whole.logit_bias.values, atol=1e-5)
+    same = {"logit_bias": whole.logit_bias, "memory": whole.memory}
     assert dataclasses.replace(entry, description=whole.description, **same) == whole
 
 
@@ -212,13 +212,15 @@ class TestCalibration:
             memory = calibrator._fold_of[j].memory
             assert memory is not None
             assert len(memory.tokens) == sum(lengths) - len(text.response) - 1
-        before_tilt = profile.entries[0].tilt
-        assert before_tilt is not None
-        tilt = np.zeros(tiny_engine.analysis.n_vocab, np.float32)
-        tilt[before_tilt.tokens] = before_tilt.values
+        before_logit_bias = profile.entries[0].logit_bias
+        assert before_logit_bias is not None
+        logit_bias = np.zeros(tiny_engine.analysis.n_vocab, np.float32)
+        logit_bias[before_logit_bias.tokens] = before_logit_bias.values
         for fold in calibrator._folds:  # the counts of no new text
-            assert fold.tilts is not None
-            np.testing.assert_allclose(fold.tilts[TILTS.index(1.0)], tilt, atol=1e-6)
+            assert fold.biases is not None
+            np.testing.assert_allclose(
+                fold.biases[BIAS_STRENGTHS.index(1.0)], logit_bias, atol=1e-6
+            )
             for direction, known in zip(
                 fold.directions, profile.entries[0].directions, strict=True
             ):

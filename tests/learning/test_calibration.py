@@ -28,18 +28,18 @@ from steerx_edge.learning.calibration import (
     repeated_four_grams,
     shared_four_grams,
 )
-from steerx_edge.learning.carriers import Carrier
+from steerx_edge.learning.candidates import Candidate
 from steerx_edge.learning.directions import direction_of
 from steerx_edge.learning.effects import Effects
 from steerx_edge.learning.memory_rows import MemoryRows
-from steerx_edge.llamacpp.analysis import Continuation, Pass, PassResult, asked_for
+from steerx_edge.llamacpp.analysis import GenerateRequest, ScoreRequest, ScoreResult, asked_for
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import Gain
 from steerx_edge.steering.gate import Gate
+from steerx_edge.steering.logit_bias import BIAS_STRENGTHS, TokenCounts
 from steerx_edge.steering.memory import ActiveMemory, KeySpace, TextOffers
-from steerx_edge.steering.tilt import TILTS, TiltCounts
 from tests.support.steered_reference import steered_forward
 
 N_VOCAB, N_EMBD = 448, 64
@@ -57,7 +57,7 @@ UNSTEERED = Setting()
 @pytest.fixture(autouse=True)
 def _one_occurrence_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """Smoothing that makes values easy to work out."""
-    monkeypatch.setattr("steerx_edge.steering.tilt.SMOOTHING", 1.0)
+    monkeypatch.setattr("steerx_edge.steering.logit_bias.SMOOTHING", 1.0)
 
 
 @pytest.fixture(autouse=True)
@@ -91,11 +91,11 @@ def alike_texts(n: int, seed: int = 0) -> list[Text]:
     ]
 
 
-def random_carriers(n: int, seed: int = 1) -> list[Carrier]:
+def random_candidates(n: int, seed: int = 1) -> list[Candidate]:
     rng = np.random.default_rng(seed)
     places = (("stylevector", 1), ("context-contrast", 1), ("stylevector", 3))
     return [
-        Carrier(
+        Candidate(
             source,
             layer,
             (rng.normal(size=N_EMBD) + rng.normal(size=(n, N_EMBD))).astype(np.float32),
@@ -105,10 +105,10 @@ def random_carriers(n: int, seed: int = 1) -> list[Carrier]:
     ]
 
 
-def random_counts(n_folds: int, seed: int = 2) -> TiltCounts:
+def random_counts(n_folds: int, seed: int = 2) -> TokenCounts:
     rng = np.random.default_rng(seed)
     shape = (n_folds, N_VOCAB)
-    return TiltCounts(
+    return TokenCounts(
         rng.poisson(2, shape).astype(np.float32), rng.gamma(2, 1, shape).astype(np.float32)
     )
 
@@ -129,7 +129,9 @@ def with_neutral(engine: Engine, texts: Sequence[Text]) -> list[Text]:
 def rows_of(engine: Engine, texts: Sequence[Text], seed: int = 3) -> MemoryRows:
     """What a memory holds of texts, with random effects."""
     rng = np.random.default_rng(seed)
-    results = engine.run_many([Pass(text.context, text.response, final=True) for text in texts])
+    results = engine.run_many(
+        [ScoreRequest(text.context, text.response, final=True) for text in texts]
+    )
     finals = [asked_for(result.final) for result in results]
     rows = MemoryRows(KeySpace.fit(np.concatenate(finals)), "causal", engine.end_of_turn)
     for text, final in zip(texts, finals, strict=True):
@@ -139,7 +141,7 @@ def rows_of(engine: Engine, texts: Sequence[Text], seed: int = 3) -> MemoryRows:
     return rows
 
 
-class TestCarrier:
+class TestCandidate:
     """Items 0 and 1 stood in each other's context, and so did 2 and 3; 4 was read alone."""
 
     DIFFERENCES = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
@@ -161,26 +163,26 @@ class TestCarrier:
     def test_a_direction_is_of_items_that_have_seen_no_others(
         self, items: list[int] | None, used: list[int]
     ) -> None:
-        carrier = Carrier("context-contrast", 1, self.DIFFERENCES, 1.0, self.CONTEXTS)
+        candidate = Candidate("context-contrast", 1, self.DIFFERENCES, 1.0, self.CONTEXTS)
         mean = self.DIFFERENCES[used].astype(np.float64).sum(axis=0)
         expected = mean / np.linalg.norm(mean) if used else mean
-        found = carrier.direction(items)
+        found = candidate.direction(items)
         assert (found.shape, found.dtype) == ((8,), np.float32)
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
     def test_an_item_may_have_seen_several(self) -> None:
-        carrier = Carrier("x", 1, self.DIFFERENCES, 1.0, {0: frozenset({1, 2})})
-        alone = Carrier("x", 1, self.DIFFERENCES, 1.0)
-        np.testing.assert_array_equal(carrier.direction([0, 1, 3]), alone.direction([1, 3]))
-        np.testing.assert_array_equal(carrier.direction([0, 1, 2]), alone.direction([0, 1, 2]))
+        candidate = Candidate("x", 1, self.DIFFERENCES, 1.0, {0: frozenset({1, 2})})
+        alone = Candidate("x", 1, self.DIFFERENCES, 1.0)
+        np.testing.assert_array_equal(candidate.direction([0, 1, 3]), alone.direction([1, 3]))
+        np.testing.assert_array_equal(candidate.direction([0, 1, 2]), alone.direction([0, 1, 2]))
 
     @pytest.mark.parametrize("estimate", ["mean", "pca", "logistic"])
     def test_it_is_made_as_it_was_asked_for(self, estimate: Any) -> None:
-        carrier = Carrier("x", 1, self.DIFFERENCES, 1.0, estimate=estimate)
+        candidate = Candidate("x", 1, self.DIFFERENCES, 1.0, estimate=estimate)
         for items in (None, [0, 1, 3]):
             chosen = self.DIFFERENCES if items is None else self.DIFFERENCES[items]
             expected = direction_of(chosen, estimate)
-            np.testing.assert_array_equal(carrier.direction(items), expected)
+            np.testing.assert_array_equal(candidate.direction(items), expected)
 
 
 def unsteered_reference(model: TinyModel, texts: Sequence[Text]) -> np.ndarray:
@@ -195,10 +197,10 @@ def unsteered_reference(model: TinyModel, texts: Sequence[Text]) -> np.ndarray:
 
 class TestScores:
     @pytest.fixture
-    def parts(self) -> tuple[list[Text], list[Carrier], TiltCounts]:
-        return random_texts(5), random_carriers(5), random_counts(3)
+    def parts(self) -> tuple[list[Text], list[Candidate], TokenCounts]:
+        return random_texts(5), random_candidates(5), random_counts(3)
 
-    @pytest.mark.parametrize("with_tilt", [True, False], ids=["tilt", "no tilt"])
+    @pytest.mark.parametrize("with_logit_bias", [True, False], ids=["logit_bias", "no logit bias"])
     @pytest.mark.parametrize(
         "strengths",
         [(), ((0, 0.1),), ((1, 0.4),), ((0, 0.2), (2, 0.1))],
@@ -208,17 +210,19 @@ class TestScores:
         self,
         tiny_engine: Engine,
         tiny_f32: TinyModel,
-        parts: tuple[list[Text], list[Carrier], TiltCounts],
+        parts: tuple[list[Text], list[Candidate], TokenCounts],
         strengths: tuple[tuple[int, float], ...],
         *,
-        with_tilt: bool,
+        with_logit_bias: bool,
     ) -> None:
-        texts, carriers, counts = parts
-        tilt_counts = counts if with_tilt else None
-        calibrator = unsteered(tiny_engine, texts, FOLDS, carriers, tilt_counts, gated=False)
+        texts, candidates, counts = parts
+        logit_bias_counts = counts if with_logit_bias else None
+        calibrator = unsteered(
+            tiny_engine, texts, FOLDS, candidates, logit_bias_counts, gated=False
+        )
         calibrator.score([strengths])
         texts = with_neutral(tiny_engine, texts)
-        for tilt in TILTS if with_tilt else (0.0,):
+        for logit_bias in BIAS_STRENGTHS if with_logit_bias else (0.0,):
             expected = np.zeros(8)
             for fold, members in enumerate((*FOLDS, NEUTRAL)):
                 others = others_of(fold)
@@ -232,23 +236,23 @@ class TestScores:
                     generated = np.arange(len(tokens)) >= first
                     changes = []
                     for place, strength in strengths:
-                        mean = carriers[place].differences[others].mean(axis=0, dtype=np.float64)
-                        vector = strength * carriers[place].norm * mean / np.linalg.norm(mean)
-                        changes.append((Add((carriers[place].layer,), vector[None]), generated))
+                        mean = candidates[place].differences[others].mean(axis=0, dtype=np.float64)
+                        vector = strength * candidates[place].norm * mean / np.linalg.norm(mean)
+                        changes.append((Add((candidates[place].layer,), vector[None]), generated))
                     logits = steered_forward(tiny_f32, tokens, changes).logits[first:-1]
-                    log_p = log_softmax(logits + tilt * values)
+                    log_p = log_softmax(logits + logit_bias * values)
                     expected[j] = log_p[np.arange(len(log_p)), texts[j].response].mean()
-            if not tilt:
+            if not logit_bias:
                 unchanged = unsteered_reference(tiny_f32, texts)
             gains = expected - unchanged
-            setting = Setting(strengths, tilt)
+            setting = Setting(strengths, logit_bias)
             np.testing.assert_allclose(calibrator.gains(setting, range(8)), gains, atol=3e-4)
 
     def test_unsteered_gains_exactly_nothing(
-        self, tiny_engine: Engine, parts: tuple[list[Text], list[Carrier], TiltCounts]
+        self, tiny_engine: Engine, parts: tuple[list[Text], list[Candidate], TokenCounts]
     ) -> None:
-        for tilt in (parts[2], None):
-            calibrator = unsteered(tiny_engine, parts[0], FOLDS, parts[1], tilt)
+        for logit_bias in (parts[2], None):
+            calibrator = unsteered(tiny_engine, parts[0], FOLDS, parts[1], logit_bias)
             assert calibrator.gains(UNSTEERED).tolist() == [0.0] * 5
             gain = calibrator.gain(UNSTEERED)
             assert (gain.mean, gain.low, gain.high, gain.items) == (0, 0, 0, 5)
@@ -258,18 +262,18 @@ class TestScores:
     def test_a_folds_own_differences_do_not_enter_its_scores(
         self,
         tiny_engine: Engine,
-        parts: tuple[list[Text], list[Carrier], TiltCounts],
+        parts: tuple[list[Text], list[Candidate], TokenCounts],
         fold: int,
     ) -> None:
-        texts, carriers, counts = parts
+        texts, candidates, counts = parts
         own, others = list(FOLDS[fold]), others_of(fold)
         changed = []
-        for carrier in carriers:
-            differences = carrier.differences.copy()
+        for candidate in candidates:
+            differences = candidate.differences.copy()
             differences[own] = -50 * differences[own][::-1] + 3
-            changed.append(replace(carrier, differences=differences))
+            changed.append(replace(candidate, differences=differences))
         setting = Setting(((0, 0.3), (2, 0.2)))
-        one, other = self.gains_of(setting, tiny_engine, texts, (carriers, changed), counts)
+        one, other = self.gains_of(setting, tiny_engine, texts, (candidates, changed), counts)
         assert one[own].tobytes() == other[own].tobytes()
         assert (np.abs(one[others] - other[others]) > 1e-3).all()
 
@@ -277,19 +281,19 @@ class TestScores:
     def test_nor_do_those_of_items_that_have_seen_the_fold(
         self,
         tiny_engine: Engine,
-        parts: tuple[list[Text], list[Carrier], TiltCounts],
+        parts: tuple[list[Text], list[Candidate], TokenCounts],
         changed: int,
     ) -> None:
-        texts, (carrier, *_), counts = parts
+        texts, (candidate, *_), counts = parts
         # As of three folds: the first two are each other's context, and the last one has the first.
         contexts = {0: {1}, 3: {1, 4}, 1: {0, 3}, 4: {3}, 2: {0}}
         known = {j: frozenset(others) for j, others in contexts.items()}
-        carrier = replace(carrier, contexts=known)
-        differences = carrier.differences.copy()
+        candidate = replace(candidate, contexts=known)
+        differences = candidate.differences.copy()
         differences[changed] = -50 * differences[changed][::-1] + 3
         setting = Setting(((0, 0.3),))
-        carriers = ([carrier], [replace(carrier, differences=differences)])
-        one, other = self.gains_of(setting, tiny_engine, texts, carriers, counts)
+        candidates = ([candidate], [replace(candidate, differences=differences)])
+        one, other = self.gains_of(setting, tiny_engine, texts, candidates, counts)
         for fold, members in enumerate(FOLDS):
             others = others_of(fold)
             enters = changed in others and contexts[changed] <= set(others)
@@ -301,18 +305,18 @@ class TestScores:
     def test_a_folds_own_words_do_not_enter_its_scores(
         self,
         tiny_engine: Engine,
-        parts: tuple[list[Text], list[Carrier], TiltCounts],
+        parts: tuple[list[Text], list[Candidate], TokenCounts],
         fold: int,
     ) -> None:
-        texts, carriers, counts = parts
+        texts, candidates, counts = parts
         own, others = list(FOLDS[fold]), others_of(fold)
         used = counts.used.copy()
         used[fold] = used[fold][::-1] * 9
         one, other = (
-            unsteered(tiny_engine, texts, FOLDS, carriers, each, gated=False).gains(
+            unsteered(tiny_engine, texts, FOLDS, candidates, each, gated=False).gains(
                 Setting((), 1.0)
             )
-            for each in (counts, TiltCounts(used, counts.expected))
+            for each in (counts, TokenCounts(used, counts.expected))
         )
         assert one[own].tobytes() == other[own].tobytes()
         assert (np.abs(one[others] - other[others]) > 1e-3).all()
@@ -325,18 +329,18 @@ class TestScores:
     def test_the_memory_scored_without_a_pass_is_what_a_pass_gives(
         self,
         tiny_engine: Engine,
-        parts: tuple[list[Text], list[Carrier], TiltCounts],
+        parts: tuple[list[Text], list[Candidate], TokenCounts],
         monkeypatch: pytest.MonkeyPatch,
         setting: Setting,
     ) -> None:
         """With the rows of the other folds alone; but for the half precision of what is kept."""
         monkeypatch.setattr(
             "steerx_edge.learning.calibration._scored",
-            lambda result: Scored(asked_for(result.tilted), asked_for(result.final)),
+            lambda result: Scored(asked_for(result.biased), asked_for(result.final)),
         )
-        texts, (_, carriers, counts) = alike_texts(5), parts
+        texts, (_, candidates, counts) = alike_texts(5), parts
         rows = rows_of(tiny_engine, texts)
-        calibrator = unsteered(tiny_engine, texts, FOLDS, carriers, counts, rows, gated=False)
+        calibrator = unsteered(tiny_engine, texts, FOLDS, candidates, counts, rows, gated=False)
         calibrator.score([setting.strengths])
         found = calibrator.gains(setting, range(8))
         for fold, members in enumerate((*FOLDS, NEUTRAL)):
@@ -344,10 +348,10 @@ class TestScores:
             memory = rows.memory(without=[j for j in members if j < 5])
             changes = tuple(
                 Add(
-                    (carriers[place].layer,),
+                    (candidates[place].layer,),
                     strength
-                    * carriers[place].norm
-                    * carriers[place].direction(others_of(fold))[None],
+                    * candidates[place].norm
+                    * candidates[place].direction(others_of(fold))[None],
                 )
                 for place, strength in setting.strengths
             )
@@ -355,14 +359,14 @@ class TestScores:
                 text = with_neutral(tiny_engine, texts)[j]
                 one, other = tiny_engine.run_many(
                     [
-                        Pass(
+                        ScoreRequest(
                             text.context,
                             text.response,
                             interventions=changes,
-                            logit_bias=dict(enumerate((setting.tilt * values).tolist())),
+                            logit_bias=dict(enumerate((setting.logit_bias * values).tolist())),
                             memory=ActiveMemory(memory, setting.memory),
                         ),
-                        Pass(text.context, text.response),
+                        ScoreRequest(text.context, text.response),
                     ]
                 )
                 gain = one.scored.mean() - other.scored.mean()
@@ -386,24 +390,24 @@ class TestScores:
             assert len(fold.memory.tokens) == expected
 
     def test_the_order_of_items_in_a_fold_and_of_folds_does_not_matter(
-        self, tiny_engine: Engine, parts: tuple[list[Text], list[Carrier], TiltCounts]
+        self, tiny_engine: Engine, parts: tuple[list[Text], list[Candidate], TokenCounts]
     ) -> None:
-        texts, carriers, counts = parts
-        one = unsteered(tiny_engine, texts, FOLDS, carriers, counts, gated=False)
-        swapped = TiltCounts(counts.used[[2, 0, 1]], counts.expected[[2, 0, 1]])
+        texts, candidates, counts = parts
+        one = unsteered(tiny_engine, texts, FOLDS, candidates, counts, gated=False)
+        swapped = TokenCounts(counts.used[[2, 0, 1]], counts.expected[[2, 0, 1]])
         folds = ((2,), (3, 0), (4, 1))
-        other = unsteered(tiny_engine, texts, folds, carriers, swapped, gated=False)
+        other = unsteered(tiny_engine, texts, folds, candidates, swapped, gated=False)
         for calibrator in (one, other):
             calibrator.score([((1, 0.3),)])
         setting = Setting(((1, 0.3),), 0.5)
         np.testing.assert_allclose(one.gains(setting), other.gains(setting), atol=1e-4)
 
     def test_a_fold_whose_others_cancel_out_gains_nothing_there(self, tiny_engine: Engine) -> None:
-        texts, (carrier, *_) = random_texts(5), random_carriers(5)
-        differences = carrier.differences.copy()
+        texts, (candidate, *_) = random_texts(5), random_candidates(5)
+        differences = candidate.differences.copy()
         differences[1], differences[4], differences[2] = 1, -1, 0  # the others of fold 0
-        carriers = [replace(carrier, differences=differences)]
-        calibrator = unsteered(tiny_engine, texts, FOLDS, carriers, None, gated=False)
+        candidates = [replace(candidate, differences=differences)]
+        calibrator = unsteered(tiny_engine, texts, FOLDS, candidates, None, gated=False)
         calibrator.score([((0, 0.3),)])
         gains = calibrator.gains(Setting(((0, 0.3),)))
         np.testing.assert_allclose(gains[[0, 3]], 0, atol=1e-6)
@@ -424,11 +428,11 @@ class TestScores:
         setting: Setting,
         engine: Engine,
         texts: list[Text],
-        carriers: Sequence[list[Carrier]],
-        counts: TiltCounts,
+        candidates: Sequence[list[Candidate]],
+        counts: TokenCounts,
     ) -> list[np.ndarray]:
         found = []
-        for each in carriers:
+        for each in candidates:
             calibrator = unsteered(engine, texts, FOLDS, each, counts, gated=False)
             calibrator.score([setting.strengths])
             found.append(calibrator.gains(setting))
@@ -445,21 +449,21 @@ LIKE_OWN = NEUTRAL_ITEMS[-1].request
 """Where a test says so, the model's rows do not tell this neutral request from the person's."""
 
 
-def is_neutral(job: Pass | Continuation) -> bool:
+def is_neutral(job: ScoreRequest | GenerateRequest) -> bool:
     return job.context[0] == NEUTRAL_REQUEST
 
 
-def is_like_own(job: Pass | Continuation) -> bool:
+def is_like_own(job: ScoreRequest | GenerateRequest) -> bool:
     return not is_neutral(job) or list(job.context[1:]) == [*map(ord, LIKE_OWN)]
 
 
 def strength_of(setting: Setting) -> float:
-    """Of all carriers together."""
+    """Of all candidate directions together."""
     return sum(strength for _, strength in setting.strengths)
 
 
-def size_of(job: Pass | Continuation) -> float:
-    """How much is added in all: vectors of the scripted carriers have their strength as length."""
+def size_of(job: ScoreRequest | GenerateRequest) -> float:
+    """How much is added in all: the scripted candidates' vectors are as long as they are strong."""
     return sum(float(np.linalg.norm(each.vectors)) for each in job.interventions)
 
 
@@ -490,19 +494,22 @@ class ScriptedEngine:
     Args:
         score: the log-probability of each token of a pass.
         write: the tokens of a continuation.
-        tilted: what is added to the score at each strength of the tilt.
+        biased: what is added to the score at each strength of the logit bias.
         row: of a pass: 1 where its request is like the person's, or 0; what a memory offers; ...
     """
 
     def __init__(
         self,
-        score: Callable[[Pass], float],
-        write: Callable[[Continuation], list[int]] = lambda _job: list(range(40)),
-        tilted: Callable[[float], float] = lambda _tilt: 0.0,
-        row: Callable[[Pass], tuple[float, ...]] = lambda job: (float(not is_neutral(job)), 0.0),
+        score: Callable[[ScoreRequest], float],
+        write: Callable[[GenerateRequest], list[int]] = lambda _job: list(range(40)),
+        biased: Callable[[float], float] = lambda _logit_bias: 0.0,
+        row: Callable[[ScoreRequest], tuple[float, ...]] = lambda job: (
+            float(not is_neutral(job)),
+            0.0,
+        ),
     ) -> None:
-        self.score, self.tilted, self.row = score, tilted, row
-        self.scored: list[Pass] = []
+        self.score, self.biased, self.row = score, biased, row
+        self.scored: list[ScoreRequest] = []
         self.n_written = 0
         self.analysis = SimpleNamespace(
             generate_many=lambda jobs: [self._written(write, job) for job in jobs]
@@ -514,7 +521,9 @@ class ScriptedEngine:
     def tokenize(self, _text: str) -> list[int]:
         return [NEUTRAL_TOKEN] * 3
 
-    def _written(self, write: Callable[[Continuation], list[int]], job: Continuation) -> list[int]:
+    def _written(
+        self, write: Callable[[GenerateRequest], list[int]], job: GenerateRequest
+    ) -> list[int]:
         self.n_written += 1
         return write(job)
 
@@ -523,48 +532,54 @@ class ScriptedEngine:
         return len(self.scored)
 
     def run_many(
-        self, jobs: Sequence[Pass], done: Callable[[int], None] | None = None
-    ) -> list[PassResult]:
+        self, jobs: Sequence[ScoreRequest], done: Callable[[int], None] | None = None
+    ) -> list[ScoreResult]:
         results = []
         for n, job in enumerate(jobs, 1):
             self.scored.append(job)
             row = np.full(len(job.response), self.score(job), np.float32)
-            tilted = None
-            if job.tilts is not None:
-                tilted = np.stack([row + np.float32(self.tilted(each[0])) for each in job.tilts])
+            biased = None
+            if job.biases is not None:
+                biased = np.stack([row + np.float32(self.biased(each[0])) for each in job.biases])
             final = np.tile(np.float32(self.row(job)), (len(row) + 1, 1))
-            results.append(PassResult(log_prob=row, tilted=tilted, final=final))
+            results.append(ScoreResult(log_prob=row, biased=biased, final=final))
             if done is not None:
                 done(n)
         return results
 
-    # Item j of four is the text after [j]; four folds, and carriers on blocks 1, 1 and 3.
+    # Item j of four is the text after [j]; four folds, and candidate directions on blocks 1, 1 and
+    # 3.
     texts = tuple(Text([j], [7, 7, 7]) for j in range(4))
     folds = ((0,), (1,), (2,), (3,))
-    carriers = tuple(
-        Carrier(source, layer, np.ones((4, 1), np.float32), 1.0)
+    candidates = tuple(
+        Candidate(source, layer, np.ones((4, 1), np.float32), 1.0)
         for source, layer in (("stylevector", 1), ("context-contrast", 1), ("stylevector", 3))
     )
-    counts = TiltCounts(
+    counts = TokenCounts(
         np.ones((4, 1), np.float32), np.full((4, 1), (4 / np.e - 1) / 3, np.float32)
     )
     """Of which every three folds have a value of exactly 1 nat, but for rounding; all of 1.12."""
 
     def calibrator(
         self,
-        tilt: TiltCounts | None = None,
+        logit_bias: TokenCounts | None = None,
         rows: ScriptedRows | None = None,
         *,
         gated: bool = True,
     ) -> Calibrator:
         engine: Any = self
-        return unsteered(engine, self.texts, self.folds, self.carriers, tilt, rows, gated=gated)
+        return unsteered(
+            engine, self.texts, self.folds, self.candidates, logit_bias, rows, gated=gated
+        )
 
     def calibrate(
-        self, tilt: TiltCounts | None = None, rows: ScriptedRows | None = None, **options: Any
+        self,
+        logit_bias: TokenCounts | None = None,
+        rows: ScriptedRows | None = None,
+        **options: Any,
     ) -> Calibration:
         engine: Any = self
-        calibrator = Calibrator(engine, self.texts, self.folds, self.carriers, tilt, rows)  # type: ignore[arg-type]
+        calibrator = Calibrator(engine, self.texts, self.folds, self.candidates, logit_bias, rows)  # type: ignore[arg-type]
         return calibrate(calibrator, **options)
 
 
@@ -603,11 +618,13 @@ class TestBest:
             pytest.param(
                 {A: [0.2, 3, -1, 0.9], B: [1, 1.1, 1, 0.9]}, B, id="unlike the texts is no merit"
             ),
-            pytest.param({A: BEST, Setting((), 2.0): NEAR}, Setting((), 2.0), id="a tilt instead"),
+            pytest.param(
+                {A: BEST, Setting((), 2.0): NEAR}, Setting((), 2.0), id="a logit bias instead"
+            ),
             pytest.param(
                 {Setting((), 1.0): BEST, Setting((), 0.5): [0.9] * 4, Setting((), 0.5, 0.1): NEAR},
                 Setting((), 0.5, 0.1),
-                id="the weaker tilt",
+                id="the weaker logit bias",
             ),
             pytest.param(
                 {Setting((), 0.0, 0.1): BEST, Setting((), 0.0, 0.8): NEAR},
@@ -675,13 +692,13 @@ class TestRace:
     GAINS: ClassVar = {1: -1.0, 2: 0.0, 3: 0.4}
 
     def race(self) -> tuple[ScriptedEngine, list[int]]:
-        def score(job: Pass) -> float:
+        def score(job: ScoreRequest) -> float:
             gains = [self.GAINS[layer] for each in job.interventions for layer in each.layers]
             return -3 + sum(gains) * (1 + job.context[0] / 4)
 
         engine = ScriptedEngine(score, row=lambda job: (float(is_like_own(job)), 0.0))
-        engine.carriers = tuple(
-            Carrier("stylevector", layer, np.ones((4, 1), np.float32), 1.0) for layer in (1, 2, 3)
+        engine.candidates = tuple(
+            Candidate("stylevector", layer, np.ones((4, 1), np.float32), 1.0) for layer in (1, 2, 3)
         )
         calibrator, done = engine.calibrator(), []
         calibrator.race([((place, STRENGTH),) for place in range(3)], done.append)
@@ -714,7 +731,7 @@ class TestGate:
         return calibrator
 
     @staticmethod
-    def row(job: Pass) -> tuple[float, ...]:
+    def row(job: ScoreRequest) -> tuple[float, ...]:
         if job.interventions:
             return (1, 0, 0, 0)  # which must not be asked
         if job.context == [0]:
@@ -752,7 +769,7 @@ class TestGate:
     def test_answers_to_requests_unlike_the_persons_are_written_unsteered(self) -> None:
         steered: dict[tuple[int, ...], bool] = {}
 
-        def write(job: Continuation) -> list[int]:
+        def write(job: GenerateRequest) -> list[int]:
             is_steered = bool(job.interventions or job.logit_bias or job.memory)
             request = tuple(job.context)
             steered[request] = steered.get(request, False) or is_steered
@@ -771,7 +788,7 @@ class TestFluent:
     """The user's texts take 3 nats a token, the model's own 1: up to 3 is fluent."""
 
     @staticmethod
-    def score(job: Pass) -> float:
+    def score(job: ScoreRequest) -> float:
         """A text says with its first token how surprising it is, in hundredths."""
         return -3.0 if list(job.response) == [7, 7, 7] else -job.response[0] / 100
 
@@ -796,12 +813,12 @@ class TestFluent:
             (lambda d, t, m: not (d or t or m), UNSTEERED),
         ],
     )
-    def test_directions_go_first_then_the_tilt_then_the_memory_by_halves(
+    def test_directions_go_first_then_the_logit_bias_then_the_memory_by_halves(
         self, is_fluent: Callable[[float, float, float], bool], left: Setting
     ) -> None:
-        """And the tilt and the memory are those of all texts."""
+        """And the logit bias and the memory are those of all texts."""
 
-        def write(job: Continuation) -> list[int]:
+        def write(job: GenerateRequest) -> list[int]:
             memory: Any = job.memory
             strengths = (size_of(job), job.logit_bias.get(0, 0.0), memory.strength if memory else 0)
             assert round(strengths[1], 4) in (0, round(float(engine.counts.values()[0]), 4))
@@ -817,7 +834,7 @@ class TestFluent:
     def test_where_the_user_is_less_surprising_the_model_itself_is_the_bound(
         self, added: int, *, is_kept: bool
     ) -> None:
-        def score(job: Pass) -> float:
+        def score(job: ScoreRequest) -> float:
             return -0.5 if list(job.response) == [7, 7, 7] else self.score(job)
 
         engine = ScriptedEngine(
@@ -829,13 +846,15 @@ class TestFluent:
         """Which are the opposite of those without the last text."""
         given: list[float] = []
 
-        def write(job: Continuation) -> list[int]:
+        def write(job: GenerateRequest) -> list[int]:
             given.extend(float(each.vectors.sum()) for each in job.interventions)
             return [100, *range(900, 930)]
 
         engine = ScriptedEngine(self.score, write)
         differences = np.array([[1], [1], [1], [-9]], np.float32)
-        engine.carriers = tuple(replace(each, differences=differences) for each in engine.carriers)
+        engine.candidates = tuple(
+            replace(each, differences=differences) for each in engine.candidates
+        )
         engine.calibrator(gated=False).fluent(Setting(((0, 0.5),)))
         assert given == [-0.5] * (4 + 3)
 
@@ -843,15 +862,16 @@ class TestFluent:
     def test_no_more_than_eight_requests_of_the_users_are_answered(self, n_texts: int) -> None:
         asked: list[int] = []
 
-        def write(job: Continuation) -> list[int]:
+        def write(job: GenerateRequest) -> list[int]:
             asked.append(job.context[0])
             return [100, *range(900, 930)]
 
         engine = ScriptedEngine(self.score, write)
         engine.texts = tuple(Text([j], [7, 7, 7]) for j in range(n_texts))
         engine.folds = tuple((j,) for j in range(n_texts))
-        engine.carriers = tuple(
-            replace(each, differences=np.ones((n_texts, 1), np.float32)) for each in engine.carriers
+        engine.candidates = tuple(
+            replace(each, differences=np.ones((n_texts, 1), np.float32))
+            for each in engine.candidates
         )
         engine.calibrator().fluent(A)
         # And three neutral ones.
@@ -859,7 +879,7 @@ class TestFluent:
 
     @pytest.mark.parametrize("n_repeated", [0, 3, 4, 10])
     def test_what_repeats_is_weakened(self, n_repeated: int) -> None:
-        def write(job: Continuation) -> list[int]:
+        def write(job: GenerateRequest) -> list[int]:
             # 30 4-grams, of which all but the first of the same token repeat.
             n = n_repeated if size_of(job) else 0
             same = [5] * (n + 4 if n else 0)
@@ -875,7 +895,7 @@ class TestFluent:
     ) -> None:
         """The replies to the user's own requests may be alike."""
 
-        def write(job: Continuation) -> list[int]:
+        def write(job: GenerateRequest) -> list[int]:
             first = 100 * sum(job.context)
             n = n_alike if size_of(job) and is_neutral(job) != of_the_user else 0
             # 30 4-grams a reply, of which n - 3 stand in each of the others.
@@ -889,7 +909,7 @@ class TestFluent:
         assert ScriptedEngine(self.score, lambda _: written).calibrator().fluent(A) == A
 
     def test_a_real_model_may_be_steered_mildly_and_not_ruined(self, tiny_engine: Engine) -> None:
-        parts = random_texts(5), FOLDS, random_carriers(5), None
+        parts = random_texts(5), FOLDS, random_candidates(5), None
         calibrator = unsteered(tiny_engine, *parts, gated=False)
         mild, ruinous = Setting(((0, 0.01),)), Setting(((0, 8.0), (2, 8.0)))
         assert calibrator.fluent(mild) == mild
@@ -898,13 +918,13 @@ class TestFluent:
 
 class TestCalibrate:
     @staticmethod
-    def own(gain: Callable[[float], float]) -> Callable[[Pass], float]:
+    def own(gain: Callable[[float], float]) -> Callable[[ScoreRequest], float]:
         """What directions do to the user's texts; to others, nothing."""
         return lambda job: -3.0 if is_neutral(job) else -3 + gain(size_of(job))
 
     def test_a_gain_that_holds_is_carried(self) -> None:
         found = ScriptedEngine(self.own(lambda size: size)).calibrate()
-        # The strongest that was tried: twice as much, or another carrier beside it.
+        # The strongest that was tried: twice as much, or another candidate direction beside it.
         assert strength_of(found.setting) == pytest.approx(0.2)
         assert found.gain is not None
         assert found.gain.mean == pytest.approx(0.2, abs=1e-6)
@@ -914,18 +934,19 @@ class TestCalibrate:
 
     def test_the_strength_is_in_units_of_the_residual_norm(self) -> None:
         engine = ScriptedEngine(lambda _: 0.0)
-        engine.carriers = tuple(replace(each, norm=7.0) for each in engine.carriers)
+        engine.candidates = tuple(replace(each, norm=7.0) for each in engine.candidates)
         engine.calibrate()
         assert {round(size_of(job), 4) for job in engine.scored} == {0, round(7 * STRENGTH, 4)}
 
-    def test_the_tilt_is_chosen_with_the_direction(self) -> None:
+    def test_the_logit_bias_is_chosen_with_the_direction(self) -> None:
         """Half of it is best, and with it the direction as it was tried first."""
         engine = ScriptedEngine(
-            self.own(lambda size: -abs(size - 0.1)), tilted=lambda tilt: -abs(tilt - 0.5)
+            self.own(lambda size: -abs(size - 0.1)),
+            biased=lambda logit_bias: -abs(logit_bias - 0.5),
         )
         engine.row = lambda job: (float(not is_neutral(job)), 0.0)
         found = engine.calibrate(engine.counts, ScriptedRows())
-        assert found.setting.tilt == 0.5
+        assert found.setting.logit_bias == 0.5
         assert strength_of(found.setting) == pytest.approx(0.1)
         assert found.gain is not None
         assert found.gain.mean == pytest.approx(0.6, abs=1e-4)
@@ -942,17 +963,19 @@ class TestCalibrate:
         mixed = np.log(0.2 * np.exp(-3) + 0.8)  # the memory offers each token for certain
         assert found.gain.mean == pytest.approx(mixed + 3, abs=1e-5)
 
-    @pytest.mark.parametrize("tilt", [None, ScriptedEngine.counts], ids=["no tilt", "tilt"])
-    def test_no_gain_is_no_preference(self, tilt: TiltCounts | None) -> None:
-        engine = ScriptedEngine(self.own(lambda size: -size), tilted=lambda tilt: -tilt)
-        found = engine.calibrate(tilt, ScriptedRows())
+    @pytest.mark.parametrize(
+        "logit_bias", [None, ScriptedEngine.counts], ids=["no logit bias", "logit_bias"]
+    )
+    def test_no_gain_is_no_preference(self, logit_bias: TokenCounts | None) -> None:
+        engine = ScriptedEngine(self.own(lambda size: -size), biased=lambda logit_bias: -logit_bias)
+        found = engine.calibrate(logit_bias, ScriptedRows())
         assert found.setting == UNSTEERED
         assert found.gain == Gain(0, 0, 0, 4)
         assert found.gate is None
         assert engine.n_written == 0
 
     def test_a_gain_whose_interval_reaches_0_is_no_preference(self) -> None:
-        def score(job: Pass) -> float:
+        def score(job: ScoreRequest) -> float:
             sign = 0.0 if is_neutral(job) else (1.0, 1.0, 1.0, -0.5)[job.context[0]]
             return -3 + sign * size_of(job)
 
@@ -993,14 +1016,14 @@ class TestCalibrate:
         (of,) = {of for _, of in calls}
         done = [n for n, _ in calls]
         assert done == sorted(done)
-        # Unsteered, three carriers, then four settings around the best at most, on seven texts;
-        # and what is written.
+        # Unsteered, three candidate directions, then four settings around the best at most, on
+        # seven texts; and what is written.
         assert done[-1] == of == (1 + 3 + 4) * 7 + 1
 
     @pytest.mark.parametrize(
         ("offered", "memory"), [(1.0, 0.8), (0.0, 0.0)], ids=["helps", "takes away"]
     )
-    def test_with_texts_in_the_prompt_tilt_and_memory_have_strengths_of_their_own(
+    def test_with_texts_in_the_prompt_logit_bias_and_memory_have_strengths_of_their_own(
         self, offered: float, memory: float
     ) -> None:
         engine = ScriptedEngine(self.own(lambda size: size))
@@ -1022,7 +1045,7 @@ class TestCalibrate:
         texts = random_texts(2)
         rows = rows_of(tiny_engine, texts)
         found = calibrate(
-            Calibrator(tiny_engine, texts, [[0], [1]], random_carriers(2), random_counts(2), rows)
+            Calibrator(tiny_engine, texts, [[0], [1]], random_candidates(2), random_counts(2), rows)
         )
         assert found.gain is not None
         assert found.gain.items == 2
@@ -1076,11 +1099,11 @@ class TestRecalibrate:
 # ---------------------------------------------------------------- people
 
 
-def counts_of(engine: Engine, texts: Sequence[Text], folds: Sequence[Sequence[int]]) -> TiltCounts:
-    jobs = [Pass(text.context, text.response, expected=True) for text in texts]
+def counts_of(engine: Engine, texts: Sequence[Text], folds: Sequence[Sequence[int]]) -> TokenCounts:
+    jobs = [ScoreRequest(text.context, text.response, expected=True) for text in texts]
     expected = [result.expected for result in engine.run_many(jobs)]
     used = [np.bincount(text.response, minlength=N_VOCAB) for text in texts]
-    return TiltCounts(
+    return TokenCounts(
         *(
             np.stack([np.sum([of[j] for j in fold], axis=0) for fold in folds]).astype(np.float32)
             for of in (used, expected)
@@ -1096,15 +1119,15 @@ def test_a_planted_preference_for_some_words_is_found(tiny_engine: Engine) -> No
         rng = np.random.default_rng(seed)
         words = rng.integers(FIRST_WORD, N_VOCAB, 5)
         texts = [replace(t, response=rng.choice(words, 12).tolist()) for t in random_texts(8, seed)]
-        counts, carriers = counts_of(tiny_engine, texts, QUARTERS), random_carriers(8, seed)
+        counts, candidates = counts_of(tiny_engine, texts, QUARTERS), random_candidates(8, seed)
         calibrator = Calibrator(
-            tiny_engine, texts, QUARTERS, carriers, counts, gated=False, spares_neutral=False
+            tiny_engine, texts, QUARTERS, candidates, counts, gated=False, spares_neutral=False
         )
         # Few words cannot be preferred without being repeated.
         calibrator.writes_fluently = lambda _setting: True  # type: ignore[method-assign]
         found = calibrate(calibrator)
         assert found.gain is not None
-        assert found.setting.tilt > 0
+        assert found.setting.logit_bias > 0
         assert found.gain.low > 0.1
 
 
@@ -1116,10 +1139,10 @@ def test_a_planted_phrase_is_found(tiny_engine: Engine) -> None:
         replace(text, response=[*text.response[:at], *phrase, *text.response[at:]])
         for at, text in enumerate(random_texts(8))
     ]
-    rows, carriers = rows_of(tiny_engine, texts), random_carriers(8)
+    rows, candidates = rows_of(tiny_engine, texts), random_candidates(8)
     found = calibrate(
         Calibrator(
-            tiny_engine, texts, QUARTERS, carriers, None, rows, gated=False, spares_neutral=False
+            tiny_engine, texts, QUARTERS, candidates, None, rows, gated=False, spares_neutral=False
         )
     )
     assert found.setting.memory > 0
@@ -1129,8 +1152,8 @@ def test_a_planted_phrase_is_found(tiny_engine: Engine) -> None:
 
 
 def test_a_planted_direction_is_found(tiny_engine: Engine, tiny_f32: TinyModel) -> None:
-    """The person is the model itself, steered: its carrier is found among others."""
-    planted, other, _ = random_carriers(8)
+    """The person is the model itself, steered: its candidate direction is found among others."""
+    planted, other, _ = random_candidates(8)
     planted = replace(planted, layer=3, norm=60.0)
     direction = planted.direction()
     rng = np.random.default_rng(0)
@@ -1143,9 +1166,11 @@ def test_a_planted_direction_is_found(tiny_engine: Engine, tiny_f32: TinyModel) 
             p = np.exp(log_softmax(tiny_f32.forward(tokens, {3: steering}).logits[-1]))
             tokens.append(int(rng.choice(N_VOCAB, p=p / p.sum())))
         texts.append(Text(text.context, tokens[len(text.context) :]))
-    carriers = [other, planted]
+    candidates = [other, planted]
     found = calibrate(
-        Calibrator(tiny_engine, texts, QUARTERS, carriers, None, gated=False, spares_neutral=False)
+        Calibrator(
+            tiny_engine, texts, QUARTERS, candidates, None, gated=False, spares_neutral=False
+        )
     )
     assert found.gain is not None
     assert found.gain.low > 0
@@ -1160,7 +1185,7 @@ def test_of_a_person_who_writes_as_the_model_does_mostly_nothing_is_found(
         contexts = [text.context for text in random_texts(8, seed)]
         written = tiny_engine.analysis.generate_many(
             [
-                Continuation(context, 12, temperature=1.0, seed=100 * seed + j)
+                GenerateRequest(context, 12, temperature=1.0, seed=100 * seed + j)
                 for j, context in enumerate(contexts)
             ]
         )
@@ -1174,7 +1199,7 @@ def test_of_a_person_who_writes_as_the_model_does_mostly_nothing_is_found(
                 tiny_engine,
                 texts,
                 QUARTERS,
-                random_carriers(8, seed),
+                random_candidates(8, seed),
                 counts,
                 rows_of(tiny_engine, texts),
             )

@@ -21,12 +21,12 @@ from steerx_edge.learning.effects import (
     word_effects,
     words_of_tokens,
 )
-from steerx_edge.llamacpp.analysis import PassResult, asked_for
+from steerx_edge.llamacpp.analysis import ScoreResult, asked_for
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.prompts import messages_for
 
 ITEM = HistoryItem("She peeped into the book... twice!", "What did she do?")
-COMPANIONS = [
+IN_CONTEXT = [
     HistoryItem("The rabbit ran close by her.", "Who ran?"),
     HistoryItem("Down the hole it went, and she after it!"),
     HistoryItem("A daisy-chain.", "What did she make?"),
@@ -36,7 +36,7 @@ LAYERS = (0, 1, 3)
 
 def both_arms(
     engine: Engine, item: HistoryItem, others: Sequence[HistoryItem]
-) -> tuple[PassResult, PassResult]:
+) -> tuple[ScoreResult, ScoreResult]:
     """With others in the context, and without."""
     (treatment,) = read_beside(engine, [item], others, LAYERS)
     (control,) = read_alone(engine, [item], LAYERS)
@@ -81,11 +81,11 @@ class TestArms:
     def test_both_arms_are_the_reference_passes(
         self, engine: Engine, tiny_f32: TinyModel, item: HistoryItem
     ) -> None:
-        arms = both_arms(engine, item, COMPANIONS)
+        arms = both_arms(engine, item, IN_CONTEXT)
         effects = effects_of(engine, item, *arms)
 
         response = engine.tokenize(item.response)
-        with_others = engine.prompt(messages_for(item.request, history=COMPANIONS))
+        with_others = engine.prompt(messages_for(item.request, history=IN_CONTEXT))
         without = engine.prompt(messages_for(item.request))
         assert len(with_others) > len(without) + 20
         treated, treatment = reference_arm(tiny_f32, with_others, response)
@@ -99,33 +99,33 @@ class TestArms:
             np.testing.assert_allclose(arm.captured, expected[list(LAYERS)], atol=2e-4)
 
     def test_both_arms_read_the_final_rows_that_predict_each_token(self, engine: Engine) -> None:
-        for arm in both_arms(engine, ITEM, COMPANIONS):
+        for arm in both_arms(engine, ITEM, IN_CONTEXT):
             assert asked_for(arm.final).shape == (
                 len(engine.tokenize(ITEM.response)) + 1,
                 engine.analysis.n_embd,
             )
 
-    def test_without_companions_nothing_has_an_effect(self, engine: Engine) -> None:
+    def test_without_in_context_texts_nothing_has_an_effect(self, engine: Engine) -> None:
         effects = ablated(engine, ITEM, [])
         assert len(effects.nats) > 5
         np.testing.assert_allclose(effects.nats, 0, atol=1e-5)
 
     def test_items_of_a_fold_are_as_alone(self, engine: Engine) -> None:
         items = [ITEM, HistoryItem("Off it went!", "Where?"), HistoryItem("It was dark. So dark.")]
-        treatments = read_beside(engine, items, COMPANIONS, LAYERS)
+        treatments = read_beside(engine, items, IN_CONTEXT, LAYERS)
         controls = read_alone(engine, items, LAYERS)
         for item, *together in zip(items, treatments, controls, strict=True):
-            for arm, alone in zip(together, both_arms(engine, item, COMPANIONS), strict=True):
+            for arm, alone in zip(together, both_arms(engine, item, IN_CONTEXT), strict=True):
                 np.testing.assert_allclose(arm.scored, alone.scored, atol=1e-4)
                 np.testing.assert_allclose(arm.captured, alone.captured, atol=1e-4)
 
-    def test_the_treatment_arm_is_also_scored_under_tilts(self, engine: Engine) -> None:
+    def test_the_treatment_arm_is_also_scored_under_logit_biases(self, engine: Engine) -> None:
         values = np.random.default_rng(0).normal(size=engine.analysis.n_vocab)
-        tilts = np.stack([0 * values, values]).astype(np.float32)
-        (arm,) = read_beside(engine, [ITEM], COMPANIONS, (), tilts)
-        tilted = asked_for(arm.tilted)
-        np.testing.assert_allclose(tilted[0], arm.scored, atol=1e-5)
-        assert np.abs(tilted[1] - tilted[0]).max() > 0.1
+        biases = np.stack([0 * values, values]).astype(np.float32)
+        (arm,) = read_beside(engine, [ITEM], IN_CONTEXT, (), biases)
+        biased = asked_for(arm.biased)
+        np.testing.assert_allclose(biased[0], arm.scored, atol=1e-5)
+        assert np.abs(biased[1] - biased[0]).max() > 0.1
 
     def test_the_pieces_are_the_text(self, tiny_engine: Engine) -> None:
         item = HistoryItem("Café ’tis — 🙂!")
@@ -150,7 +150,7 @@ class TestArms:
 
     def test_real_token_effects_add_up_in_the_words(self, tiny_engine: Engine) -> None:
         text = "Café ’tis “so” — it’s  well-known,\n\n🙂🙂 isn't it?! Not 3.14... naïve\tend"
-        effects = ablated(tiny_engine, HistoryItem(text), COMPANIONS)
+        effects = ablated(tiny_engine, HistoryItem(text), IN_CONTEXT)
         # Words whose sum is not above 0 are left out, so the sign is taken away.
         effects = Effects(effects.tokens, effects.pieces, np.abs(effects.nats) + 1)
         written = [bool(piece.strip()) for piece in effects.pieces]

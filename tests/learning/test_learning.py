@@ -24,14 +24,20 @@ from steerx_edge.learning.description import fixed_description, style_facts, why
 from steerx_edge.learning.effects import Effects, word_effects
 from steerx_edge.learning.learn import default_layers, learn
 from steerx_edge.learning.settings import Settings
-from steerx_edge.llamacpp.analysis import AnalysisContext, Continuation, Pass, PassResult, asked_for
+from steerx_edge.llamacpp.analysis import (
+    AnalysisContext,
+    GenerateRequest,
+    ScoreRequest,
+    ScoreResult,
+    asked_for,
+)
 from steerx_edge.llamacpp.control_vector import check_layers
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import Entry, Gain, Profile, WithHistory
 from steerx_edge.steering.gate import Gate
-from steerx_edge.steering.tilt import SMOOTHING
+from steerx_edge.steering.logit_bias import SMOOTHING
 from steerx_edge.version import __version__
 from tests.support.engines import InterruptedEngine
 
@@ -49,7 +55,9 @@ HISTORY = [
 FAST = Settings(calibrate=False)
 """Where calibration is not the point: test_calibration.py has it."""
 
-CONTRAST = Settings(backbones=("context-contrast",), described=True, tilt=False, calibrate=False)
+CONTRAST = Settings(
+    contrast_methods=("context-contrast",), described=True, logit_bias=False, calibrate=False
+)
 
 
 @pytest.fixture(autouse=True)
@@ -63,13 +71,13 @@ class RecordingEngine(Engine):
 
     def __init__(self, model: Llama) -> None:
         super().__init__(model)
-        self.alone: list[Pass] = []
-        self.beside: list[Pass] = []
-        self.described: list[Pass] = []
+        self.alone: list[ScoreRequest] = []
+        self.beside: list[ScoreRequest] = []
+        self.described: list[ScoreRequest] = []
 
     def run_many(
-        self, jobs: Sequence[Pass], done: Callable[[int], None] | None = None
-    ) -> list[PassResult]:
+        self, jobs: Sequence[ScoreRequest], done: Callable[[int], None] | None = None
+    ) -> list[ScoreResult]:
         arm = self.described if not jobs[0].score else self.beside
         arm = self.alone if jobs[0].expected else arm
         arm += jobs
@@ -110,8 +118,8 @@ def only_entry(profile: Profile) -> Entry:
 def contexts_of(
     engine: Engine, items: Sequence[HistoryItem], settings: Settings
 ) -> list[list[HistoryItem]]:
-    """The companions of each item."""
-    found = {j: fold.companions for fold in folds_of(engine, items, settings) for j in fold.members}
+    """The in-context texts of each item."""
+    found = {j: fold.in_context for fold in folds_of(engine, items, settings) for j in fold.members}
     return [[items[i] for i in found[j]] for j in range(len(items))]
 
 
@@ -149,7 +157,7 @@ class TestAgainstTheReference:
         "changes",
         [
             {"layers": (1, 3)},
-            {"layers": (2,), "row": "at", "companions": 2},
+            {"layers": (2,), "row": "at", "in_context": 2},
             {"layers": (1, 2, 3), "described": False},
             {"layers": (2,), "row": "at", "described": False},
             {"layers": (1, 3), "selection": "anchors"},
@@ -160,11 +168,11 @@ class TestAgainstTheReference:
             {"layers": (1, 2), "selection": "weighted"},
             {"layers": (2,), "selection": "weighted", "max_weight": 0.02, "row": "at"},
             {"layers": (3,), "selection": "weighted", "max_weight": 0.1, "described": False},
-            {"layers": (1, 3), "backbones": ("stylevector",)},
-            {"layers": (2,), "backbones": ("stylevector",), "row": "at", "described": False},
-            {"layers": (2,), "backbones": ("stylevector",), "selection": "anchors"}
+            {"layers": (1, 3), "contrast_methods": ("stylevector",)},
+            {"layers": (2,), "contrast_methods": ("stylevector",), "row": "at", "described": False},
+            {"layers": (2,), "contrast_methods": ("stylevector",), "selection": "anchors"}
             | {"row": "at", "min_anchors": 2},
-            {"layers": (1, 2), "backbones": ("stylevector",), "selection": "weighted"}
+            {"layers": (1, 2), "contrast_methods": ("stylevector",), "selection": "weighted"}
             | {"max_weight": 0.02},
         ],
         ids=str,
@@ -180,13 +188,13 @@ class TestAgainstTheReference:
         contexts = contexts_of(tiny_engine, items, settings)
         shift = 1 if settings.row == "at" else 0
         differences, lengths, effects, n_anchors = [], [], [], 0
-        for item, companions in zip(items, contexts, strict=True):
+        for item, in_context in zip(items, contexts, strict=True):
             response = tiny_engine.tokenize(item.response)
             prompt = tiny_engine.prompt(messages_for(item.request))
             (treated, treatment), (untreated, control), (_, described) = (
                 reference_arm(tiny_f32, context, response, settings.layers)
                 for context in (
-                    tiny_engine.prompt(messages_for(item.request, history=companions)),
+                    tiny_engine.prompt(messages_for(item.request, history=in_context)),
                     prompt,
                     tiny_engine.prompt(
                         messages_for(item.request, description=entry.description.text)
@@ -203,7 +211,7 @@ class TestAgainstTheReference:
                 "all": np.ones(len(response)),
             }[settings.selection]
             rows = np.arange(len(response)) + shift
-            if settings.backbones == ("stylevector",):
+            if settings.contrast_methods == ("stylevector",):
                 reply = reference_reply(tiny_f32, prompt, min(max(len(response), 16), 96))
                 _, replied = reference_arm(tiny_f32, prompt, reply, settings.layers)
                 ours, theirs = control, replied[:, np.arange(len(reply)) + shift].mean(axis=1)
@@ -219,7 +227,7 @@ class TestAgainstTheReference:
         mean = np.mean(differences, axis=0)
         expected = mean / length_of(mean)[:, None]
         assert entry.layers == settings.layers
-        assert entry.sources == settings.backbones * len(settings.layers)
+        assert entry.contrast_methods == settings.contrast_methods * len(settings.layers)
         np.testing.assert_allclose(entry.directions, expected, atol=1e-3)
         np.testing.assert_allclose(
             entry.norms, np.median(np.concatenate(lengths, axis=1), axis=1), rtol=1e-5
@@ -261,7 +269,7 @@ class TestProfile:
             described=False,
             max_weight=2.5,
             strength=0.3,
-            companions=2,
+            in_context=2,
             threshold=0.5,
             min_anchors=2,
             row="at",
@@ -270,15 +278,15 @@ class TestProfile:
         )
         entry = only_entry(learn(tiny_engine, HISTORY, settings))
         assert entry.settings == {
-            "backbones": "stylevector",
+            "contrast_methods": "stylevector",
             "selection": "weighted",
             "described": False,
             "estimate": "mean",
             "max_weight": 2.5,
-            "tilt": True,
+            "logit_bias": True,
             "memory": "causal",
             "calibrate": False,
-            "companions": 2,
+            "in_context": 2,
             "fold": 4,
             "threshold": 0.5,
             "min_anchors": 2,
@@ -287,12 +295,12 @@ class TestProfile:
             "max_items": 8,
         }
         assert entry.strengths.tolist() == [np.float32(0.3)]
-        assert entry.sources == ("stylevector",)
-        assert entry.tilt is None
+        assert entry.contrast_methods == ("stylevector",)
+        assert entry.logit_bias is None
         assert entry.memory is None
         assert entry.gain is None
         assert entry.layers == default_layers(4, settings) == (2,)
-        assert entry.rows == "generated"
+        assert entry.positions == "generated"
         assert entry.model == tiny_engine.model_id
         assert entry.versions == {
             "steerx_edge": __version__,
@@ -390,20 +398,20 @@ class TestCalibrated:
             return Calibration(setting, GAIN, Setting(((3, 0.125),), 0.5, 0.2), more, gate)
 
         monkeypatch.setattr("steerx_edge.learning.learn.calibrate", chosen)
-        settings = Settings(layers=(1, 3), backbones=("stylevector", "context-contrast"))
+        settings = Settings(layers=(1, 3), contrast_methods=("stylevector", "context-contrast"))
         entry = only_entry(learn(tiny_engine, HISTORY, settings))
 
         (calibrator,) = given
         assert calibrator.engine is tiny_engine
-        texts, folds, carriers = calibrator.texts, calibrator.folds, calibrator.carriers
-        counts, rows = calibrator.tilt, calibrator.rows
+        texts, folds, candidates = calibrator.texts, calibrator.folds, calibrator.candidates
+        counts, rows = calibrator.logit_bias, calibrator.rows
         read = folds_of(tiny_engine, HISTORY, settings)
         assert folds == [fold.members for fold in read]
-        places = [(carrier.source, carrier.layer) for carrier in carriers]
-        assert places == [(s, layer) for s in settings.backbones for layer in (1, 3)]
-        seen = {j: set(fold.companions) for fold in read for j in fold.members}
+        places = [(candidate.contrast_method, candidate.layer) for candidate in candidates]
+        assert places == [(s, layer) for s in settings.contrast_methods for layer in (1, 3)]
+        seen = {j: set(fold.in_context) for fold in read for j in fold.members}
         assert seen == {0: {1}, 1: {0}, 2: {3}, 3: {2}}
-        assert [carrier.contexts for carrier in carriers] == [{}, {}, seen, seen]
+        assert [candidate.contexts for candidate in candidates] == [{}, {}, seen, seen]
         used = np.zeros((len(folds), tiny_f32.n_vocab))
         expected = np.zeros_like(used)
         for number, fold in enumerate(folds):
@@ -421,10 +429,10 @@ class TestCalibrated:
 
         values = np.log((used.sum(axis=0) + SMOOTHING) / (expected.sum(axis=0) + SMOOTHING))
         kept = np.flatnonzero(np.abs(values) >= 0.1)
-        assert entry.tilt is not None
-        assert entry.tilt.tokens.tolist() == kept.tolist()
-        np.testing.assert_allclose(entry.tilt.values, values[kept], atol=1e-4)
-        assert entry.tilt.strength == 0.75
+        assert entry.logit_bias is not None
+        assert entry.logit_bias.tokens.tolist() == kept.tolist()
+        np.testing.assert_allclose(entry.logit_bias.values, values[kept], atol=1e-4)
+        assert entry.logit_bias.strength == 0.75
         assert rows is not None
         assert entry.memory is not None
         assert entry.memory.memory is not None
@@ -436,27 +444,30 @@ class TestCalibrated:
         np.testing.assert_array_equal(entry.gate.direction, gate.direction)
         assert entry.gain == GAIN
         assert entry.layers == (1, 3)
-        assert entry.sources == ("stylevector", "context-contrast")
+        assert entry.contrast_methods == ("stylevector", "context-contrast")
         assert entry.strengths.tolist() == [0.5, 0.25]
-        for place, carrier in enumerate((carriers[0], carriers[3])):
-            np.testing.assert_array_equal(entry.directions[place], carrier.direction())
-            assert entry.norms[place] == np.float32(carrier.norm)
+        for place, candidate in enumerate((candidates[0], candidates[3])):
+            np.testing.assert_array_equal(entry.directions[place], candidate.direction())
+            assert entry.norms[place] == np.float32(candidate.norm)
         assert entry.with_history == WithHistory([0, 0.125], 0.5, 0.2, more)
 
-        # With texts in the prompt: the companions of the fold, under the tilts of other folds.
+        # With texts in the prompt: the in-context texts of the fold, under the logit biases of
+        # other folds.
         for number, fold in enumerate(folds):
-            tilts = counts.tried(without=number)
+            biases = counts.tried(without=number)
             for j in fold:
-                (companion,) = seen[j]
+                (other,) = seen[j]
                 context = tiny_engine.prompt(
-                    messages_for(HISTORY[j].request, history=[HISTORY[companion]])
+                    messages_for(HISTORY[j].request, history=[HISTORY[other]])
                 )
                 logits = tiny_f32.forward([*context, *texts[j].response]).logits
-                for tilt, scored in zip(tilts, prompted[j].tilted, strict=True):
-                    log_p = log_softmax(logits[len(context) - 1 : -1] + tilt)
+                for logit_bias, scored in zip(biases, prompted[j].biased, strict=True):
+                    log_p = log_softmax(logits[len(context) - 1 : -1] + logit_bias)
                     own = log_p[np.arange(len(log_p)), texts[j].response]
                     np.testing.assert_allclose(scored, own, atol=5e-4)
-                (result,) = tiny_engine.run_many([Pass(context, texts[j].response, final=True)])
+                (result,) = tiny_engine.run_many(
+                    [ScoreRequest(context, texts[j].response, final=True)]
+                )
                 np.testing.assert_allclose(prompted[j].final, asked_for(result.final), atol=0.01)
 
     @pytest.mark.parametrize(
@@ -474,8 +485,8 @@ class TestCalibrated:
         entry = only_entry(learn(tiny_engine, HISTORY, Settings(layers=(1, 3))))
         assert entry.strengths.tolist() == ([0.5] if setting.strengths else [0])
         assert entry.layers == ((3,) if setting.strengths else (1,))
-        assert (entry.tilt is not None) == (setting.tilt > 0)
-        assert bool(entry.tilt_bias()) == (setting.tilt > 0)
+        assert (entry.logit_bias is not None) == (setting.logit_bias > 0)
+        assert bool(entry.token_bias()) == (setting.logit_bias > 0)
         assert (entry.memory is not None) == (setting.memory > 0)
 
     @pytest.mark.parametrize("level", ["shared", "causal", "all", "none"])
@@ -583,10 +594,10 @@ class TestFurtherTexts:
             logits = tiny_f32.forward([*alone, *response]).logits[len(alone) - 1 : -1]
             expected = np.exp(log_softmax(logits)).sum(axis=0)
             np.testing.assert_allclose(found.expected, expected, atol=1e-3)
-            (result,) = tiny_engine.run_many([Pass(alone, response, final=True)])
+            (result,) = tiny_engine.run_many([ScoreRequest(alone, response, final=True)])
             np.testing.assert_allclose(found.final, asked_for(result.final), atol=1e-4)
 
-    def test_they_go_into_words_tilt_and_memory_and_not_into_directions(
+    def test_they_go_into_words_logit_bias_and_memory_and_not_into_directions(
         self, tiny_engine: Engine
     ) -> None:
         first: list[Profile] = []
@@ -601,12 +612,12 @@ class TestFurtherTexts:
         assert whole.memory is not None
         assert before.memory.rows == before.counts["tokens"] + 2
         assert whole.memory.rows == whole.counts["tokens"] + 4
-        # The counts behind the tilt are those of all texts, whatever the sample was.
+        # The counts behind the logit bias are those of all texts, whatever the sample was.
         together = only_entry(learn(tiny_engine, HISTORY, Settings(layers=(2,))))
-        assert whole.tilt is not None
-        assert together.tilt is not None
-        assert whole.tilt.tokens.tolist() == together.tilt.tokens.tolist()
-        np.testing.assert_allclose(whole.tilt.values, together.tilt.values, atol=1e-3)
+        assert whole.logit_bias is not None
+        assert together.logit_bias is not None
+        assert whole.logit_bias.tokens.tolist() == together.logit_bias.tokens.tolist()
+        np.testing.assert_allclose(whole.logit_bias.values, together.logit_bias.values, atol=1e-3)
 
     def test_the_strength_of_the_memory_is_chosen_anew(
         self, tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch
@@ -738,12 +749,12 @@ class TestHistory:
             {"max_items": 0},
             {"max_items": -2},
             {"min_anchors": 0},
-            {"companions": 0},
+            {"in_context": 0},
             {"layers": ()},
-            {"backbones": ()},
-            {"backbones": ("caa",)},
-            {"backbones": "stylevector"},
-            {"backbones": ("stylevector", "stylevector")},
+            {"contrast_methods": ()},
+            {"contrast_methods": ("caa",)},
+            {"contrast_methods": "stylevector"},
+            {"contrast_methods": ("stylevector", "stylevector")},
             {"selection": "some"},
             {"selection": None},
             {"max_weight": 0.0},
@@ -772,7 +783,7 @@ def in_folds(*folds: Sequence[HistoryItem]) -> list[HistoryItem]:
     return [item for together in zip(*folds, strict=True) for item in together]
 
 
-class TestCompanions:
+class TestInContextTexts:
     FIRST = (
         HistoryItem("Tea in the green kettle, with a spoon of sugar.", "tea kettle sugar"),
         *(HistoryItem(f"Something else, {word}.", word) for word in ("alpha", "beta", "gamma")),
@@ -796,14 +807,14 @@ class TestCompanions:
     def test_they_are_the_k_most_relevant_of_the_partner_and_the_best_is_last(
         self, tiny_engine: Engine, k: int, of_first: list[int]
     ) -> None:
-        first, *_ = contexts_of(tiny_engine, self.ITEMS, Settings(companions=k))
+        first, *_ = contexts_of(tiny_engine, self.ITEMS, Settings(in_context=k))
         assert first == [self.PARTNER[i] for i in of_first]
 
     @pytest.mark.parametrize("k", [1, 2, 4, 99])
-    def test_an_item_is_never_its_own_companion(self, tiny_engine: Engine, k: int) -> None:
-        companions = contexts_of(tiny_engine, self.ITEMS, Settings(companions=k))
-        assert len(companions) == len(self.ITEMS)
-        for item, others in zip(self.ITEMS, companions, strict=True):
+    def test_an_item_is_never_in_its_own_context(self, tiny_engine: Engine, k: int) -> None:
+        in_context = contexts_of(tiny_engine, self.ITEMS, Settings(in_context=k))
+        assert len(in_context) == len(self.ITEMS)
+        for item, others in zip(self.ITEMS, in_context, strict=True):
             assert item not in others
             assert len(others) == len(set(others)) == min(k, 4)
 
@@ -823,26 +834,26 @@ class TestCompanions:
         self, tiny_engine: Engine, n_items: int, fold: int, partners: list[int]
     ) -> None:
         items = [HistoryItem(f"Text {n}.", "Write.") for n in range(n_items)]
-        folds = folds_of(tiny_engine, items, Settings(fold=fold, companions=3))
+        folds = folds_of(tiny_engine, items, Settings(fold=fold, in_context=3))
         assert sorted(j for each in folds for j in each.members) == list(range(n_items))
         assert len(folds) == len(partners)
         for each, partner in zip(folds, partners, strict=True):
             others = folds[partner].members
-            assert set(each.companions) <= set(others)
-            assert len(each.companions) == len(set(each.companions)) == min(3, len(others))
+            assert set(each.in_context) <= set(others)
+            assert len(each.in_context) == len(set(each.in_context)) == min(3, len(others))
 
     def test_what_is_made_of_the_other_pairs_has_not_seen_a_fold(self, tiny_engine: Engine) -> None:
         items = [HistoryItem(f"Text {n}.", "Write.") for n in range(24)]
         folds = folds_of(tiny_engine, items, Settings(fold=4))
         for number, fold in enumerate(folds):
             for other in (each for n, each in enumerate(folds) if n // 2 != number // 2):
-                assert not set(other.companions) & set(fold.members)
+                assert not set(other.in_context) & set(fold.members)
 
     def test_an_item_without_a_request_finds_what_is_like_its_text(
         self, tiny_engine: Engine
     ) -> None:
         items = [HistoryItem("Sugar in the tea."), *self.ITEMS[1:]]
-        first, *_ = contexts_of(tiny_engine, items, Settings(companions=2))
+        first, *_ = contexts_of(tiny_engine, items, Settings(in_context=2))
         assert {item.request for item in first} == {"kettle tea", "sugar"}
 
     def test_they_leave_room_for_the_item(self, tiny_engine: Engine) -> None:
@@ -851,35 +862,35 @@ class TestCompanions:
             for names in ("ABCDEFGH", "IJKLMNOP", "ABCDEFGH", "IJKLMNOP")
         ]
         room = tiny_engine.analysis.n_ctx * 3 // 8
-        found = folds_of(tiny_engine, in_folds(*folds), Settings(companions=7, fold=8))
+        found = folds_of(tiny_engine, in_folds(*folds), Settings(in_context=7, fold=8))
         for number, fold in enumerate(found):
             items = in_folds(*folds)
-            companions = [items[i] for i in fold.companions]
-            prompt = tiny_engine.prompt(messages_for("", history=companions))
-            next_one = next(other for other in folds[number ^ 1] if other not in companions)
-            longer = tiny_engine.prompt(messages_for("", history=[next_one, *companions]))
-            assert 2 <= len(companions) < 7
+            in_context = [items[i] for i in fold.in_context]
+            prompt = tiny_engine.prompt(messages_for("", history=in_context))
+            next_one = next(other for other in folds[number ^ 1] if other not in in_context)
+            longer = tiny_engine.prompt(messages_for("", history=[next_one, *in_context]))
+            assert 2 <= len(in_context) < 7
             assert len(prompt) <= room < len(longer)
 
-    def test_one_companion_is_there_however_long(self, tiny_engine: Engine) -> None:
+    def test_one_in_context_text_is_there_however_long(self, tiny_engine: Engine) -> None:
         items = [HistoryItem(f"{name} " + "ran close by her. " * 60) for name in "ABCDEFGH"]
-        for companions in contexts_of(tiny_engine, items, Settings(companions=2, fold=2)):
-            assert len(companions) == 1
+        for in_context in contexts_of(tiny_engine, items, Settings(in_context=2, fold=2)):
+            assert len(in_context) == 1
 
-    def test_the_treatment_arm_has_the_companions_and_not_the_item(
+    def test_the_treatment_arm_has_the_in_context_texts_and_not_the_item(
         self, recording_engine: RecordingEngine
     ) -> None:
         learn(recording_engine, HISTORY, CONTRAST)
         arms = recording_engine.arms()
         assert len(arms) == len(HISTORY)
         for j, (text, treatment, control) in enumerate(arms):
-            item, companion = HISTORY[j], HISTORY[j ^ 1]
+            item, beside = HISTORY[j], HISTORY[j ^ 1]
             assert text == item.response
             assert item.response not in treatment
             assert item.request in treatment
             for other in HISTORY:
                 assert other.response not in control
-                assert (other.response in treatment) == (other == companion)
+                assert (other.response in treatment) == (other == beside)
 
     def test_the_description_takes_the_place_of_the_history(
         self, recording_engine: RecordingEngine
@@ -895,7 +906,7 @@ class TestCompanions:
             assert item.request in context
             assert not any(other.response in context for other in HISTORY)
 
-    def test_a_text_written_twice_is_not_its_own_companion(
+    def test_a_text_written_twice_is_not_in_its_own_context(
         self, recording_engine: RecordingEngine
     ) -> None:
         again = dataclasses.replace(HISTORY[0], response=HISTORY[0].response.upper())
@@ -914,13 +925,13 @@ class TestCompanions:
         self, tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(tiny_engine.analysis, "generate_many", lambda jobs: [[] for _ in jobs])
-        alone = dataclasses.replace(CONTRAST, described=False, backbones=("stylevector",))
+        alone = dataclasses.replace(CONTRAST, described=False, contrast_methods=("stylevector",))
         with pytest.raises(SteerxError, match="make no difference to the model's residual stream"):
             learn(tiny_engine, HISTORY, alone)
-        both = dataclasses.replace(alone, backbones=("stylevector", "context-contrast"))
-        for settings in (both, dataclasses.replace(both, calibrate=True, tilt=True)):
+        both = dataclasses.replace(alone, contrast_methods=("stylevector", "context-contrast"))
+        for settings in (both, dataclasses.replace(both, calibrate=True, logit_bias=True)):
             entry = only_entry(learn(tiny_engine, HISTORY, settings))
-            assert set(entry.sources) == {"context-contrast"}
+            assert set(entry.contrast_methods) == {"context-contrast"}
 
 
 class TestLayers:
@@ -967,7 +978,7 @@ class SilentEngine(Engine):
         context = super().analysis
         engine, generate = self, AnalysisContext.generate_many
 
-        def generate_many(jobs: Sequence[Continuation]) -> list[list[int]]:
+        def generate_many(jobs: Sequence[GenerateRequest]) -> list[list[int]]:
             replies = generate(context, jobs)
             return [[] if j in engine.silent_at else each for j, each in enumerate(replies)]
 
@@ -982,7 +993,7 @@ class TestWithoutReplies:
 
     def test_a_text_without_a_reply_does_not_count(self, engine: SilentEngine) -> None:
         # Of the rows of its own text alone: a description would be of all texts.
-        settings = Settings(backbones=("stylevector",), described=False, calibrate=False)
+        settings = Settings(contrast_methods=("stylevector",), described=False, calibrate=False)
         whole = only_entry(learn(engine, HISTORY, settings))
         engine.silent_at = (1, 3)
         some = only_entry(learn(engine, HISTORY, settings))
@@ -993,22 +1004,24 @@ class TestWithoutReplies:
         np.testing.assert_allclose(some.directions, others.directions, atol=1e-4)
 
     @pytest.mark.parametrize("calibrate", [True, False], ids=["calibrated", "as told"])
-    def test_without_any_the_backbone_is_left_out(
+    def test_without_any_the_contrast_method_is_left_out(
         self, engine: SilentEngine, *, calibrate: bool
     ) -> None:
         engine.silent_at = tuple(range(len(HISTORY)))
-        settings = Settings(backbones=("stylevector", "context-contrast"), calibrate=calibrate)
+        settings = Settings(
+            contrast_methods=("stylevector", "context-contrast"), calibrate=calibrate
+        )
         entry = only_entry(learn(engine, HISTORY, settings))
-        assert set(entry.sources) == {"context-contrast"}
+        assert set(entry.contrast_methods) == {"context-contrast"}
         if not calibrate:
             plain = dataclasses.replace(CONTRAST, described=False)
             expected = only_entry(learn(engine, HISTORY, plain))
             assert entry.directions.tobytes() == expected.directions.tobytes()
 
-    def test_without_any_backbone_there_is_an_error(self, engine: SilentEngine) -> None:
+    def test_without_any_contrast_method_there_is_an_error(self, engine: SilentEngine) -> None:
         engine.silent_at = tuple(range(len(HISTORY)))
         with pytest.raises(SteerxError, match="no direction to steer in"):
-            learn(engine, HISTORY, Settings(backbones=("stylevector",)))
+            learn(engine, HISTORY, Settings(contrast_methods=("stylevector",)))
 
 
 class TestResuming:
@@ -1086,8 +1099,8 @@ class TestProgress:
         assert [call for call in calls if call[0] == "effects"] == [
             ("effects", done, 8) for done in range(8)
         ]
-        # Nothing, and a backbone on two layers; then those around the best, each on four texts and
-        # three neutral ones; and what is written.
+        # Nothing, and a contrast method on two layers; then those around the best, each on four
+        # texts and three neutral ones; and what is written.
         assert [call[1:] for call in calls if call[0] == "calibration"][-1] == (43, 43)
         assert calls[-1] == ("done", 1, 1)
 

@@ -21,7 +21,7 @@ from models.tiny_model import Trace
 from steerx_edge import _native
 from steerx_edge.errors import ModelError, SteerxError
 from steerx_edge.llamacpp import analysis, compat
-from steerx_edge.llamacpp.analysis import AnalysisContext, Pass, PassResult
+from steerx_edge.llamacpp.analysis import AnalysisContext, ScoreRequest, ScoreResult
 from steerx_edge.llamacpp.control_vector import ControlVector
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add
@@ -46,8 +46,8 @@ CHUNKS = [(512, 4096), (7, 4096), (512, 3), (8, 3), (1, 1), (13, 13)]
 CONTEXTS = [1, 2, 13, 20, N - 1, N]
 
 
-def split(n_context: int, **options: Any) -> Pass:
-    return Pass(TOKENS[:n_context], TOKENS[n_context:], **options)
+def split(n_context: int, **options: Any) -> ScoreRequest:
+    return ScoreRequest(TOKENS[:n_context], TOKENS[n_context:], **options)
 
 
 def log_prob_of(trace: Trace, n_context: int) -> NDArray[np.float64]:
@@ -69,7 +69,7 @@ def assert_close(actual: NDArray[Any], expected: NDArray[np.floating]) -> None:
     np.testing.assert_allclose(actual, expected, rtol=0, atol=F32_MAX)
 
 
-def assert_same(actual: PassResult, expected: PassResult) -> None:
+def assert_same(actual: ScoreResult, expected: ScoreResult) -> None:
     """Bit for bit."""
     for name, values in vars(expected).items():
         np.testing.assert_array_equal(getattr(actual, name), values, err_msg=name)
@@ -309,14 +309,14 @@ def test_the_next_control_vector_takes_the_place_of_the_last(tiny_engine: Engine
 @pytest.mark.parametrize(
     ("job", "message"),
     [
-        (Pass([], TOKENS), "at least one token before its response"),
+        (ScoreRequest([], TOKENS), "at least one token before its response"),
         (split(20, score=False), "must score tokens or read layers"),
-        (Pass([5] * 500, [6] * 13), "513 tokens does not fit the analysis context of 512"),
+        (ScoreRequest([5] * 500, [6] * 13), "513 tokens does not fit the analysis context of 512"),
         (split(20, layers=(1,), weights=np.ones((1, 20), np.float32)), r"expected \(slot, 21\)"),
         (split(20, layers=(1,), weights=np.ones(21, np.float32)), r"\(21,\), expected \(slot, 21"),
         (split(20, layers=(4,)), r"Layers \[4\] cannot be read: .* 0 to 3"),
         (split(20, layers=(-2,)), r"Layers \[-2\] cannot be read"),
-        (split(20, layers=(-1,), site="ffn_out"), r"Layers \[-1\] cannot be read"),
+        (split(20, layers=(-1,), hook_point="ffn_out"), r"Layers \[-1\] cannot be read"),
         (split(20, layers=(2, 1)), r"Layers \[2, 1\] cannot be read: name increasing ones"),
         (split(20, score=False, layers=(1, 1)), r"Layers \[1, 1\] cannot be read"),
         (split(20, top_k=N_VOCAB + 1), "top_k is 449, and the vocabulary has 448 tokens"),
@@ -324,8 +324,8 @@ def test_the_next_control_vector_takes_the_place_of_the_last(tiny_engine: Engine
         (split(20, score=False, layers=(1,), entropy=True), "come with scores"),
         (split(20, score=False, layers=(1,), top_k=2), "come with scores"),
         (split(20, interventions=(added(4),)), r"Layers \[4\] cannot be changed: .* 0 to 3"),
-        (Pass([5, N_VOCAB], [6]), "failed to evaluate a batch"),
-        (Pass([5, 6], [-1]), "failed to evaluate a batch"),
+        (ScoreRequest([5, N_VOCAB], [6]), "failed to evaluate a batch"),
+        (ScoreRequest([5, 6], [-1]), "failed to evaluate a batch"),
         (
             split(20, interventions=TOO_STRONG),
             "log-probabilities that are not numbers: .* the control vector far too strong",
@@ -341,7 +341,7 @@ def test_the_next_control_vector_takes_the_place_of_the_last(tiny_engine: Engine
     ],
 )
 def test_a_pass_that_cannot_be_run_is_refused_and_spoils_nothing(
-    tiny_engine: Engine, job: Pass, message: str
+    tiny_engine: Engine, job: ScoreRequest, message: str
 ) -> None:
     wanted = split(20, layers=ALL_LAYERS)
     before = tiny_engine.run(wanted)
@@ -430,9 +430,9 @@ def test_a_pass_without_scores_runs_no_further_than_it_must(
             plans.append(plan)
             hooks.arm(**plan)
 
-    def read(site: str, layers: Sequence[int], *arrays: Any) -> _native.Read:
+    def read(hook_point: str, layers: Sequence[int], *arrays: Any) -> _native.Read:
         layers_read.append(layers)
-        return make_read(site, layers, *arrays)
+        return make_read(hook_point, layers, *arrays)
 
     calls = []
     decode = llama_cpp.llama_decode
@@ -717,7 +717,7 @@ def test_a_context_of_a_chosen_size(tiny_llama: Llama, trace: Trace) -> None:
     context = AnalysisContext(tiny_llama, n_ctx=N)
     assert_close(context.run(split(20)).scored, log_prob_of(trace, 20))
     with pytest.raises(ModelError, match=f"{N + 1} tokens does not fit .* of {N}"):
-        context.run(Pass(TOKENS, [1]))
+        context.run(ScoreRequest(TOKENS, [1]))
 
 
 # Which llama.cpp

@@ -15,15 +15,21 @@ from models.gguf_file import Quantization
 from models.operations import Array
 from models.transformer import Transformer
 from steerx_edge.errors import ModelError
-from steerx_edge.llamacpp.analysis import INPUT_LAYER, AnalysisContext, Pass, PassResult, Site
+from steerx_edge.llamacpp.analysis import (
+    INPUT_LAYER,
+    AnalysisContext,
+    HookPoint,
+    ScoreRequest,
+    ScoreResult,
+)
 from steerx_edge.llamacpp.interventions import (
     Add,
     Clamp,
     Intervention,
+    Positions,
     Rotate,
-    Rows,
     SetComponent,
-    selected_rows,
+    selected_positions,
 )
 from tests.conftest import open_tiny
 from tests.support.steered_reference import scores_of, steered_forward, unit
@@ -43,7 +49,7 @@ ALONE_MAX = 1e-4  # a batch of another size sums in another order
 GEMMA3_FFN_MAX = 1e-3
 
 # What the llama.cpp of llama-cpp-python 0.3.36 names. gemma3's ffn_out comes before its norm.
-NAMED: dict[Site, tuple[str, ...]] = {
+NAMED: dict[HookPoint, tuple[str, ...]] = {
     "attn_out": ("llama",),
     "ffn_out": ("llama", "qwen2", "qwen3", "gemma3", "phi3", "gpt2"),
 }
@@ -61,7 +67,7 @@ class Tiny:
         self.llama = open_tiny(self.model)
         self.context = AnalysisContext(self.llama, 512)
 
-    def run(self, *interventions: Intervention, **options: Any) -> PassResult:
+    def run(self, *interventions: Intervention, **options: Any) -> ScoreResult:
         return self.context.run(split(*interventions, **options))
 
     @property
@@ -69,9 +75,11 @@ class Tiny:
         return self.architecture in REFERENCED
 
 
-def split(*interventions: Intervention, n_context: int = N_CONTEXT, **options: Any) -> Pass:
+def split(*interventions: Intervention, n_context: int = N_CONTEXT, **options: Any) -> ScoreRequest:
     options = {"layers": ALL_LAYERS} | options
-    return Pass(TOKENS[:n_context], TOKENS[n_context:], interventions=interventions, **options)
+    return ScoreRequest(
+        TOKENS[:n_context], TOKENS[n_context:], interventions=interventions, **options
+    )
 
 
 def vectors(*, seed: int = 3, n_layers: int = 1, n_embd: int = N_EMBD) -> NDArray[np.float32]:
@@ -102,7 +110,7 @@ def assert_close(actual: NDArray[Any], expected: NDArray[Any], bound: float = F3
     np.testing.assert_allclose(actual, expected, rtol=0, atol=bound)
 
 
-def assert_agree(actual: PassResult, expected: PassResult, bound: float) -> None:
+def assert_agree(actual: ScoreResult, expected: ScoreResult, bound: float) -> None:
     for name, values in vars(expected).items():
         if values is not None:
             assert_close(getattr(actual, name), values, bound)
@@ -152,7 +160,7 @@ def test_the_input_of_block_0(tiny: Tiny) -> None:
 # Sites
 
 
-def parts_of(model: TinyModel) -> dict[Site, Array]:
+def parts_of(model: TinyModel) -> dict[HookPoint, Array]:
     """What attention and feed-forward network of each block give: (layer, token, n_embd)."""
     network = model.network
     assert isinstance(network, Transformer)
@@ -171,23 +179,23 @@ def parts_of(model: TinyModel) -> dict[Site, Array]:
 
 
 @pytest.mark.parametrize("score", [True, False])
-@pytest.mark.parametrize("site", NAMED)
-def test_sites_that_are_named_are_read(tiny: Tiny, site: Site, score: bool) -> None:
-    if tiny.architecture not in NAMED[site]:
-        with pytest.raises(ModelError, match=rf"no tensor {site}-\d"):
-            tiny.run(site=site, score=score)
+@pytest.mark.parametrize("hook_point", NAMED)
+def test_sites_that_are_named_are_read(tiny: Tiny, hook_point: HookPoint, score: bool) -> None:
+    if tiny.architecture not in NAMED[hook_point]:
+        with pytest.raises(ModelError, match=rf"no tensor {hook_point}-\d"):
+            tiny.run(hook_point=hook_point, score=score)
         assert_agree(tiny.run(), tiny.run(), 0)
         return
-    rows = tiny.run(site=site, score=score).captured
+    rows = tiny.run(hook_point=hook_point, score=score).captured
     bound = GEMMA3_FFN_MAX if tiny.architecture == "gemma3" else F32_MAX
-    assert_close(rows, parts_of(tiny.model)[site][:, N_CONTEXT - 1 :], bound)
+    assert_close(rows, parts_of(tiny.model)[hook_point][:, N_CONTEXT - 1 :], bound)
 
 
 @pytest.mark.parametrize("tiny", NAMED["attn_out"], indirect=True)
 def test_a_block_adds_its_parts_to_its_input(tiny: Tiny) -> None:
     """Of the architectures here llama.cpp names both parts in llama only."""
     output = tiny.run(layers=(INPUT_LAYER, *ALL_LAYERS)).captured
-    attention, feed_forward = (tiny.run(site=site).captured for site in NAMED)
+    attention, feed_forward = (tiny.run(hook_point=hook_point).captured for hook_point in NAMED)
     assert_close(output[:-1] + attention + feed_forward, output[1:])
 
 
@@ -196,7 +204,7 @@ def test_a_block_adds_its_parts_to_its_input(tiny: Tiny) -> None:
 )
 def test_what_attention_adds_follows_from_the_rest(tiny: Tiny) -> None:
     output = tiny.run(layers=(INPUT_LAYER, *ALL_LAYERS)).captured
-    feed_forward = tiny.run(site="ffn_out").captured
+    feed_forward = tiny.run(hook_point="ffn_out").captured
     attention = parts_of(tiny.model)["attn_out"][:, N_CONTEXT - 1 :]
     assert_close(output[1:] - output[:-1] - feed_forward, attention, 2 * F32_MAX)
 
@@ -206,9 +214,9 @@ def test_what_attention_adds_follows_from_the_rest(tiny: Tiny) -> None:
 
 def composition(n_embd: int) -> tuple[Intervention, ...]:
     return (
-        Add((0, 2), vectors(n_layers=2, n_embd=n_embd), rows="all"),
-        SetComponent((1,), directions(seed=4, n_embd=n_embd), [0], rows="response"),
-        Rotate((2, 3), directions(seed=5, n_layers=2, n_embd=n_embd), 0.3, rows=20),
+        Add((0, 2), vectors(n_layers=2, n_embd=n_embd), positions="all"),
+        SetComponent((1,), directions(seed=4, n_embd=n_embd), [0], positions="response"),
+        Rotate((2, 3), directions(seed=5, n_layers=2, n_embd=n_embd), 0.3, positions=20),
         Clamp(Add((3,), 9 * vectors(seed=6, n_embd=n_embd)), 0.2),
     )
 
@@ -218,7 +226,7 @@ COMPOSITION = composition(N_EMBD)
 
 @pytest.mark.parametrize("tiny", REFERENCED, indirect=True)
 def test_interventions_are_those_of_the_reference(tiny: Tiny, trace: Trace) -> None:
-    changes = [(each, selected_rows(each.rows, N_CONTEXT, N)) for each in COMPOSITION]
+    changes = [(each, selected_positions(each.positions, N_CONTEXT, N)) for each in COMPOSITION]
     steered = steered_forward(tiny.model, TOKENS, changes)
     assert np.abs(steered.logits - trace.logits).max() > 1
     got = tiny.run(*COMPOSITION)
@@ -230,7 +238,7 @@ def test_interventions_are_those_of_the_reference(tiny: Tiny, trace: Trace) -> N
 def test_a_change_adds_to_its_layer_and_spares_those_below(tiny: Tiny, layer: int) -> None:
     plain = tiny.run(n_context=1)
     mask = np.arange(N) >= 7
-    changed = tiny.run(Add((layer,), vectors(), rows=mask), n_context=1)
+    changed = tiny.run(Add((layer,), vectors(), positions=mask), n_context=1)
     np.testing.assert_array_equal(changed.captured[:layer], plain.captured[:layer])
     np.testing.assert_array_equal(
         changed.captured[layer], plain.captured[layer] + np.where(mask[:, None], vectors(), 0)
@@ -243,9 +251,9 @@ def test_a_change_adds_to_its_layer_and_spares_those_below(tiny: Tiny, layer: in
 @pytest.mark.parametrize("layers", [(1,), (3,), (1, 2, 3)])
 @pytest.mark.parametrize("rows", ["generated", "all"])
 def test_an_addition_is_the_control_vector(
-    monkeypatch: pytest.MonkeyPatch, tiny: Tiny, layers: tuple[int, ...], rows: Rows
+    monkeypatch: pytest.MonkeyPatch, tiny: Tiny, layers: tuple[int, ...], rows: Positions
 ) -> None:
-    change = Add(layers, vectors(n_layers=len(layers)), rows=rows)
+    change = Add(layers, vectors(n_layers=len(layers)), positions=rows)
     by_hook = tiny.run(change)
     monkeypatch.setattr(tiny.context, "in_graph", True)
     in_graph = tiny.run(change)
@@ -260,10 +268,10 @@ def test_side_by_side_is_one_by_one(tiny: Tiny) -> None:
     jobs = [
         split(),
         split(*COMPOSITION),
-        Pass(TOKENS[3:4], TOKENS[4:30], layers=(1, 3)),
-        split(Add((0,), vectors(seed=7), rows="all"), n_context=30),
+        ScoreRequest(TOKENS[3:4], TOKENS[4:30], layers=(1, 3)),
+        split(Add((0,), vectors(seed=7), positions="all"), n_context=30),
         split(score=False, layers=(2,)),
-        Pass(
+        ScoreRequest(
             TOKENS[:7],
             TOKENS[9:20],
             layers=ALL_LAYERS,
@@ -315,7 +323,7 @@ def test_quantized_models(
 ) -> None:
     tiny = quantized(architecture, quantization)
     several = composition(tiny.model.n_embd)
-    changes = [(each, selected_rows(each.rows, N_CONTEXT, N)) for each in several]
+    changes = [(each, selected_positions(each.positions, N_CONTEXT, N)) for each in several]
     for interventions, expected in [
         ((), tiny.model.forward(TOKENS)),
         (several, steered_forward(tiny.model, TOKENS, changes)),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from models import TinyModel
 from steerx_edge.errors import ModelError
 from steerx_edge.llamacpp import engine as engine_module
-from steerx_edge.llamacpp.analysis import Pass
+from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.engine import Engine, llama_seed
 from steerx_edge.llamacpp.interventions import Add
 
@@ -116,15 +116,17 @@ def test_scores_and_rows_are_those_of_a_pass(tiny_engine: Engine) -> None:
     def assert_equal(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
         np.testing.assert_array_equal(actual, expected)
 
-    steered = tiny_engine.run(Pass(context, response, interventions=added)).scored
+    steered = tiny_engine.run(ScoreRequest(context, response, interventions=added)).scored
     assert_equal(tiny_engine.score(context, response, interventions=added), steered)
-    unsteered = tiny_engine.run(Pass(context, response)).scored
+    unsteered = tiny_engine.run(ScoreRequest(context, response)).scored
     assert_equal(tiny_engine.score(context, response), unsteered)
     assert np.abs(steered - unsteered).max() > 0.1
 
-    rows = tiny_engine.run(Pass(context, response, layers=(1, 2))).captured
+    rows = tiny_engine.run(ScoreRequest(context, response, layers=(1, 2))).captured
     assert_equal(tiny_engine.capture(context, response, [1, 2]), rows)
-    pooled = tiny_engine.run(Pass(context, response, layers=(1, 2), weights=weights)).captured
+    pooled = tiny_engine.run(
+        ScoreRequest(context, response, layers=(1, 2), weights=weights)
+    ).captured
     assert_equal(tiny_engine.capture(context, response, [1, 2], weights=weights), pooled)
 
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from models import ARCHITECTURES, TinyModel, make_tiny
 from steerx_edge.errors import ModelError
 from steerx_edge.llamacpp import analysis
-from steerx_edge.llamacpp.analysis import AnalysisContext, Continuation, Pass, asked_for
-from steerx_edge.llamacpp.interventions import Add, Intervention, SetComponent, selected_rows
+from steerx_edge.llamacpp.analysis import AnalysisContext, GenerateRequest, ScoreRequest, asked_for
+from steerx_edge.llamacpp.interventions import Add, Intervention, SetComponent, selected_positions
 from tests.support.memory_reference import normed
 from tests.support.steered_reference import scores_of, steered_forward, unit
 
@@ -38,13 +38,13 @@ def vector(seed: int) -> NDArray[np.float32]:
 CHANGES: list[tuple[Intervention, ...]] = [
     (),
     (Add((1,), 3 * vector(1)),),
-    (SetComponent((LAST,), unit(vector(4)).astype(np.float32), [5.0], rows="all"),),
-    (Add((2,), 2 * vector(2), rows="all"),),
+    (SetComponent((LAST,), unit(vector(4)).astype(np.float32), [5.0], positions="all"),),
+    (Add((2,), 2 * vector(2), positions="all"),),
 ]
 
 
-def split(n_context: int = N_CONTEXT, **options: Any) -> Pass:
-    return Pass(TOKENS[:n_context], TOKENS[n_context:], **{"final": True} | options)
+def split(n_context: int = N_CONTEXT, **options: Any) -> ScoreRequest:
+    return ScoreRequest(TOKENS[:n_context], TOKENS[n_context:], **{"final": True} | options)
 
 
 def assert_close(actual: NDArray[Any], expected: NDArray[Any]) -> None:
@@ -106,7 +106,7 @@ def test_they_are_llama_cpps_embeddings(any_llama: Llama) -> None:
 def test_side_by_side_they_are_those_of_each_pass_alone(any_llama: Llama) -> None:
     context = AnalysisContext(any_llama, 512)
     jobs = [split(interventions=changes) for changes in CHANGES]
-    jobs += [split(N), Pass(TOKENS[3:4], TOKENS[4:30], final=True), split(final=False)]
+    jobs += [split(N), ScoreRequest(TOKENS[3:4], TOKENS[4:30], final=True), split(final=False)]
     jobs += [split(25, score=False), split(score=False, layers=(1,))]
     alone = [context.run(job).final for job in jobs]
     together = [each.final for each in context.run_many(jobs)]
@@ -131,11 +131,11 @@ def test_against_the_reference_beside_layers_and_scores(
     monkeypatch.setattr(analysis, "LOGITS_BYTES", 4 * N_VOCAB * chunks[1])
     trace = tiny_f32.forward(TOKENS)
     nothing = np.zeros((1, N_VOCAB), np.float32)
-    got = AnalysisContext(tiny_llama, 512).run(split(n_context, layers=(1, LAST), tilts=nothing))
+    got = AnalysisContext(tiny_llama, 512).run(split(n_context, layers=(1, LAST), biases=nothing))
     assert_close(asked_for(got.final), normed(tiny_f32, trace.residual[LAST, n_context - 1 :]))
     assert_close(got.captured, trace.residual[[1, LAST], n_context - 1 :])
     assert_close(got.scored, scores_of(trace, TOKENS, n_context))
-    assert_close(asked_for(got.tilted)[0], got.scored)
+    assert_close(asked_for(got.biased)[0], got.scored)
 
 
 @pytest.mark.parametrize("in_graph", [True, False])
@@ -147,7 +147,7 @@ def test_they_are_the_steered_rows(
     in_graph: bool,
 ) -> None:
     context.in_graph = in_graph
-    masked = [(each, selected_rows(each.rows, N_CONTEXT, N)) for each in changes]
+    masked = [(each, selected_positions(each.positions, N_CONTEXT, N)) for each in changes]
     steered = steered_forward(tiny_f32, TOKENS, masked).residual[LAST, N_CONTEXT - 1 :]
     got = context.run(split(interventions=changes))
     assert_close(asked_for(got.final), normed(tiny_f32, steered))
@@ -201,10 +201,10 @@ def test_rows_while_generating_are_those_of_a_pass(
     context.in_graph = in_graph
     memories = [Recorder() for _ in CHANGES]
     jobs = [
-        Continuation(TOKENS[: 5 + 3 * i], 4 + 3 * i, interventions=changes, memory=memory)
+        GenerateRequest(TOKENS[: 5 + 3 * i], 4 + 3 * i, interventions=changes, memory=memory)
         for i, (changes, memory) in enumerate(zip(CHANGES, memories, strict=True))
     ]
-    jobs.insert(1, Continuation(TOKENS[:12], 6))
+    jobs.insert(1, GenerateRequest(TOKENS[:12], 6))
     written = context.generate_many(jobs)
     assert written == [context.generate_many([job])[0] for job in map(without_memory, jobs)]
     for job, text in zip(jobs, written, strict=True):
@@ -212,15 +212,17 @@ def test_rows_while_generating_are_those_of_a_pass(
             continue
         memory = job.memory
         assert isinstance(memory, Recorder)
-        result = context.run(Pass(job.context, text, final=True, interventions=job.interventions))
+        result = context.run(
+            ScoreRequest(job.context, text, final=True, interventions=job.interventions)
+        )
         n_steps = len(memory.rows)  # with one more where the end was sampled
         assert n_steps == len(text) + (len(text) < job.max_tokens)
         assert memory.before == [text[:step] for step in range(n_steps)]
         assert_close(np.stack(memory.rows), asked_for(result.final)[:n_steps])
 
 
-def without_memory(job: Continuation) -> Continuation:
-    return Continuation(job.context, job.max_tokens, interventions=job.interventions)
+def without_memory(job: GenerateRequest) -> GenerateRequest:
+    return GenerateRequest(job.context, job.max_tokens, interventions=job.interventions)
 
 
 @pytest.mark.parametrize("name", ["lfm2", "mamba2"])
@@ -229,9 +231,9 @@ def test_rows_while_a_recurrent_model_generates(
 ) -> None:
     context = AnalysisContext(open_llama(make_tiny(tmp_path / "tiny.gguf", name)), 512)
     memories = [Recorder(), Recorder()]
-    jobs = [Continuation(TOKENS[: 9 + i], 5, memory=each) for i, each in enumerate(memories)]
+    jobs = [GenerateRequest(TOKENS[: 9 + i], 5, memory=each) for i, each in enumerate(memories)]
     for job, memory, text in zip(jobs, memories, context.generate_many(jobs), strict=True):
-        final = asked_for(context.run(Pass(job.context, text, final=True)).final)
+        final = asked_for(context.run(ScoreRequest(job.context, text, final=True)).final)
         assert_close(np.stack(memory.rows), final[: len(memory.rows)])
 
 
@@ -248,7 +250,7 @@ class OneAfterAnother(Recorder):
 def test_a_memory_comes_after_the_logit_bias(context: AnalysisContext) -> None:
     memory = OneAfterAnother()
     [text] = context.generate_many(
-        [Continuation(TOKENS[:9], 4, logit_bias={17: 1e5}, memory=memory)]
+        [GenerateRequest(TOKENS[:9], 4, logit_bias={17: 1e5}, memory=memory)]
     )
     assert text == [300, 301, 302, 303]
     assert [int(logits.argmax()) for logits in memory.logits] == [17] * 4

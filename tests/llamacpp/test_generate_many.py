@@ -13,7 +13,7 @@ from llama_cpp import Llama
 from models import ARCHITECTURES, TinyModel, make_tiny
 from models.operations import log_softmax
 from steerx_edge.errors import ModelError
-from steerx_edge.llamacpp.analysis import MAX_SEQUENCES, Continuation
+from steerx_edge.llamacpp.analysis import MAX_SEQUENCES, GenerateRequest
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add, Intervention, SetComponent
 from steerx_edge.steering.memory import ActiveMemory
@@ -38,7 +38,7 @@ def greedy_reference(
     text = list(context)
     for _ in range(n):
         begin = {"all": 0, "generated": len(context) - 1}
-        changes = [(each, np.arange(len(text)) >= begin[each.rows]) for each in interventions]
+        changes = [(each, np.arange(len(text)) >= begin[each.positions]) for each in interventions]
         text.append(int(steered_forward(model, text, changes).logits[-1].argmax()))
     return text[len(context) :]
 
@@ -47,14 +47,14 @@ CHANGES: list[tuple[Intervention, ...]] = [
     (),
     (Add((1,), 3 * vector(1)),),
     (Add((0, 2), 2 * np.vstack([vector(2), vector(3)])),),
-    (SetComponent((2,), unit(vector(4)).astype(np.float32), [5.0], rows="all"),),
+    (SetComponent((2,), unit(vector(4)).astype(np.float32), [5.0], positions="all"),),
     (),
 ]
 
 
 def test_against_the_reference(tiny_engine: Engine, tiny_f32: TinyModel) -> None:
     jobs = [
-        Continuation(tokens(seed, 3 + 2 * seed), 6 + seed, interventions=changes)
+        GenerateRequest(tokens(seed, 3 + 2 * seed), 6 + seed, interventions=changes)
         for seed, changes in enumerate(CHANGES)
     ]
     together = tiny_engine.analysis.generate_many(jobs)
@@ -69,7 +69,7 @@ def test_a_shared_context_steered_in_different_ways(
     tiny_engine: Engine, tiny_f32: TinyModel
 ) -> None:
     context = tokens(7, 20)
-    jobs = [Continuation(context, 8, interventions=changes) for changes in CHANGES]
+    jobs = [GenerateRequest(context, 8, interventions=changes) for changes in CHANGES]
     for job, got in zip(jobs, tiny_engine.analysis.generate_many(jobs), strict=True):
         wanted = greedy_reference(tiny_f32, context, 8, job.interventions)
         assert got == wanted[: len(got)]
@@ -82,7 +82,7 @@ def test_any_number_of_texts(tiny_engine: Engine, n_jobs: int, in_graph: bool) -
     context.in_graph = in_graph
     added = (Add((2,), 2 * vector(9)),)
     jobs = [
-        Continuation(tokens(seed, 4), 1 + seed % 7, interventions=added if seed % 3 else ())
+        GenerateRequest(tokens(seed, 4), 1 + seed % 7, interventions=added if seed % 3 else ())
         for seed in range(n_jobs)
     ]
     together = context.generate_many(jobs)
@@ -95,7 +95,7 @@ def test_greedy_text_is_llama_cpp_pythons(
 ) -> None:
     engine = Engine(open_llama(make_tiny(tmp_path / "tiny.gguf", architecture=architecture)))
     prompts = [tokens(1, 5), tokens(2, 9)]
-    together = engine.analysis.generate_many([Continuation(prompt, 8) for prompt in prompts])
+    together = engine.analysis.generate_many([GenerateRequest(prompt, 8) for prompt in prompts])
     for prompt, got in zip(prompts, together, strict=True):
         alone = list(islice(engine.llama.generate(prompt, temp=0), len(got)))
         assert got == alone
@@ -105,10 +105,10 @@ def test_greedy_text_is_llama_cpp_pythons(
 def test_a_bias_and_a_seed(tiny_engine: Engine) -> None:
     context = tokens(3, 6)
     generate = tiny_engine.analysis.generate_many
-    (only,) = generate([Continuation(context, 4, logit_bias={301: 1e4})])
+    (only,) = generate([GenerateRequest(context, 4, logit_bias={301: 1e4})])
     assert only == [301] * 4
     one, same, other = generate(
-        [Continuation(context, 12, temperature=2.0, seed=seed) for seed in (1, 1, 2)]
+        [GenerateRequest(context, 12, temperature=2.0, seed=seed) for seed in (1, 1, 2)]
     )
     assert one == same != other
 
@@ -116,13 +116,15 @@ def test_a_bias_and_a_seed(tiny_engine: Engine) -> None:
 BIAS = {300: -1.5, 302: 2.0, 305: 3.0, 17: -4.0}
 
 
-def remembered_reference(model: TinyModel, job: Continuation) -> list[int]:
+def remembered_reference(model: TinyModel, job: GenerateRequest) -> list[int]:
     """By the formulas over the whole vocabulary, one NumPy pass a token."""
     said: list[int] = []
     begin = {"all": 0, "generated": len(job.context) - 1}
     for _ in range(job.max_tokens):
         text = [*job.context, *said]
-        changes = [(each, np.arange(len(text)) >= begin[each.rows]) for each in job.interventions]
+        changes = [
+            (each, np.arange(len(text)) >= begin[each.positions]) for each in job.interventions
+        ]
         trace = steered_forward(model, text, changes)
         logits = trace.logits[-1]
         for token, bias in job.logit_bias.items():
@@ -149,7 +151,7 @@ def test_each_text_has_a_memory_of_its_own_after_the_bias(
             [(context, [first, first + 1, first, first + 1, first + 2]), (context[:2], [300, 301])],
         )
         memory = None if seed == 1 else ActiveMemory(known, 0.4 + 0.1 * seed)
-        jobs.append(Continuation(context, 9, changes, logit_bias=bias, memory=memory))
+        jobs.append(GenerateRequest(context, 9, changes, logit_bias=bias, memory=memory))
     together = tiny_engine.analysis.generate_many(jobs)
     assert together == [tiny_engine.analysis.generate_many([job])[0] for job in jobs]
     eos = tiny_engine.llama.token_eos()
@@ -167,7 +169,10 @@ def test_sampling_follows_a_memory(tiny_engine: Engine) -> None:
     known = memory_of(tiny_engine.llama, [(context, [token]) for token in (301, 301, 301, 302)])
     memory = ActiveMemory(known, 1e6)
     written = tiny_engine.analysis.generate_many(
-        [Continuation(context, 1, temperature=1.0, seed=seed, memory=memory) for seed in range(n)]
+        [
+            GenerateRequest(context, 1, temperature=1.0, seed=seed, memory=memory)
+            for seed in range(n)
+        ]
     )
     said = [token for each in written for token in each]
     share = 0.75 * 0.95
@@ -180,23 +185,29 @@ def test_what_does_not_fit(tiny_engine: Engine) -> None:
     generate = tiny_engine.analysis.generate_many
     nearly = tokens(4, n_ctx - 3)
     full, short, none = generate(
-        [Continuation(nearly, 50), Continuation(nearly[:5], 2), Continuation(nearly[:5], 0)]
+        [
+            GenerateRequest(nearly, 50),
+            GenerateRequest(nearly[:5], 2),
+            GenerateRequest(nearly[:5], 0),
+        ]
     )
     assert (len(full), len(short), len(none)) == (3, 2, 0)
     with pytest.raises(ModelError, match="does not fit"):
-        generate([Continuation(tokens(4, n_ctx + 1), 1)])
+        generate([GenerateRequest(tokens(4, n_ctx + 1), 1)])
     with pytest.raises(ModelError, match="not in the vocabulary"):
-        generate([Continuation([5], 1, logit_bias={448: 1.0})])
+        generate([GenerateRequest([5], 1, logit_bias={448: 1.0})])
     for rows in ("prompt", 1, np.ones(1, np.bool_)):
         with pytest.raises(ModelError, match='"all" or "generated"'):
-            generate([Continuation([5], 1, interventions=(Add((1,), vector(1), rows=rows),))])
+            generate(
+                [GenerateRequest([5], 1, interventions=(Add((1,), vector(1), positions=rows),))]
+            )
 
 
 def test_generating_spoils_no_pass_and_no_llama(tiny_engine: Engine) -> None:
     text = tokens(5, 20)
     scores = tiny_engine.score(text[:9], text[9:])
     written = tiny_engine.generate(text, max_tokens=5, temperature=0)
-    jobs = [Continuation(text, 5, interventions=changes) for changes in CHANGES]
+    jobs = [GenerateRequest(text, 5, interventions=changes) for changes in CHANGES]
     tiny_engine.generate_many(jobs)
     np.testing.assert_array_equal(tiny_engine.score(text[:9], text[9:]), scores)
     assert tiny_engine.generate(text, max_tokens=5, temperature=0) == written

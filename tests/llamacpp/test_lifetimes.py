@@ -23,21 +23,21 @@ from llama_cpp import Llama
 import steerx_edge.llamacpp.analysis as analysis_module
 from models import TinyModel
 from steerx_edge.errors import ModelError
-from steerx_edge.llamacpp.analysis import AnalysisContext, Pass, PassResult
+from steerx_edge.llamacpp.analysis import AnalysisContext, ScoreRequest, ScoreResult
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add
 from tests.conftest import open_tiny
 
-JOB = Pass([1, 300], [301, 302, 303], layers=(0, 3), entropy=True, top_k=2)
+JOB = ScoreRequest([1, 300], [301, 302, 303], layers=(0, 3), entropy=True, top_k=2)
 VECTOR = np.ones((1, 64), np.float32)
 ROOT = Path(__file__).parents[2]
 
 
-def arrays(result: PassResult) -> list[Any]:
+def arrays(result: ScoreResult) -> list[Any]:
     return [value for value in vars(result).values() if value is not None]
 
 
-def assert_same(result: PassResult, expected: PassResult) -> None:
+def assert_same(result: ScoreResult, expected: ScoreResult) -> None:
     for actual, wanted in zip(arrays(result), arrays(expected), strict=True):
         np.testing.assert_array_equal(actual, wanted)
 
@@ -88,7 +88,7 @@ def test_what_is_dropped_during_a_pass_lives_until_its_end(
     engine = Engine(open_llama(tiny_f32))
     expected = engine.run_many([JOB] * 100)
     run = engine.run_many if name == "engine" else engine.analysis.run_many
-    results: list[PassResult] = []
+    results: list[ScoreResult] = []
     thread = threading.Thread(target=lambda run: results.extend(run([JOB] * 100)), args=(run,))
     thread.start()
     if name == "context":
@@ -126,7 +126,7 @@ def test_an_error_in_the_callback_has_its_cause_and_leaves_the_engine_as_new(
         fill(self, *args)
         self._open.batch.token[0] += 1
 
-    for job in (JOB, Pass(JOB.context, JOB.response, interventions=(Add((1,), VECTOR),))):
+    for job in (JOB, ScoreRequest(JOB.context, JOB.response, interventions=(Add((1,), VECTOR),))):
         with monkeypatch.context() as patch:
             patch.setattr(AnalysisContext, "_fill_batch", fill_with_another_token)
             with pytest.raises(ModelError, match="in another order") as caught:
@@ -155,7 +155,7 @@ def test_a_pass_interrupted_anywhere_leaves_nothing_to_the_next(
 ) -> None:
     expected = tiny_engine.run(JOB)
     tiny_engine.analysis.in_graph = in_graph
-    steered = Pass([1, 300], [301], layers=(2,), interventions=(Add((1,), VECTOR),))
+    steered = ScoreRequest([1, 300], [301], layers=(2,), interventions=(Add((1,), VECTOR),))
     tracer = sys.gettrace()
     for n in itertools.count():
         try:
@@ -213,11 +213,11 @@ import gc, multiprocessing, os, sys, threading, time
 import numpy as np
 from llama_cpp import Llama
 from steerx_edge import steer
-from steerx_edge.llamacpp.analysis import Pass
+from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.errors import ModelError
 
-JOB = Pass([1, 300], list(range(300, 440)), layers=(0, 3), entropy=True, top_k=400)
+JOB = ScoreRequest([1, 300], list(range(300, 440)), layers=(0, 3), entropy=True, top_k=400)
 MODEL, N_THREADS = sys.argv[1], int(sys.argv[2])
 
 def make():

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from models.operations import log_softmax
 from steerx_edge.evaluation.evaluator import steered
-from steerx_edge.llamacpp.analysis import Pass, PassResult
+from steerx_edge.llamacpp.analysis import ScoreRequest, ScoreResult
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add, Intervention, Rotate, SetComponent
 from steerx_edge.llamacpp.models import identify
 from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.profile import MemoryPart, Profile, Tilt
+from steerx_edge.profile import LogitBias, MemoryPart, Profile
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.live import steer
 from tests.support.entries import an_entry
@@ -50,10 +50,10 @@ class Real:
         rng = np.random.default_rng(0)
         self.direction = unit(rng.standard_normal((1, engine.analysis.n_embd))).astype(np.float32)
 
-    def run(self, *interventions: Intervention, **options: Any) -> PassResult:
+    def run(self, *interventions: Intervention, **options: Any) -> ScoreResult:
         options = {"layers": self.layers} | options
         return self.engine.run(
-            Pass(self.context, self.response, interventions=interventions, **options)
+            ScoreRequest(self.context, self.response, interventions=interventions, **options)
         )
 
 
@@ -127,7 +127,7 @@ def profile_of(real: Real, part: MemoryPart, gate: Gate) -> Profile:
         real.direction,
         norms=np.linalg.norm(real.plain.captured[real.middle], axis=1).mean(keepdims=True),
         strengths=np.full(1, 0.1, np.float32),
-        tilt=Tilt(np.arange(300, 400), np.linspace(-2, 2, 100), 1.0),
+        logit_bias=LogitBias(np.arange(300, 400), np.linspace(-2, 2, 100), 1.0),
         memory=part,
         gate=gate,
     )
@@ -155,9 +155,9 @@ def test_a_chat_has_the_probabilities_of_a_pass_with_a_memory(real: Real) -> Non
         engine.llama.create_chat_completion(
             MESSAGES, max_tokens=len(text), logits_processor=LogitsProcessorList([force])
         )
-    job = Pass(context, text, **steered(profile.entries[0]))
+    job = ScoreRequest(context, text, **steered(profile.entries[0]))
     scored = engine.run(job).scored
-    plain = engine.run(Pass(context, text)).scored
+    plain = engine.run(ScoreRequest(context, text)).scored
     np.testing.assert_allclose(given, scored, rtol=0, atol=ROUNDING)
     assert scored.mean() > plain.mean() + 1
 

@@ -20,8 +20,8 @@ from steerx_edge.llamacpp.analysis import (
     INPUT_LAYER,
     MAX_SEQUENCES,
     AnalysisContext,
-    Pass,
-    PassResult,
+    ScoreRequest,
+    ScoreResult,
     asked_for,
 )
 from steerx_edge.llamacpp.interventions import (
@@ -31,7 +31,7 @@ from steerx_edge.llamacpp.interventions import (
     Intervention,
     Rotate,
     SetComponent,
-    selected_rows,
+    selected_positions,
 )
 from steerx_edge.steering.memory import ActiveMemory
 from tests.support.memory_reference import memory_of
@@ -57,9 +57,9 @@ def tokens(seed: int, n: int) -> list[int]:
     return [int(token) for token in np.random.default_rng(100 + seed).integers(5, N_VOCAB, n)]
 
 
-def one_pass(seed: int, n_context: int, n_response: int, **options: Any) -> Pass:
+def one_pass(seed: int, n_context: int, n_response: int, **options: Any) -> ScoreRequest:
     drawn = tokens(seed, n_context + n_response)
-    return Pass(drawn[:n_context], drawn[n_context:], **({"layers": ALL_LAYERS} | options))
+    return ScoreRequest(drawn[:n_context], drawn[n_context:], **({"layers": ALL_LAYERS} | options))
 
 
 def mean_of(n_response: int) -> NDArray[np.float32]:
@@ -77,10 +77,10 @@ MIXED = [
         5, 3, 12, interventions=(SetComponent((0, 2), np.vstack([direction(5)] * 2), [0, 2]),)
     ),
     one_pass(6, 8, 4, score=False, layers=(0, 1), weights=mean_of(4)),
-    one_pass(7, 6, 6, interventions=(Rotate((3,), direction(7), 0.5, rows="all"),)),
+    one_pass(7, 6, 6, interventions=(Rotate((3,), direction(7), 0.5, positions="all"),)),
     one_pass(8, 2, 10, layers=(3,), weights=mean_of(10), top_k=1),
-    one_pass(9, 4, 4, site="attn_out", layers=(0, 2)),
-    one_pass(10, 4, 4, site="ffn_out", layers=(2, 3), score=False),
+    one_pass(9, 4, 4, hook_point="attn_out", layers=(0, 2)),
+    one_pass(10, 4, 4, hook_point="ffn_out", layers=(2, 3), score=False),
     one_pass(11, 10, 5, layers=(INPUT_LAYER, 0)),
     one_pass(12, 6, 2, layers=(INPUT_LAYER,), score=False),
     one_pass(
@@ -88,8 +88,8 @@ MIXED = [
         9,
         8,
         interventions=(
-            Clamp(Add((2,), 4 * vector(13), rows="all"), 0.3),
-            Gate(Add((3,), vector(14), rows="prompt"), direction(15), 0.0),
+            Clamp(Add((2,), 4 * vector(13), positions="all"), 0.3),
+            Gate(Add((3,), vector(14), positions="prompt"), direction(15), 0.0),
         ),
     ),
     one_pass(14, 1, 1),
@@ -98,7 +98,7 @@ MIXED = [
 
 
 def assert_close(
-    actual: Sequence[PassResult], expected: Sequence[PassResult], bound: float
+    actual: Sequence[ScoreResult], expected: Sequence[ScoreResult], bound: float
 ) -> None:
     assert len(actual) == len(expected)
     for number, (one, other) in enumerate(zip(actual, expected, strict=True)):
@@ -114,7 +114,7 @@ def assert_close(
                 )
 
 
-def assert_identical(actual: PassResult, expected: PassResult) -> None:
+def assert_identical(actual: ScoreResult, expected: ScoreResult) -> None:
     for name, values in vars(expected).items():
         np.testing.assert_array_equal(getattr(actual, name), values, err_msg=name)
 
@@ -139,7 +139,7 @@ def context(make_context: Callable[..., AnalysisContext]) -> AnalysisContext:
 
 
 @pytest.fixture
-def one_by_one(make_context: Callable[..., AnalysisContext]) -> list[PassResult]:
+def one_by_one(make_context: Callable[..., AnalysisContext]) -> list[ScoreResult]:
     """The mixed passes, each alone on a context of its own."""
     return [make_context().run(job) for job in MIXED]
 
@@ -166,7 +166,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[int, int]]]:
 @pytest.mark.parametrize("chunks", CHUNKS)
 def test_mixed_passes(
     make_context: Callable[..., AnalysisContext],
-    one_by_one: list[PassResult],
+    one_by_one: list[ScoreResult],
     chunks: tuple[int, int],
     kv_unified: bool,
 ) -> None:
@@ -176,7 +176,7 @@ def test_mixed_passes(
 
 @pytest.mark.parametrize("seed", range(4))
 def test_mixed_passes_in_any_order_and_company(
-    context: AnalysisContext, one_by_one: list[PassResult], seed: int
+    context: AnalysisContext, one_by_one: list[ScoreResult], seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(MIXED))[: int(rng.integers(2, len(MIXED)))]
@@ -193,16 +193,17 @@ def test_against_the_reference(context: AnalysisContext, tiny_f32: TinyModel) ->
                 (Add((1,), vector(1)),),
                 (Add((1,), vector(2)),),
                 (),
-                (SetComponent((2,), direction(3), [0], rows="all"),),
-                (Rotate((0,), direction(4), 0.7, rows="response"),),
-                (Add((0,), vector(5), rows=4), Clamp(Add((3,), 9 * vector(6)), 0.2)),
+                (SetComponent((2,), direction(3), [0], positions="all"),),
+                (Rotate((0,), direction(4), 0.7, positions="response"),),
+                (Add((0,), vector(5), positions=4), Clamp(Add((3,), 9 * vector(6)), 0.2)),
             ]
         )
     ]
     for job, got in zip(jobs, context.run_many(jobs), strict=True):
         drawn, n_context = [*job.context, *job.response], len(job.context)
         changes = [
-            (each, selected_rows(each.rows, n_context, len(drawn))) for each in job.interventions
+            (each, selected_positions(each.positions, n_context, len(drawn)))
+            for each in job.interventions
         ]
         trace = steered_forward(tiny_f32, drawn, changes)
         np.testing.assert_allclose(
@@ -230,9 +231,9 @@ def test_an_unsteered_pass_is_not_touched_by_its_neighbours(
     context: AnalysisContext, neighbour: int
 ) -> None:
     plain = one_pass(1, 5, 8)
-    strong = Add(ALL_LAYERS, 20 * np.vstack([vector(3)] * 4), rows="all")
+    strong = Add(ALL_LAYERS, 20 * np.vstack([vector(3)] * 4), positions="all")
     loud = one_pass(2, 5, 8, interventions=(strong,))
-    silence = Add(ALL_LAYERS, np.zeros((4, N_EMBD), np.float32), rows="all")
+    silence = Add(ALL_LAYERS, np.zeros((4, N_EMBD), np.float32), positions="all")
     quiet = one_pass(2, 5, 8, interventions=(silence,))
     jobs, silent = [loud] * 3, [quiet] * 3
     jobs[neighbour] = silent[neighbour] = plain
@@ -255,59 +256,64 @@ def test_any_number_of_passes(
 
 
 @pytest.mark.parametrize("chunks", CHUNKS)
-def test_expected_tokens_and_tilts(
+def test_expected_tokens_and_logit_biases(
     make_context: Callable[..., AnalysisContext], tiny_f32: TinyModel, chunks: tuple[int, int]
 ) -> None:
-    tilts = np.random.default_rng(5).standard_normal((3, N_VOCAB)).astype(np.float32)
-    jobs = [one_pass(seed, 3 + seed, 9 - seed, expected=True, tilts=tilts) for seed in range(4)]
+    biases = np.random.default_rng(5).standard_normal((3, N_VOCAB)).astype(np.float32)
+    jobs = [one_pass(seed, 3 + seed, 9 - seed, expected=True, biases=biases) for seed in range(4)]
     for job, got in zip(jobs, make_context(chunks).run_many(jobs), strict=True):
         drawn, first = [*job.context, *job.response], len(job.context) - 1
         logits = tiny_f32.forward(drawn).logits[first:-1]
         np.testing.assert_allclose(
             got.expected, np.exp(log_softmax(logits)).sum(axis=0), rtol=0, atol=F32_MAX
         )
-        wanted = [log_softmax(logits + tilt)[range(len(logits)), job.response] for tilt in tilts]
-        np.testing.assert_allclose(got.tilted, wanted, rtol=0, atol=F32_MAX)
+        wanted = [
+            log_softmax(logits + logit_bias)[range(len(logits)), job.response]
+            for logit_bias in biases
+        ]
+        np.testing.assert_allclose(got.biased, wanted, rtol=0, atol=F32_MAX)
 
 
-def test_a_logit_bias_is_a_tilt(context: AnalysisContext) -> None:
+def test_a_logit_bias_is_a_logit_bias(context: AnalysisContext) -> None:
     bias = {7: 2.5, 300: -1.5, 447: 0.25}
-    tilt = np.zeros((1, N_VOCAB), np.float32)
-    tilt[0, list(bias)] = list(bias.values())
-    for options in ({}, {"tilts": 2 * tilt}):
+    logit_bias = np.zeros((1, N_VOCAB), np.float32)
+    logit_bias[0, list(bias)] = list(bias.values())
+    for options in ({}, {"biases": 2 * logit_bias}):
         job = one_pass(0, 4, 9, **options)
         plain = context.run(job)
         biased = context.run(one_pass(0, 4, 9, logit_bias=bias, **options))
-        (wanted,) = asked_for(context.run(one_pass(0, 4, 9, tilts=tilt)).tilted)
+        (wanted,) = asked_for(context.run(one_pass(0, 4, 9, biases=logit_bias)).biased)
         np.testing.assert_array_equal(biased.scored, wanted)
         assert np.abs(biased.scored - plain.scored).max() > 1e-3
         np.testing.assert_array_equal(biased.captured, plain.captured)
         if options:
-            np.testing.assert_array_equal(biased.tilted, plain.tilted)
+            np.testing.assert_array_equal(biased.biased, plain.biased)
     with pytest.raises(ModelError, match="not in the vocabulary"):
         context.run(one_pass(0, 4, 9, logit_bias={448: 1.0}))
 
 
-def test_what_a_tilt_multiplies_by_is_made_once_for_passes_that_share_it(
+def test_what_a_logit_bias_multiplies_by_is_made_once_for_passes_that_share_it(
     context: AnalysisContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make, made = context._new_tilt_factors, []
-    monkeypatch.setattr(context, "_new_tilt_factors", lambda job: made.append(job) or make(job))
-    tilts = np.random.default_rng(5).standard_normal((3, N_VOCAB)).astype(np.float32)
-    jobs = [one_pass(0, 4, 9, tilts=tilts), one_pass(0, 4, 20, tilts=tilts)]
+    make, made = context._new_logit_bias_factors, []
+    monkeypatch.setattr(
+        context, "_new_logit_bias_factors", lambda job: made.append(job) or make(job)
+    )
+    biases = np.random.default_rng(5).standard_normal((3, N_VOCAB)).astype(np.float32)
+    jobs = [one_pass(0, 4, 9, biases=biases), one_pass(0, 4, 20, biases=biases)]
     before = context.run_many(jobs)
     assert len(made) == 1
     # Between passes the same arrays may hold something else.
-    tilts *= 2
+    biases *= 2
     after = context.run_many(jobs)
     assert len(made) == 2
-    assert np.abs(asked_for(after[0].tilted) - asked_for(before[0].tilted)).max() > 1e-2
-    # One after the other on the same context, passes have tilts of their own.
+    assert np.abs(asked_for(after[0].biased) - asked_for(before[0].biased)).max() > 1e-2
+    # One after the other on the same context, passes have logit biases of their own.
     biased, plain = one_pass(0, 4, 9, logit_bias={7: 2.5}), one_pass(0, 4, 9)
     mixed = context.run_many([jobs[0], biased, plain, jobs[1]])
     for job, got in zip([jobs[0], biased, plain, jobs[1]], mixed, strict=True):
         np.testing.assert_allclose(got.scored, context.run(job).scored, rtol=0, atol=F32_MAX)
-        assert (got.tilted is None) == (job.tilts is None)
+        assert (got.biased is None) == (job.biases is None)
 
 
 def test_rows_of_logits_are_bounded_whatever_the_vocabulary(
@@ -334,7 +340,7 @@ def test_each_pass_has_a_memory_of_its_own(context: AnalysisContext, tiny_llama:
         "expected": True,
         "final": True,
         "logit_bias": {int(token): 2.0 for token in one_pass(0, 4, 9).response[:4]},
-        "tilts": np.random.default_rng(5).standard_normal((3, N_VOCAB)).astype(np.float32),
+        "biases": np.random.default_rng(5).standard_normal((3, N_VOCAB)).astype(np.float32),
         "interventions": (Add((1,), 0.1 * vector(1)),),
     }
     jobs = [one_pass(seed, 4, 9, **asked) for seed in range(4)]
@@ -361,9 +367,11 @@ def test_each_pass_has_a_memory_of_its_own(context: AnalysisContext, tiny_llama:
     np.testing.assert_array_equal(mixed[3].scored, plain[3].scored)
 
 
-def test_tilts_that_do_not_fit(context: AnalysisContext) -> None:
-    with pytest.raises(ModelError, match=r"tilts have shape \(1, 3\), expected \(tilt, 448\)"):
-        context.run(one_pass(0, 3, 3, tilts=np.zeros((1, 3), np.float32)))
+def test_logit_biases_that_do_not_fit(context: AnalysisContext) -> None:
+    with pytest.raises(
+        ModelError, match=r"logit biases have shape \(1, 3\), expected \(bias, 448\)"
+    ):
+        context.run(one_pass(0, 3, 3, biases=np.zeros((1, 3), np.float32)))
     with pytest.raises(ModelError, match="come with scores"):
         context.run(one_pass(0, 3, 3, score=False, expected=True))
 
@@ -446,11 +454,11 @@ def test_control_vectors_one_after_the_other(context: AnalysisContext) -> None:
 # What passes share
 
 
-def shared_jobs(n: int, **options: Any) -> list[Pass]:
+def shared_jobs(n: int, **options: Any) -> list[ScoreRequest]:
     """Passes that begin with the same 40 tokens, in two families of 12 more, in mixed order."""
     trunk, families = tokens(0, 40), [tokens(1, 12), tokens(2, 12)]
     jobs = [
-        Pass(
+        ScoreRequest(
             [*trunk, *families[i % 2], *tokens(10 + i, 1 + i % 3)],
             tokens(30 + i, 5 + i),
             **({"layers": ALL_LAYERS} | options),
@@ -485,8 +493,8 @@ def test_what_is_steered_is_shared_up_to_the_first_changed_row(
     mask = np.zeros(60, np.bool_)
     mask[20:] = True
     changes: list[tuple[Intervention, ...]] = [
-        (Add((1,), 5 * vector(1), rows="all"),),
-        (Add((1,), 5 * vector(2), rows=mask),),
+        (Add((1,), 5 * vector(1), positions="all"),),
+        (Add((1,), 5 * vector(2), positions=mask),),
         (Add((1,), 5 * vector(3)),),
         (),
     ]
@@ -511,7 +519,7 @@ def test_control_vectors_leave_shared_beginnings_alone(context: AnalysisContext)
     jobs = [
         *shared_jobs(5, interventions=(Add((1,), vector(1)),)),
         *shared_jobs(5, interventions=(Add((1,), vector(2)),)),
-        *shared_jobs(5, interventions=(Add((1,), vector(3), rows="all"),)),
+        *shared_jobs(5, interventions=(Add((1,), vector(3), positions="all"),)),
         *shared_jobs(5),
     ]
     together = context.run_many(jobs)
@@ -546,7 +554,7 @@ def test_early_exits_leave_nothing_behind(
 def test_early_exit_reads_the_same_rows_as_a_whole_pass(context: AnalysisContext) -> None:
     early = context.run_many(EARLY)
     whole = context.run_many(
-        [Pass(**(vars(job) | {"score": True, "layers": ALL_LAYERS})) for job in EARLY]
+        [ScoreRequest(**(vars(job) | {"score": True, "layers": ALL_LAYERS})) for job in EARLY]
     )
     for one, other, job in zip(early, whole, EARLY, strict=True):
         np.testing.assert_allclose(
@@ -580,15 +588,15 @@ def test_passes_that_fail_half_way_leave_nothing_behind(
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (one_pass(0, 4, 4, site="no_such_site"), "has no tensor no_such_site-0"),
-        (one_pass(0, 4, 4, site="no_such_site", score=False), "has no tensor no_such_site-0"),
+        (one_pass(0, 4, 4, hook_point="no_such_site"), "has no tensor no_such_site-0"),
+        (one_pass(0, 4, 4, hook_point="no_such_site", score=False), "has no tensor no_such_site-0"),
         (one_pass(0, 300, 300), "does not fit the analysis context"),
         (one_pass(0, 4, 4, layers=(4,)), "cannot be read"),
         (one_pass(0, 4, 4, interventions=(Add((1,), np.ones((1, 8), np.float32)),)), "do not fit"),
     ],
 )
 def test_one_bad_pass_is_an_error_and_the_next_ones_work(
-    make_context: Callable[..., AnalysisContext], bad: Pass, message: str
+    make_context: Callable[..., AnalysisContext], bad: ScoreRequest, message: str
 ) -> None:
     fresh = make_context().run_many(MIXED)
     context = make_context()
@@ -618,7 +626,9 @@ def test_a_batch_in_another_order_than_planned_is_refused(
     with monkeypatch.context() as patch:
         patch.setattr(llama_cpp, "llama_decode", rearranging)
         with pytest.raises(ModelError, match="the tokens of the batch in another order"):
-            context.run_many([Pass([7], [], layers=(1,)), Pass([8], [], layers=(1,))])
+            context.run_many(
+                [ScoreRequest([7], [], layers=(1,)), ScoreRequest([8], [], layers=(1,))]
+            )
     for got, wanted in zip(context.run_many(MIXED[:3]), expected, strict=True):
         assert_identical(got, wanted)
 
@@ -641,7 +651,7 @@ def test_a_batch_that_llama_cpp_splits_is_refused(
 
 
 def test_sequences_that_llama_cpp_rearranges_are_refused(
-    make_context: Callable[..., AnalysisContext], one_by_one: list[PassResult]
+    make_context: Callable[..., AnalysisContext], one_by_one: list[ScoreResult]
 ) -> None:
     """With a split cache it does, which is why passes then run one at a time."""
     context = make_context(kv_unified=False)

@@ -11,11 +11,11 @@ from llama_cpp import Llama
 
 from models import TinyModel
 from steerx_edge.errors import ModelError
-from steerx_edge.llamacpp.analysis import Pass
+from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.engine import Engine
 
 JOBS = [
-    Pass([1, 300 + i, 301], list(range(310, 320 + i)), layers=(0, 3), entropy=True)
+    ScoreRequest([1, 300 + i, 301], list(range(310, 320 + i)), layers=(0, 3), entropy=True)
     for i in range(8)
 ]
 

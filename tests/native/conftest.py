@@ -93,7 +93,7 @@ class Context:
         outputs: Sequence[bool] = ALL,
         tokens: Sequence[int] = TOKENS,
         writes: Sequence[_native.Write] = (),
-        site: str = "l_out",
+        hook_point: str = "l_out",
         stop: bool = False,
     ) -> None:
         """Arm the hook; picks are (row, slot, weight), by default every row to its own slot."""
@@ -101,7 +101,7 @@ class Context:
             picks = [(row, row, 1.0) for row in range(len(outputs))]
         places = np.cumsum(outputs) - 1
         read = _native.Read(
-            site=site,
+            hook_point=hook_point,
             layers=layers,
             rows=i32(*(row for row, _, _ in picks)),
             slots=i32(*(slot for _, slot, _ in picks)),

@@ -163,12 +163,12 @@ def test_the_pass_stops_after_the_last_layer_read_not_the_first(
 def test_sites_of_one_block_are_read_together(context: Context, stop: bool) -> None:
     """What is changed above all that is read does not matter, nor that it never comes by."""
     sites = ("attn_out", "l_out", "ffn_out")
-    apart = [context.read(layers=(2,), site=site) for site in sites]
+    apart = [context.read(layers=(2,), hook_point=hook_point) for hook_point in sites]
     together = [np.zeros_like(values) for values in apart]
     every = np.arange(12, dtype=np.int32)
     reads = [
-        _native.Read(site, [2], every, every, np.ones(12, np.float32), values)
-        for site, values in zip(sites, together, strict=True)
+        _native.Read(hook_point, [2], every, every, np.ones(12, np.float32), values)
+        for hook_point, values in zip(sites, together, strict=True)
     ]
     above = _native.make_add([3], np.ones((1, N_EMBD), np.float32))
     writes = [_native.Write(above, [3], every.tolist())]
@@ -228,7 +228,7 @@ def test_what_llama_cpp_is_answered(context: Context) -> None:
 
 
 VALID_READ: dict[str, Any] = {
-    "site": "l_out",
+    "hook_point": "l_out",
     "layers": [1, 3],
     "rows": i32(0, 1),
     "slots": i32(0, 1),
@@ -385,7 +385,7 @@ def test_a_layer_that_the_graph_does_not_have_is_named(
 
 
 def test_a_site_that_the_graph_does_not_have_is_named(context: Context) -> None:
-    context.arm(np.zeros((1, 12, N_EMBD), np.float32), layers=(1,), site="no_such_site")
+    context.arm(np.zeros((1, 12, N_EMBD), np.float32), layers=(1,), hook_point="no_such_site")
     context.decode()
     with pytest.raises(RuntimeError, match=r"no tensor no_such_site-1$"):
         context.hooks.finish()

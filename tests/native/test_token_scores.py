@@ -226,8 +226,8 @@ def test_outputs_that_are_not_wanted_change_nothing(outputs: Outputs) -> None:
         1,
         with_distributions,
         expected=np.zeros(N_VOCAB),
-        tilt_factors=np.ones((2, N_VOCAB), np.float32),
-        tilted=np.empty((2, N_ROWS), np.float32),
+        bias_factors=np.ones((2, N_VOCAB), np.float32),
+        biased=np.empty((2, N_ROWS), np.float32),
     )
     np.testing.assert_array_equal(log_prob, with_distributions)
 
@@ -353,10 +353,10 @@ def test_the_real_model_agrees_with_itself(smollm2: Llama) -> None:
 
 
 def score_distributions(
-    outputs: Outputs, tilts: NDArray[np.float32], target: NDArray[np.integer], n_threads: int
+    outputs: Outputs, biases: NDArray[np.float32], target: NDArray[np.integer], n_threads: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     expected = np.ones(N_VOCAB)
-    tilted = np.full((len(tilts), N_ROWS), np.nan, np.float32)
+    biased = np.full((len(biases), N_ROWS), np.nan, np.float32)
     _native.score_tokens(
         outputs.api,
         outputs.address,
@@ -366,30 +366,32 @@ def score_distributions(
         n_threads,
         np.empty(N_ROWS, np.float32),
         expected=expected,
-        tilt_factors=np.exp(tilts),
-        tilted=tilted,
+        bias_factors=np.exp(biases),
+        biased=biased,
     )
-    return expected - 1, tilted  # added to what was there
+    return expected - 1, biased  # added to what was there
 
 
 @pytest.mark.parametrize("name", LOGITS)
 @pytest.mark.parametrize("n_threads", [1, 3])
-def test_expected_tokens_and_tilts(outputs: Outputs, name: str, n_threads: int) -> None:
+def test_expected_tokens_and_logit_biases(outputs: Outputs, name: str, n_threads: int) -> None:
     outputs.logits[:] = LOGITS[name]
     target = np.arange(N_ROWS) * 50
     rng = np.random.default_rng(3)
-    tilts = rng.normal(0, 1, (4, N_VOCAB)).astype(np.float32)
-    tilts[0] = 0
-    expected, tilted = score_distributions(outputs, tilts, target, n_threads)
+    biases = rng.normal(0, 1, (4, N_VOCAB)).astype(np.float32)
+    biases[0] = 0
+    expected, biased = score_distributions(outputs, biases, target, n_threads)
     log_p = log_softmax(LOGITS[name].astype(np.float64))
     np.testing.assert_allclose(expected, np.exp(log_p).sum(axis=0), rtol=1e-5, atol=1e-6)
-    wanted = np.stack([log_softmax(LOGITS[name].astype(np.float64) + tilt) for tilt in tilts])
+    wanted = np.stack(
+        [log_softmax(LOGITS[name].astype(np.float64) + logit_bias) for logit_bias in biases]
+    )
     wanted = wanted[:, np.arange(N_ROWS), target]
     # exp is cut off at -87: what is less probable than that counts as this much.
     near = wanted > -60
-    np.testing.assert_allclose(tilted[near], wanted[near], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(biased[near], wanted[near], rtol=1e-5, atol=1e-5)
     plain = outputs.score(np.arange(N_ROWS), target)["log_prob"]
-    np.testing.assert_allclose(tilted[0], plain, rtol=1e-6, atol=1e-5)
+    np.testing.assert_allclose(biased[0], plain, rtol=1e-6, atol=1e-5)
 
 
 def test_distributions_that_do_not_fit(outputs: Outputs) -> None:

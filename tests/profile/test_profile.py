@@ -20,14 +20,14 @@ import pytest
 import steerx_edge.profile.store
 from steerx_edge.errors import ProfileError
 from steerx_edge.profile import (
-    SOURCES,
+    CONTRAST_METHODS,
     Description,
     Entry,
     Gain,
+    LogitBias,
     MemoryPart,
     ModelId,
     Profile,
-    Tilt,
     WithHistory,
     Word,
 )
@@ -50,13 +50,13 @@ def a_model(digit: str = "a", **changes: Any) -> ModelId:
     return replace(model, **changes)
 
 
-def a_tilt(**changes: Any) -> Tilt:
+def a_logit_bias(**changes: Any) -> LogitBias:
     learned: dict[str, Any] = {
         "tokens": np.array([0, 48, 300, 2**31 - 1]),
         "values": np.array([1.5, -0.1, 1e-30, 0.0]),
         "strength": 0.5,
     }
-    return Tilt(**{**learned, **changes})
+    return LogitBias(**{**learned, **changes})
 
 
 def a_memory(n: int = 6, n_embd: int = 8, seed: int = 0) -> Memory:
@@ -98,7 +98,7 @@ def a_gate(**changes: Any) -> Gate:
 def with_history(n_layers: int = 3, **changes: Any) -> WithHistory:
     learned: dict[str, Any] = {
         "strengths": np.linspace(0.2, 0.1, n_layers, dtype=np.float32),
-        "tilt": 0.25,
+        "logit_bias": 0.25,
         "memory": 0.4,
         "gain": Gain(0.02, 0.01, 1 / 3, 16),
     }
@@ -120,17 +120,17 @@ def an_entry(**changes: Any) -> Entry:
         "layers": layers,
         "directions": directions.astype(np.float32),
         "norms": np.linspace(0.1, 97.3, len(layers), dtype=np.float32),
-        "sources": [SOURCES[i % 2] for i in range(len(layers))],
+        "contrast_methods": [CONTRAST_METHODS[i % 2] for i in range(len(layers))],
         "strengths": np.linspace(0.0, 0.3, len(layers), dtype=np.float32),
-        "tilt": a_tilt(),
+        "logit_bias": a_logit_bias(),
         "memory": a_part(),
         "gate": a_gate(),
         "gain": Gain(0.05, -0.01, 0.1 + 0.2, 16),
         "with_history": with_history(len(layers)),
-        "rows": "generated",
+        "positions": "generated",
         "counts": {"items": 16, "tokens": 1930, "anchors": 74},
         "settings": {
-            "backbone": "steerx",
+            "contrast_method": "steerx",
             "tau": 1.0,
             "min_anchors": 3,
             "placebo": True,
@@ -143,7 +143,7 @@ def an_entry(**changes: Any) -> Entry:
 
 
 def a_profile() -> Profile:
-    nothing: dict[str, Any] = {"strengths": np.zeros(3), "tilt": None, "memory": None}
+    nothing: dict[str, Any] = {"strengths": np.zeros(3), "logit_bias": None, "memory": None}
     nothing |= {"gate": None, "gain": None, "with_history": None}
     return Profile((an_entry(), an_entry(model=a_model("b", name="Other"), **nothing)))
 
@@ -187,10 +187,10 @@ def test_saving_and_loading_keeps_every_bit(path: Path) -> None:
 
 
 def arrays_of(entry: Entry) -> list[Any]:
-    assert entry.tilt is not None
+    assert entry.logit_bias is not None
     assert entry.gate is not None
     arrays = [entry.directions, entry.norms, entry.strengths, entry.gate.direction]
-    return [*arrays, entry.tilt.tokens, entry.tilt.values]
+    return [*arrays, entry.logit_bias.tokens, entry.logit_bias.values]
 
 
 def test_saving_what_was_loaded_gives_the_same_bytes(path: Path) -> None:
@@ -239,25 +239,29 @@ def test_beside_history_its_strengths_take_the_place_of_the_others() -> None:
     entry = an_entry()
     beside = entry.beside_history()
     assert beside.strengths.tolist() == with_history().strengths.tolist()
-    assert entry.tilt is not None
-    assert beside.tilt == replace(entry.tilt, strength=0.25)
+    assert entry.logit_bias is not None
+    assert beside.logit_bias == replace(entry.logit_bias, strength=0.25)
     assert entry.memory is not None
     assert beside.memory == replace(entry.memory, strength=0.4)
-    expected = {"strengths": beside.strengths, "tilt": beside.tilt, "memory": beside.memory}
+    expected = {
+        "strengths": beside.strengths,
+        "logit_bias": beside.logit_bias,
+        "memory": beside.memory,
+    }
     assert beside == replace(entry, **expected, gate=None, with_history=None)
     assert beside.beside_history() is beside
 
 
 def test_beside_history_there_may_be_nothing_to_add() -> None:
-    nothing = with_history(strengths=np.zeros(3), tilt=0, memory=0)
+    nothing = with_history(strengths=np.zeros(3), logit_bias=0, memory=0)
     beside = an_entry(memory=a_new_part(), with_history=nothing).beside_history()
     assert not beside.vectors().any()
-    assert beside.tilt_bias() == {}
+    assert beside.token_bias() == {}
     assert beside.memory is not None
     assert beside.memory.active() is None
 
 
-@pytest.mark.parametrize("part", ["tilt", "memory"])
+@pytest.mark.parametrize("part", ["logit_bias", "memory"])
 def test_beside_history_a_part_that_is_not_there_has_no_strength(part: str) -> None:
     entry = an_entry(**{part: None})
     assert entry.with_history is not None
@@ -265,7 +269,7 @@ def test_beside_history_a_part_that_is_not_there_has_no_strength(part: str) -> N
     assert getattr(entry.beside_history(), part) is None
 
 
-@pytest.mark.parametrize("part", ["tilt", "memory"])
+@pytest.mark.parametrize("part", ["logit_bias", "memory"])
 def test_a_part_may_be_deleted_by_hand(path: Path, document: Json, part: str) -> None:
     document["entries"][0][part] = None
     assert document["entries"][0]["with_history"][part] > 0
@@ -313,17 +317,17 @@ def test_vectors_are_strength_times_norm_times_direction() -> None:
     np.testing.assert_array_equal(entry.vectors(0.0), np.zeros((3, 8)))
 
 
-def test_the_tilt_is_a_logit_bias_of_strength_times_strength_times_value() -> None:
-    entry = an_entry(tilt=Tilt([3, 7, 9], [0.5, -2, 0], 0.25))
-    assert entry.tilt_bias() == {3: 0.125, 7: -0.5, 9: 0.0}
-    assert entry.tilt_bias(-2) == {3: -0.25, 7: 1.0, 9: 0.0}
-    assert {type(value) for pair in entry.tilt_bias().items() for value in pair} == {int, float}
-    assert entry.tilt_bias(0) == {}
-    assert an_entry(tilt=None).tilt_bias() == {}
-    assert an_entry(tilt=a_tilt(strength=0)).tilt_bias() == {}
-    assert entry.tilt is not None
-    assert entry.tilt.bias(2).dtype == np.float32
-    assert entry.tilt.bias(2).tolist() == [0.25, -1.0, 0.0]
+def test_the_logit_bias_is_a_logit_bias_of_strength_times_strength_times_value() -> None:
+    entry = an_entry(logit_bias=LogitBias([3, 7, 9], [0.5, -2, 0], 0.25))
+    assert entry.token_bias() == {3: 0.125, 7: -0.5, 9: 0.0}
+    assert entry.token_bias(-2) == {3: -0.25, 7: 1.0, 9: 0.0}
+    assert {type(value) for pair in entry.token_bias().items() for value in pair} == {int, float}
+    assert entry.token_bias(0) == {}
+    assert an_entry(logit_bias=None).token_bias() == {}
+    assert an_entry(logit_bias=a_logit_bias(strength=0)).token_bias() == {}
+    assert entry.logit_bias is not None
+    assert entry.logit_bias.bias(2).dtype == np.float32
+    assert entry.logit_bias.bias(2).tolist() == [0.25, -1.0, 0.0]
 
 
 def test_a_memory_is_active_at_strength_times_strength() -> None:
@@ -352,7 +356,8 @@ def test_a_strength_of_a_memory_that_cannot_be_used_is_refused() -> None:
 
 @pytest.mark.parametrize("strength", [float("nan"), float("inf"), 1e300, None, "1"])
 @pytest.mark.parametrize(
-    "added", [Entry.vectors, Entry.tilt_bias, lambda entry, strength: entry.memory.active(strength)]
+    "added",
+    [Entry.vectors, Entry.token_bias, lambda entry, strength: entry.memory.active(strength)],
 )
 def test_what_is_added_refuses_a_strength_that_is_no_number(
     added: Callable[..., object], strength: Any
@@ -374,11 +379,11 @@ def test_entries_cannot_be_changed() -> None:
     with pytest.raises(FrozenInstanceError):
         entry.strengths = 2  # type: ignore[misc,assignment]
     tokens = np.array([1, 2], np.int32)
-    tilt = a_tilt(tokens=tokens, values=[1, 1])
+    logit_bias = a_logit_bias(tokens=tokens, values=[1, 1])
     tokens[1] = 0
-    assert tilt.tokens.tolist() == [1, 2]
+    assert logit_bias.tokens.tolist() == [1, 2]
     assert entry.gate is not None
-    for array in (entry.strengths, tilt.tokens, tilt.values, entry.gate.direction):
+    for array in (entry.strengths, logit_bias.tokens, logit_bias.values, entry.gate.direction):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 9
 
@@ -394,14 +399,14 @@ def test_equality_sees_every_field() -> None:
         "layers": (1, 3, 5),
         "directions": -entry.directions,
         "norms": 2 * entry.norms,
-        "sources": ("context-contrast",) * 3,
+        "contrast_methods": ("context-contrast",) * 3,
         "strengths": 2 * entry.strengths,
-        "tilt": None,
+        "logit_bias": None,
         "memory": None,
         "gate": None,
         "gain": None,
         "with_history": None,
-        "rows": "all",
+        "positions": "all",
         "counts": {},
         "settings": {},
         "versions": {},
@@ -417,13 +422,13 @@ def test_equality_sees_both_parts_of_a_gate() -> None:
         assert an_entry(gate=gate) != an_entry()
 
 
-def test_equality_of_tilts_sees_every_field() -> None:
-    assert a_tilt() == a_tilt()
-    assert a_tilt() != "tilt"
+def test_equality_of_logit_biases_sees_every_field() -> None:
+    assert a_logit_bias() == a_logit_bias()
+    assert a_logit_bias() != "logit_bias"
     changes = {"tokens": [0, 48, 300, 301], "values": np.zeros(4), "strength": 0.25}
-    assert set(changes) == {field.name for field in fields(Tilt)}
+    assert set(changes) == {field.name for field in fields(LogitBias)}
     for field, value in changes.items():
-        assert a_tilt(**{field: value}) != a_tilt(), field
+        assert a_logit_bias(**{field: value}) != a_logit_bias(), field
 
 
 def test_equality_of_memories_sees_what_they_are_and_not_where() -> None:
@@ -525,7 +530,7 @@ ATTACKS: list[tuple[Mutation, str, bool]] = [
         LOADER,
     ),
     # keys, and values of other types
-    (put(..., "rows"), "entries[0] lacks the key 'rows'", BOTH),
+    (put(..., "positions"), "entries[0] lacks the key 'positions'", BOTH),
     (put(..., "model", "n_embd"), "entries[0].model lacks the key 'n_embd'", BOTH),
     (put(1, "words", 1, "weight"), "entries[0].words[1] has an unknown key 'weight'", BOTH),
     (put(1, "\x1b[2J" + "x" * 99), r"unknown key '\x1b[2Jxxx", BOTH),
@@ -551,9 +556,13 @@ ATTACKS: list[tuple[Mutation, str, bool]] = [
     (put("x" * 20_001, "description", "text"), "…'; expected a string of", BOTH),
     (put("", "description", "text"), "description.text is ''; expected a string of", BOTH),
     (put("me", "description", "origin"), "'me'; expected 'model' or 'statistics' or 'u", BOTH),
-    (put([], "rows"), "rows is a list of 0 values; expected 'generated' or 'all'", BOTH),
+    (put([], "positions"), "positions is a list of 0 values; expected 'generated' or 'all'", BOTH),
     (put("most", "memory", "level"), "expected 'shared' or 'causal' or 'all'", BOTH),
-    (put(["magic"] * 3, "sources"), "sources[0] is 'magic'; expected 'context-contrast' or", BOTH),
+    (
+        put(["magic"] * 3, "contrast_methods"),
+        "contrast_methods[0] is 'magic'; expected 'context-contrast' or",
+        BOTH,
+    ),
     (put("2025-01-31T09:30:00+00:00", "created"), "expected a UTC time such as", BOTH),
     (put("2025-01-31T09:30:00Z\n", "created"), r"created is '2025-01-31T09:30:00Z\n'", BOTH),
     (put("2025-13-30T09:30:00Z", "created"), "entries[0].created is '2025-13-30T09", BOTH),
@@ -573,8 +582,8 @@ ATTACKS: list[tuple[Mutation, str, bool]] = [
     (put(-INF, "gain", "low"), "entries[0].gain.low is -inf; expected a finite number", BOTH),
     (put(10**400, "words", 1, "effect"), "effect is an integer of 1329 bits; expected a", BOTH),
     (
-        put(-1, "tilt", "strength"),
-        "tilt.strength is -1; expected a finite number, at least 0",
+        put(-1, "logit_bias", "strength"),
+        "logit_bias.strength is -1; expected a finite number, at least 0",
         BOTH,
     ),
     (put([1, -0.1, 1], "strengths"), "entries[0].strengths[1] is -0.1; expected", BOTH),
@@ -600,7 +609,11 @@ ATTACKS: list[tuple[Mutation, str, bool]] = [
     (put([0, 3, 5], "layers"), "layers[0] is 0; expected an integer from 1", BOTH),
     (put([2, 2, 5], "layers"), "layers[1] is 2; expected a layer above 2 and below 6", LOADER),
     (put([2, 3, 6], "layers"), "layers[2] is 6; expected a layer above 3 and below 6", LOADER),
-    (put([2, 3], "layers"), "sources has shape (3,); expected (2,), one for each layer", LOADER),
+    (
+        put([2, 3], "layers"),
+        "contrast_methods has shape (3,); expected (2,), one for each layer",
+        LOADER,
+    ),
     (put([1, 1], "strengths"), "entries[0].strengths has shape (2,); expected (3,), one", LOADER),
     (put([1, 2], "norms"), "entries[0].norms has shape (2,); expected (3,), one", LOADER),
     (put([UNIT] * 2, "directions"), "entries[0].directions has shape (2, 8); expected", LOADER),
@@ -609,9 +622,21 @@ ATTACKS: list[tuple[Mutation, str, bool]] = [
     (put([UNIT, UNIT, [3e38] * 8], "directions"), "directions[2] has length 8.48528e+38;", LOADER),
     (put([UNIT, [0.0] * 8, UNIT], "directions"), "directions[1] has length 0; expected", LOADER),
     (put([UNIT, [*UNIT[1:], NAN], UNIT], "directions"), "directions[1][7] is nan; exp", LOADER),
-    (put([0, 1, 2], "tilt", "tokens"), "tilt.values has shape (4,); expected (3,), one", LOADER),
-    (put([0, 1, 1, 2], "tilt", "tokens"), "entries[0].tilt.tokens holds ids that do not", LOADER),
-    (put([0, 1, 2, 2**31], "tilt", "tokens"), "tilt.tokens[3] is 2147483648; expected an", BOTH),
+    (
+        put([0, 1, 2], "logit_bias", "tokens"),
+        "logit_bias.values has shape (4,); expected (3,), one",
+        LOADER,
+    ),
+    (
+        put([0, 1, 1, 2], "logit_bias", "tokens"),
+        "entries[0].logit_bias.tokens holds ids that do not",
+        LOADER,
+    ),
+    (
+        put([0, 1, 2, 2**31], "logit_bias", "tokens"),
+        "logit_bias.tokens[3] is 2147483648; expected an",
+        BOTH,
+    ),
     (put(UNIT[1:], "gate", "direction"), "gate.direction has shape (7,); expected (8,)", LOADER),
 ]
 
@@ -663,7 +688,7 @@ def test_what_is_no_profile_is_refused(path: Path, data: bytes, message: str) ->
 def test_numbers_that_json_does_not_have_are_refused(path: Path, number: str) -> None:
     a_profile().save(path)
     data = path.read_bytes().replace(b'"strength": 0.5', b'"strength": ' + number.encode())
-    assert "entries[0].tilt.strength is " in message_of_loading(path, data)
+    assert "entries[0].logit_bias.strength is " in message_of_loading(path, data)
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
@@ -704,9 +729,12 @@ CONTRADICTIONS: list[tuple[Callable[[], object], str]] = [
     (lambda: an_entry(directions=[[1, 2], [3]]), "directions has rows of different lengths"),
     (lambda: an_entry(norms=[1, np.nan, 1]), "norms holds a value that is not a finite float32"),
     (lambda: an_entry(layers=[], directions=[]), "layers is empty; expected at least one layer"),
-    (lambda: a_tilt(tokens=[]), "tokens holds ids that do not strictly increase from 0 or more"),
-    (lambda: a_tilt(tokens=[-1, 0, 1, 2]), "tokens holds ids that do not strictly increase"),
-    (lambda: a_tilt(values=[1, 2, 3, np.inf]), "values holds a value that is not a finite"),
+    (
+        lambda: a_logit_bias(tokens=[]),
+        "tokens holds ids that do not strictly increase from 0 or more",
+    ),
+    (lambda: a_logit_bias(tokens=[-1, 0, 1, 2]), "tokens holds ids that do not strictly increase"),
+    (lambda: a_logit_bias(values=[1, 2, 3, np.inf]), "values holds a value that is not a finite"),
     (lambda: a_gate_of(np.full(8, np.nan)), "gate.direction holds a value that is not a finite"),
     (lambda: replace(a_new_part(), rows=7), "rows is 7; expected 6, as many as the memory has"),
     (
@@ -1339,6 +1367,6 @@ def test_the_docs_name_every_field(document: Json) -> None:
     names += [f"model.{name}" for name in entry["model"]]
     names += [f"description.{name}" for name in entry["description"]]
     names += [f"words[].{name}" for name in entry["words"][0]]
-    parts = ("gain", "with_history", "tilt", "memory", "gate")
+    parts = ("gain", "with_history", "logit_bias", "memory", "gate")
     names += [f"{part}.{name}" for part in parts for name in entry[part]]
     assert [name for name in names if f"`{name}`" not in docs] == []

@@ -10,7 +10,7 @@ from models import TinyModel
 from models.operations import Array, log_softmax
 from steerx_edge.learning.effects import Effects
 from steerx_edge.learning.memory_rows import MemoryRows
-from steerx_edge.llamacpp.analysis import AnalysisContext, Pass
+from steerx_edge.llamacpp.analysis import AnalysisContext, ScoreRequest
 from steerx_edge.steering.memory import ActiveMemory, KeySpace, Memory
 from tests.support.memory_reference import Run, Text, memory_of, mixture, normed
 
@@ -51,7 +51,7 @@ def test_log_probabilities_are_those_of_the_reference(
     rows_and_logits: tuple[Array, Array],
     strength: float,
 ) -> None:
-    job = Pass(CONTEXT, TEXT, memory=ActiveMemory(memory, strength))
+    job = ScoreRequest(CONTEXT, TEXT, memory=ActiveMemory(memory, strength))
     got = AnalysisContext(tiny_llama, 512).run(job).scored
     rows, log_p = rows_and_logits
     for t, token in enumerate(TEXT):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from steerx_edge.llamacpp.analysis import Pass
+from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add, Clamp
 
@@ -28,10 +28,10 @@ def resident_bytes() -> int:
 def test_memory_is_flat_over_ten_thousand_passes(tiny_engine: Engine) -> None:
     vectors = np.ones((2, tiny_engine.analysis.n_embd), dtype=np.float32)
     jobs = [
-        Pass([1, 300], [301, 302], layers=(0, 3), entropy=True, top_k=2),
-        Pass([1, 300], [301], score=False, layers=(1,)),
-        Pass([1], [301, 302], interventions=(Clamp(Add((0, 2), vectors), 0.1),)),
-        Pass([1, 303], [301, 302], layers=(2,), interventions=(Add((1, 2), vectors),)),
+        ScoreRequest([1, 300], [301, 302], layers=(0, 3), entropy=True, top_k=2),
+        ScoreRequest([1, 300], [301], score=False, layers=(1,)),
+        ScoreRequest([1], [301, 302], interventions=(Clamp(Add((0, 2), vectors), 0.1),)),
+        ScoreRequest([1, 303], [301, 302], layers=(2,), interventions=(Add((1, 2), vectors),)),
     ]
 
     def run(passes: int) -> None:

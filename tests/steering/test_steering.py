@@ -22,17 +22,17 @@ from models import TinyModel, make_tiny, make_tiny_llama
 from models.operations import log_softmax
 from steerx_edge.errors import ModelError, ProfileError, SteerxError
 from steerx_edge.evaluation.evaluator import steered
-from steerx_edge.llamacpp.analysis import Pass
+from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import identify
-from steerx_edge.profile import Gain, MemoryPart, Profile, Tilt, WithHistory
+from steerx_edge.profile import Gain, LogitBias, MemoryPart, Profile, WithHistory
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.live import steer
 from tests.support.entries import an_entry
 from tests.support.gate_reference import gate_for
 from tests.support.memory_reference import Text, memory_of, mixture, normed
 
-Rows = Literal["generated", "all"]
+Positions = Literal["generated", "all"]
 Open = Callable[..., Llama]
 
 TEXT = "Alice was late again, and the White Rabbit's watch said so: oh dear! She ran on."
@@ -46,10 +46,10 @@ def a_profile(
     llama: Llama,
     *,
     strength: float = 1.0,
-    rows: Rows = "generated",
+    positions: Positions = "generated",
     layers: tuple[int, ...] = (1, 3),
     norm: float = NORM,
-    tilt: Tilt | None = None,
+    logit_bias: LogitBias | None = None,
     memory: MemoryPart | None = None,
     gate: Gate | None = None,
     seed: int = 0,
@@ -63,12 +63,12 @@ def a_profile(
         layers,
         directions,
         norms=np.full(len(layers), norm, np.float32),
-        sources=("context-contrast",) * len(layers),
+        contrast_methods=("context-contrast",) * len(layers),
         strengths=np.full(len(layers), strength, np.float32),
-        tilt=tilt,
+        logit_bias=logit_bias,
         memory=memory,
         gate=gate,
-        rows=rows,
+        positions=positions,
     )
     return Profile((entry,))
 
@@ -165,11 +165,11 @@ def assert_steered_exactly(
     prompt: Sequence[int],
     profile: Profile,
     strength: float,
-    rows: Rows = "generated",
+    positions: Positions = "generated",
 ) -> None:
     """Generate from a prompt, and compare every logit on the way with the reference."""
     generated, logits = greedy_with_logits(llama, prompt)
-    first = len(prompt) - 1 if rows == "generated" else 0
+    first = len(prompt) - 1 if positions == "generated" else 0
     tokens = [*prompt, *generated[:-1]]
     expected = reference_logits(model, tokens, profile, from_row(first, strength, len(tokens)))
     np.testing.assert_allclose(logits, expected[len(prompt) - 1 :], atol=EXACT, rtol=0)
@@ -178,33 +178,35 @@ def assert_steered_exactly(
 # ---------------------------------------------------------------- identities of greedy output
 
 
-@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("positions", ["generated", "all"])
 def test_strength_zero_is_no_steering(
-    llama: Llama, prompt: list[int], unsteered: list[int], rows: Rows
+    llama: Llama, prompt: list[int], unsteered: list[int], positions: Positions
 ) -> None:
-    with steer(llama, a_profile(llama, rows=rows), strength=0.0):
+    with steer(llama, a_profile(llama, positions=positions), strength=0.0):
         assert greedy(llama, prompt) == unsteered
-    with steer(llama, a_profile(llama, rows=rows, strength=0.0)):  # no reliable preference found
+    with steer(
+        llama, a_profile(llama, positions=positions, strength=0.0)
+    ):  # no reliable preference found
         assert greedy(llama, prompt) == unsteered
 
 
-@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("positions", ["generated", "all"])
 def test_steering_changes_what_is_said_more_and_less_and_the_other_way(
-    llama: Llama, prompt: list[int], unsteered: list[int], rows: Rows
+    llama: Llama, prompt: list[int], unsteered: list[int], positions: Positions
 ) -> None:
-    with steer(llama, a_profile(llama, rows=rows)) as steering:
+    with steer(llama, a_profile(llama, positions=positions)) as steering:
         said = {0.0: tuple(unsteered)}
         for steering.strength in (0.25, 1.0, -1.0):
             said[steering.strength] = tuple(greedy(llama, prompt))
     assert len(set(said.values())) == 4
 
 
-@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("positions", ["generated", "all"])
 def test_with_texts_in_the_prompt_the_strengths_for_that_are_at_work(
-    llama: Llama, prompt: list[int], rows: Rows
+    llama: Llama, prompt: list[int], positions: Positions
 ) -> None:
-    tilt = Tilt(np.arange(300, 310), np.linspace(-2, 2, 10), 1.0)
-    (entry,) = a_profile(llama, tilt=tilt, rows=rows).entries
+    logit_bias = LogitBias(np.arange(300, 310), np.linspace(-2, 2, 10), 1.0)
+    (entry,) = a_profile(llama, logit_bias=logit_bias, positions=positions).entries
     beside = WithHistory([0.25, 0.5], 0.5, 0, Gain(0.1, 0.05, 0.2, 4))
     profile = Profile((replace(entry, with_history=beside),))
     said = []
@@ -223,20 +225,20 @@ def test_with_texts_in_the_prompt_the_strengths_for_that_are_at_work(
         np.testing.assert_array_equal(same, said[2])
 
 
-@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("positions", ["generated", "all"])
 def test_the_model_is_as_it_was_after_with(
-    llama: Llama, prompt: list[int], unsteered: list[int], rows: Rows
+    llama: Llama, prompt: list[int], unsteered: list[int], positions: Positions
 ) -> None:
-    with steer(llama, a_profile(llama, rows=rows)):
+    with steer(llama, a_profile(llama, positions=positions)):
         assert greedy(llama, prompt) != unsteered
     assert greedy(llama, prompt) == unsteered
 
 
-@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("positions", ["generated", "all"])
 def test_the_model_is_as_it_was_after_clear(
-    llama: Llama, prompt: list[int], unsteered: list[int], rows: Rows
+    llama: Llama, prompt: list[int], unsteered: list[int], positions: Positions
 ) -> None:
-    steering = steer(llama, a_profile(llama, rows=rows))
+    steering = steer(llama, a_profile(llama, positions=positions))
     assert greedy(llama, prompt) != unsteered
     steering.clear()
     assert greedy(llama, prompt) == unsteered
@@ -275,7 +277,7 @@ def test_a_real_model_keeps_the_identities(smollm2_path: Path) -> None:
 # ---------------------------------------------------------------- every logit, by the reference
 
 
-@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("positions", ["generated", "all"])
 @pytest.mark.parametrize("strength", [1.0, 0.1, -0.7])
 @pytest.mark.parametrize("layers", [(1, 3), (2,)])
 def test_logits_are_those_of_the_reference(
@@ -284,14 +286,14 @@ def test_logits_are_those_of_the_reference(
     prompt: list[int],
     layers: tuple[int, ...],
     strength: float,
-    rows: Rows,
+    positions: Positions,
 ) -> None:
-    profile = a_profile(llama, layers=layers, rows=rows, strength=0.8)
+    profile = a_profile(llama, layers=layers, positions=positions, strength=0.8)
     with steer(llama, profile, strength):
-        assert_steered_exactly(llama, tiny_f32, prompt, profile, strength, rows)
+        assert_steered_exactly(llama, tiny_f32, prompt, profile, strength, positions)
 
 
-@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("positions", ["generated", "all"])
 @pytest.mark.parametrize(
     ("options", "n_prompt"),
     [
@@ -306,22 +308,26 @@ def test_logits_are_those_of_the_reference(
     ],
 )
 def test_logits_are_those_of_the_reference_however_the_prompt_is_cut(
-    open_with: Open, tiny_f32: TinyModel, rows: Rows, options: dict[str, Any], n_prompt: int
+    open_with: Open,
+    tiny_f32: TinyModel,
+    positions: Positions,
+    options: dict[str, Any],
+    n_prompt: int,
 ) -> None:
     llama = open_with(**options)
     prompt = llama.tokenize(TEXT.encode())[:n_prompt]
     assert len(prompt) == n_prompt
-    profile = a_profile(llama, rows=rows)
+    profile = a_profile(llama, positions=positions)
     with steer(llama, profile):
-        assert_steered_exactly(llama, tiny_f32, prompt, profile, 1.0, rows)
+        assert_steered_exactly(llama, tiny_f32, prompt, profile, 1.0, positions)
 
 
-@pytest.mark.parametrize(("rows", "n_unsteered"), [("generated", -1), ("all", 0)])
+@pytest.mark.parametrize(("positions", "n_unsteered"), [("generated", -1), ("all", 0)])
 def test_every_row_but_those_of_the_prompt_is_steered_or_every_row_is(
-    open_with: Open, tiny_f32: TinyModel, prompt: list[int], rows: Rows, n_unsteered: int
+    open_with: Open, tiny_f32: TinyModel, prompt: list[int], positions: Positions, n_unsteered: int
 ) -> None:
     llama = open_with(logits_all=True)
-    profile = a_profile(llama, rows=rows)
+    profile = a_profile(llama, positions=positions)
     with steer(llama, profile):
         generated = greedy(llama, prompt)
         scores = llama.scores[: llama.n_tokens].copy()
@@ -400,7 +406,7 @@ WORK_BEFORE: dict[str, Callable[[Llama, list[int]], object]] = {
     "a steered stream broken off": steered_stream_broken_off,
     "a part of it, steered, after a reset by hand": steered_after_a_reset_by_hand,
     "a steered reply in a longer prompt": steered_reply_in_a_longer_prompt,
-    "every row steered": lambda llama, prompt: steered_before(llama, prompt, rows="all"),
+    "every row steered": lambda llama, prompt: steered_before(llama, prompt, positions="all"),
 }
 
 
@@ -428,28 +434,28 @@ def test_unsteered_logits_do_not_depend_on_the_work_before(
     assert_steered_exactly(llama, tiny_f32, prompt, a_profile(llama), 0.0)
 
 
-@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("positions", ["generated", "all"])
 def test_steered_logits_do_not_depend_on_the_prompts_before(
-    llama: Llama, tiny_f32: TinyModel, prompt: list[int], rows: Rows
+    llama: Llama, tiny_f32: TinyModel, prompt: list[int], positions: Positions
 ) -> None:
     other = llama.tokenize(OTHER_TEXT.encode())
     assert prompt[:8] == other[:8]
-    profile = a_profile(llama, rows=rows)
+    profile = a_profile(llama, positions=positions)
     with steer(llama, profile) as steering:
         for each in (prompt, other, prompt, prompt, prompt[:-4], prompt):
-            assert_steered_exactly(llama, tiny_f32, each, profile, 1.0, rows)
+            assert_steered_exactly(llama, tiny_f32, each, profile, 1.0, positions)
         for steering.strength in (-0.5, 0.3, 0.0, 1.0):
-            assert_steered_exactly(llama, tiny_f32, prompt, profile, steering.strength, rows)
+            assert_steered_exactly(llama, tiny_f32, prompt, profile, steering.strength, positions)
 
 
-@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("positions", ["generated", "all"])
 def test_an_earlier_reply_in_the_prompt_is_read_as_on_a_fresh_model(
-    llama: Llama, tiny_f32: TinyModel, prompt: list[int], rows: Rows
+    llama: Llama, tiny_f32: TinyModel, prompt: list[int], positions: Positions
 ) -> None:
-    profile = a_profile(llama, rows=rows)
+    profile = a_profile(llama, positions=positions)
     with steer(llama, profile):
         for _ in range(3):  # turns
-            assert_steered_exactly(llama, tiny_f32, prompt, profile, 1.0, rows)
+            assert_steered_exactly(llama, tiny_f32, prompt, profile, 1.0, positions)
             prompt = [*prompt, *greedy(llama, prompt), *llama.tokenize(b" And then?", False)]
 
 
@@ -596,21 +602,21 @@ def test_two_models_are_steered_side_by_side(
     assert alone[0] != alone[1]
 
 
-# ---------------------------------------------------------------- the tilt
+# ---------------------------------------------------------------- the logit bias
 
 WORD = 305  # a token that the model does not choose by itself
 
 
-def tilted(llama: Llama, strength: float = 0.0, **how: Any) -> Profile:
-    """A profile with a tilt; without directions that do anything, unless they get a strength."""
+def biased(llama: Llama, strength: float = 0.0, **how: Any) -> Profile:
+    """A profile with a logit bias, whose directions do nothing unless they get a strength."""
     rng = np.random.default_rng(3)
     tokens = np.sort(rng.choice(llama.n_vocab(), 40, replace=False))
-    tilt = Tilt(tokens, rng.normal(0, 3, 40), 0.5)
-    return a_profile(llama, strength=strength, **{"tilt": tilt, **how})
+    logit_bias = LogitBias(tokens, rng.normal(0, 3, 40), 0.5)
+    return a_profile(llama, strength=strength, **{"logit_bias": logit_bias, **how})
 
 
 def forcing(llama: Llama, token: int = WORD, **how: Any) -> Profile:
-    return tilted(llama, tilt=Tilt([token], [1e6], 1.0), **how)
+    return biased(llama, logit_bias=LogitBias([token], [1e6], 1.0), **how)
 
 
 def dense(llama: Llama, bias: dict[int, float]) -> npt.NDArray[np.float32]:
@@ -634,35 +640,35 @@ class Recorder:
         return scores
 
 
-@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("positions", ["generated", "all"])
 @pytest.mark.parametrize("strength", [1.0, 0.3, -2.0])
 @pytest.mark.parametrize("vectors", [0.0, 1.0])
-def test_the_tilt_is_added_to_the_logits_of_every_generated_token(
+def test_the_logit_bias_is_added_to_the_logits_of_every_generated_token(
     llama: Llama,
     tiny_f32: TinyModel,
     prompt: list[int],
     vectors: float,
     strength: float,
-    rows: Rows,
+    positions: Positions,
 ) -> None:
-    profile = tilted(llama, vectors, rows=rows)
+    profile = biased(llama, vectors, positions=positions)
     recorder = Recorder(llama)
     with steer(llama, profile, strength):
         generated = greedy(llama, prompt, logits_processor=LogitsProcessorList([recorder]))
-    added = dense(llama, profile.entries[0].tilt_bias(strength))
+    added = dense(llama, profile.entries[0].token_bias(strength))
     assert np.count_nonzero(added) == 40
     given = np.stack(recorder.given[:N])
     np.testing.assert_array_equal(given, np.stack(recorder.said[:N]) + added)
     assert generated == given.argmax(axis=1).tolist()
 
     tokens = [*prompt, *generated[:-1]]
-    first = len(prompt) - 1 if rows == "generated" else 0
+    first = len(prompt) - 1 if positions == "generated" else 0
     strengths = from_row(first, strength, len(tokens))
     expected = reference_logits(tiny_f32, tokens, profile, strengths)[len(prompt) - 1 :]
     np.testing.assert_allclose(given, expected + added, atol=EXACT, rtol=0)
 
 
-def test_a_large_tilt_decides_what_is_said_and_a_negative_strength_forbids_it(
+def test_a_large_logit_bias_decides_what_is_said_and_a_negative_strength_forbids_it(
     llama: Llama, prompt: list[int], unsteered: list[int]
 ) -> None:
     assert WORD not in unsteered
@@ -673,19 +679,21 @@ def test_a_large_tilt_decides_what_is_said_and_a_negative_strength_forbids_it(
     assert greedy(llama, prompt) == unsteered
 
 
-@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("positions", ["generated", "all"])
 @pytest.mark.parametrize(
     "how",
     [
-        pytest.param({"tilt": None}, id="neither"),
-        pytest.param({"tilt": Tilt([WORD], [1e6], 0.0)}, id="a tilt of strength 0"),
-        pytest.param({"tilt": Tilt([WORD], [0.0], 1.0)}, id="a tilt of nothing"),
+        pytest.param({"logit_bias": None}, id="neither"),
+        pytest.param(
+            {"logit_bias": LogitBias([WORD], [1e6], 0.0)}, id="a logit bias of strength 0"
+        ),
+        pytest.param({"logit_bias": LogitBias([WORD], [0.0], 1.0)}, id="a logit bias of nothing"),
     ],
 )
 def test_a_profile_without_a_preference_changes_nothing(
-    llama: Llama, prompt: list[int], unsteered: list[int], how: dict[str, Any], rows: Rows
+    llama: Llama, prompt: list[int], unsteered: list[int], how: dict[str, Any], positions: Positions
 ) -> None:
-    with steer(llama, tilted(llama, rows=rows, **how)) as steering:
+    with steer(llama, biased(llama, positions=positions, **how)) as steering:
         for steering.strength in (1.0, 5.0, 1e40, -1.0):
             assert greedy(llama, prompt) == unsteered
         recorder = Recorder(llama)
@@ -693,7 +701,7 @@ def test_a_profile_without_a_preference_changes_nothing(
     np.testing.assert_array_equal(recorder.given, recorder.said)
 
 
-def test_a_tilt_at_strength_zero_changes_nothing(
+def test_a_logit_bias_at_strength_zero_changes_nothing(
     llama: Llama, prompt: list[int], unsteered: list[int]
 ) -> None:
     with steer(llama, forcing(llama), 0.0) as steering:
@@ -705,7 +713,7 @@ def test_a_tilt_at_strength_zero_changes_nothing(
 
 
 @pytest.mark.parametrize("after", [0.0, None])  # None clears
-def test_a_change_of_the_tilt_counts_from_the_next_token_on(
+def test_a_change_of_the_logit_bias_counts_from_the_next_token_on(
     llama: Llama, prompt: list[int], after: float | None
 ) -> None:
     steering = steer(llama, forcing(llama))
@@ -721,7 +729,7 @@ def test_a_change_of_the_tilt_counts_from_the_next_token_on(
     assert rest == greedy(llama, [*prompt, *4 * [WORD]], 4)
 
 
-def test_a_tilt_alone_has_nothing_computed_again(
+def test_a_logit_bias_alone_has_nothing_computed_again(
     llama: Llama, prompt: list[int], unsteered: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     llama.eval(prompt)
@@ -742,12 +750,12 @@ def twice(_ids: object, scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float
 
 @pytest.mark.parametrize("given_by", ["name", "position"])
 @pytest.mark.parametrize("collect", [list, tuple, LogitsProcessorList])
-def test_the_callers_logits_processors_come_after_the_tilt(
+def test_the_callers_logits_processors_come_after_the_logit_bias(
     llama: Llama, prompt: list[int], given_by: str, collect: Callable[[Any], Any]
 ) -> None:
     recorder = Recorder(llama)
     own = collect([add_5, twice, recorder])
-    profile = tilted(llama)
+    profile = biased(llama)
     with steer(llama, profile):
         if given_by == "name":
             greedy(llama, prompt, 2, logits_processor=own)
@@ -755,13 +763,13 @@ def test_the_callers_logits_processors_come_after_the_tilt(
             defaults = (40, 0.95, 0.05, 1.0, 0.0, 1.0, True, 0.0, 0.0, 1.0, 0, 5.0, 0.1, True)
             with closing(llama.generate(prompt, *defaults, own)) as stream:
                 next(stream), next(stream)
-    added = dense(llama, profile.entries[0].tilt_bias())
+    added = dense(llama, profile.entries[0].token_bias())
     fives = dense(llama, {7: 5.0})
     np.testing.assert_array_equal(recorder.given, 2 * (np.stack(recorder.said) + added + fives))
     assert list(own) == [add_5, twice, recorder]
 
 
-def test_a_logit_bias_adds_up_with_the_tilt(llama: Llama, prompt: list[int]) -> None:
+def test_a_logit_bias_adds_up_with_the_logit_bias(llama: Llama, prompt: list[int]) -> None:
     other = WORD + 1
 
     def say(**options: Any) -> str:
@@ -775,7 +783,7 @@ def test_a_logit_bias_adds_up_with_the_tilt(llama: Llama, prompt: list[int]) -> 
         assert say(logits_processor=LogitsProcessorList([twice])) == word
 
 
-def test_completions_streams_and_chats_are_tilted(tiny_chat_llama: Llama) -> None:
+def test_completions_streams_and_chats_are_biased(tiny_chat_llama: Llama) -> None:
     llama = tiny_chat_llama
     options: dict[str, Any] = {"temperature": 0.8, "max_tokens": 4}
     chat = [{"role": "user", "content": TEXT}]
@@ -796,13 +804,13 @@ def test_completions_streams_and_chats_are_tilted(tiny_chat_llama: Llama) -> Non
     assert word not in say()
 
 
-def test_sampling_follows_the_tilt(llama: Llama, prompt: list[int]) -> None:
+def test_sampling_follows_the_logit_bias(llama: Llama, prompt: list[int]) -> None:
     """Between two tokens that are made all but certain."""
     n = 300
     recorder = Recorder(llama)
     sampling: dict[str, Any] = {"top_p": 1.0, "min_p": 0.0, "temp": 1.0}
     tokens = []
-    with steer(llama, tilted(llama, tilt=Tilt([WORD, WORD + 1], [1e3, 1e3 + 1], 1.0))):
+    with steer(llama, biased(llama, logit_bias=LogitBias([WORD, WORD + 1], [1e3, 1e3 + 1], 1.0))):
         for seed in range(n):
             llama.set_seed(seed)
             tokens.append(next(llama.generate(prompt, logits_processor=[recorder], **sampling)))
@@ -812,7 +820,7 @@ def test_sampling_follows_the_tilt(llama: Llama, prompt: list[int]) -> None:
     assert abs(tokens.count(WORD) / n - share) < 4 * np.sqrt(share * (1 - share) / n)
 
 
-def test_grammars_hold_under_a_tilt(llama: Llama, prompt: list[int]) -> None:
+def test_grammars_hold_under_a_logit_bias(llama: Llama, prompt: list[int]) -> None:
     (letter,) = llama.tokenize(b"q", add_bos=False)[-1:]
 
     def say() -> str:
@@ -824,17 +832,17 @@ def test_grammars_hold_under_a_tilt(llama: Llama, prompt: list[int]) -> None:
         assert say().strip() == "[" + (N - 1) * "q"
 
 
-def test_speculative_decoding_says_what_is_said_without_under_a_tilt(
+def test_speculative_decoding_says_what_is_said_without_under_a_logit_bias(
     llama: Llama, open_with: Open, prompt: list[int]
 ) -> None:
     said = []
     for each in (llama, open_with(draft_model=copying_draft)):
-        with steer(each, tilted(each, 1.0)):
+        with steer(each, biased(each, 1.0)):
             said.append(greedy(each, prompt, 24))
     assert said[0] == said[1] != steered_before(llama, prompt, 24)
 
 
-def test_a_tilt_that_names_a_token_the_model_does_not_have_is_refused(
+def test_a_logit_bias_that_names_a_token_the_model_does_not_have_is_refused(
     llama: Llama, prompt: list[int], unsteered: list[int]
 ) -> None:
     n_vocab = llama.n_vocab()
@@ -874,21 +882,21 @@ def insisting(
     return knowing(llama, memory=taught(llama, [(context, run)], 1e6), **how)
 
 
-@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("positions", ["generated", "all"])
 @pytest.mark.parametrize("strength", [1.0, 0.3])
 @pytest.mark.parametrize("vectors", [0.0, 0.1])
-@pytest.mark.parametrize("with_tilt", [False, True], ids=["no tilt", "tilt"])
+@pytest.mark.parametrize("with_logit_bias", [False, True], ids=["no logit bias", "logit_bias"])
 def test_the_memory_is_mixed_into_the_prediction_of_every_generated_token(
     llama: Llama,
     tiny_f32: TinyModel,
     prompt: list[int],
     vectors: float,
     strength: float,
-    rows: Rows,
-    with_tilt: bool,
+    positions: Positions,
+    with_logit_bias: bool,
 ) -> None:
-    tilt = tilted(llama).entries[0].tilt if with_tilt else None
-    profile = knowing(llama, vectors / strength, rows=rows, tilt=tilt)
+    logit_bias = biased(llama).entries[0].logit_bias if with_logit_bias else None
+    profile = knowing(llama, vectors / strength, positions=positions, logit_bias=logit_bias)
     recorder = Recorder(llama)
     with steer(llama, profile, strength):
         generated = greedy(llama, prompt, logits_processor=LogitsProcessorList([recorder]))
@@ -897,7 +905,7 @@ def test_the_memory_is_mixed_into_the_prediction_of_every_generated_token(
 
     (entry,) = profile.entries
     tokens = [*prompt, *generated[:-1]]
-    first = len(prompt) - 1 if rows == "generated" else 0
+    first = len(prompt) - 1 if positions == "generated" else 0
     strengths = from_row(first, strength, len(tokens))
     steering = {
         layer: strengths[:, np.newaxis] * vector.astype(np.float64)
@@ -905,7 +913,7 @@ def test_the_memory_is_mixed_into_the_prediction_of_every_generated_token(
     }
     trace = tiny_f32.forward(tokens, steering)
     final = normed(tiny_f32, trace.residual[-1])[len(prompt) - 1 :]
-    plain = log_softmax(trace.logits[len(prompt) - 1 :] + dense(llama, entry.tilt_bias(strength)))
+    plain = log_softmax(trace.logits[len(prompt) - 1 :] + dense(llama, entry.token_bias(strength)))
     assert entry.memory is not None
     memory = entry.memory.memory
     assert memory is not None
@@ -931,9 +939,9 @@ def forcing_tokens(
 
 
 @pytest.mark.parametrize("is_gated", [False, True], ids=["no gate", "an open gate"])
-@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("positions", ["generated", "all"])
 def test_a_chat_is_generated_with_the_probabilities_that_passes_score(
-    tiny_chat_llama: Llama, rows: Rows, *, is_gated: bool
+    tiny_chat_llama: Llama, positions: Positions, *, is_gated: bool
 ) -> None:
     llama = tiny_chat_llama
     engine = Engine(llama)
@@ -943,9 +951,11 @@ def test_a_chat_is_generated_with_the_probabilities_that_passes_score(
     messages = [{"role": "user", "content": TEXT + llama.detokenize(text).decode()}]
     context = engine.prompt(messages)
     memory = taught(llama, [(context, text), (context[:9], TAUGHT[0])], 0.6)
-    tilt = tilted(llama).entries[0].tilt
+    logit_bias = biased(llama).entries[0].logit_bias
     gate = gate_for(llama, context) if is_gated else None
-    profile = a_profile(llama, strength=0.05, tilt=tilt, memory=memory, gate=gate, rows=rows)
+    profile = a_profile(
+        llama, strength=0.05, logit_bias=logit_bias, memory=memory, gate=gate, positions=positions
+    )
     given: list[npt.NDArray[np.float64]] = []
     with steer(llama, profile):
         llama.create_chat_completion(
@@ -956,10 +966,10 @@ def test_a_chat_is_generated_with_the_probabilities_that_passes_score(
     generated = [log_p[token] for log_p, token in zip(given, text, strict=True)]
     steering = steered(profile.entries[0])
     assert list(steering) == ["interventions", "logit_bias", "memory"]
-    scored = engine.run(Pass(context, text, **steering)).scored
+    scored = engine.run(ScoreRequest(context, text, **steering)).scored
     np.testing.assert_allclose(generated, scored, rtol=0, atol=EXACT)
     del steering["memory"]
-    assert np.abs(scored - engine.run(Pass(context, text, **steering)).scored).max() > 1
+    assert np.abs(scored - engine.run(ScoreRequest(context, text, **steering)).scored).max() > 1
 
 
 def test_what_was_written_is_not_written_again(llama: Llama, prompt: list[int]) -> None:
@@ -991,13 +1001,13 @@ def assert_untouched(llama: Llama, fresh: Llama, prompt: Sequence[int]) -> None:
     np.testing.assert_array_equal(logits, expected_logits)
 
 
-@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("positions", ["generated", "all"])
 @pytest.mark.parametrize("strength", [0.0, -1.0])
 def test_a_memory_at_strength_zero_and_below_changes_nothing(
-    llama: Llama, open_with: Open, prompt: list[int], strength: float, rows: Rows
+    llama: Llama, open_with: Open, prompt: list[int], strength: float, positions: Positions
 ) -> None:
     fresh = open_with()
-    with steer(llama, insisting(llama, rows=rows), strength) as steering:
+    with steer(llama, insisting(llama, positions=positions), strength) as steering:
         assert_untouched(llama, fresh, prompt)
         recorder = Recorder(llama)
         greedy(llama, prompt, logits_processor=[recorder])
@@ -1170,14 +1180,14 @@ def test_with_a_draft_model_the_memory_is_left_out_and_the_rest_is_not(
     llama: Llama, open_with: Open, prompt: list[int]
 ) -> None:
     drafted = open_with(draft_model=copying_draft)
-    tilt = tilted(llama).entries[0].tilt
+    logit_bias = biased(llama).entries[0].logit_bias
     said = []
     for each, how in (
         (drafted, {"memory": insisting(llama).entries[0].memory}),
         (drafted, {}),
         (llama, {}),
     ):
-        with steer(each, a_profile(each, strength=0.01, tilt=tilt, **how)):
+        with steer(each, a_profile(each, strength=0.01, logit_bias=logit_bias, **how)):
             said.append(greedy(each, prompt, 24))
     assert said[0] == said[1] == said[2]
 
@@ -1235,21 +1245,21 @@ def test_a_hybrid_model_that_gives_no_rows_is_steered_whatever_the_gate(
 # ---------------------------------------------------------------- answers that are left alone
 
 
-def gated(llama: Llama, *, fits: bool, rows: Rows = "generated") -> Profile:
+def gated(llama: Llama, *, fits: bool, positions: Positions = "generated") -> Profile:
     """A profile in which everything acts, and a gate that an answer to the prompt fits or not."""
     prompt = llama.tokenize(TEXT.encode())
     memory = taught(llama, [(prompt, TAUGHT[0])], 0.5)
     gate = gate_for(llama, prompt, is_open=fits)
-    return tilted(llama, 0.5, rows=rows, memory=memory, gate=gate)
+    return biased(llama, 0.5, positions=positions, memory=memory, gate=gate)
 
 
-@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("positions", ["generated", "all"])
 @pytest.mark.parametrize("n_prompt", [1, 30])
 def test_an_answer_unlike_the_persons_is_left_alone(
-    llama: Llama, open_with: Open, prompt: list[int], rows: Rows, n_prompt: int
+    llama: Llama, open_with: Open, prompt: list[int], positions: Positions, n_prompt: int
 ) -> None:
     fresh = open_with()
-    with steer(llama, gated(llama, fits=False, rows=rows)) as steering:
+    with steer(llama, gated(llama, fits=False, positions=positions)) as steering:
         for steering.strength in (1.0, 0.5):
             assert_untouched(llama, fresh, prompt[:n_prompt])
         llama.reset()
@@ -1259,13 +1269,13 @@ def test_an_answer_unlike_the_persons_is_left_alone(
     assert_untouched(llama, fresh, prompt[:n_prompt])
 
 
-@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("positions", ["generated", "all"])
 def test_each_answer_is_left_alone_or_not_by_itself(
-    llama: Llama, open_with: Open, prompt: list[int], rows: Rows
+    llama: Llama, open_with: Open, prompt: list[int], positions: Positions
 ) -> None:
     other = [1, *range(100, 120)]
     fresh = open_with()
-    profile = gated(llama, fits=True, rows=rows)
+    profile = gated(llama, fits=True, positions=positions)
     with steer(llama, profile):
         expected = greedy(llama, prompt)
         assert_untouched(llama, fresh, other)
@@ -1273,16 +1283,16 @@ def test_each_answer_is_left_alone_or_not_by_itself(
         assert_untouched(llama, fresh, other)
 
 
-@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("positions", ["generated", "all"])
 @pytest.mark.parametrize("n_before", [0, 9, 30], ids=["nothing", "a part", "all of it"])
 def test_an_answer_that_fits_is_steered_from_its_last_prompt_row_on(
-    llama: Llama, tiny_f32: TinyModel, prompt: list[int], rows: Rows, n_before: int
+    llama: Llama, tiny_f32: TinyModel, prompt: list[int], positions: Positions, n_before: int
 ) -> None:
-    profile = gated(llama, fits=True, rows=rows)
+    profile = gated(llama, fits=True, positions=positions)
     with steer(llama, profile):
         if n_before:
             greedy(llama, prompt[:n_before], 2)
-        assert_steered_exactly(llama, tiny_f32, prompt, profile, 1.0, rows)
+        assert_steered_exactly(llama, tiny_f32, prompt, profile, 1.0, positions)
 
 
 def test_the_last_prompt_row_is_evaluated_twice(
@@ -1297,8 +1307,8 @@ def test_the_last_prompt_row_is_evaluated_twice(
 def test_a_strength_set_meanwhile_steers_no_answer_that_is_left_alone(
     llama: Llama, prompt: list[int], unsteered: list[int]
 ) -> None:
-    for rows in ("generated", "all"):
-        profile = gated(llama, fits=False, rows=rows)
+    for positions in ("generated", "all"):
+        profile = gated(llama, fits=False, positions=positions)
         with steer(llama, profile) as steering, closing(llama.generate(prompt, temp=0.0)) as stream:
             said = list(islice(stream, 4))
             steering.strength = 2.0
@@ -1397,7 +1407,7 @@ def test_a_stream_left_open_does_not_disturb_the_next_one(
         assert tokens == greedy(llama, prompt, 4)
 
 
-@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("positions", ["generated", "all"])
 @pytest.mark.parametrize(("before", "after"), [(1.0, 0.3), (1.0, 0.0), (0.0, 1.0), (1.0, None)])
 def test_a_change_during_a_generation_counts_from_the_next_row_on(
     llama: Llama,
@@ -1405,9 +1415,9 @@ def test_a_change_during_a_generation_counts_from_the_next_row_on(
     prompt: list[int],
     before: float,
     after: float | None,  # None clears
-    rows: Rows,
+    positions: Positions,
 ) -> None:
-    profile = a_profile(llama, rows=rows)
+    profile = a_profile(llama, positions=positions)
     steering = steer(llama, profile, before)
     generated, logits = [], []
     with closing(llama.generate(prompt, temp=0.0)) as stream:
@@ -1419,7 +1429,7 @@ def test_a_change_during_a_generation_counts_from_the_next_row_on(
             elif len(generated) == 4:
                 steering.strength = after
     tokens = [*prompt, *generated[:-1]]
-    first = 0 if rows == "all" else len(prompt) - 1
+    first = 0 if positions == "all" else len(prompt) - 1
     strengths = from_row(first, before, len(tokens))
     strengths[len(prompt) + 3 :] = after or 0.0
     expected = reference_logits(tiny_f32, tokens, profile, strengths)
@@ -1427,7 +1437,7 @@ def test_a_change_during_a_generation_counts_from_the_next_row_on(
 
     # What was made on the way is of no use to anybody else.
     if after is not None:
-        assert_steered_exactly(llama, tiny_f32, prompt, profile, after, rows)
+        assert_steered_exactly(llama, tiny_f32, prompt, profile, after, positions)
         steering.clear()
     assert_steered_exactly(llama, tiny_f32, prompt, profile, 0.0)
 
@@ -1463,14 +1473,14 @@ def test_a_change_during_a_speculative_generation_counts_as_in_any_other(
     assert said[0] == said[1]
 
 
-@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("positions", ["generated", "all"])
 def test_the_tokens_a_llama_remembers_are_tokens(
-    llama: Llama, prompt: list[int], rows: Rows
+    llama: Llama, prompt: list[int], positions: Positions
 ) -> None:
     def remembered() -> set[int]:
         return {*llama.eval_tokens, *llama.input_ids[: llama.n_tokens].tolist()}
 
-    with steer(llama, a_profile(llama, rows=rows)) as steering:
+    with steer(llama, a_profile(llama, positions=positions)) as steering:
         greedy(llama, prompt)
         steering.strength = 0.5
         assert min(remembered(), default=0) >= 0
@@ -1498,25 +1508,29 @@ NO_STRENGTHS = [float("nan"), float("inf"), -float("inf"), 1e39, "1", None]
 
 
 @pytest.mark.parametrize("strength", NO_STRENGTHS)
-@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("positions", ["generated", "all"])
 def test_a_strength_that_is_no_number_is_refused_and_changes_nothing(
-    llama: Llama, prompt: list[int], unsteered: list[int], strength: Any, rows: Rows
+    llama: Llama, prompt: list[int], unsteered: list[int], strength: Any, positions: Positions
 ) -> None:
     llama.cache = cache = LlamaRAMCache()
     with pytest.raises(ProfileError, match="strength"):
-        steer(llama, a_profile(llama, rows=rows), strength)
+        steer(llama, a_profile(llama, positions=positions), strength)
     assert llama.cache is cache
     assert not {"generate", "eval"} & set(vars(llama))
     assert greedy(llama, prompt) == unsteered
 
 
 @pytest.mark.parametrize("strength", NO_STRENGTHS)
-@pytest.mark.parametrize("rows", ["generated", "all"])
-@pytest.mark.parametrize("make", [a_profile, tilted, knowing])
+@pytest.mark.parametrize("positions", ["generated", "all"])
+@pytest.mark.parametrize("make", [a_profile, biased, knowing])
 def test_a_strength_that_is_no_number_leaves_the_one_before(
-    llama: Llama, prompt: list[int], strength: Any, rows: Rows, make: Callable[..., Profile]
+    llama: Llama,
+    prompt: list[int],
+    strength: Any,
+    positions: Positions,
+    make: Callable[..., Profile],
 ) -> None:
-    with steer(llama, make(llama, rows=rows), 0.5) as steering:
+    with steer(llama, make(llama, positions=positions), 0.5) as steering:
         expected = greedy(llama, prompt)
         with pytest.raises(ProfileError, match="strength"):
             steering.strength = strength
@@ -1524,11 +1538,11 @@ def test_a_strength_that_is_no_number_leaves_the_one_before(
         assert greedy(llama, prompt) == expected
 
 
-@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("positions", ["generated", "all"])
 def test_a_strength_set_after_clear_steers_nothing(
-    llama: Llama, prompt: list[int], unsteered: list[int], rows: Rows
+    llama: Llama, prompt: list[int], unsteered: list[int], positions: Positions
 ) -> None:
-    steering = steer(llama, a_profile(llama, rows=rows))
+    steering = steer(llama, a_profile(llama, positions=positions))
     steering.clear()
     with pytest.raises(SteerxError, match="cleared"):
         steering.strength = 2.0
@@ -1569,12 +1583,12 @@ def test_a_second_clear_does_not_end_the_steering_that_came_after(
         assert greedy(llama, prompt) == expected
 
 
-@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("positions", ["generated", "all"])
 def test_a_model_closed_while_it_is_steered_can_be_cleared(
-    open_with: Open, prompt: list[int], rows: Rows
+    open_with: Open, prompt: list[int], positions: Positions
 ) -> None:
     llama = open_with()
-    with steer(llama, a_profile(llama, rows=rows)) as steering:
+    with steer(llama, a_profile(llama, positions=positions)) as steering:
         greedy(llama, prompt)
         llama.close()
     steering.clear()
@@ -1631,7 +1645,7 @@ def is_freed(reference: weakref.ref[Llama]) -> bool:
     return reference() is None
 
 
-@pytest.mark.parametrize("make", [a_profile, tilted, knowing])
+@pytest.mark.parametrize("make", [a_profile, biased, knowing])
 @pytest.mark.parametrize("cleared", [True, False])
 def test_a_model_that_nobody_holds_any_more_is_freed(
     tiny_f32: TinyModel, cleared: bool, make: Callable[[Llama], Profile]
@@ -1691,9 +1705,9 @@ def test_a_profile_that_cannot_be_read_is_refused(llama: Llama, tmp_path: Path) 
         pass
 
 
-@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize("positions", ["generated", "all"])
 def test_the_prompt_cache_is_set_aside_and_comes_back(
-    llama: Llama, prompt: list[int], rows: Rows
+    llama: Llama, prompt: list[int], positions: Positions
 ) -> None:
     def complete() -> str:
         return llama.create_completion(prompt, max_tokens=N, temperature=0.0)["choices"][0]["text"]
@@ -1702,7 +1716,7 @@ def test_the_prompt_cache_is_set_aside_and_comes_back(
     llama.set_cache(cache)
     plain = complete()
     assert len(cache.cache_state) == 1
-    with steer(llama, a_profile(llama, rows=rows)):
+    with steer(llama, a_profile(llama, positions=positions)):
         assert llama.cache is None
         steered = complete()
         assert complete() == steered != plain

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from steerx_edge.llamacpp.analysis import Pass, PassResult
+from steerx_edge.llamacpp.analysis import ScoreRequest, ScoreResult
 from steerx_edge.llamacpp.engine import Engine
 
 
@@ -15,8 +15,8 @@ class InterruptedEngine(Engine):
     last_call = 10**9
 
     def run_many(
-        self, jobs: Sequence[Pass], done: Callable[[int], None] | None = None
-    ) -> list[PassResult]:
+        self, jobs: Sequence[ScoreRequest], done: Callable[[int], None] | None = None
+    ) -> list[ScoreResult]:
         if self.n_calls == self.last_call:
             raise KeyboardInterrupt
         self.n_calls += 1

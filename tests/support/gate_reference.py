@@ -8,7 +8,7 @@ from contextlib import closing
 import numpy as np
 from llama_cpp import Llama
 
-from steerx_edge.llamacpp.analysis import AnalysisContext, Pass, asked_for
+from steerx_edge.llamacpp.analysis import AnalysisContext, ScoreRequest, asked_for
 from steerx_edge.steering.gate import Gate
 
 
@@ -21,7 +21,7 @@ def gate_for(llama: Llama, context: Sequence[int], *, is_open: bool = True) -> G
         is_open: whether the context's answer is let through; if not, nothing like it is.
     """
     with closing(AnalysisContext(llama, 512)) as analysis:
-        (result,) = analysis.run_many([Pass(context, (), score=False, final=True)])
+        (result,) = analysis.run_many([ScoreRequest(context, (), score=False, final=True)])
     row = asked_for(result.final)[0]
     direction = row / np.linalg.norm(row)
     return Gate(direction if is_open else -direction, 0.99)

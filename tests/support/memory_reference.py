@@ -12,7 +12,7 @@ from llama_cpp import Llama
 
 from models import TinyModel
 from models.operations import Array
-from steerx_edge.llamacpp.analysis import AnalysisContext, Pass, asked_for
+from steerx_edge.llamacpp.analysis import AnalysisContext, ScoreRequest, asked_for
 from steerx_edge.steering.memory import KeySpace, Memory, run_hashes
 
 Text = tuple[Sequence[int], Sequence[int]]
@@ -40,7 +40,7 @@ def memory_of(
     """
     random = np.random.default_rng(0).integers(5, llama.n_vocab(), 250).tolist()
     with closing(AnalysisContext(llama, 512)) as analysis:
-        passes = [Pass([1], random), *(Pass(*text) for text in texts)]
+        passes = [ScoreRequest([1], random), *(ScoreRequest(*text) for text in texts)]
         results = analysis.run_many([replace(each, score=False, final=True) for each in passes])
     rows = [asked_for(result.final) for result in results]
     space = KeySpace.fit(rows[0])

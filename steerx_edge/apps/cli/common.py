@@ -103,7 +103,7 @@ class PastTexts(NamedTuple):
         """Those that fit a request best, and the context; the most relevant last."""
         from steerx_edge.history.retrieval import Retriever
 
-        chosen = Retriever(self.items).companions(request, self.most, fits)
+        chosen = Retriever(self.items).in_context(request, self.most, fits)
         wanted = min(self.most, len(self.items))
         if len(chosen) < wanted:
             click.echo(

@@ -1,8 +1,9 @@
-"""The token tilt: what a user's own words add to the logits.
+"""The token logit bias: what a user's own words add to the logits.
 
 The ablation passes tell, for free, how often the user uses each token and how often the unsteered
-model expected it. The logarithm of the ratio is the one-step maximum-likelihood exponential tilt of
-the model to the user's unigrams. It carries words, of full rank, where a direction carries manner.
+model expected it. The logarithm of the ratio is the one-step maximum-likelihood exponential logit
+bias of the model to the user's unigrams. It carries words, of full rank, where a direction carries
+manner.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from numpy.typing import NDArray
 SMOOTHING = 0.5
 """Occurrences that are added to what was counted and to what was expected."""
 
-TILTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+BIAS_STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Strengths that are tried."""
 
 _NEGLIGIBLE = 0.1  # nats
 
 
 @dataclass(frozen=True)
-class TiltCounts:
+class TokenCounts:
     """Token counts of the control arm, by fold.
 
     Args:
@@ -46,10 +47,10 @@ class TiltCounts:
         return values
 
     def tried(self, without: int | None = None) -> NDArray[np.float32]:
-        """What is added at each of TILTS: (tilt, n_vocab).
+        """What is added at each of BIAS_STRENGTHS: (bias, n_vocab).
 
         Args:
             without: a fold that is left out.
         """
         folds = [fold for fold in range(len(self.used)) if fold != without]
-        return np.outer(TILTS, self.values(folds)).astype(np.float32)
+        return np.outer(BIAS_STRENGTHS, self.values(folds)).astype(np.float32)

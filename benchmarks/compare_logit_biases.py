@@ -1,7 +1,7 @@
-"""Ways to make a tilt, each alone at several strengths, on held-out texts of real users.
+"""Ways to make a logit bias, each alone at several strengths, on held-out texts of real users.
 
-No directions, no memory, no calibration: how much the tilt gives, how much more than the tilt of as
-many items of other users, and what neutral text loses.
+No directions, no memory, no calibration: how much the logit bias gives, how much more than the
+logit bias of as many items of other users, and what neutral text loses.
 
     python benchmarks/compare_tilts.py DATA -m MODEL.gguf --half odd --first 8
 """
@@ -24,7 +24,7 @@ from steerx_edge.evaluation.figures import WORSE
 from steerx_edge.evaluation.sample import drawn_items
 from steerx_edge.learning.ablation import read_items
 from steerx_edge.learning.neutral import neutral_items
-from steerx_edge.llamacpp.analysis import Pass
+from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.prompts import messages_for
 
 SMOOTHINGS = (0.5, 1.0, 2.0, 4.0)
@@ -74,13 +74,13 @@ def main() -> None:
             ("generic", drawn_items(sample, user, 0, plan.seed)),
         ):
             counts = read_items(engine, history, (1,), settings).counts
-            tilts = biases(counts.used.sum(axis=0), counts.expected.sum(axis=0))
-            jobs = [Pass(*text, tilts=tilts) for text in (*texts, *neutral)]
+            added = biases(counts.used.sum(axis=0), counts.expected.sum(axis=0))
+            jobs = [ScoreRequest(*text, biases=added) for text in (*texts, *neutral)]
             gained = np.stack(
                 [
-                    result.tilted.mean(axis=1, dtype=np.float64) - result.scored.mean()
+                    result.biased.mean(axis=1, dtype=np.float64) - result.scored.mean()
                     for result in engine.run_many(jobs)
-                    if result.tilted is not None
+                    if result.biased is not None
                 ]
             )
             gains[whose].append(gained[: len(texts)].mean(axis=0))

@@ -1,4 +1,4 @@
-"""What can be added to the residual stream: a backbone's differences at one block."""
+"""What can be added to the residual stream: a contrast method's differences at one block."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from steerx_edge.learning.ablation import Progress, Reading
 from steerx_edge.learning.checkpoint import Checkpoint
 from steerx_edge.learning.contrasts import halves, reply_rows
 from steerx_edge.learning.directions import Estimate, direction_of, has_direction, median_norms
-from steerx_edge.llamacpp.analysis import Pass
+from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.prompts import messages_for
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ _SHORTEST_REPLY, _LONGEST_REPLY = 16, 96  # tokens of the model's own replies
 
 
 @dataclass(frozen=True)
-class Carrier:
+class Candidate:
     """What can be added after one block.
 
     Args:
-        source: which backbone.
+        contrast_method: which contrast method.
         layer: 0-based.
         differences: (item, n_embd).
         norm: median length of the residual rows there.
@@ -38,7 +38,7 @@ class Carrier:
         estimate: how a direction is made of the differences.
     """
 
-    source: str
+    contrast_method: str
     layer: int
     differences: NDArray[np.float32]
     norm: float
@@ -59,7 +59,7 @@ class Carrier:
         return direction_of(chosen, self.estimate)
 
 
-def carriers_of(
+def candidates_of(
     engine: Engine,
     reading: Reading,
     description: Description | None,
@@ -67,16 +67,16 @@ def carriers_of(
     settings: Settings,
     progress: Progress = lambda _what, _done, _of: None,
     checkpoint: Checkpoint | None = None,
-) -> list[Carrier]:
-    """What can be added, by backbone and layer, where the texts do not cancel out.
+) -> list[Candidate]:
+    """What can be added, by contrast method and layer, where the texts do not cancel out.
 
     Args:
         engine: the model.
         reading: the history, read.
-        description: what half of the rows are read under; None for the plain backbones.
+        description: what half of the rows are read under; None for the plain contrast methods.
         layers: the blocks that were read.
-        settings: which backbones, and how.
-        progress: told about each backbone.
+        settings: which contrast methods, and how.
+        progress: told about each contrast method.
         checkpoint: where the rows of the model's own replies are kept.
 
     Raises:
@@ -86,23 +86,23 @@ def carriers_of(
     described = None
     if description is not None and settings.described:
         described = _described_rows(engine, reading, layers, description)
-    carriers: list[Carrier] = []
-    for backbone in settings.backbones:
-        if carriers and not settings.calibrate:
+    candidates: list[Candidate] = []
+    for contrast_method in settings.contrast_methods:
+        if candidates and not settings.calibrate:
             break  # the first one is what is added
-        progress(backbone, 0, 1)
-        if backbone == "stylevector":
+        progress(contrast_method, 0, 1)
+        if contrast_method == "stylevector":
             replies = _replies(engine, reading, layers, settings, checkpoint or Checkpoint(None))
             differences = _stylevector(reading.contrasts, described, replies)
             contexts = {}
         else:
             differences = _context_contrast(reading.contrasts, described)
             contexts = {
-                j: frozenset(fold.companions) for fold in reading.folds for j in fold.members
+                j: frozenset(fold.in_context) for fold in reading.folds for j in fold.members
             }
-        carriers += [
-            Carrier(
-                backbone,
+        candidates += [
+            Candidate(
+                contrast_method,
                 layer,
                 differences[:, place],
                 float(norms[place]),
@@ -112,7 +112,7 @@ def carriers_of(
             for place, layer in enumerate(layers)
             if has_direction(differences[:, place])
         ]
-    return carriers
+    return candidates
 
 
 def reply_lengths(reading: Reading) -> list[int]:
@@ -126,7 +126,7 @@ def _described_rows(
     """The user's texts, read under the description: (item, layer, n_embd)."""
     results = engine.run_many(
         [
-            Pass(
+            ScoreRequest(
                 engine.prompt(messages_for(item.request, description=description.text)),
                 contrast.effects.tokens,
                 score=False,

@@ -1,4 +1,4 @@
-"""The token tilt against values worked out by hand."""
+"""The token logit bias against values worked out by hand."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import math
 import numpy as np
 import pytest
 
-from steerx_edge.steering.tilt import TILTS, TiltCounts
+from steerx_edge.steering.logit_bias import BIAS_STRENGTHS, TokenCounts
 
 
 @pytest.fixture(autouse=True)
 def _one_occurrence_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """Smoothing that makes values easy to work out."""
-    monkeypatch.setattr("steerx_edge.steering.tilt.SMOOTHING", 1.0)
+    monkeypatch.setattr("steerx_edge.steering.logit_bias.SMOOTHING", 1.0)
 
 
-def counts(used: list[list[float]], expected: list[list[float]]) -> TiltCounts:
-    return TiltCounts(np.array(used, np.float32), np.array(expected, np.float32))
+def counts(used: list[list[float]], expected: list[list[float]]) -> TokenCounts:
+    return TokenCounts(np.array(used, np.float32), np.array(expected, np.float32))
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def test_what_is_tried_is_every_strength_of_the_other_folds_values(
     given = counts(USED, EXPECTED)
     tried = given.tried(without)
     assert tried.dtype == np.float32
-    for tilt, added in zip(TILTS, tried, strict=True):
-        np.testing.assert_allclose(added, tilt * given.values(folds), rtol=1e-6)
+    for logit_bias, added in zip(BIAS_STRENGTHS, tried, strict=True):
+        np.testing.assert_allclose(added, logit_bias * given.values(folds), rtol=1e-6)
 
 
 def test_what_was_counted_is_left_as_it_was() -> None:
