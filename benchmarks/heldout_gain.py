@@ -17,11 +17,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from steerx_edge import Engine, Entry, HistoryItem, Settings, User, learn, read_users
-from steerx_edge.evaluation.evaluator import fitting, steered
 from steerx_edge.history.retrieval import Retriever
 from steerx_edge.learning.effects import bootstrap_mean_interval
 from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.steering.requests import by_context, steered
 
 COLUMNS = ("profile", "others", "personal", "prompt", "prompt+profile", "description")
 
@@ -109,7 +109,7 @@ def gains(
             scoring_pass(engine, query),
             *(scoring_pass(engine, query, entry=entry) for entry in entries),
             scoring_pass(engine, query, shown=shown),
-            scoring_pass(engine, query, shown=shown, entry=entries[own].beside_history()),
+            scoring_pass(engine, query, shown=shown, entry=entries[own], with_history=True),
             scoring_pass(engine, query, description=description),
         ]
     scores = np.array([result.scored.mean() for result in engine.run_many(passes)])
@@ -128,13 +128,16 @@ def scoring_pass(
     shown: Sequence[HistoryItem] = (),
     description: str = "",
     entry: Entry | None = None,
+    with_history: bool = False,
 ) -> ScoreRequest:
     """The user's real text after its request."""
     context = engine.prompt(messages_for(query.request, history=shown, description=description))
     response = engine.tokenize(query.response)[: max(1, engine.analysis.n_ctx - len(context))]
-    if entry is None or not all(fitting(engine, entry, [context])):
-        return ScoreRequest(context, response)
-    return ScoreRequest(context, response, **steered(entry))
+    request = ScoreRequest(context, response)
+    if entry is None:
+        return request
+    (steering,) = by_context(engine, entry.steering(with_history=with_history), [context])
+    return steered(request, steering)
 
 
 def interval(column: np.ndarray) -> str:

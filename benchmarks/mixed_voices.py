@@ -14,9 +14,8 @@ they are mixed. With --profiles, whole profiles as `learn` makes them, and each 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from steerx_edge.llamacpp.waiting import wait_briefly
 
@@ -27,13 +26,14 @@ from compare_memories import CUT, STRENGTHS, HeldOut, Way, gains, held_out, memo
 from numpy.typing import NDArray
 
 from steerx_edge import Engine, HistoryItem, Settings, learn, read_users
-from steerx_edge.evaluation.evaluator import fitting, steered
 from steerx_edge.history.budget import cut
 from steerx_edge.learning.ablation import read_items, usable
 from steerx_edge.llamacpp.analysis import GenerateRequest, ScoreRequest
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import Entry
 from steerx_edge.steering.memory import ActiveMemory, Memory
+from steerx_edge.steering.requests import by_context, steered
+from steerx_edge.steering.steering import Steering
 
 MIN_ITEMS = 16
 ANSWER = 48
@@ -42,11 +42,11 @@ ANSWER = 48
 RUN = 4
 """Words."""
 
-PARTS = {
-    "whole": ("interventions", "logit_bias", "memory"),
-    "directions": ("interventions",),
-    "logit_bias": ("logit_bias",),
-    "memory": ("memory",),
+PARTS: dict[str, Callable[[Steering], Steering]] = {
+    "whole": lambda whole: whole,
+    "directions": lambda whole: replace(whole, logit_bias={}, memory=None),
+    "logit bias": lambda whole: Steering(logit_bias=whole.logit_bias),
+    "memory": lambda whole: Steering(memory=whole.memory),
 }
 
 
@@ -127,7 +127,7 @@ def compare_memories(engine: Engine, pairs: Sequence[Pair]) -> None:
     print(f"Strengths: each voice alone {[STRENGTHS[i] for i in best]}, mixed {STRENGTHS[common]}")
     print("voice     alone    mixed    foreign 4-grams: mixed memory, unsteered")
     for i, pair in enumerate(pairs):
-        steering = {"memory": ActiveMemory(memories[i], STRENGTHS[common])}
+        steering = Steering(memory=ActiveMemory(memories[i], STRENGTHS[common]))
         for j in (0, 1):
             line = f"{gain[i, j, best[j]]:+.3f}   {mixed_gain[i, j, common]:+.3f}"
             shares = foreign(engine, pair[j], pair[1 - j], [steering] * len(pair[j].queries))
@@ -175,8 +175,7 @@ def compare_profiles(engine: Engine, pairs: Sequence[Pair]) -> None:
                 cells = ", ".join(f"{part} {value:+.3f}" for part, value in parts)
                 print(f"  {name}: {whole[1]:+.3f} ({cells})")
             contexts = contexts_of(engine, voice)
-            steering = steered(mix)
-            per_query = [steering if fits else {} for fits in fitting(engine, mix, contexts)]
+            per_query = by_context(engine, mix.steering(), contexts)
             print(f"  foreign: {foreign(engine, voice, pair[1 - j], per_query)}", flush=True)
     for j in (0, 1):
         print_ratio(f"voice {j + 1}", np.array(alone[j]), np.array(together[j]))
@@ -199,22 +198,17 @@ def gains_of(engine: Engine, entry: Entry, voice: Voice) -> dict[str, float]:
     """Mean gain on a voice's held-out texts, of the whole and of each part."""
     contexts = contexts_of(engine, voice)
     responses = [engine.tokenize(query.response) for query in voice.queries]
-    fits = fitting(engine, entry, contexts)
-    steering = steered(entry)
+    steerings = by_context(engine, entry.steering(), contexts)
 
-    def scores(names: Sequence[str]) -> NDArray[np.float64]:
-        part = {name: steering[name] for name in names if name in steering}
+    def scores(part: Callable[[Steering], Steering]) -> NDArray[np.float64]:
         jobs = [
-            ScoreRequest(context, response, **(part if fit else {}))
-            for context, response, fit in zip(contexts, responses, fits, strict=True)
+            steered(ScoreRequest(context, response), part(steering))
+            for context, response, steering in zip(contexts, responses, steerings, strict=True)
         ]
         return np.array([result.scored.mean() for result in engine.run_many(jobs)])
 
-    plain = scores(())
-    return {
-        name: float((scores(keys) - plain).mean()) if steering else 0.0
-        for name, keys in PARTS.items()
-    }
+    plain = scores(lambda _: Steering())
+    return {name: float((scores(part) - plain).mean()) for name, part in PARTS.items()}
 
 
 def contexts_of(engine: Engine, voice: Voice) -> list[list[int]]:
@@ -222,16 +216,14 @@ def contexts_of(engine: Engine, voice: Voice) -> list[list[int]]:
     return [engine.prompt(messages_for(query.request)) for query in voice.queries]
 
 
-def foreign(
-    engine: Engine, voice: Voice, other: Voice, steering: Sequence[Mapping[str, Any]]
-) -> str:
+def foreign(engine: Engine, voice: Voice, other: Voice, steerings: Sequence[Steering]) -> str:
     """How much of the answers to held-out requests is the other voice's."""
     contexts = contexts_of(engine, voice)
     plain = engine.generate_many([GenerateRequest(context, ANSWER) for context in contexts])
     answers = engine.generate_many(
         [
-            GenerateRequest(context, ANSWER, **each)
-            for context, each in zip(contexts, steering, strict=True)
+            steered(GenerateRequest(context, ANSWER), each)
+            for context, each in zip(contexts, steerings, strict=True)
         ]
     )
     theirs = runs_of([item.response for item in other.items])

@@ -10,9 +10,9 @@ import argparse
 import numpy as np
 
 from steerx_edge import Engine, Profile, read_history
-from steerx_edge.evaluation.evaluator import fitting, steered
 from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.steering.requests import by_context, steered
 
 
 def main() -> None:
@@ -29,13 +29,11 @@ def main() -> None:
     for number, item in enumerate(read_history(args.texts), start=1):
         context = engine.prompt(messages_for(item.request))
         response = engine.tokenize(item.response)
-        (fits,) = fitting(engine, entry, [context])
-        steering = steered(entry) if fits else {}
+        (steering,) = by_context(engine, entry.steering(), [context])
+        unsteered = ScoreRequest(context, response)
         before, after = (
             float(result.scored.mean())
-            for result in engine.run_many(
-                [ScoreRequest(context, response), ScoreRequest(context, response, **steering)]
-            )
+            for result in engine.run_many([unsteered, steered(unsteered, steering)])
         )
         gains.append(after - before)
         print(f"held-out text {number}:              {before:7.3f} {after:7.3f} {gains[-1]:+.3f}")

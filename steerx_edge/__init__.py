@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from steerx_edge.learning.settings import Settings
     from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.profile import Description, Entry, Gain, LogitBias, Profile, WithHistory, Word
-    from steerx_edge.steering.live import Steering, steer
+    from steerx_edge.steering.live import SteeringHandle, steer
+    from steerx_edge.steering.steering import Steering
     from steerx_edge.version import __version__
 
 _HOMES = {
@@ -29,7 +30,8 @@ _HOMES = {
     "learning.learn": ("learn",),
     "profile": ("Description", "Entry", "Gain", "Profile", "LogitBias", "WithHistory", "Word"),
     "learning.settings": ("Settings",),
-    "steering.live": ("Steering", "steer"),
+    "steering.live": ("SteeringHandle", "steer"),
+    "steering.steering": ("Steering",),
     "version": ("__version__",),
 }
 
@@ -46,6 +48,7 @@ __all__ = [
     "ProfileError",
     "Settings",
     "Steering",
+    "SteeringHandle",
     "SteerxError",
     "User",
     "WithHistory",

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from steerx_edge.evaluation.sample import Plan, Sample, drawn_items, stranger
 from steerx_edge.evaluation.text_metrics import Attribution, copied, overlap, repeats, request_fit
@@ -18,10 +17,11 @@ from steerx_edge.history.retrieval import Retriever
 from steerx_edge.learning.learn import learn
 from steerx_edge.learning.neutral import neutral_items
 from steerx_edge.learning.settings import MIN_ITEMS, Settings
-from steerx_edge.llamacpp.analysis import GenerateRequest, ScoreRequest, asked_for
-from steerx_edge.llamacpp.interventions import Add
+from steerx_edge.llamacpp.analysis import GenerateRequest, ScoreRequest
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import Entry, Profile
+from steerx_edge.steering.requests import by_context, steered
+from steerx_edge.steering.steering import Steering
 
 if TYPE_CHECKING:
     from steerx_edge.llamacpp.engine import Engine
@@ -49,47 +49,21 @@ WITHOUT_PROFILE = {
 """What an arm is where its profile does nothing."""
 
 
-def steered(entry: Entry, strength: float = 1.0) -> dict[str, Any]:
-    """The arguments with which a `ScoreRequest` or `GenerateRequest` is steered by an entry.
-
-    Nothing where the entry does nothing.
-    """
-    steering: dict[str, Any] = {}
-    vectors = entry.vectors(strength)
-    if vectors.any():
-        steering["interventions"] = (Add(entry.layers, vectors, entry.positions),)
-    if bias := entry.token_bias(strength):
-        steering["logit_bias"] = bias
-    if entry.memory and (memory := entry.memory.active(strength)):
-        steering["memory"] = memory
-    return steering
-
-
-def fitting(engine: Engine, entry: Entry, contexts: Sequence[Sequence[int]]) -> list[bool]:
-    """Which answers an entry steers: those after contexts that its gate lets through."""
-    if entry.gate is None or not contexts:
-        return [True] * len(contexts)
-    return list(map(bool, entry.gate.is_open(opening_rows(engine, contexts))))
-
-
-def opening_rows(engine: Engine, contexts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-    """Final normed rows that predict the first token after each context: (n, n_embd)."""
-    jobs = [ScoreRequest(context, (), score=False, final=True) for context in contexts]
-    return np.stack([asked_for(result.final)[0] for result in engine.run_many(jobs)])
-
-
 @dataclass(frozen=True)
 class _Condition:
     """Under what a text is scored or written."""
 
     entry: Entry | None = None
     strength: float = 1.0
+    with_history: bool = False  # of the profile's strengths, those for texts in the prompt
     history: Sequence[HistoryItem] = ()  # what is retrieved from
     description: str = ""
 
-    @property
-    def steering(self) -> dict[str, Any]:
-        return steered(self.entry, self.strength) if self.entry else {}
+    @cached_property
+    def steering(self) -> Steering:
+        if self.entry is None:
+            return Steering()
+        return self.entry.steering(self.strength, with_history=self.with_history)
 
     @property
     def prompts(self) -> bool:
@@ -160,10 +134,10 @@ class Evaluator:
             if any(condition.prompts or condition.steering for condition in conditions)
         }
         scored: dict[Any, Sequence[_Condition]] = {**arms, **effective}
-        log_probs = self._means({key: self._passes(user, scored[key]) for key in scored})
+        log_probs = self._means({key: self._score_requests(user, scored[key]) for key in scored})
         neutral = self._means(
             {
-                arm: self._neutral_passes(conditions)
+                arm: self._neutral_requests(conditions)
                 for arm, conditions in arms.items()
                 if not any(condition.prompts for condition in conditions)
             }
@@ -205,7 +179,7 @@ class Evaluator:
             "own": [_Condition(own)],
             "generic": [_Condition(entry) for entry in generic],
             "swapped": [_Condition(self._own(other, method))] if other else [],
-            "prompt + own": [_Condition(own.beside_history(), history=user.history)],
+            "prompt + own": [_Condition(own, with_history=True, history=user.history)],
         }
         return {arm: conditions for arm, conditions in arms.items() if conditions}
 
@@ -249,38 +223,37 @@ class Evaluator:
         profile.save(path)
         return profile.entry_for(self._engine.model_id)
 
-    def _passes(self, user: User, conditions: Sequence[_Condition]) -> list[ScoreRequest]:
+    def _score_requests(self, user: User, conditions: Sequence[_Condition]) -> list[ScoreRequest]:
         """The user's real texts."""
+        texts = [self._cut(query.response, 4) for query in user.queries]
         return [
-            ScoreRequest(context, self._cut(query.response, 4), **steering)
+            request
             for condition in conditions
-            for query, (context, steering) in zip(
-                user.queries,
-                self._steered(condition, self._contexts(user, condition)),
-                strict=True,
-            )
+            for request in self._steered(condition, self._contexts(user, condition), texts)
         ]
 
-    def _neutral_passes(self, conditions: Sequence[_Condition]) -> list[ScoreRequest]:
-        contexts = [context for context, _ in self._neutral]
+    def _neutral_requests(self, conditions: Sequence[_Condition]) -> list[ScoreRequest]:
+        contexts, texts = zip(*self._neutral, strict=True)
         return [
-            ScoreRequest(context, tokens, **steering)
+            request
             for condition in conditions
-            for (context, steering), (_, tokens) in zip(
-                self._steered(condition, contexts), self._neutral, strict=True
-            )
+            for request in self._steered(condition, contexts, texts)
         ]
 
     def _steered(
-        self, condition: _Condition, contexts: Sequence[list[int]]
-    ) -> list[tuple[list[int], dict[str, Any]]]:
-        """Each context, with what steers the text after it."""
-        steering = condition.steering
-        fit = [True] * len(contexts)
-        if condition.entry and steering:
-            fit = fitting(self._engine, condition.entry, contexts)
+        self,
+        condition: _Condition,
+        contexts: Sequence[list[int]],
+        texts: Sequence[Sequence[int]],
+    ) -> list[ScoreRequest]:
         return [
-            (context, steering if fits else {}) for context, fits in zip(contexts, fit, strict=True)
+            steered(ScoreRequest(context, text), steering)
+            for context, text, steering in zip(
+                contexts,
+                texts,
+                by_context(self._engine, condition.steering, contexts),
+                strict=True,
+            )
         ]
 
     @cached_property
@@ -310,13 +283,14 @@ class Evaluator:
     def _generated(self, user: User, arms: Arms) -> dict[str, list[str]]:
         """Greedy answers to the user's queries."""
         n_tokens = min(self._plan.generate, self._n_ctx // 4)  # as many after every prompt
-        jobs = [
-            GenerateRequest(context, n_tokens, **steering)
-            for conditions in arms.values()
-            for context, steering in self._steered(
-                conditions[0], self._contexts(user, conditions[0])
-            )
-        ]
+        jobs = []
+        for conditions in arms.values():
+            contexts = self._contexts(user, conditions[0])
+            steerings = by_context(self._engine, conditions[0].steering, contexts)
+            jobs += [
+                steered(GenerateRequest(context, n_tokens), steering)
+                for context, steering in zip(contexts, steerings, strict=True)
+            ]
         texts = iter(self._engine.generate_many(jobs))
         return {arm: [next(texts).strip() for _ in user.queries] for arm in arms}
 

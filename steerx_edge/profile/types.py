@@ -19,6 +19,7 @@ from steerx_edge.model_id import ModelId
 from steerx_edge.profile.memory_file import check_memory
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.memory import ActiveMemory, Level, Memory
+from steerx_edge.steering.steering import Positions, Steering
 
 ContrastMethod = Literal["context-contrast", "stylevector"]
 CONTRAST_METHODS: tuple[ContrastMethod, ...] = get_args(ContrastMethod)
@@ -144,13 +145,16 @@ class LogitBias(_ByValue):
         tokens = np.flatnonzero(values)
         return cls(tokens.astype(np.int32), values[tokens], strength) if len(tokens) else None
 
-    def bias(self, strength: float = 1.0) -> NDArray[np.float32]:
-        """What is added to the logits of `tokens`: strength * self.strength * values, (m,), nats.
+    def at(self, strength: float = 1.0) -> dict[int, float]:
+        """What is added to the logits, by token id: strength * self.strength * value, in nats.
+
+        Nothing where all of it is 0.
 
         Raises:
             ProfileError: `strength` is not a finite number, or so large that the result is not.
         """
-        return _scaled(strength, self.strength, self.values)
+        bias = _scaled(strength, self.strength, self.values)
+        return dict(zip(self.tokens.tolist(), bias.tolist(), strict=True)) if bias.any() else {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -298,7 +302,7 @@ class Entry(_ByValue):
     gate: Gate | None
     gain: Gain | None
     with_history: WithHistory | None
-    positions: Literal["generated", "all"]
+    positions: Positions
     counts: Mapping[str, int]
     settings: Mapping[str, Setting]
     versions: Mapping[str, str]
@@ -352,28 +356,43 @@ class Entry(_ByValue):
             _set(self, gate=replace(self.gate, direction=_floats(self.gate, "direction", "gate.")))
             _check_length(self.gate, "direction", n_embd, "number of a row", "gate.")
 
-    def _check_with_history(self, beside: WithHistory) -> None:
-        _check_length(beside, "strengths", len(self.layers), "layer", "with_history.")
-        # Whoever deletes a part by hand need not know of its strength here.
-        logit_bias, memory = (
-            beside.logit_bias if self.logit_bias else 0.0,
-            beside.memory if self.memory else 0.0,
-        )
-        _set(self, with_history=replace(beside, logit_bias=logit_bias, memory=memory))
+    def _check_with_history(self, found: WithHistory) -> None:
+        _check_length(found, "strengths", len(self.layers), "layer", "with_history.")
+        # A part that was deleted by hand leaves its strength here.
+        logit_bias = found.logit_bias if self.logit_bias else 0.0
+        memory = found.memory if self.memory else 0.0
+        _set(self, with_history=replace(found, logit_bias=logit_bias, memory=memory))
 
-    def beside_history(self) -> Entry:
-        """As the entry is to be used where texts of the person's stand in the prompt.
+    def steering(self, strength: float = 1.0, *, with_history: bool = False) -> Steering:
+        """What the entry does to the model.
 
-        The entry itself where no strengths were found for that.
+        Args:
+            strength: relative strength; 1 is the strength that was learned, 0 is none, below 0
+                steers away from the person's manner, without the memory.
+            with_history: take the strengths for prompts that hold texts of the person's, and no
+                gate; the others where none were found for that.
+
+        Raises:
+            ProfileError: `strength` is not a finite number, or so large that the result is not.
         """
-        beside = self.with_history
-        if beside is None:
-            return self
+        if with_history and self.with_history is not None:
+            return self._with_history_strengths(self.with_history).steering(strength)
+        bias = {} if self.logit_bias is None else self.logit_bias.at(strength)
+        return Steering(
+            self.layers,
+            self.vectors(strength),
+            self.positions,
+            bias,
+            None if self.memory is None else self.memory.active(strength),
+            self.gate,
+        )
+
+    def _with_history_strengths(self, found: WithHistory) -> Entry:
         return replace(
             self,
-            strengths=beside.strengths,
-            logit_bias=self.logit_bias and replace(self.logit_bias, strength=beside.logit_bias),
-            memory=self.memory and replace(self.memory, strength=beside.memory),
+            strengths=found.strengths,
+            logit_bias=self.logit_bias and replace(self.logit_bias, strength=found.logit_bias),
+            memory=self.memory and replace(self.memory, strength=found.memory),
             gate=None,
             with_history=None,
         )
@@ -382,8 +401,7 @@ class Entry(_ByValue):
         """What is added to the residual stream after each of `layers`.
 
         Args:
-            strength: relative strength; 1 is the strength that was learned, 0 is none, below 0
-                steers away from the person's manner.
+            strength: relative strength, as of `steering`.
 
         Returns:
             strength * strengths[l] * norms[l] * directions[l], float32, shape (layer, n_embd), in
@@ -394,28 +412,6 @@ class Entry(_ByValue):
         """
         scales = self.strengths.astype(np.float64) * self.norms
         return _scaled(strength, scales[:, np.newaxis], self.directions)
-
-    def token_bias(self, strength: float = 1.0) -> dict[int, float]:
-        """What is added to the logits, as llama.cpp's logit bias.
-
-        Args:
-            strength: relative strength, as of `vectors`.
-
-        Returns:
-            strength * logit_bias.strength * value for each token id of the logit bias, in nats;
-            empty where nothing is added.
-
-        Raises:
-            ProfileError: `strength` is not a finite number, or so large that the result is not.
-        """
-        if self.logit_bias is None:
-            return {}
-        bias = self.logit_bias.bias(strength)
-        return (
-            dict(zip(self.logit_bias.tokens.tolist(), bias.tolist(), strict=True))
-            if bias.any()
-            else {}
-        )
 
 
 def _equal(one: object, other: object) -> bool:

@@ -27,6 +27,7 @@ from steerx_edge.llamacpp.control_vector import ControlVector, set_control_vecto
 from steerx_edge.llamacpp.final_row import evaluate_with_row, final_row
 from steerx_edge.llamacpp.models import identify, is_recurrent
 from steerx_edge.profile import Profile
+from steerx_edge.steering.steering import Steering
 
 if TYPE_CHECKING:
     import os
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-    from steerx_edge.steering.memory import ActiveMemory
 
 _HANDLE = "_steerx_edge_steering"
 """Where a steered Llama keeps its handle: there is one at most."""
@@ -46,7 +46,7 @@ def steer(
     strength: float = 1.0,
     *,
     with_history: bool = False,
-) -> Steering:
+) -> SteeringHandle:
     """Make a model write as the person of a profile does, until `clear()` or the end of `with`.
 
     Everything that generates through `llama` is steered: completions, chats, streams, grammars,
@@ -78,18 +78,18 @@ def steer(
         )
     if not isinstance(profile, Profile):
         profile = Profile.load(profile)
-    return Steering(llama, profile, strength, with_history=with_history)
+    return SteeringHandle(llama, profile, strength, with_history=with_history)
 
 
-class Steering:
-    """Made by `steer`."""
+class SteeringHandle:
+    """What `steer` returns: ends the steering, and changes its strength."""
 
     def __init__(
         self, llama: Llama, profile: Profile, strength: float, *, with_history: bool
     ) -> None:
         self._llama = llama
-        entry = profile.entry_for(identify(llama))
-        self._entry = entry.beside_history() if with_history else entry
+        self._entry = profile.entry_for(identify(llama))
+        self._with_history = with_history
         self._is_on = False
         self._first_steered: int | None = None  # first KV cell that was made under the vector
         self._generation: object = None  # the one that is running
@@ -102,12 +102,7 @@ class Steering:
         # Checks the profile and the strength, before anything is changed.
         self._check_vocabulary()
         self._check_memory()
-        logit_bias = self._entry.logit_bias
-        self._tokens = (
-            None if logit_bias is None else logit_bias.tokens.astype(np.intp)
-        )  # as NumPy indexes
-        self._control, self._bias, self._memory = self._added_at(strength)
-        self._strength = strength
+        self._set_strength(strength)
         llama.set_cache(None)
         self._replaced = compat.replace_methods(
             llama, generate=self._steered_generate, evaluate=self._steered_eval
@@ -124,8 +119,7 @@ class Steering:
     def strength(self, strength: float) -> None:
         if vars(self._llama).get(_HANDLE) is not self:
             raise SteerxError("This steering was cleared. Call steer() again.")
-        self._control, self._bias, self._memory = self._added_at(strength)
-        self._strength = strength
+        self._set_strength(strength)
         self._switch(on=False)
         self._start()
 
@@ -135,27 +129,22 @@ class Steering:
         if vars(llama).get(_HANDLE) is not self:
             return
         delattr(llama, _HANDLE)
-        self._bias = self._memory = None  # a stream that was left half-way may go on
+        self._use(Steering())  # a stream that was left half-way may go on
         compat.restore_methods(llama, self._replaced)
         if llama.cache is None:
             llama.set_cache(self._cache)
         self._switch(on=False)
         self._forget_cells(0 if self._entry.positions == "all" else self._first_steered)
 
-    def _added_at(
-        self, strength: float
-    ) -> tuple[ControlVector | None, NDArray[np.float32] | None, ActiveMemory | None]:
-        """What is added to the residual stream, and to the logits of `_tokens`, and mixed in then.
+    def _set_strength(self, strength: float) -> None:
+        self._use(self._entry.steering(strength, with_history=self._with_history))
+        self._strength = strength
 
-        None is nothing.
-        """
-        entry = self._entry
-        vectors = entry.vectors(strength)
-        return (
-            ControlVector(entry.layers, vectors) if vectors.any() else None,
-            None if entry.logit_bias is None else entry.logit_bias.bias(strength),
-            None if entry.memory is None else entry.memory.active(strength),
-        )
+    def _use(self, steering: Steering) -> None:
+        self._steering = steering
+        self._control = ControlVector(steering.layers, steering.vectors) if steering.adds else None
+        self._biased = np.fromiter(steering.logit_bias, np.intp)
+        self._bias = np.fromiter(steering.logit_bias.values(), np.float32)
 
     def _check_vocabulary(self) -> None:
         logit_bias, memory, n_vocab = (
@@ -194,11 +183,11 @@ class Steering:
         """
         if self._leaves_alone:
             return logits
-        if self._bias is not None:
-            logits[self._tokens] += self._bias
+        memory = self._steering.memory
+        logits[self._biased] += self._bias
         # With a draft model few tokens have a row, so all go without.
-        if self._memory is not None and self._has_row and self._llama.draft_model is None:
-            self._memory.shift(self._row(), ids[n_prompt:], logits)
+        if memory is not None and self._has_row and self._llama.draft_model is None:
+            memory.shift(self._row(), ids[n_prompt:], logits)
         return logits
 
     def _start(self) -> None:
@@ -223,7 +212,7 @@ class Steering:
     ) -> Generator[int, Sequence[int] | None, None]:
         """`Llama.generate`: a new prompt comes in."""
         options = {**dict(zip(compat.GENERATE_OPTIONS, args, strict=False)), **kwargs}
-        if self._tokens is not None or self._entry.memory is not None:
+        if self._entry.logit_bias is not None or self._entry.memory is not None:
             before = 0 if options.get("reset", True) else self._llama.n_tokens
             change = partial(self._change_logits, before + len(tokens))
             processors = options.get("logits_processor") or ()
@@ -285,7 +274,7 @@ class Steering:
             self._first_steered is None or begin < self._first_steered
         ):
             self._first_steered = begin
-        if self._memory is None or len(tokens) > 1:
+        if self._steering.memory is None or len(tokens) > 1:
             self._eval(tokens)
         else:
             self._eval_with_row(tokens)
@@ -293,17 +282,17 @@ class Steering:
     @property
     def _acts(self) -> bool:
         """Whether the strength lets anything act that depends on how a prompt is evaluated."""
-        biased = self._is_gated and self._bias is not None and bool(self._bias.any())
-        return self._control is not None or self._memory is not None or biased
+        by_row = self._steering.memory is not None or (self._is_gated and bool(self._bias.any()))
+        return self._control is not None or by_row
 
     @property
     def _is_gated(self) -> bool:
         """Whether the row before an answer tells if it is steered."""
         without_rows = self._entry.model.architecture in compat.NO_LOGITS_WITH_ROWS
-        return self._entry.gate is not None and not without_rows
+        return self._steering.gate is not None and not without_rows
 
     def _fits(self) -> bool:
-        gate = self._entry.gate
+        gate = self._steering.gate
         return gate is None or bool(gate.is_open(self._row()[None])[0])
 
     def _eval_with_row(self, tokens: Sequence[int]) -> None:

@@ -763,7 +763,7 @@ def test_learn_reports_what_calibration_found(tiny_chat: TinyModel, folder: Path
     own, none = entries["own"], entries["none"]
     assert own.gain is not None
     assert own.gain.low > 0
-    assert own.strengths.any() or own.token_bias() or own.memory
+    assert own.strengths.any() or own.steering().logit_bias or own.memory
     assert (
         f"Expected gain: {own.gain.mean:+.3f} nats/token (95% interval {own.gain.low:+.3f} to "
         f"{own.gain.high:+.3f}), measured on 6 texts held out." in reports["own"]

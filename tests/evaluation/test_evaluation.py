@@ -33,7 +33,7 @@ from steerx_edge.evaluation import (
     run,
     text_metrics,
 )
-from steerx_edge.evaluation.evaluator import MAX_OTHER_REQUESTS, fitting, steered
+from steerx_edge.evaluation.evaluator import MAX_OTHER_REQUESTS
 from steerx_edge.evaluation.sample import drawn_items, stranger
 from steerx_edge.evaluation.text_metrics import Attribution, copied, overlap, repeats, request_fit
 from steerx_edge.history.item import HistoryItem, User
@@ -46,18 +46,15 @@ from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import (
-    Description,
     Entry,
     Gain,
     LogitBias,
-    MemoryPart,
     ModelId,
     Profile,
     WithHistory,
 )
-from steerx_edge.steering.memory import KeySpace, Memory
+from steerx_edge.steering.steering import Steering
 from tests.support.entries import an_entry
-from tests.support.gate_reference import gate_for
 
 WORDS = ("kettle", "rabbit", "daisy", "clock")
 
@@ -371,9 +368,8 @@ class FollowingEngine:
     def told(self, job: ScoreRequest | GenerateRequest) -> Counter[str]:
         shown = "".join(map(chr, job.context))
         told: Counter[str] = Counter({word: 1 for word in WORDS if f"{word} sang" in shown})
-        for words, strength in job.interventions:  # type: ignore[misc]
-            for word, share in words.items():
-                told[word] += share * strength
+        for place, share in job.logit_bias.items():
+            told[WORDS[place]] += share  # type: ignore[assignment]
         return told
 
     def generate_many(self, jobs: Sequence[GenerateRequest]) -> list[str]:
@@ -382,14 +378,16 @@ class FollowingEngine:
 
 
 def entry_of(words: Counter[str], strength: float = 1.0) -> Entry:
-    """A profile that says what it was learned from."""
-    text = json.dumps({word: count / words.total() for word, count in words.items()})
+    """A profile whose logit bias says what it was learned from, by places in WORDS."""
+    shares = {WORDS.index(word): count / words.total() for word, count in words.items()}
+    places = np.array(sorted(shares), np.int32)
+    values = np.array([shares[place] for place in places.tolist()], np.float32)
     return an_entry(
         MODEL,
         (2,),
         np.eye(1, 8),
-        description=Description(text, "user"),
-        strengths=np.array([strength], np.float32),
+        strengths=np.zeros(1, np.float32),
+        logit_bias=LogitBias(places, values, strength) if shares else None,
     )
 
 
@@ -404,13 +402,7 @@ def learned(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[HistoryItem]]:
         strength = settings.strength if settings.layers is None else settings.layers[0]
         return Profile((entry_of(words, strength),))
 
-    def steer_words(entry: Entry, strength: float = 1.0) -> dict[str, Any]:
-        told = json.loads(entry.description.text)
-        changes = ((told, strength * float(entry.strengths[0])),)
-        return {"interventions": changes} if strength * entry.strengths[0] else {}
-
     monkeypatch.setattr(evaluator, "learn", learn_words)
-    monkeypatch.setattr(evaluator, "steered", steer_words)
     return given
 
 
@@ -463,7 +455,7 @@ def test_beside_texts_in_the_prompt_a_profile_has_the_strengths_for_that(
 ) -> None:
     def learn_words(_: object, items: Sequence[HistoryItem], _settings: Settings) -> Profile:
         words = Counter(word for item in items for word in WORDS if word in item.response)
-        beside = WithHistory([0.25], 0, 0, Gain(0.1, 0.05, 0.2, 4))
+        beside = WithHistory([0], 0.25, 0, Gain(0.1, 0.05, 0.2, 4))
         return Profile((dataclasses.replace(entry_of(words), with_history=beside),))
 
     monkeypatch.setattr(evaluator, "learn", learn_words)
@@ -575,7 +567,7 @@ def test_profiles_are_learned_from_all_items(
 
     def learn_words(_: object, items: Sequence[HistoryItem], settings: Settings) -> Profile:
         used.append(len(items[-settings.max_items :]))
-        return Profile((entry_of(Counter("a"), strength=0),))
+        return Profile((entry_of(Counter()),))
 
     monkeypatch.setattr(evaluator, "learn", learn_words)
     sample = a_sample(a_user("kettle", 40), a_user("rabbit", 40), reported=["kettle"])
@@ -650,7 +642,7 @@ def test_texts_that_answer_their_request_are_on_topic(tmp_path: Path) -> None:
     written = [
         job for job in engine.passes if re.search(r"(nothing|more) \d$", chars(job.response))
     ]
-    assert not any(job.interventions for job in written if "short text" in chars(job.context))
+    assert not any(job.logit_bias for job in written if "short text" in chars(job.context))
     assert engine.calls == len(done.rows) * 3  # real texts, neutral texts, written texts
 
 
@@ -716,7 +708,7 @@ def test_copies_are_looked_for_in_what_the_arm_learned_from(tmp_path: Path) -> N
     expected = []
     for user in sample.people:
         drawn = [item.response for item in drawn_items(sample, user, 0, 0)]
-        words = Counter(word for text in drawn for word in WORDS if word in text)
+        words = Counter(word for word in WORDS for text in drawn if word in text)
         first = f"0 the {words.most_common(1)[0][0]} sang for us all 0"
         expected.append(copied([first], drawn))
     assert habit["generic"] == pytest.approx(np.mean([each["habit"] for each in expected]))
@@ -728,7 +720,7 @@ def test_copies_are_looked_for_in_what_the_arm_learned_from(tmp_path: Path) -> N
 def test_a_profile_that_does_nothing_is_unsteered_exactly(tmp_path: Path) -> None:
     plan = dataclasses.replace(PLAN, generate=64, strengths=(0, 0.5, 1))
     done, engine = follow(tmp_path, plan=plan, methods={"off": Settings(strength=0)})
-    assert not any(job.interventions for job in engine.passes)
+    assert not any(job.logit_bias for job in engine.passes)
     gains = means(done)
     assert gains["own"] == gains["generic"] == gains["swapped"] == gains["own - generic"] == 0
     assert gains["prompt + own"] == gains["prompt"] == 0.5
@@ -789,7 +781,7 @@ def test_in_a_sweep_a_profile_that_does_nothing_is_not_scored(tmp_path: Path) ->
     assert {"over": "items", "at": 2, "arm": "own", "same": "unsteered"} in points
     assert {point["over"] for point in points if "log_prob" in point} == {"layer"}
     assert done.sweep("off", "items")["own"][2].mean == 0
-    assert {len(job.interventions) for job in engine.passes} == {0, 1}  # a layer is a strength
+    assert {bool(job.logit_bias) for job in engine.passes} == {False, True}  # a layer is a strength
 
 
 @pytest.mark.usefixtures("learned")
@@ -1046,7 +1038,7 @@ def follow_by_hand(real: tuple[Path, Evaluation], tiny_chat: TinyModel) -> Calla
                 engine.prompt(messages),
                 engine.tokenize(query.response),
                 interventions=(Add(entry.layers, entry.vectors(strength)),) if entry else (),
-                logit_bias=entry.token_bias(strength) if entry else {},
+                logit_bias=entry.steering(strength).logit_bias if entry else {},
             )
             means.append(engine.run(job).scored.mean())
         return float(np.mean(means))
@@ -1200,52 +1192,17 @@ def test_an_error_in_a_process_is_the_error_of_the_run(
         evaluate(opened, sample, PLAN, tmp_path, processes=2)
 
 
-def test_steered_is_the_entry_at_its_rows() -> None:
-    entry = dataclasses.replace(entry_of(Counter("a")), positions="all")
-    (added,) = steered(entry, 0.5)["interventions"]
-    assert (added.layers, added.positions) == ((2,), "all")
-    np.testing.assert_array_equal(added.vectors, entry.vectors(0.5))
-    off = np.zeros(1, np.float32)
-    assert steered(entry, 0) == steered(dataclasses.replace(entry, strengths=off)) == {}
-    logit_bias = LogitBias(np.array([5, 9], np.int32), np.array([1, -2], np.float32), 0.5)
-    biased = dataclasses.replace(entry, strengths=off, logit_bias=logit_bias)
-    assert steered(biased, 2.0) == {"logit_bias": {5: 1.0, 9: -2.0}}
-    space = KeySpace.fit(np.random.default_rng(0).standard_normal((50, 8)))
-    keys = np.ones((1, space.basis.shape[1]), np.int8)
-    memory = Memory(
-        space, keys, np.ones(1, np.int32), np.ones(1, np.float32), np.empty(0, np.uint32), 1
-    )
-    part = MemoryPart.of(memory, strength=0.5, level="all")
-    remembering = dataclasses.replace(entry, strengths=off, memory=part)
-    mixed_in = steered(remembering, 3.0)
-    assert list(mixed_in) == ["memory"]
-    assert mixed_in["memory"].strength == 1.5
-    assert mixed_in["memory"].memory is part.memory
-    assert steered(remembering, 0) == steered(remembering, -1.0) == {}
-
-
-def test_an_entry_fits_where_its_gate_is_open(tiny_chat_engine: Engine) -> None:
-    engine = tiny_chat_engine
-    contexts = [engine.prompt(messages_for(request)) for request in ("Write.", "Sing!", "Read 2")]
-    entry = dataclasses.replace(
-        entry_of(Counter("a")),
-        model=engine.model_id,
-        layers=(1,),
-        directions=np.eye(1, 64, dtype=np.float32),
-    )
-    assert fitting(engine, entry, contexts) == [True, True, True]
-    gate = gate_for(engine.llama, contexts[1])
-    assert fitting(engine, dataclasses.replace(entry, gate=gate), contexts) == [False, True, False]
-
-
 @pytest.mark.usefixtures("learned")
 def test_answers_that_do_not_fit_are_scored_and_written_unsteered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fits_the_first(_engine: Any, _entry: Entry, contexts: Sequence[Sequence[int]]) -> Any:
-        return [chars(context).endswith("Write more 0.") for context in contexts]
+    def the_first(_engine: Any, steering: Steering, contexts: Sequence[Sequence[int]]) -> Any:
+        return [
+            steering if chars(context).endswith("Write more 0.") else Steering()
+            for context in contexts
+        ]
 
-    monkeypatch.setattr(evaluator, "fitting", fits_the_first)
+    monkeypatch.setattr(evaluator, "by_context", the_first)
     engine = FollowingEngine()
     written: list[GenerateRequest] = []
     generate = engine.generate_many
@@ -1256,7 +1213,7 @@ def test_answers_that_do_not_fit_are_scored_and_written_unsteered(
     assert means(done)["own"] == 0.25  # of one text in two
     assert means(done)["prompt + own"] == 0.75
     for jobs in (engine.passes, written):
-        steered_after = {chars(job.context)[-13:] for job in jobs if job.interventions}
+        steered_after = {chars(job.context)[-13:] for job in jobs if job.logit_bias}
         assert steered_after == {"Write more 0."}
 
 

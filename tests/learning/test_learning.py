@@ -486,7 +486,7 @@ class TestCalibrated:
         assert entry.strengths.tolist() == ([0.5] if setting.strengths else [0])
         assert entry.layers == ((3,) if setting.strengths else (1,))
         assert (entry.logit_bias is not None) == (setting.logit_bias > 0)
-        assert bool(entry.token_bias()) == (setting.logit_bias > 0)
+        assert bool(entry.steering().logit_bias) == (setting.logit_bias > 0)
         assert (entry.memory is not None) == (setting.memory > 0)
 
     @pytest.mark.parametrize("level", ["shared", "causal", "all", "none"])

@@ -17,7 +17,6 @@ from llama_cpp import Llama, LogitsProcessorList
 from numpy.typing import NDArray
 
 from models.operations import log_softmax
-from steerx_edge.evaluation.evaluator import steered
 from steerx_edge.llamacpp.analysis import ScoreRequest, ScoreResult
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add, Intervention, Rotate, SetComponent
@@ -26,6 +25,7 @@ from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import LogitBias, MemoryPart, Profile
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.live import steer
+from steerx_edge.steering.requests import steered
 from tests.support.entries import an_entry
 from tests.support.gate_reference import gate_for
 from tests.support.memory_reference import memory_of
@@ -155,7 +155,7 @@ def test_a_chat_has_the_probabilities_of_a_pass_with_a_memory(real: Real) -> Non
         engine.llama.create_chat_completion(
             MESSAGES, max_tokens=len(text), logits_processor=LogitsProcessorList([force])
         )
-    job = ScoreRequest(context, text, **steered(profile.entries[0]))
+    job = steered(ScoreRequest(context, text), profile.entries[0].steering())
     scored = engine.run(job).scored
     plain = engine.run(ScoreRequest(context, text)).scored
     np.testing.assert_allclose(given, scored, rtol=0, atol=ROUNDING)

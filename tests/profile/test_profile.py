@@ -34,6 +34,7 @@ from steerx_edge.profile import (
 from steerx_edge.profile.json_format import decode, encode, json_schema
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.memory import KeySpace, Memory
+from steerx_edge.steering.steering import Steering
 
 FOLDER = Path(steerx_edge.profile.__file__).parent
 SCHEMA = json.loads((FOLDER / "profile.schema.json").read_text("utf-8"))
@@ -235,38 +236,46 @@ def test_numpy_scalars_are_saved_as_plain_values(path: Path) -> None:
     assert b'{"word": "w", "effect": 0.5, "low": 0.0, "high": 1.0,' in path.read_bytes()
 
 
-def test_beside_history_its_strengths_take_the_place_of_the_others() -> None:
-    entry = an_entry()
-    beside = entry.beside_history()
-    assert beside.strengths.tolist() == with_history().strengths.tolist()
+def assert_same(one: Steering, other: Steering) -> None:
+    assert (one.layers, one.positions) == (other.layers, other.positions)
+    np.testing.assert_array_equal(one.vectors, other.vectors)
+    assert one.logit_bias == other.logit_bias
+    assert one.memory == other.memory
+    assert (one.gate is None) == (other.gate is None)
+
+
+def test_with_a_history_its_strengths_take_the_place_of_the_others() -> None:
+    entry = an_entry(memory=a_new_part())
+    found = with_history()
     assert entry.logit_bias is not None
-    assert beside.logit_bias == replace(entry.logit_bias, strength=0.25)
     assert entry.memory is not None
-    assert beside.memory == replace(entry.memory, strength=0.4)
-    expected = {
-        "strengths": beside.strengths,
-        "logit_bias": beside.logit_bias,
-        "memory": beside.memory,
-    }
-    assert beside == replace(entry, **expected, gate=None, with_history=None)
-    assert beside.beside_history() is beside
+    same = replace(
+        entry,
+        strengths=found.strengths,
+        logit_bias=replace(entry.logit_bias, strength=found.logit_bias),
+        memory=replace(entry.memory, strength=found.memory),
+        gate=None,
+    )
+    assert_same(entry.steering(0.5, with_history=True), same.steering(0.5))
 
 
-def test_beside_history_there_may_be_nothing_to_add() -> None:
+def test_without_strengths_for_a_history_the_others_are_taken() -> None:
+    entry = an_entry(with_history=None)
+    assert_same(entry.steering(with_history=True), entry.steering())
+
+
+def test_with_a_history_there_may_be_nothing_to_add() -> None:
     nothing = with_history(strengths=np.zeros(3), logit_bias=0, memory=0)
-    beside = an_entry(memory=a_new_part(), with_history=nothing).beside_history()
-    assert not beside.vectors().any()
-    assert beside.token_bias() == {}
-    assert beside.memory is not None
-    assert beside.memory.active() is None
+    entry = an_entry(memory=a_new_part(), with_history=nothing)
+    assert entry.steering()
+    assert not entry.steering(with_history=True)
 
 
 @pytest.mark.parametrize("part", ["logit_bias", "memory"])
-def test_beside_history_a_part_that_is_not_there_has_no_strength(part: str) -> None:
+def test_with_a_history_a_part_that_is_not_there_has_no_strength(part: str) -> None:
     entry = an_entry(**{part: None})
     assert entry.with_history is not None
     assert getattr(entry.with_history, part) == 0.0
-    assert getattr(entry.beside_history(), part) is None
 
 
 @pytest.mark.parametrize("part", ["logit_bias", "memory"])
@@ -276,11 +285,6 @@ def test_a_part_may_be_deleted_by_hand(path: Path, document: Json, part: str) ->
     path.write_text(json.dumps(document))
     (entry, _) = Profile.load(path).entries
     assert entry == an_entry(**{part: None})
-
-
-def test_without_strengths_for_that_it_is_the_entry_itself() -> None:
-    entry = an_entry(with_history=None)
-    assert entry.beside_history() is entry
 
 
 def test_layout_is_for_reading(path: Path) -> None:
@@ -317,17 +321,37 @@ def test_vectors_are_strength_times_norm_times_direction() -> None:
     np.testing.assert_array_equal(entry.vectors(0.0), np.zeros((3, 8)))
 
 
-def test_the_logit_bias_is_a_logit_bias_of_strength_times_strength_times_value() -> None:
-    entry = an_entry(logit_bias=LogitBias([3, 7, 9], [0.5, -2, 0], 0.25))
-    assert entry.token_bias() == {3: 0.125, 7: -0.5, 9: 0.0}
-    assert entry.token_bias(-2) == {3: -0.25, 7: 1.0, 9: 0.0}
-    assert {type(value) for pair in entry.token_bias().items() for value in pair} == {int, float}
-    assert entry.token_bias(0) == {}
-    assert an_entry(logit_bias=None).token_bias() == {}
-    assert an_entry(logit_bias=a_logit_bias(strength=0)).token_bias() == {}
+def test_the_logit_bias_is_strength_times_strength_times_value() -> None:
+    bias = LogitBias([3, 7, 9], [0.5, -2, 0], 0.25)
+    assert bias.at() == {3: 0.125, 7: -0.5, 9: 0.0}
+    assert bias.at(-2) == {3: -0.25, 7: 1.0, 9: 0.0}
+    assert {type(value) for pair in bias.at().items() for value in pair} == {int, float}
+    assert bias.at(0) == replace(bias, strength=0).at() == {}
+
+
+def test_a_steering_is_the_parts_of_the_entry_at_a_strength() -> None:
+    entry = an_entry(memory=a_new_part(), positions="all")
+    steering = entry.steering(0.5)
+    assert (steering.layers, steering.positions) == (entry.layers, "all")
+    np.testing.assert_array_equal(steering.vectors, entry.vectors(0.5))
     assert entry.logit_bias is not None
-    assert entry.logit_bias.bias(2).dtype == np.float32
-    assert entry.logit_bias.bias(2).tolist() == [0.25, -1.0, 0.0]
+    assert steering.logit_bias == entry.logit_bias.at(0.5)
+    assert entry.memory is not None
+    assert steering.memory == entry.memory.active(0.5)
+    assert steering.gate is entry.gate
+
+
+def test_a_steering_that_changes_nothing_is_false() -> None:
+    nothing: dict[str, Any] = {"strengths": np.zeros(3), "logit_bias": None, "memory": None}
+    entry = an_entry(**nothing)
+    assert not entry.steering()
+    for part in (
+        {"strengths": [0, 0, 0.1]},
+        {"logit_bias": a_logit_bias()},
+        {"memory": a_new_part()},
+    ):
+        assert replace(entry, **part).steering()
+        assert not replace(entry, **part).steering(0)
 
 
 def test_a_memory_is_active_at_strength_times_strength() -> None:
@@ -357,7 +381,12 @@ def test_a_strength_of_a_memory_that_cannot_be_used_is_refused() -> None:
 @pytest.mark.parametrize("strength", [float("nan"), float("inf"), 1e300, None, "1"])
 @pytest.mark.parametrize(
     "added",
-    [Entry.vectors, Entry.token_bias, lambda entry, strength: entry.memory.active(strength)],
+    [
+        Entry.steering,
+        Entry.vectors,
+        lambda entry, strength: entry.logit_bias.at(strength),
+        lambda entry, strength: entry.memory.active(strength),
+    ],
 )
 def test_what_is_added_refuses_a_strength_that_is_no_number(
     added: Callable[..., object], strength: Any

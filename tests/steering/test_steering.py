@@ -21,13 +21,13 @@ from llama_cpp import Llama, LlamaGrammar, LlamaRAMCache, LogitsProcessorList
 from models import TinyModel, make_tiny, make_tiny_llama
 from models.operations import log_softmax
 from steerx_edge.errors import ModelError, ProfileError, SteerxError
-from steerx_edge.evaluation.evaluator import steered
 from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import identify
 from steerx_edge.profile import Gain, LogitBias, MemoryPart, Profile, WithHistory
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.live import steer
+from steerx_edge.steering.requests import steered
 from tests.support.entries import an_entry
 from tests.support.gate_reference import gate_for
 from tests.support.memory_reference import Text, memory_of, mixture, normed
@@ -207,11 +207,12 @@ def test_with_texts_in_the_prompt_the_strengths_for_that_are_at_work(
 ) -> None:
     logit_bias = LogitBias(np.arange(300, 310), np.linspace(-2, 2, 10), 1.0)
     (entry,) = a_profile(llama, logit_bias=logit_bias, positions=positions).entries
-    beside = WithHistory([0.25, 0.5], 0.5, 0, Gain(0.1, 0.05, 0.2, 4))
-    profile = Profile((replace(entry, with_history=beside),))
+    found = WithHistory([0.25, 0.5], 0.5, 0, Gain(0.1, 0.05, 0.2, 4))
+    profile = Profile((replace(entry, with_history=found),))
+    weaker = replace(entry, strengths=[0.25, 0.5], logit_bias=replace(logit_bias, strength=0.5))
     said = []
     for given, with_history in (
-        (Profile((profile.entries[0].beside_history(),)), False),
+        (Profile((weaker,)), False),
         (profile, True),
         (profile, False),
         (Profile((entry,)), True),
@@ -655,7 +656,7 @@ def test_the_logit_bias_is_added_to_the_logits_of_every_generated_token(
     recorder = Recorder(llama)
     with steer(llama, profile, strength):
         generated = greedy(llama, prompt, logits_processor=LogitsProcessorList([recorder]))
-    added = dense(llama, profile.entries[0].token_bias(strength))
+    added = dense(llama, profile.entries[0].steering(strength).logit_bias)
     assert np.count_nonzero(added) == 40
     given = np.stack(recorder.given[:N])
     np.testing.assert_array_equal(given, np.stack(recorder.said[:N]) + added)
@@ -763,7 +764,7 @@ def test_the_callers_logits_processors_come_after_the_logit_bias(
             defaults = (40, 0.95, 0.05, 1.0, 0.0, 1.0, True, 0.0, 0.0, 1.0, 0, 5.0, 0.1, True)
             with closing(llama.generate(prompt, *defaults, own)) as stream:
                 next(stream), next(stream)
-    added = dense(llama, profile.entries[0].token_bias())
+    added = dense(llama, profile.entries[0].steering().logit_bias)
     fives = dense(llama, {7: 5.0})
     np.testing.assert_array_equal(recorder.given, 2 * (np.stack(recorder.said) + added + fives))
     assert list(own) == [add_5, twice, recorder]
@@ -913,7 +914,8 @@ def test_the_memory_is_mixed_into_the_prediction_of_every_generated_token(
     }
     trace = tiny_f32.forward(tokens, steering)
     final = normed(tiny_f32, trace.residual[-1])[len(prompt) - 1 :]
-    plain = log_softmax(trace.logits[len(prompt) - 1 :] + dense(llama, entry.token_bias(strength)))
+    bias = dense(llama, entry.steering(strength).logit_bias)
+    plain = log_softmax(trace.logits[len(prompt) - 1 :] + bias)
     assert entry.memory is not None
     memory = entry.memory.memory
     assert memory is not None
@@ -964,12 +966,16 @@ def test_a_chat_is_generated_with_the_probabilities_that_passes_score(
             logits_processor=LogitsProcessorList([forcing_tokens(text, given)]),
         )
     generated = [log_p[token] for log_p, token in zip(given, text, strict=True)]
-    steering = steered(profile.entries[0])
-    assert list(steering) == ["interventions", "logit_bias", "memory"]
-    scored = engine.run(ScoreRequest(context, text, **steering)).scored
+    steering = profile.entries[0].steering()
+    assert steering.adds
+    assert steering.logit_bias
+    assert steering.memory
+    scored, without_memory = (
+        engine.run(steered(ScoreRequest(context, text), each)).scored
+        for each in (steering, replace(steering, memory=None))
+    )
     np.testing.assert_allclose(generated, scored, rtol=0, atol=EXACT)
-    del steering["memory"]
-    assert np.abs(scored - engine.run(ScoreRequest(context, text, **steering)).scored).max() > 1
+    assert np.abs(scored - without_memory).max() > 1
 
 
 def test_what_was_written_is_not_written_again(llama: Llama, prompt: list[int]) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.llamacpp.prompts import Message
     from steerx_edge.profile import Profile
-    from steerx_edge.steering.live import Steering
+    from steerx_edge.steering.live import SteeringHandle
 
 HELP = """/strength X    steer X times as strong; 0 is off
 /profile FILE  change to another profile
@@ -114,7 +114,7 @@ def _read_line() -> bytes | None:
     return sys.stdin.buffer.readline() or None
 
 
-def _set_strength(steering: Steering, argument: str) -> None:
+def _set_strength(steering: SteeringHandle, argument: str) -> None:
     try:
         strength = float(argument)
     except ValueError:

@@ -403,7 +403,7 @@ def _carried(entry: Entry) -> str:
     ]
     if steered:
         does.append(f"steers {' and '.join(steered)} of the residual norm")
-    if bias := entry.token_bias():
+    if entry.logit_bias and (bias := entry.logit_bias.at()):
         does.append(f"makes {len(bias)} tokens more or less probable")
     if entry.memory and entry.memory.strength:
         does.append(
