@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 
 from steerx_edge import Engine, HistoryItem, Settings, User, read_users
 from steerx_edge.history.budget import cut
-from steerx_edge.learning.ablation import Contrast, read_items, usable
+from steerx_edge.learning.ablation import AblationResult, read_items
 from steerx_edge.learning.effects import Effects, bootstrap_mean_interval
 from steerx_edge.learning.memory_rows import MemoryRows, usual_words
+from steerx_edge.learning.texts import usable
 from steerx_edge.llamacpp.analysis import ScoreRequest, asked_for
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.steering.memory import KeySpace, Level, Memory, TextOffers
@@ -135,19 +136,21 @@ def read_history(engine: Engine, user: User, most: int) -> list[ReadText]:
     layer = 2 * engine.analysis.n_layer // 3
     settings = Settings(fold=8)
     items = [
-        replace(
-            item, request=cut(engine, item.request, CUT), response=cut(engine, item.response, CUT)
-        )
-        for item in usable(engine, user.history, most)
+        HistoryItem(cut(engine, text.item.response, CUT), cut(engine, text.item.request, CUT))
+        for text in usable(engine, user.history, most)
     ]
-    reading = read_items(engine, items, (layer,), settings)
+    results = read_items(engine, items, (layer,), settings).results
     blocks = engine.run_many(
-        [ScoreRequest(t.context, t.response, score=False, layers=(layer,)) for t in reading.texts]
+        [ScoreRequest(*_tokens(each), score=False, layers=(layer,)) for each in results]
     )
     return [
-        ReadText(contrast.effects, item.request, contrast.final, result.captured[0])
-        for item, contrast, result in zip(items, reading.contrasts, blocks, strict=True)
+        ReadText(each.effects, each.item.request, each.final, block.captured[0])
+        for each, block in zip(results, blocks, strict=True)
     ]
+
+
+def _tokens(result: AblationResult) -> tuple[list[int], list[int]]:
+    return result.text.context, result.text.response
 
 
 def held_out(engine: Engine, request: str, response: str) -> HeldOut:
@@ -214,17 +217,13 @@ def memory_of(texts: Sequence[ReadText], way: Way, end: int) -> Memory:
 
 
 def memory_as_learned(
-    items: Sequence[HistoryItem],
-    contrasts: Sequence[Contrast],
+    results: Sequence[AblationResult],
     end: int,
     level: Level = "causal",
 ) -> Memory:
-    """The memory that `learn` makes of items, from their ablation passes."""
+    """The memory that `learn` makes from ablation results."""
     no_block = np.empty(0, np.float32)
-    texts = [
-        ReadText(contrast.effects, item.request, contrast.final, no_block)
-        for item, contrast in zip(items, contrasts, strict=True)
-    ]
+    texts = [ReadText(each.effects, each.item.request, each.final, no_block) for each in results]
     return memory_of(texts, Way(level=level), end)
 
 

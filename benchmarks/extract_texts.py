@@ -41,8 +41,9 @@ from numpy.typing import NDArray
 from steerx_edge import Engine, HistoryItem, Settings, read_history
 from steerx_edge.evaluation.text_metrics import copied
 from steerx_edge.history.budget import cut
-from steerx_edge.learning.ablation import Contrast, read_items, usable
+from steerx_edge.learning.ablation import AblationResult, read_items
 from steerx_edge.learning.effects import words_of_tokens
+from steerx_edge.learning.texts import usable
 from steerx_edge.llamacpp.analysis import GenerateRequest, NextTokenMemory, ScoreRequest, asked_for
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.steering.memory import (
@@ -80,28 +81,29 @@ class Texts:
     """A person's texts, as they were read.
 
     Args:
-        items: the texts, the planted one last.
-        contrasts: of their ablation passes.
-        contexts: the prompt of each request.
+        results: their ablation results, those of the planted one last.
         guess: the prompt of another request of the same kind, whose text is not among them.
     """
 
-    items: list[HistoryItem]
-    contrasts: list[Contrast]
-    contexts: list[list[int]]
+    results: list[AblationResult]
     guess: list[int]
 
     @property
     def tokens(self) -> list[list[int]]:
         """Of each text."""
-        return [contrast.effects.tokens for contrast in self.contrasts]
+        return [result.text.response for result in self.results]
+
+    @property
+    def contexts(self) -> list[list[int]]:
+        """The prompt of each request."""
+        return [result.context for result in self.results]
 
     @cached_property
     def words(self) -> list[list[tuple[str, NDArray[np.int64]]]]:
         """Of each text: its words that have a letter or digit, with the places of their tokens."""
         words = []
-        for contrast in self.contrasts:
-            of_text, owners = words_of_tokens(contrast.effects.pieces)
+        for result in self.results:
+            of_text, owners = words_of_tokens(result.effects.pieces)
             words.append(
                 [
                     (word, np.flatnonzero(owners == i))
@@ -201,12 +203,10 @@ def main() -> None:
     engine = Engine(args.model, n_threads=args.threads)
     for user in args.users.split(",") if args.users else [None]:
         texts = read_texts(engine, read_history(args.data, user=user), args.items)
-        print(f"\n{user or args.data}: {len(texts.items)} texts, {engine.model_id.name}")
+        print(f"\n{user or args.data}: {len(texts.results)} texts, {engine.model_id.name}")
         # With their rows in the order of the file.
         memories = {
-            level: memory_as_learned(
-                texts.items, texts.contrasts, engine.end_of_turn, level
-            ).sorted()
+            level: memory_as_learned(texts.results, engine.end_of_turn, level).sorted()
             for level in LEVELS
         }
         print_file(texts, memories)
@@ -220,14 +220,15 @@ def main() -> None:
 def read_texts(engine: Engine, history: Sequence[HistoryItem], most: int) -> Texts:
     """Run the ablation passes; the last text's request is the guess."""
     *items, other = [
-        HistoryItem(cut(engine, item.response, TOKENS), cut(engine, item.request, 2 * TOKENS))
-        for item in usable(engine, history, most)
+        HistoryItem(
+            cut(engine, text.item.response, TOKENS), cut(engine, text.item.request, 2 * TOKENS)
+        )
+        for text in usable(engine, history, most)
     ]
     items.append(PLANTED)
     layer = engine.analysis.n_layer // 2
-    contrasts = read_items(engine, items, (layer,), Settings(fold=8)).contrasts
-    contexts = [engine.prompt(messages_for(item.request)) for item in (*items, other)]
-    return Texts(items, contrasts, contexts[:-1], contexts[-1])
+    results = read_items(engine, items, (layer,), Settings(fold=8)).results
+    return Texts(results, engine.prompt(messages_for(other.request)))
 
 
 def known(memory: Memory) -> NDArray[np.bool_]:
@@ -307,7 +308,7 @@ def recovered(
 
 def print_search(engine: Engine, texts: Texts, memory: Memory, n_texts: int) -> None:
     """How much of the latest texts is put together again by trying tokens that are not kept."""
-    places = range(len(texts.items) - n_texts, len(texts.items))
+    places = range(len(texts.results) - n_texts, len(texts.results))
     found = [searched(engine, texts.contexts[i], memory) for i in places]
     runs = [longest_run(texts.tokens[i], [text]) for i, text in zip(places, found, strict=True)]
     shares, rare = recovered(texts, places, runs)
@@ -406,7 +407,7 @@ def print_answers(
     engine: Engine, texts: Texts, memories: dict[Level, Memory], n_answers: int
 ) -> None:
     """What comes out of generation."""
-    own = [item.response for item in texts.items]
+    own = [result.item.response for result in texts.results]
     places = np.linspace(0, len(own) - 1, min(n_answers, len(own))).astype(int)
     contexts = [texts.contexts[place] for place in places]
     print("generate  strength  bar  sampling  leaked 6-grams  most words in a row  secrets")

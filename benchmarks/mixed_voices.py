@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from steerx_edge import Engine, HistoryItem, Settings, learn, read_users
 from steerx_edge.history.budget import cut
-from steerx_edge.learning.ablation import read_items, usable
+from steerx_edge.learning.ablation import read_items
+from steerx_edge.learning.texts import usable
 from steerx_edge.llamacpp.analysis import GenerateRequest, ScoreRequest
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import Entry
@@ -88,7 +89,7 @@ def voices_of(engine: Engine, path: str, n: int, most: int) -> list[Voice]:
     return [
         Voice(
             user.id,
-            [shortened(engine, item) for item in usable(engine, user.history, most)],
+            [shortened(engine, text.item) for text in usable(engine, user.history, most)],
             [shortened(engine, query) for query in user.queries],
         )
         for user in users[:n]
@@ -152,8 +153,8 @@ def of(memory: Memory, queries: Sequence[HeldOut]) -> list[float]:
 def memory_from(engine: Engine, items: Sequence[HistoryItem]) -> Memory:
     """Run the ablation passes, and make a memory."""
     layer = engine.analysis.n_layer // 2
-    contrasts = read_items(engine, items, (layer,), Settings(fold=8)).contrasts
-    return memory_as_learned(items, contrasts, engine.end_of_turn)
+    results = read_items(engine, items, (layer,), Settings(fold=8)).results
+    return memory_as_learned(results, engine.end_of_turn)
 
 
 def compare_profiles(engine: Engine, pairs: Sequence[Pair]) -> None:

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steerx_edge import Engine, HistoryItem, read_users
-from steerx_edge.learning.ablation import shortened
 from steerx_edge.learning.neutral import neutral_items
+from steerx_edge.learning.texts import shortened
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.requests import opening_rows

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.learning.ablation import shortened
+from steerx_edge.learning.texts import shortened
 from steerx_edge.llamacpp.analysis import ScoreRequest, asked_for
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import MemoryPart, Profile

@@ -9,17 +9,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.errors import HistoryError
-from steerx_edge.history.budget import cut
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.history.retrieval import Retriever, query_for
 from steerx_edge.learning.checkpoint import Checkpoint
 from steerx_edge.learning.contrasts import pooled, row_weights
-from steerx_edge.learning.effects import Effects, anchors, effects_of, read_alone, read_beside
-from steerx_edge.learning.settings import MIN_ITEMS, Settings
+from steerx_edge.learning.effects import Effects, anchors, effects_of, read_control, read_treatment
+from steerx_edge.learning.settings import Settings
 from steerx_edge.llamacpp.analysis import ScoreResult, asked_for
 from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.steering.ledger import plain
 from steerx_edge.steering.logit_bias import TokenCounts
 
 if TYPE_CHECKING:
@@ -46,19 +43,19 @@ class Fold(NamedTuple):
     in_context: list[int]  # the most relevant last
 
 
-class Reading(NamedTuple):
-    """What the ablation passes over a history give: by item, but for the counts."""
+class Ablation(NamedTuple):
+    """The ablation results of a history."""
 
-    items: list[HistoryItem]
-    texts: list[Text]
+    results: list[AblationResult]  # in the order of the items
     folds: list[Fold]
-    contrasts: list[Contrast]
-    counts: TokenCounts
+    counts: TokenCounts  # by fold
 
 
-class Contrast(NamedTuple):
-    """What is kept of an item once its anchors are known: rows, averaged."""
+class AblationResult(NamedTuple):
+    """What the ablation passes tell of one text of T tokens."""
 
+    item: HistoryItem
+    context: list[int]  # its request, as a prompt
     effects: Effects
     norms: NDArray[np.float32]  # (layer, T) lengths of the rows, the first one left out
     n_anchors: int
@@ -66,51 +63,17 @@ class Contrast(NamedTuple):
     treatment: NDArray[np.float32]  # (layer, n_embd) of those rows, with others in the context
     control: NDArray[np.float32]  # (layer, n_embd) of those rows, with nothing
     final: NDArray[np.float16]  # (T + 1, n_embd) final normed rows, with nothing
-    beside: NDArray[np.float32]  # (bias, T) log-probabilities under BIAS_STRENGTHS, with others
-    beside_final: NDArray[np.float16]  # (T + 1, n_embd) final normed rows, with others
+    treatment_biased: NDArray[np.float32]  # (bias, T) log-probabilities under BIAS_STRENGTHS
+    treatment_final: NDArray[np.float16]  # (T + 1, n_embd) final normed rows, with others
+
+    @property
+    def text(self) -> Text:
+        """The text and its request, as tokens."""
+        return Text(self.context, self.effects.tokens)
 
 
-def chosen(history: Sequence[HistoryItem], max_items: int | None) -> list[HistoryItem]:
-    """The items that have text; the last `max_items` of them.
-
-    Of texts that differ in white space and case at most, the last one stays: a copy would be taken
-    for a habit, and foretell the text that calibration holds out.
-    """
-    texts = [plain(item.response) for item in history]
-    last = {text: i for i, text in enumerate(texts) if text}
-    return [history[i] for i in sorted(last.values())[-(max_items or len(history)) :]]
-
-
-def usable(
-    engine: Engine, history: Sequence[HistoryItem], max_items: int | None
-) -> list[HistoryItem]:
-    """The items to learn from, each cut to its share of the analysis context."""
-    items = chosen(history, max_items)
-    if len(items) < MIN_ITEMS:
-        raise HistoryError(
-            f"There are {len(items)} different texts to learn from, and at least {MIN_ITEMS} are "
-            "needed: each is read in the context of the others."
-        )
-    return [shortened(engine, item) for item in items]
-
-
-def shortened(engine: Engine, item: HistoryItem) -> HistoryItem:
-    """An item cut to its share of the analysis context, as it is read."""
-    n_ctx = engine.analysis.n_ctx
-    return HistoryItem(
-        request=cut(engine, item.request, n_ctx * 3 // 16),
-        response=cut(engine, item.response, n_ctx // 8),
-    )
-
-
-def sampled(n_items: int, most: int) -> list[int]:
-    """Places of items that are spread evenly over all of them, the last one included.
-
-    A history is in the order of time, or one kind of text after the other; so the sample is
-    stratified by either.
-    """
-    n = min(n_items, most)
-    return [(k + 1) * n_items // n - 1 for k in range(n)]
+_KEPT = AblationResult._fields[3:]
+"""Fields that a checkpoint keeps as they are."""
 
 
 def read_items(
@@ -120,7 +83,7 @@ def read_items(
     settings: Settings,
     progress: Progress = lambda _what, _done, _of: None,
     checkpoint: Checkpoint | None = None,
-) -> Reading:
+) -> Ablation:
     """The ablation passes: every item with others of the same history in its context, and without.
 
     Args:
@@ -135,10 +98,7 @@ def read_items(
         ModelError: llama.cpp fails.
     """
     checkpoint = checkpoint or Checkpoint(None)
-    texts = [
-        Text(engine.prompt(messages_for(item.request)), engine.tokenize(item.response))
-        for item in items
-    ]
+    tokens = [engine.tokenize(item.response) for item in items]
     folds = folds_of(engine, items, settings)
     kept = [checkpoint.get(f"fold-{number}") for number in range(len(folds))]
     expected = np.zeros((len(folds), engine.analysis.n_vocab), np.float32)
@@ -147,24 +107,24 @@ def read_items(
     for number, fold in enumerate(folds):
         progress("effects", number, 2 * len(folds))
         for j in fold.members:
-            np.add.at(used[number], texts[j].response, 1)
+            np.add.at(used[number], tokens[j], 1)
         if (arrays := kept[number]) is not None:
             expected[number] = arrays["expected"]
             continue
-        results = read_alone(engine, [items[j] for j in fold.members], layers)
+        results = read_control(engine, [items[j] for j in fold.members], layers)
         alone |= zip(fold.members, results, strict=True)
         expected[number] = sum(asked_for(result.expected) for result in results)
     # A text of the user's never holds what ends a text, and that says nothing about the user.
     expected[:, engine.end_tokens] = 0
     counts = TokenCounts(used, expected)
 
-    found: dict[int, Contrast] = {}
+    found: dict[int, AblationResult] = {}
     for number, fold in enumerate(folds):
         progress("effects", len(folds) + number, 2 * len(folds))
         if (arrays := kept[number]) is not None:
-            found |= _from_arrays(engine, fold.members, arrays)
+            found |= {j: _from_arrays(engine, items[j], j, arrays) for j in fold.members}
             continue
-        treatments = read_beside(
+        treatments = read_treatment(
             engine,
             [items[j] for j in fold.members],
             [items[j] for j in fold.in_context],
@@ -172,16 +132,16 @@ def read_items(
             counts.tried(without=number),
         )
         new = {
-            j: _contrast(engine, items[j], treatment, alone.pop(j), settings)
+            j: _result(engine, items[j], treatment, alone.pop(j), settings)
             for j, treatment in zip(fold.members, treatments, strict=True)
         }
         checkpoint.put(f"fold-{number}", expected=expected[number], **_as_arrays(new))
         found |= new
-    return Reading(list(items), texts, folds, [found[j] for j in range(len(items))], counts)
+    return Ablation([found[j] for j in range(len(items))], folds, counts)
 
 
 class Further(NamedTuple):
-    """What is read of a text that only goes into the words, the logit bias and the memory."""
+    """The ablation results of a text that only goes into words, logit bias and memory."""
 
     effects: Effects
     final: NDArray[np.float32]  # (T + 1, n_embd)
@@ -207,8 +167,8 @@ def read_further(
     """
     query = "\n".join(query_for(item) for item in items)
     chosen = _in_context(engine, Retriever(others), query, others, settings)
-    controls = read_alone(engine, items, ())
-    treatments = read_beside(engine, items, [others[i] for i in chosen], ())
+    controls = read_control(engine, items, ())
+    treatments = read_treatment(engine, items, [others[i] for i in chosen], ())
     return [
         Further(
             effects_of(engine, item, treatment, control),
@@ -260,13 +220,13 @@ def _in_context(
     return chosen
 
 
-def _contrast(
+def _result(
     engine: Engine,
     item: HistoryItem,
     treatment: ScoreResult,
     control: ScoreResult,
     settings: Settings,
-) -> Contrast:
+) -> AblationResult:
     effects = effects_of(engine, item, treatment, control)
     nats = effects.nats
     selected = anchors(nats, threshold=settings.threshold, at_least=settings.min_anchors)
@@ -276,7 +236,9 @@ def _contrast(
         "all": np.ones(len(nats)),
     }
     weights = row_weights(rows[settings.selection], settings.row)
-    return Contrast(
+    return AblationResult(
+        item=item,
+        context=_context(engine, item),
         effects=effects,
         norms=np.linalg.norm(control.captured[:, 1:], axis=-1),
         n_anchors=int(selected.sum()),
@@ -284,32 +246,33 @@ def _contrast(
         treatment=pooled(treatment.captured, weights),
         control=pooled(control.captured, weights),
         final=asked_for(control.final).astype(np.float16),
-        beside=asked_for(treatment.biased),
-        beside_final=asked_for(treatment.final).astype(np.float16),
+        treatment_biased=asked_for(treatment.biased),
+        treatment_final=asked_for(treatment.final).astype(np.float16),
     )
 
 
-def _as_arrays(contrasts: Mapping[int, Contrast]) -> dict[str, NDArray[Any]]:
+def _context(engine: Engine, item: HistoryItem) -> list[int]:
+    return engine.prompt(messages_for(item.request))
+
+
+def _as_arrays(results: Mapping[int, AblationResult]) -> dict[str, NDArray[Any]]:
     """For a checkpoint; by item and field."""
     return {
         f"{j}.{name}": np.asarray(value)
-        for j, contrast in contrasts.items()
+        for j, result in results.items()
         for name, value in [
-            ("tokens", contrast.effects.tokens),
-            ("nats", contrast.effects.nats),
-            *contrast._asdict().items(),
+            ("tokens", result.effects.tokens),
+            ("nats", result.effects.nats),
+            *((name, getattr(result, name)) for name in _KEPT),
         ]
-        if name != "effects"
     }
 
 
 def _from_arrays(
-    engine: Engine, members: Sequence[int], arrays: Mapping[str, NDArray[Any]]
-) -> dict[int, Contrast]:
-    contrasts = {}
-    for j in members:
-        tokens = arrays[f"{j}.tokens"].tolist()
-        rows: dict[str, Any] = {name: arrays[f"{j}.{name}"] for name in Contrast._fields[1:]}
-        effects = Effects(tokens, engine.pieces(tokens), arrays[f"{j}.nats"])
-        contrasts[j] = Contrast(effects, **rows | {"n_anchors": int(rows["n_anchors"])})
-    return contrasts
+    engine: Engine, item: HistoryItem, j: int, arrays: Mapping[str, NDArray[Any]]
+) -> AblationResult:
+    tokens = arrays[f"{j}.tokens"].tolist()
+    kept: dict[str, Any] = {name: arrays[f"{j}.{name}"] for name in _KEPT}
+    kept["n_anchors"] = int(kept["n_anchors"])
+    effects = Effects(tokens, engine.pieces(tokens), arrays[f"{j}.nats"])
+    return AblationResult(item, _context(engine, item), effects, **kept)

@@ -13,14 +13,15 @@ import numpy as np
 
 from steerx_edge.errors import HistoryError, ProfileError
 from steerx_edge.history.item import HistoryItem
-from steerx_edge.learning.ablation import Progress, Text, chosen, sampled, shortened
-from steerx_edge.learning.calibration import Calibration, Calibrator, Setting, recalibrate
+from steerx_edge.learning.ablation import Progress, Text
+from steerx_edge.learning.calibration import Calibration, HeldOutScores, Setting, recalibrate
 from steerx_edge.learning.candidates import Candidate
 from steerx_edge.learning.checkpoint import Checkpoint
 from steerx_edge.learning.gathering import CHUNK, Chunk, Gathered
-from steerx_edge.learning.learn import made_by, now, versions
+from steerx_edge.learning.learned import made_by, now, versions
 from steerx_edge.learning.memory_rows import MemoryRows
 from steerx_edge.learning.settings import Settings
+from steerx_edge.learning.texts import chosen, own_text, sampled, shortened
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import Entry, LogitBias, MemoryPart, Profile
@@ -98,16 +99,16 @@ def learn_more(
     gathered.read(chunks, settings, progress, checkpoint, ends)
     if not gathered.n_new:
         return profile
-    scored = [item for chunk in chunks for item in chunk.items]
+    scored = [text.item for chunk in chunks for text in chunk.texts]
     scored = scored[: min(gathered.n_new, settings.sample)]
     calibration = _as_it_was(entry, part)
     # Strengths of the logit bias that were edited by hand are not scored.
     if len(scored) >= _ENOUGH and calibration.setting.logit_bias in BIAS_STRENGTHS:
         progress("calibration", 0, 1)
-        calibrator = _calibrator(engine, entry, scored, ledger, rows)
-        calibrator.score([()])
-        calibrator.score([calibration.setting.strengths])
-        calibration = recalibrate(calibrator, calibration)
+        scores = _scores(engine, entry, scored, ledger, rows)
+        scores.score([()])
+        scores.score([calibration.setting.strengths])
+        calibration = recalibrate(scores, calibration)
     added = replace(
         entry,
         words=gathered.tally.words(),
@@ -204,12 +205,11 @@ def _chunks(
     """
     first = sampled(len(new), settings.sample)
     order = [*first, *sorted({*range(len(new))} - {*first})]
-    items = [shortened(engine, new[place]) for place in order]
-    hashes = [text_hash(new[place].response) for place in order]
+    texts = [own_text(engine, new[place]) for place in order]
     if len(known) >= settings.in_context:
         size = CHUNK
-        beside = [known[place] for place in sampled(len(known), settings.sample)]
-        others = [shortened(engine, item) for item in beside]
+        places = sampled(len(known), settings.sample)
+        others = [shortened(engine, known[place]) for place in places]
     elif known or len(new) > 1:
         size = min(CHUNK, -(-len(new) // 2))
         others = [shortened(engine, item) for item in known]
@@ -219,13 +219,13 @@ def _chunks(
             "each text is read in the context of others."
         )
     chunks = []
-    for begin in range(0, len(items), size):
+    for begin in range(0, len(texts), size):
         end = begin + size
         pool = others
         if len(known) < settings.in_context:
-            pool = [*others, *items[:begin], *items[end:]]
+            pool = [*others, *(text.item for text in (*texts[:begin], *texts[end:]))]
             pool = [pool[place] for place in sampled(len(pool), settings.sample)]
-        chunks.append(Chunk(items[begin:end], hashes[begin:end], pool))
+        chunks.append(Chunk(texts[begin:end], pool))
     return chunks
 
 
@@ -242,13 +242,13 @@ def _as_it_was(entry: Entry, part: MemoryPart) -> Calibration:
     )
 
 
-def _calibrator(
+def _scores(
     engine: Engine,
     entry: Entry,
     items: Sequence[HistoryItem],
     ledger: Ledger,
     rows: MemoryRows,
-) -> Calibrator:
+) -> HeldOutScores:
     """Of new texts, which the directions and the counts in `ledger` have not seen.
 
     Args:
@@ -265,15 +265,15 @@ def _calibrator(
             entry.contrast_methods, entry.layers, entry.directions, entry.norms, strict=True
         )
     ]
-    logit_bias = None
+    counts = None
     if entry.logit_bias is not None:
         # The counts of each fold and of the neutral texts are not in it: there is none to leave
         # out.
         nothing = np.zeros((n_folds + 1, len(ledger.used)), np.float32)
-        logit_bias = TokenCounts(
+        counts = TokenCounts(
             np.vstack([nothing, ledger.used]), np.vstack([nothing, ledger.expected])
         )
-    return Calibrator(
+    return HeldOutScores(
         engine,
         [
             Text(engine.prompt(messages_for(item.request)), engine.tokenize(item.response))
@@ -281,7 +281,7 @@ def _calibrator(
         ],
         [range(number, len(items), n_folds) for number in range(n_folds)],
         candidates,
-        logit_bias,
+        counts,
         rows,
         gated=entry.gate is not None,
     )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.learning.ablation import Progress, Reading
+from steerx_edge.learning.ablation import Progress
 from steerx_edge.learning.checkpoint import Checkpoint
 from steerx_edge.learning.contrasts import halves, reply_rows
 from steerx_edge.learning.directions import Estimate, direction_of, has_direction, median_norms
@@ -17,7 +17,7 @@ from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.prompts import messages_for
 
 if TYPE_CHECKING:
-    from steerx_edge.learning.ablation import Contrast
+    from steerx_edge.learning.ablation import Ablation, AblationResult
     from steerx_edge.learning.settings import Settings
     from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.profile import Description
@@ -61,7 +61,7 @@ class Candidate:
 
 def candidates_of(
     engine: Engine,
-    reading: Reading,
+    ablation: Ablation,
     description: Description | None,
     layers: Sequence[int],
     settings: Settings,
@@ -72,7 +72,7 @@ def candidates_of(
 
     Args:
         engine: the model.
-        reading: the history, read.
+        ablation: the ablation results of the history.
         description: what half of the rows are read under; None for the plain contrast methods.
         layers: the blocks that were read.
         settings: which contrast methods, and how.
@@ -82,23 +82,25 @@ def candidates_of(
     Raises:
         ModelError: llama.cpp fails.
     """
-    norms = median_norms([contrast.norms for contrast in reading.contrasts])
+    checkpoint = checkpoint or Checkpoint(None)
+    results = ablation.results
+    norms = median_norms([result.norms for result in results])
     described = None
     if description is not None and settings.described:
-        described = _described_rows(engine, reading, layers, description)
+        described = _described_rows(engine, results, layers, description)
     candidates: list[Candidate] = []
     for contrast_method in settings.contrast_methods:
         if candidates and not settings.calibrate:
             break  # the first one is what is added
         progress(contrast_method, 0, 1)
         if contrast_method == "stylevector":
-            replies = _replies(engine, reading, layers, settings, checkpoint or Checkpoint(None))
-            differences = _stylevector(reading.contrasts, described, replies)
+            replies = _replies(engine, results, layers, settings, checkpoint or Checkpoint(None))
+            differences = _stylevector(results, described, replies)
             contexts = {}
         else:
-            differences = _context_contrast(reading.contrasts, described)
+            differences = _context_contrast(results, described)
             contexts = {
-                j: frozenset(fold.in_context) for fold in reading.folds for j in fold.members
+                j: frozenset(fold.in_context) for fold in ablation.folds for j in fold.members
             }
         candidates += [
             Candidate(
@@ -115,33 +117,36 @@ def candidates_of(
     return candidates
 
 
-def reply_lengths(reading: Reading) -> list[int]:
-    """How many tokens the model's own version of each text may have."""
-    return [min(max(len(text.response), _SHORTEST_REPLY), _LONGEST_REPLY) for text in reading.texts]
+def reply_length(n_tokens: int) -> int:
+    """How many tokens the model's own version of a text of so many tokens may have."""
+    return min(max(n_tokens, _SHORTEST_REPLY), _LONGEST_REPLY)
 
 
 def _described_rows(
-    engine: Engine, reading: Reading, layers: Sequence[int], description: Description
+    engine: Engine,
+    results: Sequence[AblationResult],
+    layers: Sequence[int],
+    description: Description,
 ) -> NDArray[np.float32]:
-    """The user's texts, read under the description: (item, layer, n_embd)."""
-    results = engine.run_many(
+    """The person's texts, read under the description: (item, layer, n_embd)."""
+    described = engine.run_many(
         [
             ScoreRequest(
-                engine.prompt(messages_for(item.request, description=description.text)),
-                contrast.effects.tokens,
+                engine.prompt(messages_for(each.item.request, description=description.text)),
+                each.text.response,
                 score=False,
                 layers=tuple(layers),
-                weights=contrast.weights[None],
+                weights=each.weights[None],
             )
-            for item, contrast in zip(reading.items, reading.contrasts, strict=True)
+            for each in results
         ]
     )
-    return np.stack([result.captured[:, 0] for result in results])
+    return np.stack([each.captured[:, 0] for each in described])
 
 
 def _replies(
     engine: Engine,
-    reading: Reading,
+    results: Sequence[AblationResult],
     layers: Sequence[int],
     settings: Settings,
     checkpoint: Checkpoint,
@@ -149,31 +154,32 @@ def _replies(
     """Mean rows of the model's own replies: (item, layer, n_embd)."""
     kept = checkpoint.get("replies")
     if kept is None:
-        contexts = [text.context for text in reading.texts]
-        rows = reply_rows(engine, contexts, reply_lengths(reading), layers, settings.row)
+        contexts = [each.context for each in results]
+        lengths = [reply_length(len(each.text.response)) for each in results]
+        rows = reply_rows(engine, contexts, lengths, layers, settings.row)
         kept = {"rows": rows}
         checkpoint.put("replies", **kept)
     return kept["rows"]
 
 
 def _stylevector(
-    contrasts: Sequence[Contrast],
+    results: Sequence[AblationResult],
     described: NDArray[np.float32] | None,
     replies: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """The user's text against the model's own reply: (item, layer, n_embd)."""
-    written = np.stack([contrast.control for contrast in contrasts])
+    """The person's text against the model's own reply: (item, layer, n_embd)."""
+    written = np.stack([each.control for each in results])
     # Where the model had nothing to say, there is no difference.
     differences: NDArray[np.float32] = np.nan_to_num(halves(written, described) - replies)
     return differences
 
 
 def _context_contrast(
-    contrasts: Sequence[Contrast], described: NDArray[np.float32] | None
+    results: Sequence[AblationResult], described: NDArray[np.float32] | None
 ) -> NDArray[np.float32]:
-    """With the user's other texts against without: (item, layer, n_embd)."""
-    treatment = np.stack([contrast.treatment for contrast in contrasts])
-    control = np.stack([contrast.control for contrast in contrasts])
+    """With the person's other texts in the context against without: (item, layer, n_embd)."""
+    treatment = np.stack([each.treatment for each in results])
+    control = np.stack([each.control for each in results])
     if described is None:
         return treatment - control
     return 0.5 * (treatment - control) + 0.5 * (described - control)

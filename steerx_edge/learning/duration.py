@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from steerx_edge.learning.ablation import sampled, shortened, usable
+from steerx_edge.learning.texts import sampled, shortened, usable
 from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.prompts import messages_for
 
@@ -36,7 +36,7 @@ def estimated_seconds(engine: Engine, history: Sequence[HistoryItem], settings: 
         HistoryError: there is too little text.
         ModelError: the model cannot be read.
     """
-    items = usable(engine, history, settings.max_items)
+    items = [text.item for text in usable(engine, history, settings.max_items)]
     sample = sampled(len(items), settings.sample)
     n_tokens, seconds_a_token = _timed(engine, items, sample)
     n_sample = sum(n_tokens[place] for place in sample)

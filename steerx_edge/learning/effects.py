@@ -55,7 +55,7 @@ class Effects:
     nats: NDArray[np.float32]
 
 
-def read_alone(
+def read_control(
     engine: Engine, items: Sequence[HistoryItem], layers: Sequence[int]
 ) -> list[ScoreResult]:
     """Run the control arm: each text after its request, with nothing else in the context.
@@ -79,7 +79,7 @@ def read_alone(
     )
 
 
-def read_beside(
+def read_treatment(
     engine: Engine,
     items: Sequence[HistoryItem],
     others: Sequence[HistoryItem],

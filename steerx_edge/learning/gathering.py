@@ -14,6 +14,7 @@ from steerx_edge.learning.ablation import Progress, read_further
 from steerx_edge.learning.checkpoint import Checkpoint
 from steerx_edge.learning.effects import Effects, WordTally
 from steerx_edge.learning.memory_rows import MemoryRows
+from steerx_edge.learning.texts import OwnText
 from steerx_edge.steering.ledger import Ledger
 from steerx_edge.steering.logit_bias import TokenCounts
 
@@ -30,8 +31,7 @@ CHUNK = 16
 class Chunk(NamedTuple):
     """Further texts, and others of the same person that may stand in their context."""
 
-    items: Sequence[HistoryItem]
-    hashes: Sequence[int]
+    texts: Sequence[OwnText]
     others: Sequence[HistoryItem]
 
 
@@ -71,16 +71,14 @@ class Gathered:
         """What the logit bias is made of, all texts together."""
         return TokenCounts(self.used[None], self.expected[None])
 
-    def add(
-        self, item: HistoryItem, text_hash: int, effects: Effects, keys: NDArray[np.int8] | None
-    ) -> None:
+    def add(self, text: OwnText, effects: Effects, keys: NDArray[np.int8] | None) -> None:
         """Add a text to the words and the memory."""
-        self.texts.append(text_hash)
+        self.texts.append(text.hash)
         self.tally.add(effects)
         self.n_new += 1
         self.n_tokens += len(effects.tokens)
         if self.rows is not None and keys is not None:
-            self.rows.add(effects, item.request, keys)
+            self.rows.add(effects, text.item.request, keys)
 
     def read(
         self,
@@ -102,19 +100,19 @@ class Gathered:
         Raises:
             ModelError: llama.cpp fails.
         """
-        n_done, n_texts = 0, sum(len(chunk.items) for chunk in chunks)
+        n_done, n_texts = 0, sum(len(chunk.texts) for chunk in chunks)
         for chunk in chunks:
             progress("further texts", n_done, n_texts)
             if ends is not None and time.monotonic() > ends:
                 break
             read = self._read(chunk, settings, checkpoint, f"further-{n_done}")
-            for item, text_hash, text in zip(chunk.items, chunk.hashes, read, strict=True):
-                tokens = text["tokens"].tolist()
-                effects = Effects(tokens, self.engine.pieces(tokens), text["nats"])
+            for text, arrays in zip(chunk.texts, read, strict=True):
+                tokens = arrays["tokens"].tolist()
+                effects = Effects(tokens, self.engine.pieces(tokens), arrays["nats"])
                 np.add.at(self.used, tokens, 1)
-                self.expected += text["expected"]
-                self.add(item, text_hash, effects, text.get("keys"))
-            n_done += len(chunk.items)
+                self.expected += arrays["expected"]
+                self.add(text, effects, arrays.get("keys"))
+            n_done += len(chunk.texts)
         # A text of the person's never holds what ends a text, and that says nothing about them.
         self.expected[self.engine.end_tokens] = 0
 
@@ -124,17 +122,17 @@ class Gathered:
         kept = checkpoint.get(name)
         if kept is None:
             kept = {}
-            read = read_further(self.engine, chunk.items, chunk.others, settings)
-            for j, text in enumerate(read):
+            items = [text.item for text in chunk.texts]
+            for j, result in enumerate(read_further(self.engine, items, chunk.others, settings)):
                 kept |= {
-                    f"{j}.tokens": np.array(text.effects.tokens, np.int32),
-                    f"{j}.nats": text.effects.nats,
-                    f"{j}.expected": text.expected.astype(np.float32),
+                    f"{j}.tokens": np.array(result.effects.tokens, np.int32),
+                    f"{j}.nats": result.effects.nats,
+                    f"{j}.expected": result.expected.astype(np.float32),
                 }
                 if self.rows is not None:
-                    kept[f"{j}.keys"] = self.rows.keys(text.final)
+                    kept[f"{j}.keys"] = self.rows.keys(result.final)
             checkpoint.put(name, **kept)
-        for j in range(len(chunk.items)):
+        for j in range(len(chunk.texts)):
             yield {
                 key: kept[f"{j}.{key}"]
                 for key in ("tokens", "nats", "expected", "keys")

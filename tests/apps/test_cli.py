@@ -24,10 +24,10 @@ from steerx_edge.apps.cli import COMMANDS, main
 from steerx_edge.apps.cli.common import hold_interrupts, open_engine
 from steerx_edge.apps.cli.learn import LayerList, _carried
 from steerx_edge.history.item import HistoryItem
-from steerx_edge.learning.calibration import Calibration, Calibrator, Setting
+from steerx_edge.learning.calibration import Calibration, Setting
 from steerx_edge.learning.checkpoint import USER_PATH_VARIABLE
 from steerx_edge.learning.duration import estimated_seconds
-from steerx_edge.learning.effects import read_beside
+from steerx_edge.learning.effects import read_treatment
 from steerx_edge.learning.settings import Settings
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import MODEL_VARIABLE, identify
@@ -743,7 +743,9 @@ def test_learn_reports_the_words_and_the_description(tiny_chat: TinyModel, histo
 @pytest.fixture
 def fluent(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if what is written were fluent: a tiny model repeats itself whenever it is steered far."""
-    monkeypatch.setattr(Calibrator, "fluent", lambda _self, setting: setting)
+    monkeypatch.setattr(
+        "steerx_edge.learning.calibration.choose.fluent", lambda _scores, setting: setting
+    )
 
 
 @pytest.mark.usefixtures("fluent")
@@ -897,7 +899,7 @@ def interrupted(*_: object, **__: object) -> None:
         "steerx_edge.apps.cli.learn.open_engine",
         "steerx_edge.learning.duration.estimated_seconds",
         "steerx_edge.learning.learn.read_items",
-        "steerx_edge.learning.learn.calibrate",
+        "steerx_edge.learning.learned.calibrate",
     ],
 )
 def test_an_interrupt_before_anything_is_saved_is_told_in_a_sentence(
@@ -919,7 +921,7 @@ def test_an_interrupt_before_anything_is_saved_is_told_in_a_sentence(
 
 @pytest.mark.parametrize(
     "place",
-    ["steerx_edge.learning.gathering.read_further", "steerx_edge.learning.learn.recalibrate"],
+    ["steerx_edge.learning.gathering.read_further", "steerx_edge.learning.learned.recalibrate"],
 )
 def test_an_interrupt_keeps_the_profile_of_the_sample_and_a_rerun_resumes(
     learn: Callable[..., Entry],
@@ -941,10 +943,12 @@ def test_an_interrupt_keeps_the_profile_of_the_sample_and_a_rerun_resumes(
     assert Profile.load("me.json").entries[0].counts["items"] == N_SAMPLE
     # The ablation passes over the sample are not made again.
     monkeypatch.setattr(
-        "steerx_edge.learning.ablation.read_beside", lambda *_: pytest.fail("read again")
+        "steerx_edge.learning.ablation.read_treatment", lambda *_: pytest.fail("read again")
     )
     if place.endswith("read_further"):
-        monkeypatch.setattr("steerx_edge.learning.ablation.read_beside", read_beside_no_layers)
+        monkeypatch.setattr(
+            "steerx_edge.learning.ablation.read_treatment", read_treatment_no_layers
+        )
     assert same(expected, learn(long_history, output="me.json"))
 
 
@@ -989,10 +993,10 @@ def test_an_interrupt_anywhere_else_is_told_in_a_word(
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "Interrupted.\n")
 
 
-def read_beside_no_layers(*args: Any) -> Any:
+def read_treatment_no_layers(*args: Any) -> Any:
     """As it is called for further texts, of which no layer is read."""
     assert args[3] == ()
-    return read_beside(*args)
+    return read_treatment(*args)
 
 
 def test_an_interrupt_while_a_profile_is_saved_waits() -> None:
@@ -1014,7 +1018,7 @@ def test_an_interrupt_while_a_profile_is_saved_waits() -> None:
 def remembering(learn: Callable[..., Entry], monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
     """The first texts of a history, learned with a memory as me.json; and all of them."""
     monkeypatch.setattr(
-        "steerx_edge.learning.learn.calibrate",
+        "steerx_edge.learning.learned.calibrate",
         lambda *_, **__: Calibration(Setting((), 0.0, 0.3), Gain(0.2, 0.1, 0.3, 6)),
     )
     texts = [f"{i} {text}" for i in range(3) for text in TEXTS]

@@ -16,9 +16,9 @@ from models import TinyModel
 from steerx_edge.apps.cli import main
 from steerx_edge.forgetting import forget_texts, rows_of
 from steerx_edge.history.item import HistoryItem
-from steerx_edge.learning.ablation import shortened
 from steerx_edge.learning.effects import Effects
 from steerx_edge.learning.memory_rows import MemoryRows
+from steerx_edge.learning.texts import shortened
 from steerx_edge.llamacpp.analysis import ScoreRequest, asked_for
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import MODEL_VARIABLE

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from models import make_tiny
 from steerx_edge.history.item import HistoryItem
-from steerx_edge.learning.effects import effects_of, read_alone, read_beside
+from steerx_edge.learning.effects import effects_of, read_control, read_treatment
 from steerx_edge.llamacpp.analysis import INPUT_LAYER, HookPoint, ScoreRequest, ScoreResult
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add, Clamp, Gate, Intervention, Rotate, SetComponent
@@ -351,8 +351,8 @@ def test_early_exit_where_experts_are_chosen_on_another_device(
 def test_effects(model: Model, engine: Engine) -> None:
     arms = []
     for each in (engine, model.cpu):
-        (treatment,) = read_beside(each, [ITEM], IN_CONTEXT, model.all_layers)
-        (control,) = read_alone(each, [ITEM], model.all_layers)
+        (treatment,) = read_treatment(each, [ITEM], IN_CONTEXT, model.all_layers)
+        (control,) = read_control(each, [ITEM], model.all_layers)
         arms.append((treatment, control, effects_of(each, ITEM, treatment, control).nats))
     (*actual, actual_nats), (*expected, expected_nats) = arms
     assert_nats_close(actual_nats, expected_nats, model.bounds)

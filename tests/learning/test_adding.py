@@ -17,13 +17,12 @@ from steerx_edge.forgetting import forget_texts
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.learning.ablation import Further
 from steerx_edge.learning.adding import learn_more
-from steerx_edge.learning.calibration import Calibration, Calibrator, Setting
+from steerx_edge.learning.calibration import Calibration, HeldOutScores, Setting
 from steerx_edge.learning.effects import words_of_tokens
 from steerx_edge.learning.learn import learn
 from steerx_edge.learning.settings import Settings
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.profile import Entry, Gain, Profile
-from steerx_edge.steering.logit_bias import BIAS_STRENGTHS
 from steerx_edge.steering.memory import Level
 from tests.support.engines import InterruptedEngine
 
@@ -44,19 +43,20 @@ SETTINGS = Settings(sample=4, layers=(2,))
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """One text a chunk, the same sample whether texts are added or not, and no calibration."""
-    for module in ("learn", "adding"):
+    for module in ("learned", "adding"):
         monkeypatch.setattr(f"steerx_edge.learning.{module}.CHUNK", 1)
+    for module in ("learn", "adding"):
         monkeypatch.setattr(
             f"steerx_edge.learning.{module}.sampled", lambda n, most: list(range(min(n, most)))
         )
     neutral = [HistoryItem(f"It rained {when}.", "Was it dry?") for when in ("now", "then", "here")]
-    monkeypatch.setattr("steerx_edge.learning.calibration.neutral_items", lambda _: neutral)
+    monkeypatch.setattr("steerx_edge.learning.calibration.score.neutral_items", lambda _: neutral)
     monkeypatch.setattr(
-        "steerx_edge.learning.learn.calibrate",
+        "steerx_edge.learning.learned.calibrate",
         lambda *_, **__: Calibration(Setting(((0, 0.1),), 0.5, 0.3), GAIN),
     )
     monkeypatch.setattr(
-        "steerx_edge.learning.learn.recalibrate", lambda _, calibration: calibration
+        "steerx_edge.learning.learned.recalibrate", lambda _, calibration: calibration
     )
 
 
@@ -178,14 +178,14 @@ def test_a_single_text_with_nothing_to_read_it_with_is_an_error(
 
 class TestCalibration:
     @pytest.fixture
-    def found(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Calibrator, Calibration]]:
+    def found(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[HeldOutScores, Calibration]]:
         """What is calibrated, with the strength that comes out of it."""
         calls = []
 
-        def recalibrated(calibrator: Calibrator, before: Calibration) -> Calibration:
-            calls.append((calibrator, before))
+        def recalibrated(scores: HeldOutScores, before: Calibration) -> Calibration:
+            calls.append((scores, before))
             setting = dataclasses.replace(before.setting, memory=0.6)
-            return dataclasses.replace(before, setting=setting, gain=calibrator.gain(setting))
+            return dataclasses.replace(before, setting=setting, gain=scores.gain(setting))
 
         monkeypatch.setattr("steerx_edge.learning.adding.recalibrate", recalibrated)
         return calls
@@ -194,12 +194,12 @@ class TestCalibration:
         self,
         tiny_engine: Engine,
         profile: Profile,
-        found: list[tuple[Calibrator, Calibration]],
+        found: list[tuple[HeldOutScores, Calibration]],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr("steerx_edge.learning.adding._ENOUGH", 3)
         entry = entry_of(learn_more(tiny_engine, profile, TEXTS))
-        ((calibrator, before),) = found
+        ((scores, before),) = found
         assert before == Calibration(Setting(((0, pytest.approx(0.1)),), 0.5, 0.3), GAIN)
         assert entry.memory is not None
         assert entry.memory.strength == 0.6
@@ -207,30 +207,24 @@ class TestCalibration:
         assert entry.gain.items == len(MORE)
         lengths = [len(tiny_engine.tokenize(item.response)) + 1 for item in TEXTS]
         new = [tiny_engine.tokenize(item.response) for item in MORE]
-        assert sorted(text.response for text in calibrator.texts) == sorted(new)
-        for j, text in enumerate(calibrator.texts):
-            memory = calibrator._fold_of[j].memory
-            assert memory is not None
-            assert len(memory.tokens) == sum(lengths) - len(text.response) - 1
-        before_logit_bias = profile.entries[0].logit_bias
-        assert before_logit_bias is not None
-        logit_bias = np.zeros(tiny_engine.analysis.n_vocab, np.float32)
-        logit_bias[before_logit_bias.tokens] = before_logit_bias.values
-        for fold in calibrator._folds:  # the counts of no new text
-            assert fold.biases is not None
-            np.testing.assert_allclose(
-                fold.biases[BIAS_STRENGTHS.index(1.0)], logit_bias, atol=1e-6
-            )
-            for direction, known in zip(
-                fold.directions, profile.entries[0].directions, strict=True
-            ):
-                np.testing.assert_allclose(direction, known, atol=1e-6)
+        assert sorted(text.response for text in scores.texts) == sorted(new)
+        known = dataclasses.replace(profile.entries[0], strengths=[1.0])
+        assert known.logit_bias is not None
+        values = dict(zip(known.logit_bias.tokens, known.logit_bias.values, strict=True))
+        for j, text in enumerate(scores.texts):
+            steering = scores.steering(Setting(((0, 1.0),), 1.0, 0.5), j)
+            assert steering.memory is not None
+            n_rows = len(steering.memory.memory.tokens)
+            assert n_rows == sum(lengths) - len(text.response) - 1
+            # No new text enters these.
+            assert steering.logit_bias == pytest.approx(values, abs=1e-6)
+            np.testing.assert_allclose(steering.vectors, known.vectors(), atol=1e-6)
 
     def test_few_texts_do_not_tell(
         self,
         tiny_engine: Engine,
         profile: Profile,
-        found: list[tuple[Calibrator, Calibration]],
+        found: list[tuple[HeldOutScores, Calibration]],
     ) -> None:
         entry = entry_of(learn_more(tiny_engine, profile, TEXTS))
         assert not found

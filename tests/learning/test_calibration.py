@@ -15,19 +15,21 @@ from models.operations import log_softmax
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.learning.ablation import Text
 from steerx_edge.learning.calibration import (
-    MEMORIES,
-    MOST_LOSS,
-    STRENGTH,
+    UNSTEERED,
     Calibration,
-    Calibrator,
+    HeldOutScores,
     Scored,
     Setting,
-    Strengths,
     calibrate,
     recalibrate,
+)
+from steerx_edge.learning.calibration.choose import MOST_LOSS, best, finer, race
+from steerx_edge.learning.calibration.fluency import (
+    fluent,
     repeated_four_grams,
     shared_four_grams,
 )
+from steerx_edge.learning.calibration.grid import MEMORY_STRENGTHS, STRENGTH, Strengths
 from steerx_edge.learning.candidates import Candidate
 from steerx_edge.learning.directions import direction_of
 from steerx_edge.learning.effects import Effects
@@ -39,7 +41,7 @@ from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import Gain
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.logit_bias import BIAS_STRENGTHS, TokenCounts
-from steerx_edge.steering.memory import ActiveMemory, KeySpace, TextOffers
+from steerx_edge.steering.memory import ActiveMemory, KeySpace, Memory, TextOffers
 from tests.support.steered_reference import steered_forward
 
 N_VOCAB, N_EMBD = 448, 64
@@ -51,7 +53,7 @@ NEUTRAL_ITEMS = [
     HistoryItem("Nothing is ever late here.", "Is it late?"),
     HistoryItem("A table has four legs.", "How many?"),
 ]
-UNSTEERED = Setting()
+CHOOSE = "steerx_edge.learning.calibration.choose."
 
 
 @pytest.fixture(autouse=True)
@@ -62,14 +64,16 @@ def _one_occurrence_more(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _few_neutral_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("steerx_edge.learning.calibration.neutral_items", lambda _: NEUTRAL_ITEMS)
+    monkeypatch.setattr(
+        "steerx_edge.learning.calibration.score.neutral_items", lambda _: NEUTRAL_ITEMS
+    )
 
 
-def unsteered(engine: Engine, *args: Any, **options: Any) -> Calibrator:
-    """A calibrator that has scored what the others are set against."""
-    calibrator = Calibrator(engine, *args, **options)
-    calibrator.score([()])
-    return calibrator
+def unsteered(engine: Engine, *args: Any, **options: Any) -> HeldOutScores:
+    """A scores that has scored what the others are set against."""
+    scores = HeldOutScores(engine, *args, **options)
+    scores.score([()])
+    return scores
 
 
 def random_texts(n: int, seed: int = 0) -> list[Text]:
@@ -128,17 +132,23 @@ def with_neutral(engine: Engine, texts: Sequence[Text]) -> list[Text]:
 
 def rows_of(engine: Engine, texts: Sequence[Text], seed: int = 3) -> MemoryRows:
     """What a memory holds of texts, with random effects."""
+    space = KeySpace.fit(np.concatenate(finals_of(engine, texts)))
+    rows = MemoryRows(space, "causal", engine.end_of_turn)
+    add_rows(engine, rows, texts, seed)
+    return rows
+
+
+def add_rows(engine: Engine, rows: MemoryRows, texts: Sequence[Text], seed: int = 3) -> None:
     rng = np.random.default_rng(seed)
-    results = engine.run_many(
-        [ScoreRequest(text.context, text.response, final=True) for text in texts]
-    )
-    finals = [asked_for(result.final) for result in results]
-    rows = MemoryRows(KeySpace.fit(np.concatenate(finals)), "causal", engine.end_of_turn)
-    for text, final in zip(texts, finals, strict=True):
+    for text, final in zip(texts, finals_of(engine, texts), strict=True):
         nats = rng.normal(size=len(text.response)).astype(np.float32)
         effects = Effects(text.response, engine.pieces(text.response), nats)
         rows.add(effects, "", rows.keys(final))
-    return rows
+
+
+def finals_of(engine: Engine, texts: Sequence[Text]) -> list[np.ndarray]:
+    requests = [ScoreRequest(text.context, text.response, final=True) for text in texts]
+    return [asked_for(result.final) for result in engine.run_many(requests)]
 
 
 class TestCandidate:
@@ -217,10 +227,8 @@ class TestScores:
     ) -> None:
         texts, candidates, counts = parts
         logit_bias_counts = counts if with_logit_bias else None
-        calibrator = unsteered(
-            tiny_engine, texts, FOLDS, candidates, logit_bias_counts, gated=False
-        )
-        calibrator.score([strengths])
+        scores = unsteered(tiny_engine, texts, FOLDS, candidates, logit_bias_counts, gated=False)
+        scores.score([strengths])
         texts = with_neutral(tiny_engine, texts)
         for logit_bias in BIAS_STRENGTHS if with_logit_bias else (0.0,):
             expected = np.zeros(8)
@@ -246,17 +254,17 @@ class TestScores:
                 unchanged = unsteered_reference(tiny_f32, texts)
             gains = expected - unchanged
             setting = Setting(strengths, logit_bias)
-            np.testing.assert_allclose(calibrator.gains(setting, range(8)), gains, atol=3e-4)
+            np.testing.assert_allclose(scores.gains(setting, range(8)), gains, atol=3e-4)
 
     def test_unsteered_gains_exactly_nothing(
         self, tiny_engine: Engine, parts: tuple[list[Text], list[Candidate], TokenCounts]
     ) -> None:
         for logit_bias in (parts[2], None):
-            calibrator = unsteered(tiny_engine, parts[0], FOLDS, parts[1], logit_bias)
-            assert calibrator.gains(UNSTEERED).tolist() == [0.0] * 5
-            gain = calibrator.gain(UNSTEERED)
+            scores = unsteered(tiny_engine, parts[0], FOLDS, parts[1], logit_bias)
+            assert scores.gains(UNSTEERED).tolist() == [0.0] * 5
+            gain = scores.gain(UNSTEERED)
             assert (gain.mean, gain.low, gain.high, gain.items) == (0, 0, 0, 5)
-            assert calibrator.loss(UNSTEERED) == 0
+            assert scores.loss(UNSTEERED) == 0
 
     @pytest.mark.parametrize("fold", range(3))
     def test_a_folds_own_differences_do_not_enter_its_scores(
@@ -335,14 +343,14 @@ class TestScores:
     ) -> None:
         """With the rows of the other folds alone; but for the half precision of what is kept."""
         monkeypatch.setattr(
-            "steerx_edge.learning.calibration._scored",
+            "steerx_edge.learning.calibration.score._scored",
             lambda result: Scored(asked_for(result.biased), asked_for(result.final)),
         )
         texts, (_, candidates, counts) = alike_texts(5), parts
         rows = rows_of(tiny_engine, texts)
-        calibrator = unsteered(tiny_engine, texts, FOLDS, candidates, counts, rows, gated=False)
-        calibrator.score([setting.strengths])
-        found = calibrator.gains(setting, range(8))
+        scores = unsteered(tiny_engine, texts, FOLDS, candidates, counts, rows, gated=False)
+        scores.score([setting.strengths])
+        found = scores.gains(setting, range(8))
         for fold, members in enumerate((*FOLDS, NEUTRAL)):
             values = counts.values([f for f in range(3) if f != fold])
             memory = rows.memory(without=[j for j in members if j < 5])
@@ -371,23 +379,35 @@ class TestScores:
                 )
                 gain = one.scored.mean() - other.scored.mean()
                 assert found[j] == pytest.approx(gain, abs=1e-4)
-        without = calibrator.gains(replace(setting, memory=0.0), range(5))
+        without = scores.gains(replace(setting, memory=0.0), range(5))
         assert (np.abs(found[:5] - without) > 1e-3).all()
 
-    def test_further_texts_are_in_the_memory_of_every_fold(self, tiny_engine: Engine) -> None:
+    def test_further_texts_are_in_the_memory_of_every_fold(
+        self, tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """The neutral texts' too, though their places are those of the further texts' rows."""
         texts = alike_texts(9)
         rows = rows_of(tiny_engine, texts[:5])
-        calibrator = unsteered(tiny_engine, texts[:5], FOLDS, [], None, rows)
-        more = rows_of(tiny_engine, texts)
-        for name in ("_space", "_keys", "_tokens", "_weights", "_words"):
-            setattr(rows, name, getattr(more, name))
-        calibrator.renew_memory()
+        scores = unsteered(tiny_engine, texts[:5], FOLDS, [], None, rows, gated=False)
+        setting = Setting(memory=0.3)
+        scores.gains(setting, range(8))
+        add_rows(tiny_engine, rows, texts[5:])
+        scores.renew_memory()
+        sizes: dict[tuple[int, ...], int] = {}
+        memory_of = rows.memory
+
+        def recorded(without: Collection[int]) -> Memory:
+            memory = memory_of(without)
+            sizes[tuple(without)] = len(memory.tokens)
+            return memory
+
+        monkeypatch.setattr(rows, "memory", recorded)
+        scores.gains(setting, range(8))
         lengths = [len(text.response) + 1 for text in texts]
-        for fold, members in zip(calibrator._folds, (*FOLDS, ()), strict=True):
-            expected = sum(n for j, n in enumerate(lengths) if j not in members)
-            assert fold.memory is not None
-            assert len(fold.memory.tokens) == expected
+        assert sizes == {
+            members: sum(n for j, n in enumerate(lengths) if j not in members)
+            for members in (*FOLDS, ())
+        }
 
     def test_the_order_of_items_in_a_fold_and_of_folds_does_not_matter(
         self, tiny_engine: Engine, parts: tuple[list[Text], list[Candidate], TokenCounts]
@@ -397,8 +417,8 @@ class TestScores:
         swapped = TokenCounts(counts.used[[2, 0, 1]], counts.expected[[2, 0, 1]])
         folds = ((2,), (3, 0), (4, 1))
         other = unsteered(tiny_engine, texts, folds, candidates, swapped, gated=False)
-        for calibrator in (one, other):
-            calibrator.score([((1, 0.3),)])
+        for scores in (one, other):
+            scores.score([((1, 0.3),)])
         setting = Setting(((1, 0.3),), 0.5)
         np.testing.assert_allclose(one.gains(setting), other.gains(setting), atol=1e-4)
 
@@ -407,20 +427,20 @@ class TestScores:
         differences = candidate.differences.copy()
         differences[1], differences[4], differences[2] = 1, -1, 0  # the others of fold 0
         candidates = [replace(candidate, differences=differences)]
-        calibrator = unsteered(tiny_engine, texts, FOLDS, candidates, None, gated=False)
-        calibrator.score([((0, 0.3),)])
-        gains = calibrator.gains(Setting(((0, 0.3),)))
+        scores = unsteered(tiny_engine, texts, FOLDS, candidates, None, gated=False)
+        scores.score([((0, 0.3),)])
+        gains = scores.gains(Setting(((0, 0.3),)))
         np.testing.assert_allclose(gains[[0, 3]], 0, atol=1e-6)
         assert (np.abs(gains[[1, 4, 2]]) > 1e-4).all()
-        calibrate(calibrator)
+        calibrate(scores)
 
     def test_a_setting_is_scored_once(self) -> None:
         engine = ScriptedEngine(lambda job: -size_of(job))
-        calibrator = engine.calibrator(gated=False)
+        scores = engine.scores(gated=False)
         assert engine.n_scored == 4 + 3
-        calibrator.score([(), ((0, 0.1),)])
+        scores.score([(), ((0, 0.1),)])
         assert engine.n_scored == 2 * 7
-        calibrator.score([((0, 0.1),)])
+        scores.score([((0, 0.1),)])
         assert engine.n_scored == 2 * 7
 
     @staticmethod
@@ -433,9 +453,9 @@ class TestScores:
     ) -> list[np.ndarray]:
         found = []
         for each in candidates:
-            calibrator = unsteered(engine, texts, FOLDS, each, counts, gated=False)
-            calibrator.score([setting.strengths])
-            found.append(calibrator.gains(setting))
+            scores = unsteered(engine, texts, FOLDS, each, counts, gated=False)
+            scores.score([setting.strengths])
+            found.append(scores.gains(setting))
         return found
 
 
@@ -560,13 +580,13 @@ class ScriptedEngine:
     )
     """Of which every three folds have a value of exactly 1 nat, but for rounding; all of 1.12."""
 
-    def calibrator(
+    def scores(
         self,
         logit_bias: TokenCounts | None = None,
         rows: ScriptedRows | None = None,
         *,
         gated: bool = True,
-    ) -> Calibrator:
+    ) -> HeldOutScores:
         engine: Any = self
         return unsteered(
             engine, self.texts, self.folds, self.candidates, logit_bias, rows, gated=gated
@@ -579,21 +599,30 @@ class ScriptedEngine:
         **options: Any,
     ) -> Calibration:
         engine: Any = self
-        calibrator = Calibrator(engine, self.texts, self.folds, self.candidates, logit_bias, rows)  # type: ignore[arg-type]
-        return calibrate(calibrator, **options)
+        scores = HeldOutScores(engine, self.texts, self.folds, self.candidates, logit_bias, rows)  # type: ignore[arg-type]
+        return calibrate(scores, **options)
 
 
-def know(
-    calibrator: Calibrator,
-    gains: Mapping[Setting, Sequence[float]],
-    loss: Callable[[Setting], float] = lambda _: 0.0,
-) -> None:
+class KnownScores:
     """As if these settings had been scored, and no others."""
-    each: Any = calibrator
-    each._complete = lambda: list({setting.strengths: None for setting in gains})
-    each._settings = lambda choice: [s for s in gains if s.strengths == choice]
-    each.gains = lambda setting, _items=None: np.array(gains[setting], float)
-    each.loss = loss
+
+    layers = (1, 1, 3)
+
+    def __init__(
+        self,
+        gains: Mapping[Setting, Sequence[float]],
+        loss: Callable[[Setting], float] = lambda _: 0.0,
+    ) -> None:
+        self._gains, self.loss = gains, loss
+
+    def complete(self) -> list[Strengths]:
+        return list({setting.strengths: None for setting in self._gains})
+
+    def settings(self, choice: Strengths) -> list[Setting]:
+        return [setting for setting in self._gains if setting.strengths == choice]
+
+    def gains(self, setting: Setting, _items: Sequence[int] | None = None) -> np.ndarray:
+        return np.array(self._gains[setting], float)
 
 
 A, B = Setting(((0, 0.1),)), Setting(((0, 0.2),))
@@ -603,7 +632,7 @@ NEAR, BEST = [1, 1, 1, 1], [1.1, 1, 1.2, 0.9]
 
 class TestBest:
     @pytest.mark.parametrize(
-        ("table", "best"),
+        ("table", "expected"),
         [
             pytest.param({A: NEAR, B: BEST}, A, id="within one error the weaker directions"),
             pytest.param({A: BEST, B: NEAR}, A, id="or the best itself"),
@@ -634,25 +663,22 @@ class TestBest:
         ],
     )
     def test_of_those_near_the_best_the_most_selective_is_taken(
-        self, table: dict[Setting, list[float]], best: Setting
+        self, table: dict[Setting, list[float]], expected: Setting
     ) -> None:
         for order in (table, dict(reversed(table.items()))):
-            calibrator = ScriptedEngine(lambda _: 0.0).calibrator()
-            know(calibrator, {UNSTEERED: NONE} | order)
-            assert calibrator.best() == best
+            assert best(KnownScores({UNSTEERED: NONE} | order)) == expected
 
-    @pytest.mark.parametrize(("loss", "best"), [(0.99, B), (1.01, A)])
+    @pytest.mark.parametrize(("loss", "expected"), [(0.99, B), (1.01, A)])
     def test_what_takes_more_than_a_little_from_neutral_text_is_no_choice(
-        self, loss: float, best: Setting
+        self, loss: float, expected: Setting
     ) -> None:
-        calibrator = ScriptedEngine(lambda _: 0.0).calibrator()
         table = {UNSTEERED: NONE, A: NEAR, B: [2.0] * 4}
-        know(calibrator, table, lambda setting: loss * MOST_LOSS if setting == B else 0.0)
-        assert calibrator.best() == best
+        scores = KnownScores(table, lambda setting: loss * MOST_LOSS if setting == B else 0.0)
+        assert best(scores) == expected
 
 
 @pytest.mark.parametrize(
-    ("best", "around"),
+    ("leader", "around"),
     [
         (((0, 0.2),), [((0, 0.1),), ((0, 0.4),), ((0, 0.2), (2, 0.1))]),
         (((1, 0.2),), [((1, 0.1),), ((1, 0.4),), ((1, 0.2), (2, 0.1))]),
@@ -665,11 +691,10 @@ class TestBest:
     ids=str,
 )
 def test_finer_is_weaker_stronger_and_beside_on_other_blocks(
-    best: Strengths, around: list[Strengths]
+    leader: Strengths, around: list[Strengths]
 ) -> None:
-    calibrator = ScriptedEngine(lambda _: 0.0).calibrator()
-    know(calibrator, {UNSTEERED: NONE, A: [-1.0] * 4} | {Setting(best, 0.5, 0.1): NEAR})
-    found = calibrator.finer()
+    scores = KnownScores({UNSTEERED: NONE, A: [-1.0] * 4} | {Setting(leader, 0.5, 0.1): NEAR})
+    found = finer(scores)
     assert [[place for place, _ in choice] for choice in found] == [
         [place for place, _ in choice] for choice in around
     ]
@@ -681,9 +706,8 @@ def test_finer_is_weaker_stronger_and_beside_on_other_blocks(
 def test_where_directions_are_not_clearly_ahead_nothing_finer_is_tried(
     gains: list[float], n: int
 ) -> None:
-    calibrator = ScriptedEngine(lambda _: 0.0).calibrator()
-    know(calibrator, {UNSTEERED: NONE, A: gains})
-    assert len(calibrator.finer()) == n
+    scores = KnownScores({UNSTEERED: NONE, A: gains})
+    assert len(finer(scores)) == n
 
 
 class TestRace:
@@ -700,8 +724,8 @@ class TestRace:
         engine.candidates = tuple(
             Candidate("stylevector", layer, np.ones((4, 1), np.float32), 1.0) for layer in (1, 2, 3)
         )
-        calibrator, done = engine.calibrator(), []
-        calibrator.race([((place, STRENGTH),) for place in range(3)], done.append)
+        scores, done = engine.scores(), []
+        race(scores, [((place, STRENGTH),) for place in range(3)], done.append)
         return engine, done
 
     def test_what_is_clearly_behind_on_half_of_the_texts_is_scored_on_no_more(self) -> None:
@@ -722,13 +746,13 @@ class TestRace:
 class TestGate:
     """The first text's request is like no other, and one neutral request is like the person's."""
 
-    def calibrator(self, *, gated: bool = True) -> Calibrator:
+    def scores(self, *, gated: bool = True) -> HeldOutScores:
         engine = ScriptedEngine(
             lambda job: -3 + size_of(job) * (-1 if is_neutral(job) else 1), row=self.row
         )
-        calibrator = engine.calibrator(gated=gated)
-        calibrator.score([A.strengths])
-        return calibrator
+        scores = engine.scores(gated=gated)
+        scores.score([A.strengths])
+        return scores
 
     @staticmethod
     def row(job: ScoreRequest) -> tuple[float, ...]:
@@ -742,27 +766,27 @@ class TestGate:
         own = np.array([[0, 0, 1, 0], *[[1, 0, 0, 0]] * 3], np.float16)
         neutral = np.array([[0, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 1]], np.float16)
         expected = Gate.fit(own, neutral)
-        gate = self.calibrator().gate
+        gate = self.scores().gate
         assert gate is not None
         np.testing.assert_array_equal(gate.direction, expected.direction)
         assert gate.threshold == expected.threshold
 
     def test_a_text_with_a_request_unlike_the_others_is_scored_unsteered(self) -> None:
-        assert self.calibrator().gains(A) == pytest.approx([0, 0.1, 0.1, 0.1], abs=1e-6)
+        assert self.scores().gains(A) == pytest.approx([0, 0.1, 0.1, 0.1], abs=1e-6)
 
     def test_neutral_text_loses_only_where_its_request_is_like_the_persons(self) -> None:
-        assert self.calibrator().loss(A) == pytest.approx(0.1 / 3, abs=1e-6)
+        assert self.scores().loss(A) == pytest.approx(0.1 / 3, abs=1e-6)
 
     def test_without_a_gate_all_is_steered_and_all_neutral_text_counts(self) -> None:
-        calibrator = self.calibrator(gated=False)
-        assert calibrator.gate is None
-        assert calibrator.gains(A) == pytest.approx([0.1] * 4, abs=1e-6)
-        assert calibrator.loss(A) == pytest.approx(0.1, abs=1e-6)
+        scores = self.scores(gated=False)
+        assert scores.gate is None
+        assert scores.gains(A) == pytest.approx([0.1] * 4, abs=1e-6)
+        assert scores.loss(A) == pytest.approx(0.1, abs=1e-6)
 
     def test_beside_texts_in_the_prompt_neutral_text_does_not_count(self) -> None:
-        calibrator = self.calibrator()
-        beside = [calibrator._scored[()][j] for j in range(calibrator.n_items)]
-        prompted = calibrator.in_prompts(beside)
+        scores = self.scores()
+        ones = np.ones((1, 3), np.float32)
+        prompted = scores.in_prompts([Scored(ones, np.ones((4, 1), np.float16))] * 4)
         assert prompted.gate is None
         assert prompted.loss(Setting((), 0.5)) == 0
 
@@ -776,7 +800,7 @@ class TestGate:
             return [100]
 
         engine = ScriptedEngine(lambda _: -3.0, write, row=self.row)
-        engine.calibrator(engine.counts, ScriptedRows()).fluent(Setting(A.strengths, 0.5, 0.3))
+        fluent(engine.scores(engine.counts, ScriptedRows()), Setting(A.strengths, 0.5, 0.3))
         expected = {(0,): False, (1,): True, (2,): True, (3,): True}
         for item in NEUTRAL_ITEMS:
             request = tuple(engine.prompt(messages_for(item.request)))
@@ -800,7 +824,7 @@ class TestFluent:
             self.score, lambda job: [100 + round(100 * size_of(job)), *range(900, 930)]
         )
         given = Setting(((0, strength),))
-        assert engine.calibrator().fluent(given) == (given if is_kept else UNSTEERED)
+        assert fluent(engine.scores(), given) == (given if is_kept else UNSTEERED)
 
     @pytest.mark.parametrize(
         ("is_fluent", "left"),
@@ -825,10 +849,10 @@ class TestFluent:
             return list(range(40)) if is_fluent(*strengths) else [5] * 40
 
         engine = ScriptedEngine(self.score, write)
-        calibrator = engine.calibrator(engine.counts, ScriptedRows())
-        found = calibrator.fluent(Setting(A.strengths, 1.0, 0.8))
+        scores = engine.scores(engine.counts, ScriptedRows())
+        found = fluent(scores, Setting(A.strengths, 1.0, 0.8))
         assert found == left
-        assert found.memory in MEMORIES
+        assert found.memory in MEMORY_STRENGTHS
 
     @pytest.mark.parametrize(("added", "is_kept"), [(0, True), (1, False)])
     def test_where_the_user_is_less_surprising_the_model_itself_is_the_bound(
@@ -840,7 +864,7 @@ class TestFluent:
         engine = ScriptedEngine(
             score, lambda job: [100 + added * (size_of(job) > 0), *range(900, 930)]
         )
-        assert engine.calibrator().fluent(A) == (A if is_kept else UNSTEERED)
+        assert fluent(engine.scores(), A) == (A if is_kept else UNSTEERED)
 
     def test_the_directions_are_those_of_all_texts(self) -> None:
         """Which are the opposite of those without the last text."""
@@ -855,7 +879,7 @@ class TestFluent:
         engine.candidates = tuple(
             replace(each, differences=differences) for each in engine.candidates
         )
-        engine.calibrator(gated=False).fluent(Setting(((0, 0.5),)))
+        fluent(engine.scores(gated=False), Setting(((0, 0.5),)))
         assert given == [-0.5] * (4 + 3)
 
     @pytest.mark.parametrize("n_texts", [2, 8, 10])
@@ -873,7 +897,7 @@ class TestFluent:
             replace(each, differences=np.ones((n_texts, 1), np.float32))
             for each in engine.candidates
         )
-        engine.calibrator().fluent(A)
+        fluent(engine.scores(), A)
         # And three neutral ones.
         assert sorted(asked) == sorted([*range(min(n_texts, 8)), *[NEUTRAL_REQUEST] * 3] * 2)
 
@@ -885,8 +909,8 @@ class TestFluent:
             same = [5] * (n + 4 if n else 0)
             return [100, *range(900, 932 - len(same)), *same]
 
-        calibrator = ScriptedEngine(self.score, write).calibrator()
-        assert calibrator.fluent(A) == (A if n_repeated <= 3 else UNSTEERED)
+        scores = ScriptedEngine(self.score, write).scores()
+        assert fluent(scores, A) == (A if n_repeated <= 3 else UNSTEERED)
 
     @pytest.mark.parametrize("n_alike", [0, 7, 8, 33])
     @pytest.mark.parametrize("of_the_user", [False, True])
@@ -901,19 +925,19 @@ class TestFluent:
             # 30 4-grams a reply, of which n - 3 stand in each of the others.
             return [100, *range(1, n), *range(first, first + 33 - max(n, 1))]
 
-        calibrator = ScriptedEngine(self.score, write).calibrator(gated=False)
-        assert calibrator.fluent(A) == (A if of_the_user or n_alike < 8 else UNSTEERED)
+        scores = ScriptedEngine(self.score, write).scores(gated=False)
+        assert fluent(scores, A) == (A if of_the_user or n_alike < 8 else UNSTEERED)
 
     @pytest.mark.parametrize("written", [[100, *range(30)], [100] + [5] * 30, []], ids=len)
     def test_as_much_as_unsteered_may_be_shared_and_repeated(self, written: list[int]) -> None:
-        assert ScriptedEngine(self.score, lambda _: written).calibrator().fluent(A) == A
+        assert fluent(ScriptedEngine(self.score, lambda _: written).scores(), A) == A
 
     def test_a_real_model_may_be_steered_mildly_and_not_ruined(self, tiny_engine: Engine) -> None:
         parts = random_texts(5), FOLDS, random_candidates(5), None
-        calibrator = unsteered(tiny_engine, *parts, gated=False)
+        scores = unsteered(tiny_engine, *parts, gated=False)
         mild, ruinous = Setting(((0, 0.01),)), Setting(((0, 8.0), (2, 8.0)))
-        assert calibrator.fluent(mild) == mild
-        assert calibrator.fluent(ruinous) == UNSTEERED
+        assert fluent(scores, mild) == mild
+        assert fluent(scores, ruinous) == UNSTEERED
 
 
 class TestCalibrate:
@@ -956,7 +980,7 @@ class TestCalibrate:
             self.own(lambda size: -size), row=lambda job: (float(not is_neutral(job)), 1.0)
         )
         found = engine.calibrate(None, ScriptedRows())
-        assert found.setting == Setting((), 0.0, max(MEMORIES))
+        assert found.setting == Setting((), 0.0, max(MEMORY_STRENGTHS))
         assert found.gate is not None
         assert found.gate.is_open(np.array([[1, 1], [0, 1]], np.float16)).tolist() == [True, False]
         assert found.gain is not None
@@ -1031,7 +1055,7 @@ class TestCalibrate:
             Scored(np.full((1, 3), -2.0, np.float32), np.tile(np.float16([-1, offered]), (4, 1)))
             for _ in engine.texts
         ]
-        found = engine.calibrate(None, ScriptedRows(), beside=beside)
+        found = engine.calibrate(None, ScriptedRows(), prompted=beside)
         assert strength_of(found.setting) == pytest.approx(0.2)
         assert found.with_history == Setting((), 0.0, memory)
         assert found.gain_with_history is not None
@@ -1045,7 +1069,9 @@ class TestCalibrate:
         texts = random_texts(2)
         rows = rows_of(tiny_engine, texts)
         found = calibrate(
-            Calibrator(tiny_engine, texts, [[0], [1]], random_candidates(2), random_counts(2), rows)
+            HeldOutScores(
+                tiny_engine, texts, [[0], [1]], random_candidates(2), random_counts(2), rows
+            )
         )
         assert found.gain is not None
         assert found.gain.items == 2
@@ -1056,44 +1082,50 @@ class TestRecalibrate:
     """The more rows, the more of each token the memory offers."""
 
     @staticmethod
-    def calibrated(sign: int = 1) -> tuple[ScriptedEngine, Calibrator, Calibration]:
+    def calibrated(sign: int = 1) -> tuple[ScriptedEngine, HeldOutScores, Calibration]:
         engine = ScriptedEngine(
             lambda job: -3.0 if is_neutral(job) else -3 + sign * size_of(job),
             row=lambda job: (float(not is_neutral(job)), 0.0),
         )
-        calibrator = engine.calibrator(None, ScriptedRows())
-        return engine, calibrator, calibrate(calibrator)
+        scores = engine.scores(None, ScriptedRows())
+        return engine, scores, calibrate(scores)
 
-    def test_more_rows_change_the_memory_alone_and_are_scored_without_a_pass(self) -> None:
-        engine, calibrator, before = self.calibrated()
-        calibrator.writes_fluently = lambda _setting: True  # type: ignore[method-assign]
+    def test_more_rows_change_the_memory_alone_and_are_scored_without_a_pass(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        engine, scores, before = self.calibrated()
+        monkeypatch.setattr(CHOOSE + "writes_fluently", lambda *_: True)
         assert before.setting.memory == 0
         n_scored = engine.n_scored
-        calibrator.rows.more = 1.0  # type: ignore[union-attr]
-        after = recalibrate(calibrator, before)
+        scores.rows.more = 1.0  # type: ignore[union-attr]
+        after = recalibrate(scores, before)
         assert engine.n_scored == n_scored
-        assert after.setting == replace(before.setting, memory=max(MEMORIES))
-        assert after.gain == calibrator.gain(after.setting)
+        assert after.setting == replace(before.setting, memory=max(MEMORY_STRENGTHS))
+        assert after.gain == scores.gain(after.setting)
         assert before.gain is not None
         assert after.gain is not None
         assert after.gain.low > before.gain.high
 
-    def test_a_rise_that_does_not_write_fluently_is_not_taken(self) -> None:
-        _, calibrator, before = self.calibrated()
-        calibrator.rows.more = 1.0  # type: ignore[union-attr]
-        calibrator.writes_fluently = lambda _setting: False  # type: ignore[method-assign]
-        assert recalibrate(calibrator, before).setting == before.setting
+    def test_a_rise_that_does_not_write_fluently_is_not_taken(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        _, scores, before = self.calibrated()
+        scores.rows.more = 1.0  # type: ignore[union-attr]
+        monkeypatch.setattr(CHOOSE + "writes_fluently", lambda *_: False)
+        assert recalibrate(scores, before).setting == before.setting
 
     def test_where_nothing_was_reliable_nothing_changes(self) -> None:
-        _, calibrator, before = self.calibrated(-1)
-        calibrator.rows.more = 1.0  # type: ignore[union-attr]
-        assert recalibrate(calibrator, before) is before
+        _, scores, before = self.calibrated(-1)
+        scores.rows.more = 1.0  # type: ignore[union-attr]
+        assert recalibrate(scores, before) is before
 
-    def test_what_would_take_too_much_from_neutral_text_is_not_chosen(self) -> None:
-        _, calibrator, before = self.calibrated()
-        calibrator.rows.more = 1.0  # type: ignore[union-attr]
-        calibrator.loss = lambda setting: setting.memory  # type: ignore[method-assign]
-        assert recalibrate(calibrator, before).setting == before.setting
+    def test_what_would_take_too_much_from_neutral_text_is_not_chosen(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        _, scores, before = self.calibrated()
+        scores.rows.more = 1.0  # type: ignore[union-attr]
+        monkeypatch.setattr(scores, "loss", lambda setting: setting.memory)
+        assert recalibrate(scores, before).setting == before.setting
 
 
 # ---------------------------------------------------------------- people
@@ -1114,18 +1146,20 @@ def counts_of(engine: Engine, texts: Sequence[Text], folds: Sequence[Sequence[in
 QUARTERS = [[0, 4], [1, 5], [2, 6], [3, 7]]
 
 
-def test_a_planted_preference_for_some_words_is_found(tiny_engine: Engine) -> None:
+def test_a_planted_preference_for_some_words_is_found(
+    tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Few words cannot be preferred without being repeated.
+    monkeypatch.setattr(CHOOSE + "fluent", lambda _, setting: setting)
     for seed in range(3):
         rng = np.random.default_rng(seed)
         words = rng.integers(FIRST_WORD, N_VOCAB, 5)
         texts = [replace(t, response=rng.choice(words, 12).tolist()) for t in random_texts(8, seed)]
         counts, candidates = counts_of(tiny_engine, texts, QUARTERS), random_candidates(8, seed)
-        calibrator = Calibrator(
+        scores = HeldOutScores(
             tiny_engine, texts, QUARTERS, candidates, counts, gated=False, spares_neutral=False
         )
-        # Few words cannot be preferred without being repeated.
-        calibrator.writes_fluently = lambda _setting: True  # type: ignore[method-assign]
-        found = calibrate(calibrator)
+        found = calibrate(scores)
         assert found.gain is not None
         assert found.setting.logit_bias > 0
         assert found.gain.low > 0.1
@@ -1141,7 +1175,7 @@ def test_a_planted_phrase_is_found(tiny_engine: Engine) -> None:
     ]
     rows, candidates = rows_of(tiny_engine, texts), random_candidates(8)
     found = calibrate(
-        Calibrator(
+        HeldOutScores(
             tiny_engine, texts, QUARTERS, candidates, None, rows, gated=False, spares_neutral=False
         )
     )
@@ -1168,7 +1202,7 @@ def test_a_planted_direction_is_found(tiny_engine: Engine, tiny_f32: TinyModel) 
         texts.append(Text(text.context, tokens[len(text.context) :]))
     candidates = [other, planted]
     found = calibrate(
-        Calibrator(
+        HeldOutScores(
             tiny_engine, texts, QUARTERS, candidates, None, gated=False, spares_neutral=False
         )
     )
@@ -1195,7 +1229,7 @@ def test_of_a_person_who_writes_as_the_model_does_mostly_nothing_is_found(
         ]
         counts = counts_of(tiny_engine, texts, QUARTERS)
         found = calibrate(
-            Calibrator(
+            HeldOutScores(
                 tiny_engine,
                 texts,
                 QUARTERS,

@@ -16,8 +16,8 @@ from steerx_edge.learning.effects import (
     anchors,
     bootstrap_mean_interval,
     effects_of,
-    read_alone,
-    read_beside,
+    read_control,
+    read_treatment,
     word_effects,
     words_of_tokens,
 )
@@ -38,8 +38,8 @@ def both_arms(
     engine: Engine, item: HistoryItem, others: Sequence[HistoryItem]
 ) -> tuple[ScoreResult, ScoreResult]:
     """With others in the context, and without."""
-    (treatment,) = read_beside(engine, [item], others, LAYERS)
-    (control,) = read_alone(engine, [item], LAYERS)
+    (treatment,) = read_treatment(engine, [item], others, LAYERS)
+    (control,) = read_control(engine, [item], LAYERS)
     return treatment, control
 
 
@@ -112,8 +112,8 @@ class TestArms:
 
     def test_items_of_a_fold_are_as_alone(self, engine: Engine) -> None:
         items = [ITEM, HistoryItem("Off it went!", "Where?"), HistoryItem("It was dark. So dark.")]
-        treatments = read_beside(engine, items, IN_CONTEXT, LAYERS)
-        controls = read_alone(engine, items, LAYERS)
+        treatments = read_treatment(engine, items, IN_CONTEXT, LAYERS)
+        controls = read_control(engine, items, LAYERS)
         for item, *together in zip(items, treatments, controls, strict=True):
             for arm, alone in zip(together, both_arms(engine, item, IN_CONTEXT), strict=True):
                 np.testing.assert_allclose(arm.scored, alone.scored, atol=1e-4)
@@ -122,7 +122,7 @@ class TestArms:
     def test_the_treatment_arm_is_also_scored_under_logit_biases(self, engine: Engine) -> None:
         values = np.random.default_rng(0).normal(size=engine.analysis.n_vocab)
         biases = np.stack([0 * values, values]).astype(np.float32)
-        (arm,) = read_beside(engine, [ITEM], IN_CONTEXT, (), biases)
+        (arm,) = read_treatment(engine, [ITEM], IN_CONTEXT, (), biases)
         biased = asked_for(arm.biased)
         np.testing.assert_allclose(biased[0], arm.scored, atol=1e-5)
         assert np.abs(biased[1] - biased[0]).max() > 0.1
@@ -136,7 +136,7 @@ class TestArms:
     def test_what_was_to_be_expected_is_of_the_control_arm(
         self, engine: Engine, tiny_f32: TinyModel
     ) -> None:
-        (control,) = read_alone(engine, [ITEM], ())
+        (control,) = read_control(engine, [ITEM], ())
         response = engine.tokenize(ITEM.response)
         context = engine.prompt(messages_for(ITEM.request))
         logits = tiny_f32.forward([*context, *response]).logits[len(context) - 1 : -1]
@@ -146,7 +146,7 @@ class TestArms:
     def test_texts_that_do_not_fit_are_an_error(self, tiny_engine: Engine) -> None:
         long = HistoryItem("so very tired " * 200)
         with pytest.raises(ModelError, match="does not fit the analysis context of 512"):
-            read_beside(tiny_engine, [ITEM], [long], LAYERS)
+            read_treatment(tiny_engine, [ITEM], [long], LAYERS)
 
     def test_real_token_effects_add_up_in_the_words(self, tiny_engine: Engine) -> None:
         text = "Café ’tis “so” — it’s  well-known,\n\n🙂🙂 isn't it?! Not 3.14... naïve\tend"

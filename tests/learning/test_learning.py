@@ -18,12 +18,13 @@ from models.operations import log_softmax
 from models.vocabulary import train_vocabulary
 from steerx_edge.errors import HistoryError, ModelError, SteerxError
 from steerx_edge.history.item import HistoryItem
-from steerx_edge.learning.ablation import folds_of, read_further, sampled
-from steerx_edge.learning.calibration import Calibration, Calibrator, Scored, Setting
+from steerx_edge.learning.ablation import folds_of, read_further
+from steerx_edge.learning.calibration import Calibration, HeldOutScores, Scored, Setting
 from steerx_edge.learning.description import fixed_description, style_facts, why_unusable
 from steerx_edge.learning.effects import Effects, word_effects
 from steerx_edge.learning.learn import default_layers, learn
 from steerx_edge.learning.settings import Settings
+from steerx_edge.learning.texts import sampled
 from steerx_edge.llamacpp.analysis import (
     AnalysisContext,
     GenerateRequest,
@@ -63,7 +64,7 @@ CONTRAST = Settings(
 @pytest.fixture(autouse=True)
 def _few_neutral_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     items = [HistoryItem("It rained all day.", "Was it dry?"), HistoryItem("A table."), HISTORY[2]]
-    monkeypatch.setattr("steerx_edge.learning.calibration.neutral_items", lambda _: items)
+    monkeypatch.setattr("steerx_edge.learning.calibration.score.neutral_items", lambda _: items)
 
 
 class RecordingEngine(Engine):
@@ -382,29 +383,29 @@ class TestCalibrated:
     def test_what_calibration_is_given_and_what_the_profile_takes_of_it(
         self, tiny_engine: Engine, tiny_f32: TinyModel, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        given: list[Calibrator] = []
-        prompted: list[Scored] = []
+        given: list[HeldOutScores] = []
+        in_prompts: list[Scored] = []
         more = Gain(0.1, 0.05, 0.15, len(HISTORY))
         gate = Gate(np.ones(64, np.float32), 0.4)
 
         def chosen(
-            calibrator: Calibrator, *, beside: Sequence[Scored], done: Callable[[int, int], None]
+            scores: HeldOutScores, *, prompted: Sequence[Scored], done: Callable[[int, int], None]
         ) -> Calibration:
-            given.append(calibrator)
-            prompted.extend(beside)
+            given.append(scores)
+            in_prompts.extend(prompted)
             done(1, 1)
             # The upper block is named first: a profile has them in increasing order.
             setting = Setting(((3, 0.25), (0, 0.5)), 0.75, 0.3)
             return Calibration(setting, GAIN, Setting(((3, 0.125),), 0.5, 0.2), more, gate)
 
-        monkeypatch.setattr("steerx_edge.learning.learn.calibrate", chosen)
+        monkeypatch.setattr("steerx_edge.learning.learned.calibrate", chosen)
         settings = Settings(layers=(1, 3), contrast_methods=("stylevector", "context-contrast"))
         entry = only_entry(learn(tiny_engine, HISTORY, settings))
 
-        (calibrator,) = given
-        assert calibrator.engine is tiny_engine
-        texts, folds, candidates = calibrator.texts, calibrator.folds, calibrator.candidates
-        counts, rows = calibrator.logit_bias, calibrator.rows
+        (scores,) = given
+        assert scores.engine is tiny_engine
+        texts, folds, candidates = scores.texts, scores.folds, scores.candidates
+        counts, rows = scores.counts, scores.rows
         read = folds_of(tiny_engine, HISTORY, settings)
         assert folds == [fold.members for fold in read]
         places = [(candidate.contrast_method, candidate.layer) for candidate in candidates]
@@ -461,14 +462,14 @@ class TestCalibrated:
                     messages_for(HISTORY[j].request, history=[HISTORY[other]])
                 )
                 logits = tiny_f32.forward([*context, *texts[j].response]).logits
-                for logit_bias, scored in zip(biases, prompted[j].biased, strict=True):
+                for logit_bias, scored in zip(biases, in_prompts[j].biased, strict=True):
                     log_p = log_softmax(logits[len(context) - 1 : -1] + logit_bias)
                     own = log_p[np.arange(len(log_p)), texts[j].response]
                     np.testing.assert_allclose(scored, own, atol=5e-4)
                 (result,) = tiny_engine.run_many(
                     [ScoreRequest(context, texts[j].response, final=True)]
                 )
-                np.testing.assert_allclose(prompted[j].final, asked_for(result.final), atol=0.01)
+                np.testing.assert_allclose(in_prompts[j].final, asked_for(result.final), atol=0.01)
 
     @pytest.mark.parametrize(
         "setting",
@@ -479,7 +480,7 @@ class TestCalibrated:
         self, tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch, setting: Setting
     ) -> None:
         monkeypatch.setattr(
-            "steerx_edge.learning.learn.calibrate",
+            "steerx_edge.learning.learned.calibrate",
             lambda *_, **__: Calibration(setting, Gain(0.0, 0.0, 0.0, 4)),
         )
         entry = only_entry(learn(tiny_engine, HISTORY, Settings(layers=(1, 3))))
@@ -493,13 +494,13 @@ class TestCalibrated:
     def test_a_profile_has_the_memory_that_was_asked_for(
         self, tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch, level: Any
     ) -> None:
-        given: list[Calibrator] = []
+        given: list[HeldOutScores] = []
 
-        def chosen(calibrator: Calibrator, **_: Any) -> Calibration:
-            given.append(calibrator)
-            return Calibration(Setting((), 0.0, 0.3 if calibrator.rows else 0.0), GAIN)
+        def chosen(scores: HeldOutScores, **_: Any) -> Calibration:
+            given.append(scores)
+            return Calibration(Setting((), 0.0, 0.3 if scores.rows else 0.0), GAIN)
 
-        monkeypatch.setattr("steerx_edge.learning.learn.calibrate", chosen)
+        monkeypatch.setattr("steerx_edge.learning.learned.calibrate", chosen)
         entry = only_entry(learn(tiny_engine, HISTORY, Settings(memory=level)))
         assert entry.settings["memory"] == level
         assert (given[0].rows is None) == (entry.memory is None) == (level == "none")
@@ -517,25 +518,25 @@ class TestCalibrated:
         *,
         is_gated: bool,
     ) -> None:
-        given: list[Calibrator] = []
+        given: list[HeldOutScores] = []
 
-        def chosen(calibrator: Calibrator, **_: Any) -> Calibration:
-            given.append(calibrator)
+        def chosen(scores: HeldOutScores, **_: Any) -> Calibration:
+            given.append(scores)
             return Calibration(Setting(), GAIN)
 
-        monkeypatch.setattr("steerx_edge.learning.learn.calibrate", chosen)
+        monkeypatch.setattr("steerx_edge.learning.learned.calibrate", chosen)
         history = [
             dataclasses.replace(item, request="Write a text." if place < n_requests else "")
             for place, item in enumerate(HISTORY)
         ]
         learn(tiny_engine, history)
-        assert [calibrator.gated for calibrator in given] == [is_gated]
+        assert [scores.gated for scores in given] == [is_gated]
 
     def test_a_memory_that_is_only_for_prompts_with_texts_is_carried(
         self, tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         beside = Calibration(Setting((), 0.5), GAIN, Setting((), 0.0, 0.2), GAIN)
-        monkeypatch.setattr("steerx_edge.learning.learn.calibrate", lambda *_, **__: beside)
+        monkeypatch.setattr("steerx_edge.learning.learned.calibrate", lambda *_, **__: beside)
         entry = only_entry(learn(tiny_engine, HISTORY, Settings()))
         assert entry.memory is not None
         assert entry.memory.strength == 0
@@ -566,13 +567,13 @@ class TestFurtherTexts:
 
     @pytest.fixture(autouse=True)
     def _one_at_a_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("steerx_edge.learning.learn.CHUNK", 1)
+        monkeypatch.setattr("steerx_edge.learning.learned.CHUNK", 1)
         monkeypatch.setattr(
-            "steerx_edge.learning.learn.calibrate",
+            "steerx_edge.learning.learned.calibrate",
             lambda *_, **__: Calibration(Setting(((0, 0.1),), 0.5, 0.3), GAIN),
         )
         monkeypatch.setattr(
-            "steerx_edge.learning.learn.recalibrate", lambda _, calibration: calibration
+            "steerx_edge.learning.learned.recalibrate", lambda _, calibration: calibration
         )
 
     def test_they_are_read_with_texts_of_the_sample_in_their_context(
@@ -623,9 +624,9 @@ class TestFurtherTexts:
         self, tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(
-            "steerx_edge.learning.learn.recalibrate",
-            lambda calibrator, calibration: dataclasses.replace(
-                calibration, setting=Setting((), 0.0, calibrator.rows.n_texts / 10)
+            "steerx_edge.learning.learned.recalibrate",
+            lambda scores, calibration: dataclasses.replace(
+                calibration, setting=Setting((), 0.0, scores.rows.n_texts / 10)
             ),
         )
         entry = only_entry(learn(tiny_engine, HISTORY, self.SETTINGS))

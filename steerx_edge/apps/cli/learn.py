@@ -177,10 +177,10 @@ def _learn(
     """Learn anew."""
     from rich.markup import escape
 
-    from steerx_edge.learning.ablation import chosen
     from steerx_edge.learning.checkpoint import user_path
     from steerx_edge.learning.duration import estimated_seconds
     from steerx_edge.learning.learn import learn as learn_profile
+    from steerx_edge.learning.texts import chosen
 
     console = _console()
     n_used = len(chosen(items, settings.max_items))

@@ -1,0 +1,72 @@
+"""The texts of a history that are learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from steerx_edge.errors import HistoryError
+from steerx_edge.history.budget import cut
+from steerx_edge.history.item import HistoryItem
+from steerx_edge.learning.settings import MIN_ITEMS
+from steerx_edge.steering.ledger import plain, text_hash
+
+if TYPE_CHECKING:
+    from steerx_edge.llamacpp.engine import Engine
+
+
+class OwnText(NamedTuple):
+    """A text of the person's."""
+
+    item: HistoryItem  # cut to its share of the analysis context
+    hash: int  # `text_hash` of the whole text
+
+
+def chosen(history: Sequence[HistoryItem], max_items: int | None) -> list[HistoryItem]:
+    """The items that have text; the last `max_items` of them.
+
+    Of texts that differ in white space and case at most, the last one stays: a copy would be taken
+    for a habit, and foretell the text that calibration holds out.
+    """
+    texts = [plain(item.response) for item in history]
+    last = {text: i for i, text in enumerate(texts) if text}
+    return [history[i] for i in sorted(last.values())[-(max_items or len(history)) :]]
+
+
+def usable(engine: Engine, history: Sequence[HistoryItem], max_items: int | None) -> list[OwnText]:
+    """The texts to learn from.
+
+    Raises:
+        HistoryError: there is too little text.
+    """
+    items = chosen(history, max_items)
+    if len(items) < MIN_ITEMS:
+        raise HistoryError(
+            f"There are {len(items)} different texts to learn from, and at least {MIN_ITEMS} are "
+            "needed: each is read in the context of the others."
+        )
+    return [own_text(engine, item) for item in items]
+
+
+def own_text(engine: Engine, item: HistoryItem) -> OwnText:
+    """A text as it is read."""
+    return OwnText(shortened(engine, item), text_hash(item.response))
+
+
+def shortened(engine: Engine, item: HistoryItem) -> HistoryItem:
+    """An item cut to its share of the analysis context, as it is read."""
+    n_ctx = engine.analysis.n_ctx
+    return HistoryItem(
+        request=cut(engine, item.request, n_ctx * 3 // 16),
+        response=cut(engine, item.response, n_ctx // 8),
+    )
+
+
+def sampled(n_items: int, most: int) -> list[int]:
+    """Places of items that are spread evenly over all of them, the last one included.
+
+    A history is in the order of time, or one kind of text after the other; so the sample is
+    stratified by either.
+    """
+    n = min(n_items, most)
+    return [(k + 1) * n_items // n - 1 for k in range(n)]
