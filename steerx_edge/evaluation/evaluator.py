@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from steerx_edge.evaluation.sample import Plan, Sample, drawn_items, stranger
-from steerx_edge.evaluation.text_metrics import Attribution, copied, overlap, repeats, request_fit
+from steerx_edge.evaluation.text_metrics import Attribution, copied, overlap, request_fit
 from steerx_edge.history.item import HistoryItem, User
 from steerx_edge.history.retrieval import Retriever
+from steerx_edge.learning.calibration.fluency import repeated_four_grams
 from steerx_edge.learning.learn import learn
 from steerx_edge.learning.neutral import neutral_items
 from steerx_edge.learning.settings import MIN_ITEMS, Settings
@@ -349,7 +350,7 @@ class Evaluator:
         return user.history
 
     def _text_figure(self, user: User, real: str, text: str) -> dict[str, float]:
-        figures = {**overlap(real, text), "repeats": repeats(text)}
+        figures = {**overlap(real, text), "repeats": repeated_four_grams(text.split())}
         if self._attribution:
             rank = self._attribution.rank(user.id, text)
             figures |= {"top1": float(rank == 1), "mrr": 1 / rank}

@@ -73,13 +73,6 @@ def _rouge() -> Any:
     return RougeScorer(["rouge1", "rougeL"], tokenizer=_Words())
 
 
-def repeats(text: str) -> float:
-    """The share of a text's runs of four words that it had before; 0 where it is shorter."""
-    words = text.split()
-    runs = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
-    return 1 - len(set(runs)) / len(runs) if runs else 0.0
-
-
 def request_fit(log_probs: Sequence[float]) -> dict[str, float]:
     """Whether a text is on topic, where it has a request.
 

@@ -35,7 +35,7 @@ from steerx_edge.evaluation import (
 )
 from steerx_edge.evaluation.evaluator import MAX_OTHER_REQUESTS
 from steerx_edge.evaluation.sample import drawn_items, stranger
-from steerx_edge.evaluation.text_metrics import Attribution, copied, overlap, repeats, request_fit
+from steerx_edge.evaluation.text_metrics import Attribution, copied, overlap, request_fit
 from steerx_edge.history.item import HistoryItem, User
 from steerx_edge.history.retrieval import Retriever
 from steerx_edge.learning.learn import learn
@@ -242,14 +242,6 @@ def test_words_of_every_script_count() -> None:
     assert overlap("Über Käse", "über käse")["rouge1"] == 1
     assert overlap("чайник пел", "чайник пел")["rougeL"] == 1
     assert overlap("one", "") == {"rouge1": 0, "rougeL": 0, "meteor": 0}
-
-
-@pytest.mark.parametrize(
-    ("text", "share"),
-    [("", 0), ("a b c", 0), ("a b c d", 0), ("a b c d a b c d", 0.2), ("a " * 8, 0.8)],
-)
-def test_repeats_by_hand(text: str, share: float) -> None:
-    assert repeats(text) == pytest.approx(share)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -79,8 +79,8 @@ def written(scores: HeldOutScores, setting: Setting) -> Written:
     )
 
 
-def repeated_four_grams(tokens: Sequence[int]) -> float:
-    """The share of 4-grams that have occurred before, 0 to 1."""
+def repeated_four_grams(tokens: Sequence[Hashable]) -> float:
+    """The share of a text's 4-grams that have occurred before, 0 to 1; 0 where there is none."""
     grams = _four_grams(tokens)
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
@@ -92,5 +92,5 @@ def shared_four_grams(texts: Sequence[Sequence[int]]) -> float:
     return 1 - len(set().union(*each)) / n_grams if n_grams else 0.0
 
 
-def _four_grams(tokens: Sequence[int]) -> list[tuple[int, ...]]:
+def _four_grams(tokens: Sequence[Hashable]) -> list[tuple[Hashable, ...]]:
     return [tuple(tokens[i : i + 4]) for i in range(len(tokens) - 3)]
