@@ -1,4 +1,4 @@
-"""The figures of one user: real texts scored, and written anew, under each arm."""
+"""The figures of one user: real texts scored, and new texts generated, under each arm."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Row = dict[str, Any]
 """The figures of one unit, as they are stored; see docs/evaluation.md."""
 
 Unit = tuple[str, str]
-"""A user's id and a method's name; BASELINES for what no profile takes part in."""
+"""A user's id and a method's name; BASELINES for the arms without a profile."""
 
 BASELINES = ""
 
@@ -47,12 +47,12 @@ WITHOUT_PROFILE = {
     "swapped": "unsteered",
     "prompt + own": "prompt",
 }
-"""What an arm is where its profile does nothing."""
+"""The arm that an arm equals where its profile does nothing."""
 
 
 @dataclass(frozen=True)
 class _Condition:
-    """Under what a text is scored or written."""
+    """The prompt and the steering that a text is scored or generated under."""
 
     entry: Entry | None = None
     strength: float = 1.0

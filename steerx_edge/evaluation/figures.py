@@ -21,7 +21,7 @@ CONTRASTS = {
     "prompt - others' prompt": ("prompt", "others' prompt"),
     "prompt + own - prompt": ("prompt + own", "prompt"),
 }
-"""What is the user's own, and what a profile adds to the prompt: the difference of two arms."""
+"""Differences of two arms: what is personal, and what a profile adds to the prompt."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Evaluation:
     def sweep(self, method: str, over: Over) -> Sweep:
         """Gain by arm, and by strength, layer or number of items; own profiles come first.
 
-        A number of items stands for the users who have as many, so the more, the fewer users.
+        A point counts only users who have that many items, so there are fewer of them further out.
         """
         gains: dict[str, dict[float, list[float]]] = {}
         users = self.by_user(method)

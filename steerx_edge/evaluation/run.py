@@ -57,8 +57,8 @@ def evaluate(
         plan: what is measured.
         folder: holds the figures, and the profiles that were learned. No texts.
         methods: settings of `learn` by name; `max_items` and, in a sweep, `layers` are the plan's.
-        processes: so many units are measured side by side, each process with an engine.
-        progress: told about each step.
+        processes: how many processes measure units side by side, each with an engine of its own.
+        progress: called with each step.
 
     Raises:
         SteerxError: the folder is of another evaluation, or a profile cannot be learned.

@@ -25,7 +25,7 @@ class Plan:
     """What is measured. Equal plans on equal data with equal models give equal figures.
 
     Args:
-        items: of a longer history, only so many of the last items are used; None uses all.
+        items: use only this many of the latest items; None uses all.
         min_items: users with fewer items are left out, and counted.
         retrieve: past items in the prompt.
         draws: generic profiles for each user; their figures are averaged.
@@ -33,7 +33,7 @@ class Plan:
         strengths: also score own and generic profiles at these multiples of their strength.
         layers: also learn own profiles at each of these blocks alone.
         item_counts: also learn own profiles from, and retrieve own items for the prompt from, the
-            last so many items alone, each at least 2; of users who have more.
+            latest items only, each at least 2; for users who have more.
         seed: of the draws of other users, and of the bootstrap.
     """
 
@@ -93,7 +93,7 @@ def read_sample(
         half: the first, third, ... user of the file, or the second, fourth, ...
 
     Raises:
-        HistoryError: the file cannot be read, has no such user, or nobody with enough text.
+        HistoryError: the file cannot be read, has no such user, or no user with enough text.
     """
     file = Path(path)
     if has_users(file):
@@ -115,7 +115,7 @@ def read_sample(
     reported = tuple(user.id for user in wanted if user.id not in {*few, *silent})
     if not reported:
         raise HistoryError(
-            f"{file}: nobody can be measured. Of {len(wanted)} users, {len(few)} have fewer than "
+            f"{file}: no user can be measured. Of {len(wanted)} users, {len(few)} have fewer than "
             f"{plan.min_items} items (see --min-items), and {len(silent)} others no held-out text."
         )
     if plan.items is not None:
@@ -131,9 +131,9 @@ def _hold_out(name: str, items: Sequence[HistoryItem]) -> User:
 
 
 def drawn_items(sample: Sample, user: User, draw: int, seed: int) -> list[HistoryItem]:
-    """As many items of other users as the user has; none that the user wrote as well.
+    """Draw as many items of other users as the user has; none that the user wrote as well.
 
-    The same ones whoever else is measured. Fewer where the others have no more.
+    The draw does not depend on who else is measured. Fewer where the others have fewer.
     """
     own = _texts(user)
     pool = [item for other in sample.people for item in other.history if item.response not in own]

@@ -92,7 +92,7 @@ def request_fit(log_probs: Sequence[float]) -> dict[str, float]:
 
 
 def copied(texts: Sequence[str], history: Sequence[str]) -> dict[str, float]:
-    """Which shares of the texts' runs of six words stand in a history.
+    """Which shares of the texts' runs of six words occur in a history.
 
     Returns:
         `leaked`, in exactly one text of it; `habit`, in two or more. Texts of the same words count

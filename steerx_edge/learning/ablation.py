@@ -1,4 +1,4 @@
-"""A history, read by the model: the ablation passes over all items, fold by fold."""
+"""Ablation passes over a history, fold by fold."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _FEWEST_FOLDS = 4
 
 @dataclass(frozen=True)
 class Text:
-    """A text of the user with its request, as tokens."""
+    """A text of the person and its request, as tokens."""
 
     context: list[int]
     response: list[int]
 
 
 class Fold(NamedTuple):
-    """Items that are read in the same context."""
+    """Items that share their in-context texts in the treatment arm."""
 
     members: list[int]
     in_context: list[int]  # the most relevant last
@@ -52,19 +52,19 @@ class Ablation(NamedTuple):
 
 
 class AblationResult(NamedTuple):
-    """What the ablation passes tell of one text of T tokens."""
+    """The ablation results of one text of T tokens."""
 
     item: HistoryItem
     context: list[int]  # its request, as a prompt
     effects: Effects
     norms: NDArray[np.float32]  # (layer, T) lengths of the rows, the first one left out
     n_anchors: int
-    weights: NDArray[np.float32]  # (T + 1,) of the rows that directions are made of
-    treatment: NDArray[np.float32]  # (layer, n_embd) of those rows, with others in the context
-    control: NDArray[np.float32]  # (layer, n_embd) of those rows, with nothing
-    final: NDArray[np.float16]  # (T + 1, n_embd) final normed rows, with nothing
+    weights: NDArray[np.float32]  # (T + 1,) of the rows that directions come from
+    treatment: NDArray[np.float32]  # (layer, n_embd) mean of these rows, treatment arm
+    control: NDArray[np.float32]  # (layer, n_embd) mean of these rows, control arm
+    final: NDArray[np.float16]  # (T + 1, n_embd) final normed rows, control arm
     treatment_biased: NDArray[np.float32]  # (bias, T) log-probabilities under BIAS_STRENGTHS
-    treatment_final: NDArray[np.float16]  # (T + 1, n_embd) final normed rows, with others
+    treatment_final: NDArray[np.float16]  # (T + 1, n_embd) final normed rows, treatment arm
 
     @property
     def text(self) -> Text:
@@ -84,14 +84,14 @@ def read_items(
     progress: Progress = lambda _what, _done, _of: None,
     checkpoint: Checkpoint | None = None,
 ) -> Ablation:
-    """The ablation passes: every item with others of the same history in its context, and without.
+    """Run the ablation passes: each item with and without other items of the history in context.
 
     Args:
         engine: the model.
         items: the history, each item short enough for the analysis context.
         layers: blocks to read on the way.
         settings: how the passes are made.
-        progress: told about "effects".
+        progress: called with "effects".
         checkpoint: where finished folds are kept.
 
     Raises:
@@ -114,7 +114,7 @@ def read_items(
         results = read_control(engine, [items[j] for j in fold.members], layers)
         alone |= zip(fold.members, results, strict=True)
         expected[number] = sum(asked_for(result.expected) for result in results)
-    # A text of the user's never holds what ends a text, and that says nothing about the user.
+    # A person's text never holds an end token, which says nothing about the person.
     expected[:, engine.end_tokens] = 0
     counts = TokenCounts(used, expected)
 
@@ -141,7 +141,7 @@ def read_items(
 
 
 class Further(NamedTuple):
-    """The ablation results of a text that only goes into words, logit bias and memory."""
+    """The ablation results of a text that only adds to words, logit bias and memory."""
 
     effects: Effects
     final: NDArray[np.float32]  # (T + 1, n_embd)
@@ -159,7 +159,7 @@ def read_further(
     Args:
         engine: the model.
         items: a few, each short enough for the analysis context.
-        others: the same user's items; none of `items`.
+        others: further items of the same person; none of `items`.
         settings: how the passes are made.
 
     Raises:
@@ -180,11 +180,11 @@ def read_further(
 
 
 def folds_of(engine: Engine, items: Sequence[HistoryItem], settings: Settings) -> list[Fold]:
-    """Every item in one fold, with items of one other fold as its context.
+    """Put every item in one fold, with items of one other fold as its context.
 
-    Of that fold, those that fit the requests best; fewer where they would not fit their share of
-    the analysis context. Folds are each other's context by pairs, so that what is made of the other
-    pairs has not seen a fold at all, not even as a context: see `Candidate.contexts`.
+    These are the most relevant ones of that fold, and fewer where they would not fit their share of
+    the analysis context. Folds are paired as each other's context, so that what the other pairs
+    give has not seen a fold at all, not even in context: see `Candidate.contexts`.
     """
     retriever = Retriever(items)
     # With few items, folds are smaller, so that most of the others are left to be learned from.
@@ -209,7 +209,7 @@ def _in_context(
     settings: Settings,
     excluded: Set[int] = frozenset(),
 ) -> list[int]:
-    """Places of the items that fit a query best, and their share of the analysis context."""
+    """Places of the most relevant items that fit their share of the analysis context."""
     room = engine.analysis.n_ctx * 3 // 8
     chosen: list[int] = []
     for i in retriever.retrieve(query, settings.in_context, exclude=excluded):

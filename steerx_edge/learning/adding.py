@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from steerx_edge.llamacpp.compat import Llama
 
 _ENOUGH = 12
-"""New texts on which the memory's strength is chosen anew; fewer would not tell."""
+"""The fewest new texts on which the memory's strength is chosen again."""
 
 _FOLD, _FEWEST_FOLDS = 4, 4
 
@@ -53,7 +53,8 @@ def learn_more(
     all strengths but the memory's stay as they are. Texts that were read before are recognized and
     not read again. They still help: the new ones are read with some of them in the context, or,
     where too few of them are given, with each other. If there are twelve new texts or more, the
-    memory's strength and the gain are found anew on up to 24 of these. The request gate stays.
+    memory's strength and the gain are determined again on up to 24 of these. The request gate
+    stays.
 
     Args:
         model: an engine, an open Llama, or the path of a GGUF file.
@@ -66,7 +67,7 @@ def learn_more(
         seconds: no more texts are read after so long; those left are new the next time.
 
     Returns:
-        The profile with the new entry; the same profile if there is no new text.
+        The profile with the new entry; the same profile if no text is new.
 
     Raises:
         ProfileError: the profile has no entry for this model, or one that cannot be added to.
@@ -148,7 +149,7 @@ def unread(
 
 
 class Base(NamedTuple):
-    """What is added to."""
+    """The memory that texts are added to."""
 
     part: MemoryPart
     memory: Memory
@@ -156,7 +157,7 @@ class Base(NamedTuple):
 
 
 def base_of(engine: Engine, entry: Entry) -> Base:
-    """What texts are added to.
+    """Return the memory that texts are added to.
 
     Raises:
         ProfileError: the entry cannot be added to; says why.
@@ -184,7 +185,7 @@ def base_of(engine: Engine, entry: Entry) -> Base:
 
 
 def _settings(entry: Entry) -> Settings:
-    """How the entry was learned, as far as it matters here; the defaults for what is no number."""
+    """The settings of the entry that matter here; defaults for what is not a number."""
     numbers = {name: each for name, each in entry.settings.items() if isinstance(each, int)}
     default = Settings()
     return Settings(

@@ -1,4 +1,4 @@
-"""What can be added to the residual stream: a contrast method's differences at one block."""
+"""Candidate directions: the differences that a contrast method finds at one block."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SHORTEST_REPLY, _LONGEST_REPLY = 16, 96  # tokens of the model's own replies
 
 @dataclass(frozen=True)
 class Candidate:
-    """What can be added after one block.
+    """A candidate direction, added after one block.
 
     Args:
         contrast_method: which contrast method.
@@ -35,7 +35,7 @@ class Candidate:
         differences: (item, n_embd).
         norm: median length of the residual rows there.
         contexts: of an item, the other items that stood in its context when it was read.
-        estimate: how a direction is made of the differences.
+        estimate: how the direction is computed from the differences.
     """
 
     contrast_method: str
@@ -68,15 +68,15 @@ def candidates_of(
     progress: Progress = lambda _what, _done, _of: None,
     checkpoint: Checkpoint | None = None,
 ) -> list[Candidate]:
-    """What can be added, by contrast method and layer, where the texts do not cancel out.
+    """Candidate directions by contrast method and layer, where the differences do not cancel out.
 
     Args:
         engine: the model.
         ablation: the ablation results of the history.
-        description: what half of the rows are read under; None for the plain contrast methods.
+        description: the description that half of the rows are read under; None for none.
         layers: the blocks that were read.
         settings: which contrast methods, and how.
-        progress: told about each contrast method.
+        progress: called with each contrast method.
         checkpoint: where the rows of the model's own replies are kept.
 
     Raises:
@@ -118,7 +118,7 @@ def candidates_of(
 
 
 def reply_length(n_tokens: int) -> int:
-    """How many tokens the model's own version of a text of so many tokens may have."""
+    """The most tokens of the model's own reply, for a text of `n_tokens` tokens."""
     return min(max(n_tokens, _SHORTEST_REPLY), _LONGEST_REPLY)
 
 

@@ -25,7 +25,7 @@ _FORGOTTEN_AFTER = 30 * 24 * 3600  # seconds
 
 
 def user_path() -> Path:
-    """Where a user's data lies: $STEERX_EDGE_USER_PATH, else the platform's usual place."""
+    """Where user data is kept: $STEERX_EDGE_USER_PATH, else the platform's usual place."""
     from platformdirs import user_data_path
 
     chosen = os.environ.get(USER_PATH_VARIABLE)
@@ -35,7 +35,7 @@ def user_path() -> Path:
 class Checkpoint:
     """Named groups of arrays of one piece of work.
 
-    Where there is no folder, or none that can be written, nothing is kept and nothing fails: the
+    Without a folder, or with one that cannot be written, nothing is kept and nothing fails: the
     work itself does not need it.
 
     Args:
@@ -85,7 +85,7 @@ class Checkpoint:
 
 
 def _remove_forgotten(folder: Path) -> None:
-    """Work that nobody took up again."""
+    """Remove work that was never resumed."""
     for other in folder.iterdir():
         with suppress(OSError):
             if other.is_dir() and time.time() - other.stat().st_mtime > _FORGOTTEN_AFTER:

@@ -1,11 +1,11 @@
 """From pairs of passes to one difference an item: the contrast methods.
 
-Context contrast reads the same response twice, with and without the user's other texts before it,
+Context contrast reads the same response twice, with and without the person's other texts before it,
 and takes the difference of the residual stream (CAA, arXiv 2312.06681; Context Steering, arXiv
 2405.01768). SteerX (arXiv 2510.22256) keeps the rows of preference-driven tokens only, and takes
-half of the contrast under a coherent description of the user in place of the raw history.
+half of the contrast under a coherent description of the person in place of the raw history.
 
-StyleVector (arXiv 2503.05213) reads the user's own text and the model's own reply to the same
+StyleVector (arXiv 2503.05213) reads the person's own text and the model's own reply to the same
 request, and takes the difference of their mean rows: the last row alone is ruinous on small models.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ContrastMethod = Literal["stylevector", "context-contrast"]
 
 RowConvention = Literal["at", "predicts"]
-"""Whether the row *at* a token or the row that *predicts* it stands for the token."""
+"""Whether a token is represented by the row *at* it or by the row that *predicts* it."""
 
 
 def row_weights(
@@ -34,8 +34,8 @@ def row_weights(
     """Weights that average the rows of tokens: (T + 1,) float32, summing to 1.
 
     Args:
-        tokens: (T,) which ones, or what each weighs; at least one above 0.
-        convention: which row stands for a token.
+        tokens: (T,) which tokens, or their weights; at least one above 0.
+        convention: which row represents a token.
     """
     weights = np.zeros(len(tokens) + 1, dtype=np.float32)
     rows = weights[1:] if convention == "at" else weights[:-1]
@@ -50,7 +50,7 @@ def pooled(residual: NDArray[np.float32], weights: NDArray[np.float32]) -> NDArr
 
 
 def halves(rows: NDArray[np.float32], described: NDArray[np.float32] | None) -> NDArray[np.float32]:
-    """What a contrast is of: half the rows, half those under the description (SteerX).
+    """Average the rows with those under the description (SteerX).
 
     Args:
         rows: (item, layer, n_embd).
@@ -79,7 +79,7 @@ def reply_rows(
         contexts: prompts up to where the reply begins.
         n_tokens: how long each reply may be.
         layers: blocks to read.
-        convention: which row stands for a token.
+        convention: which row represents a token.
     """
     replies = engine.analysis.generate_many(
         [GenerateRequest(context, n) for context, n in zip(contexts, n_tokens, strict=True)]
@@ -101,7 +101,7 @@ def mean_rows(
         contexts: what each response is read after.
         responses: tokens.
         layers: blocks to read.
-        convention: which row stands for a token.
+        convention: which row represents a token.
     """
     written = [j for j, response in enumerate(responses) if response]
     results = engine.run_many(

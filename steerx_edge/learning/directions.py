@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from steerx_edge.errors import SteerxError
 
 Estimate = Literal["mean", "pca", "logistic"]
-"""How one direction is made of many differences."""
+"""How one direction is computed from many differences."""
 
 NO_DIRECTION = (
     "The texts make no difference to the model's residual stream, so there is no direction "

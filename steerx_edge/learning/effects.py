@@ -1,6 +1,6 @@
-"""Which tokens the user's preferences cause: causal effects by ablation passes.
+"""Which tokens the person's preferences cause: causal effects by ablation passes.
 
-The effect of a token is its log-probability with the user's other writing in the context, minus
+The effect of a token is its log-probability with the person's other writing in the context, minus
 its log-probability without (SteerX, arXiv 2510.22256; PerContrast, arXiv 2603.06595). It is a
 conditional pointwise mutual information. It cannot by itself tell style from topic, and one short
 text says little: see `word_effects` for what many texts say.
@@ -34,7 +34,7 @@ WORD = re.compile(
     rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+(?:['’-][^\W{_UNSPACED}]+)*|[^\w\s\udc80-\udcff]+"
 )
 """A word with its apostrophes and hyphens, a character of a script without spaces, or a run of
-punctuation. So no word is a whole sentence of the user's."""
+punctuation. So no word is a whole sentence."""
 
 _RESAMPLES = 1000
 _LONGEST_WORD = 60
@@ -86,12 +86,12 @@ def read_treatment(
     layers: Sequence[int],
     biases: NDArray[np.float32] | None = None,
 ) -> list[ScoreResult]:
-    """Run the treatment arm: each text with other texts of the same user in its context.
+    """Run the treatment arm: each text with other texts of the same person in its context.
 
     Args:
         engine: the model.
-        items: the texts whose tokens are asked about, and their requests.
-        others: the other texts, the most relevant last; none of `items`.
+        items: the texts and their requests.
+        others: the in-context texts, most relevant last; none of `items`.
         layers: blocks to read on the way; may be none.
         biases: (bias, n_vocab) also score under each of these.
 
@@ -127,8 +127,8 @@ def anchors(
 
     Args:
         nats: (T,) effects.
-        threshold: a token above it is an anchor (METHOD's tau), in nats.
-        at_least: where fewer are above, the highest so many are taken.
+        threshold: a token with a higher effect is an anchor, in nats (tau in SteerX).
+        at_least: where fewer tokens are above it, the ones with the highest effects are taken.
     """
     above = nats > threshold
     if above.sum() < at_least:
@@ -142,7 +142,7 @@ def word_effects(items: Sequence[Effects], *, limit: int = 30) -> tuple[Word, ..
 
     Args:
         items: the effects of each item.
-        limit: at most so many words, the largest first.
+        limit: the most words to return, largest first.
     """
     tally = WordTally()
     for effects in items:
@@ -196,7 +196,7 @@ class WordTally:
         left out, as they are mostly its topic, unless there is no other.
 
         Args:
-            limit: at most so many words, the largest first.
+            limit: the most words to return, largest first.
         """
         totals = {word: math.fsum(each) for word, each in self.effects.items()}
         words = [word for word in totals if len(self.effects[word]) > 1] or list(totals)

@@ -68,7 +68,7 @@ class Gathered:
 
     @property
     def counts(self) -> TokenCounts:
-        """What the logit bias is made of, all texts together."""
+        """The token counts of all texts together."""
         return TokenCounts(self.used[None], self.expected[None])
 
     def add(self, text: OwnText, effects: Effects, keys: NDArray[np.int8] | None) -> None:
@@ -93,9 +93,9 @@ class Gathered:
         Args:
             chunks: the texts.
             settings: how they are read.
-            progress: told about "further texts".
+            progress: called with "further texts".
             checkpoint: where finished chunks are kept.
-            ends: no chunk is begun after that time, of `time.monotonic`.
+            ends: begin no chunk after this time, on the clock of `time.monotonic`.
 
         Raises:
             ModelError: llama.cpp fails.
@@ -113,7 +113,7 @@ class Gathered:
                 self.expected += arrays["expected"]
                 self.add(text, effects, arrays.get("keys"))
             n_done += len(chunk.texts)
-        # A text of the person's never holds what ends a text, and that says nothing about them.
+        # A person's text never holds an end token, which says nothing about the person.
         self.expected[self.engine.end_tokens] = 0
 
     def _read(
@@ -143,7 +143,7 @@ class Gathered:
         """The memory of all texts, with what further ones are added to.
 
         Args:
-            rows: those of these texts.
+            rows: the rows of these texts.
         """
         words = sorted(
             word

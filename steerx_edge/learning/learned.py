@@ -1,4 +1,4 @@
-"""What is known of a person while it is learned, and the profile it makes."""
+"""What has been learned about a person so far, and the profile made from it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Learned:
-    """What is known of a person so far.
+    """What has been learned about a person so far.
 
     Args:
         engine: the model.
@@ -155,7 +155,7 @@ class Learned:
         return Profile(entries=(entry,))
 
     def _directions(self) -> list[tuple[int, float]]:
-        """Places and strengths of those that were chosen, by layer; else of the first, at 0."""
+        """Places and strengths of the chosen candidates, by layer; the first at 0 if none is."""
         chosen = self.calibration.setting.strengths or ((0, 0.0),)
         return sorted(chosen, key=lambda each: self.candidates[each[0]].layer)
 
@@ -202,12 +202,12 @@ def now() -> str:
 
 
 def _tell_requests(items: Sequence[HistoryItem]) -> bool:
-    """Whether most texts answer a request, so that they tell what a profile is for."""
+    """Whether most texts answer a request, as the request gate needs."""
     return 2 * sum(bool(item.request) for item in items) > len(items)
 
 
 def _recorded(settings: Settings) -> dict[str, str | int | float | bool]:
-    """What the profile keeps of the settings, beside what has a field of its own."""
+    """The settings that a profile records, without those that have a field of their own."""
     kept = {name: value for name, value in asdict(settings).items() if value is not None}
     for name in ("layers", "strength"):
         kept.pop(name, None)

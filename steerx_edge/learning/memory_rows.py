@@ -19,14 +19,13 @@ _NO_WORD = -1
 _HIDDEN = -1  # no token
 _HIGHEST = 127  # of int8
 _USUAL = 0.125
-"""The share of the requests, two at least, from which on a word says nothing about one of them."""
+"""A word in this share of the requests, and in two at least, is not about one of them."""
 
 
 def causal_weights(nats: NDArray[np.floating]) -> NDArray[np.float32]:
-    """How far the person caused each token, from 0 to 1: (T,).
+    """How far the person, rather than the topic, caused each token, from 0 to 1: (T,).
 
-    The odds that it was written with the person's other texts in mind, twice over: the logistic
-    function of twice the effect.
+    The logistic function of twice the effect.
 
     Args:
         nats: (T,) causal effects.
@@ -38,7 +37,7 @@ def causal_weights(nats: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def usual_words(requests: Collection[str]) -> frozenset[str]:
-    """The words, in lower case, that stand in so many requests that none of them asks for these."""
+    """Return the words, in lower case, that are too common in requests to be about one of them."""
     n_requests = Counter(word for request in requests for word in _words_in(request))
     fewest = max(2, _USUAL * len(requests))
     return frozenset(word for word, n in n_requests.items() if n >= fewest)
@@ -53,8 +52,8 @@ class MemoryRows:
         end: the token that ends a text.
         usual: `usual_words` of the requests.
         before: a memory of earlier texts, whose rows stay as they are; or None.
-        several: with `before`: (r,) hashes of the runs that stand in two or more of those texts.
-        shared: with `before`: words that stand in two or more of those texts.
+        several: with `before`: (r,) hashes of the runs that occur in two or more of those texts.
+        shared: with `before`: words that occur in two or more of those texts.
     """
 
     def __init__(
@@ -104,7 +103,7 @@ class MemoryRows:
             keys: (T + 1, d) of the rows that predict them, read with no other text in the context.
         """
         words, owners = words_of_tokens(effects.pieces)
-        weights = np.ones(len(effects.tokens) + 1, np.float32)  # to end is nobody's topic
+        weights = np.ones(len(effects.tokens) + 1, np.float32)  # an end is never topic
         if self.level != "all":
             weights[:-1] = causal_weights(effects.nats)
             asked = _words_in(request) - self.usual
@@ -120,8 +119,8 @@ class MemoryRows:
     def memory(self, without: Collection[int] = ()) -> Memory:
         """The memory of all texts but some.
 
-        A token that it may not hold keeps its key, with no weight and another token: a neighbour
-        that is topic leaves the model its own mind.
+        A token that the memory may not hold keeps its key, with weight 0 and another token: such a
+        neighbour leaves the prediction as it is.
 
         Args:
             without: places of texts; one at least is left, or one of `before`.
@@ -152,13 +151,13 @@ class MemoryRows:
     def runs(
         self, texts: Sequence[int] | None = None
     ) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-        """Hashes of the runs that stand in one of the texts alone, and of those in several.
+        """Hashes of the runs that occur in one text only, and of those that occur in several.
 
-        None of a run with a token that is not held: whoever knows the other three would find it by
-        going through the vocabulary.
+        Runs with a token that the memory may not hold are left out: from the other three tokens it
+        could be found by trying the whole vocabulary.
 
         Args:
-            texts: places of texts, beside those of `before`; None for all.
+            texts: places of texts, in addition to those of `before`; None for all.
         """
         places = range(self.n_texts) if texts is None else texts
         each = [
@@ -180,7 +179,7 @@ class MemoryRows:
         return [may_hold[self._words[text]] for text in texts]
 
     def _shared(self, texts: Sequence[int]) -> NDArray[np.bool_]:
-        """Which words stand in two of the texts, by their numbers; white space, the last, may."""
+        """Which words occur in two of the texts, by number; the last entry, white space, may."""
         n_texts = np.zeros(len(self._numbers) + 1, np.int64)
         n_texts[: self._n_shared] = 2
         for text in texts:

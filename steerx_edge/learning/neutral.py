@@ -1,7 +1,7 @@
-"""Neutral texts: short passages of many kinds, in no one's marked style, with their requests.
+"""Neutral texts: short passages of many kinds in a plain style, with their requests.
 
-What a profile costs on them stands for what it costs on everything else. They were written for this
-package, so no model knows them by heart.
+The loss on them estimates what a profile costs on everything else. They were written for this
+package, so no model has seen them in training.
 """
 
 from __future__ import annotations

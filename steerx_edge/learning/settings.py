@@ -11,7 +11,7 @@ from steerx_edge.learning.contrasts import ContrastMethod, RowConvention
 from steerx_edge.learning.directions import Estimate
 
 MIN_ITEMS = 2
-"""An item's context is made of the others, so there must be one."""
+"""Each item is read with others in its context."""
 
 
 @dataclass(frozen=True)
@@ -19,19 +19,19 @@ class Settings:
     """How a profile is learned. The defaults are ours, picked by measurement: see docs/method.md.
 
     Args:
-        contrast_methods: what directions are made of.
-        selection: which rows of the user's texts a direction is made of: those of anchors (as
+        contrast_methods: how directions are found.
+        selection: which rows of the person's texts a direction is the mean of: those of anchors (as
             SteerX does), all, weighted by their effect up to `max_weight`, or all alike.
         described: whether half of them are read under the description (as SteerX does).
-        estimate: how a direction is made of the differences of all texts.
+        estimate: how a direction is computed from the differences of all texts.
         max_weight: the effect above which a row weighs no more, in nats.
-        logit_bias: whether the user's words may be added to the logits.
-        memory: which of the user's tokens the memory holds: those of words that stand in two texts
-            at least ("shared"), all, weighted by their causal effect ("causal") or alike ("all"),
-            or none.
-        calibrate: choose layers and strengths by the user's own held-out texts. Otherwise the first
-            contrast method that has a direction is added with `strength`, no logit bias and no
-            memory.
+        logit_bias: whether a logit bias may be added.
+        memory: which of the person's tokens the memory holds: those of words that stand in two
+            texts at least ("shared"), all, weighted by their causal effect ("causal") or alike
+            ("all"), or none.
+        calibrate: choose layers and strengths by the person's own held-out texts. Otherwise the
+            first contrast method that has a direction is added with `strength`, no logit bias and
+            no memory.
         layers: blocks that may be steered, 0-based, each at least 1; None takes `default_layers`.
         strength: without calibration: what is added at each layer, as a share of the median
             residual norm there.
@@ -39,11 +39,11 @@ class Settings:
         fold: items that share a context, which is then read once for all of them; 1 retrieves for
             each item alone.
         threshold: effect above which a token is an anchor, in nats.
-        min_anchors: where fewer tokens are above, so many are taken.
-        row: which residual row stands for a token.
+        min_anchors: the fewest anchors of a text.
+        row: which residual row represents a token.
         sample: of a longer history, so many texts, spread over all of it, are used for directions
             and calibration; the others only for the logit bias, the words and the memory.
-        max_items: of a longer history, only so many of the last items are used; None for all.
+        max_items: use only this many of the latest items; None for all.
     """
 
     contrast_methods: tuple[ContrastMethod, ...] = ("stylevector",)

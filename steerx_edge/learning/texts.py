@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 class OwnText(NamedTuple):
-    """A text of the person's."""
+    """A text of the person."""
 
     item: HistoryItem  # cut to its share of the analysis context
     hash: int  # `text_hash` of the whole text
 
 
 def chosen(history: Sequence[HistoryItem], max_items: int | None) -> list[HistoryItem]:
-    """The items that have text; the last `max_items` of them.
+    """Return the last `max_items` items that have text.
 
-    Of texts that differ in white space and case at most, the last one stays: a copy would be taken
-    for a habit, and foretell the text that calibration holds out.
+    Of texts that differ only in white space and case, the last one is kept: a copy would look like
+    a habit, and give away the text that calibration holds out.
     """
     texts = [plain(item.response) for item in history]
     last = {text: i for i, text in enumerate(texts) if text}
@@ -54,7 +54,7 @@ def own_text(engine: Engine, item: HistoryItem) -> OwnText:
 
 
 def shortened(engine: Engine, item: HistoryItem) -> HistoryItem:
-    """An item cut to its share of the analysis context, as it is read."""
+    """Cut an item to its share of the analysis context."""
     n_ctx = engine.analysis.n_ctx
     return HistoryItem(
         request=cut(engine, item.request, n_ctx * 3 // 16),
@@ -63,10 +63,9 @@ def shortened(engine: Engine, item: HistoryItem) -> HistoryItem:
 
 
 def sampled(n_items: int, most: int) -> list[int]:
-    """Places of items that are spread evenly over all of them, the last one included.
+    """Return places spread evenly over all items, the last one included.
 
-    A history is in the order of time, or one kind of text after the other; so the sample is
-    stratified by either.
+    A history is sorted by time or by kind, so the sample is stratified by either.
     """
     n = min(n_items, most)
     return [(k + 1) * n_items // n - 1 for k in range(n)]

@@ -31,7 +31,7 @@ def size_of(n_bytes: int) -> str:
 
 
 def check_file(path: Path, most: int, rule: str) -> None:
-    """Refuse what is no regular file, or larger than `most` bytes; `rule` says so.
+    """Refuse what is not a regular file, or larger than `most` bytes; `rule` says so.
 
     A pipe would block, a device may never end.
     """
@@ -72,7 +72,7 @@ def replacing(*paths: Path) -> Iterator[list[Path]]:
         raise
     for folder in {path.parent for path in paths}:
         # The new file is in place; some file systems cannot sync a folder, and then a power cut in
-        # the next seconds may bring the old file back. That is no failed save.
+        # the next seconds may bring the old file back. The save has still succeeded.
         with suppress(OSError):
             _sync(folder)
 

@@ -1,4 +1,4 @@
-"""The format of `me.json`: what stands where, described once.
+"""The format of `me.json`, described once.
 
 By the structs below msgspec checks a file and makes `profile.schema.json` (`make schema`). It turns
 them into the types of `types.py`, which have the same names and fields, and these into them; what
@@ -203,7 +203,7 @@ class Entry(_Object):
     gain: Gain | None
     layers: Annotated[tuple[Positive, ...], _list("0-based blocks, strictly increasing")]
     contrast_methods: Annotated[
-        tuple[types.ContrastMethod, ...], _list("what each direction is made of")
+        tuple[types.ContrastMethod, ...], _list("how each direction was found")
     ]
     strengths: Strengths
     with_history: WithHistory | None
@@ -262,11 +262,11 @@ def decode(data: bytes) -> tuple[types.Entry, ...]:
     """Return the entries of a profile from JSON.
 
     Raises:
-        ProfileError: it is no profile; names the first thing wrong, its place, and what was
+        ProfileError: it is not a profile; names the first thing wrong, its place, and what was
             expected.
     """
     try:
-        # json takes NaN, Infinity and 1e999; they are refused where they stand.
+        # json takes NaN, Infinity and 1e999; they are refused in their place.
         document = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_members)
     except UnicodeDecodeError as error:
         raise ProfileError(f"not UTF-8 text (byte {error.start})") from None
@@ -396,7 +396,7 @@ def _bare(kind: Any) -> Any:
 
 
 def _type_of_member(kind: Any, name: str) -> Any:
-    """Of a field with a name; of what stands in a list or an object of any keys without one."""
+    """The name of a field; empty for members of a list or of an object with any keys."""
     kind = _bare(kind)
     if name:
         return get_type_hints(kind, include_extras=True)[name]
@@ -412,7 +412,7 @@ def _fits(value: object, kind: Any) -> bool:
 
 
 def _shown(value: object) -> str:
-    """A value in a few words, safe to print whatever it is."""
+    """A value in a few words, always safe to print."""
     if isinstance(value, dict):
         return f"an object with {len(value)} keys"
     if isinstance(value, list | tuple):

@@ -179,7 +179,7 @@ def _read(name: str) -> str:
 
 
 class _Contents(NamedTuple):
-    """What stands in a GGUF file, taken as it is."""
+    """The contents of a GGUF file, unchecked."""
 
     data: NDArray[np.uint8]
     keys: Mapping[str, Any]
@@ -190,7 +190,7 @@ def _contents(file: BinaryIO) -> _Contents:
     from gguf import GGUFReader, GGUFValueType
 
     class Reader(GGUFReader):
-        """Takes no arrays among the keys: GGUFReader believes whatever length they claim."""
+        """Refuses arrays among the keys: GGUFReader believes any length they claim."""
 
         def _get_field_parts(self, orig_offs: int, raw_type: int) -> Any:
             if raw_type == GGUFValueType.ARRAY:

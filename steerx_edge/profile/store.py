@@ -92,13 +92,13 @@ class Profile:
         return [part.problem for part in parts if part is not None and part.problem]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the profile, all of it or nothing, and its memories beside it.
+        """Write the profile and the memory files next to it, all or nothing.
 
         A reader, or a crash at any moment, finds the old file or the new one. A new file is
         private (mode 0600); an existing one keeps its mode. A symbolic link keeps its place and
-        its target is replaced, and the memories lie beside the target: `me.memory.gguf` for
-        `me.json`, and `me.memory.<8 digits of the fingerprint>.gguf` for further entries. What the
-        old profile named so and the new one does not is removed. The reference to a memory that
+        its target is replaced, and the memories are written next to the target: `me.memory.gguf`
+        for `me.json`, and `me.memory.<8 digits of the fingerprint>.gguf` for further entries. What
+        the old profile named so and the new one does not is removed. The reference to a memory that
         could not be loaded stays as it is.
 
         Args:
@@ -125,10 +125,10 @@ class Profile:
     def load(cls, path: str | os.PathLike[str]) -> Profile:
         """Reads a profile and checks everything in it; safe for files from strangers.
 
-        A memory that is missing, damaged or another one is no error: see `problems`.
+        A memory that is missing, damaged or a different one is not an error: see `problems`.
 
         Args:
-            path: the file to read; its memories are looked for beside it.
+            path: the file to read; its memories are looked for next to it.
 
         Returns:
             The profile; saving it gives the files as `save` wrote them, byte for byte.
@@ -147,7 +147,7 @@ def forget(path: str | os.PathLike[str]) -> list[str]:
     """Remove the memories of a profile file, and their names in it.
 
     Args:
-        path: of the profile. Files beside it that are named like its memories go, too.
+        path: of the profile. Files next to it that are named like its memories are removed, too.
 
     Returns:
         The names of the files that were removed.
@@ -237,7 +237,7 @@ def _with_memory(entry: Entry, folder: Path) -> Entry:
         return replace(entry, memory=replace(part, memory=memory))
     except ProfileError as error:
         problem = (
-            f"The memory is not used ({error}): put the file back beside the profile, or learn "
+            f"The memory is not used ({error}): put the file back next to the profile, or learn "
             "again."
         )
         return replace(entry, memory=replace(part, problem=problem))

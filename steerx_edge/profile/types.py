@@ -216,7 +216,7 @@ class MemoryPart:
         """The memory as it is mixed in; None where there is none, or it changes nothing.
 
         Args:
-            strength: relative strength; below 0 there is no memory to steer away with.
+            strength: relative strength; below 0 there is no memory.
 
         Raises:
             ProfileError: `strength` is not a finite number, or so large that the result is not.
@@ -229,7 +229,7 @@ class MemoryPart:
 
 @dataclass(frozen=True, eq=False)
 class WithHistory(_ByValue):
-    """Strengths for where texts of the person's stand in the prompt, which say much themselves.
+    """Strengths for prompts that hold texts of the person.
 
     Attributes:
         strengths: in the place of `Entry.strengths`, float32, shape (layer,), at least 0;
@@ -257,7 +257,7 @@ class Entry(_ByValue):
     """What was learned on one model.
 
     `layer` is always the 0-based block whose output is meant. Block 0 cannot be steered by
-    llama.cpp's control vectors, so it is no choice here.
+    llama.cpp's control vectors.
 
     Attributes:
         model: the model this entry is for.
@@ -277,7 +277,7 @@ class Entry(_ByValue):
         gate: which answers all of this is for, or None for all.
         gain: what the profile gave on the person's own held-out items, or None if it was not
             measured.
-        with_history: strengths for where texts of the person's stand in the prompt, or None if
+        with_history: strengths for prompts that hold texts of the person, or None if
             they were not measured. That of a logit bias or a memory that is None becomes 0.
         positions: which tokens are steered: the generated ones and the last of the prompt, or all.
         counts: how much was learned from: `items`, `tokens`, `anchors`, ...
@@ -369,8 +369,8 @@ class Entry(_ByValue):
         Args:
             strength: relative strength; 1 is the strength that was learned, 0 is none, below 0
                 steers away from the person's manner, without the memory.
-            with_history: take the strengths for prompts that hold texts of the person's, and no
-                gate; the others where none were found for that.
+            with_history: use the strengths for prompts that hold texts of the person, if there are
+                any, and no gate.
 
         Raises:
             ProfileError: `strength` is not a finite number, or so large that the result is not.
@@ -428,7 +428,7 @@ def _set(record: object, **values: object) -> None:
 
 
 def _floats(record: object, name: str, place: str = "") -> NDArray[np.float32]:
-    """A field as float32: a read-only copy, so that nobody else's change reaches it."""
+    """A field as float32: a read-only copy of its own."""
     try:
         with np.errstate(over="ignore"):  # what does not fit becomes infinite
             array = np.array(getattr(record, name), np.float32)

@@ -18,7 +18,7 @@ _OPEN = 0.6
 _RIDGE = 0.1
 """What is added to the squares, as a share of what a row adds to them on average."""
 
-_LEAST_RIDGE = 1e-12  # rows of unit length that are no further apart differ by rounding alone
+_LEAST_RIDGE = 1e-12  # rows of unit length that are closer differ only by rounding
 _FOLDS = 8
 
 
@@ -40,7 +40,7 @@ class Gate:
 
         Args:
             own: (n, n_embd), at least one.
-            neutral: (m, n_embd), at least one; all of them weigh as much as all of the person's.
+            neutral: (m, n_embd), at least one; in total they weigh as much as the person's.
         """
         rows = _unit(np.concatenate([own, neutral]))
         target = np.repeat((0.5, -0.5), (len(own), len(neutral)))
@@ -63,7 +63,7 @@ class Gate:
 def held_out(
     own: NDArray[np.floating], neutral: NDArray[np.floating]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which of the person's rows (n,) and of neutral ones (m,) a gate made of others lets through.
+    """Whether a gate fitted to the others lets each row through: the person's (n,), neutral (m,).
 
     Args:
         own: (n, n_embd), at least two.

@@ -1,6 +1,6 @@
 """What further texts are added to: sums over the texts that were read, and hashes of them.
 
-It lies in the memory file, and tells no order and not which words stand together in a text. What
+It is part of the memory file, and tells neither the order of words nor which occur together. What
 it does tell is in docs/profile.md.
 """
 
@@ -49,12 +49,12 @@ class Ledger:
         texts: (n,) int64, increasing: `text_hash` of each.
         words: w words, increasing.
         counts: (w,) int32 occurrences of each word.
-        occurs: (w,) int32 how many texts each stands in.
+        occurs: (w,) int32 how many texts each occurs in.
         effects: (sum of occurs,) float32, nats: of each word, its effect in each of these texts,
             increasing within the word.
         used: (n_vocab,) float32 how often the person used each token.
         expected: (n_vocab,) float32 how often the model expected it there.
-        several: (r,) uint32, increasing: hashes of the runs of tokens that stand in two texts or
+        several: (r,) uint32, increasing: hashes of the runs of tokens that occur in two texts or
             more.
         usual: `memory_rows.usual_words` of the first texts' requests, increasing.
 
@@ -78,7 +78,7 @@ class Ledger:
         for name, dtype in _ARRAYS.items():
             array = getattr(self, name)
             if array.dtype != dtype or array.ndim != 1:
-                raise ProfileError(f"damaged memory: {name} is no list of {dtype}")
+                raise ProfileError(f"damaged memory: {name} is not a list of {dtype}")
             if len(array) != shapes.get(name, len(array)):
                 raise ProfileError(
                     f"damaged memory: {name} has {len(array)} values, not {shapes[name]}"

@@ -1,4 +1,4 @@
-"""A profile at work on any `llama_cpp.Llama`: control vector, logit bias, memory.
+"""Steer any `llama_cpp.Llama` by a profile: control vector, logit bias, memory.
 
 Positions `generated`: the last prompt token and every generated one are steered, the rest of the
 prompt is not. So a prompt's KV cache is the same under every profile and without one, and what is
@@ -47,21 +47,21 @@ def steer(
     *,
     with_history: bool = False,
 ) -> SteeringHandle:
-    """Make a model write as the person of a profile does, until `clear()` or the end of `with`.
+    """Make a model write like the person of a profile, until `clear()` or the end of `with`.
 
     Everything that generates through `llama` is steered: completions, chats, streams, grammars,
-    tools. A logits processor or a logit bias of the caller's comes after the profile's logit bias
+    tools. The caller's own logits processors and logit bias come after the profile's logit bias
     and memory. Its prompt cache (`set_cache`) is set aside meanwhile, as saved states do not tell
     under which vector they were made; for the same reason do not mix `save_state` and steering.
-    With a draft model, do not clear in the middle of a stream; the memory is left out there, as
+    With a draft model, do not clear in the middle of a stream, and the memory is not used, since
     several tokens are evaluated at once.
 
     Args:
         llama: the model; not from another thread while it generates.
         profile: a profile, or the path of one.
         strength: relative to what was learned; 1 is that, 0 is none, below 0 steers away.
-        with_history: the prompts hold texts of the person's, so the strengths that were learned for
-            that are taken, where there are any.
+        with_history: the prompts hold texts of the person: use the strengths that were learned for
+            that, if there are any.
 
     Returns:
         A handle whose `strength` can be changed at any time.
@@ -74,7 +74,7 @@ def steer(
     if _HANDLE in vars(llama):
         raise SteerxError(
             "This model is steered already. Call clear() on what steer() returned, or leave its "
-            "`with` block, before steering it anew."
+            "`with` block, before steering it again."
         )
     if not isinstance(profile, Profile):
         profile = Profile.load(profile)
@@ -82,7 +82,7 @@ def steer(
 
 
 class SteeringHandle:
-    """What `steer` returns: ends the steering, and changes its strength."""
+    """What `steer` returns: changes the strength and ends the steering."""
 
     def __init__(
         self, llama: Llama, profile: Profile, strength: float, *, with_history: bool
@@ -129,7 +129,7 @@ class SteeringHandle:
         if vars(llama).get(_HANDLE) is not self:
             return
         delattr(llama, _HANDLE)
-        self._use(Steering())  # a stream that was left half-way may go on
+        self._use(Steering())  # an unfinished stream may go on
         compat.restore_methods(llama, self._replaced)
         if llama.cache is None:
             llama.set_cache(self._cache)
@@ -169,8 +169,8 @@ class SteeringHandle:
             return
         if self._entry.model.architecture in compat.NO_LOGITS_WITH_ROWS:
             raise ModelError(
-                f"The architecture '{self._entry.model.architecture}' gives no logits beside its "
-                "rows in this llama.cpp, so a memory cannot be used with it. Learn with "
+                f"The architecture '{self._entry.model.architecture}' gives no logits together "
+                "with its rows in this llama.cpp, so a memory cannot be used with it. Learn with "
                 "--memory none, or set the memory's strength to 0 in the profile."
             )
 
@@ -217,7 +217,7 @@ class SteeringHandle:
             change = partial(self._change_logits, before + len(tokens))
             processors = options.get("logits_processor") or ()
             options["logits_processor"] = LogitsProcessorList([change, *processors])
-        self._generation = None  # one that was left half-way has no say any more
+        self._generation = None  # an unfinished one no longer counts
         if options.get("reset", True):
             by_all = self._entry.positions == "all" and self._is_gated  # which begins unsteered
             self._forget_cells(0 if by_all else self._first_steered)
@@ -257,7 +257,7 @@ class SteeringHandle:
             self._leaves_alone = not self._fits()
             if self._is_recurrent:
                 return  # its state cannot be rolled back: steered from the next token on
-            if self._leaves_alone:  # to the letter, as if it had never been steered
+            if self._leaves_alone:  # exactly as if it had never been steered
                 compat.forget_from(self._llama, self._llama.n_tokens - len(prompt))
                 self._eval(prompt)
                 return
@@ -312,7 +312,7 @@ class SteeringHandle:
             compat.forget_from(llama, first)
             compat.evaluate_anew(llama)
         else:
-            # A stream that was left half-way may still go on after these cells, so they stay.
+            # An unfinished stream may still go on after these cells, so they stay.
             compat.hide_from(llama, first)
 
     def _switch(self, *, on: bool) -> None:

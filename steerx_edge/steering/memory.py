@@ -8,14 +8,14 @@ come, over the NEIGHBOURS nearest keys k_i:
 
     w_i  = softmax_i(q . k_i / TEMPERATURE)
     a(v) = sum_i w_i s_i [token_i = v]                    what the memory offers
-    z    = strength * gate(max_i q . k_i)                 how far it is listened to
+    z    = strength * gate(max_i q . k_i)                 mixing weight
     p(v) = (1 - z sum_u a(u)) p_model(v) + z a(v)
 
-A neighbour that is topic (s = 0) leaves the model its own mind, and far from anything the person
+A neighbour that is topic (s = 0) leaves the prediction as it is, and far from anything the person
 has written the gate is closed. Two runs are not completed: one of three tokens that the text being
 written holds already, so that a phrase cannot lead back into itself, and one of four tokens that
-stands in a single text of the person's, so that no text is recited. And where the text repeats its
-last six tokens, whoever offered them, the memory offers its end.
+occurs in one text only, so that no text is recited. And where the text repeats its last six tokens,
+the memory offers the end token.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from steerx_edge.steering.ledger import Ledger
 Level = Literal["shared", "causal", "all"]
 """What a memory holds of the texts.
 
-"shared": tokens of words that stand in two texts at least, weighted by their causal effect;
+"shared": tokens of words that occur in at least two texts, weighted by their causal effect;
 "causal": all tokens, weighted by their causal effect; "all": all tokens alike.
 """
 
@@ -45,7 +45,7 @@ TEMPERATURE = 0.045
 NEIGHBOURS = 64
 
 SINGLE_RUN = 4
-"""Tokens of a run that is not completed where it stands in one text alone."""
+"""Length of the runs that are not completed if they occur in one text only."""
 
 DIMENSIONS = 256
 """Of a key, at most."""
@@ -63,7 +63,7 @@ _MOST = 0.95
 class KeySpace(NamedTuple):
     """How residual rows become keys: centred, whitened, of unit length.
 
-    Without whitening, the rows before common words lie close together whatever stands before them.
+    Without whitening, the rows before common words are close together in every context.
 
     Args:
         mean: (n_embd,) of rows of unit length.
@@ -104,8 +104,8 @@ class Memory:
         keys: (n, d) int8, each a unit vector times a factor of its own.
         tokens: (n,) int32.
         weights: (n,) float32, from 0 to 1.
-        single: (r,) uint32, increasing, of the runs of SINGLE_RUN tokens that stand in one text
-            alone: see `run_hashes`.
+        single: (r,) uint32, increasing, of the runs of SINGLE_RUN tokens that occur in one text
+            only: see `run_hashes`.
         end: the token that ends a text.
         ledger: what further texts are added to, or None where none can be; changes no offers.
     """
@@ -168,7 +168,7 @@ class Offers(NamedTuple):
     """What a memory offers after each of T rows, before its strength.
 
     Args:
-        tokens: (T, k), a token may stand in several places.
+        tokens: (T, k), a token may occur several times.
         shares: (T, k) of the next token's probability.
         gates: (T,) from 0 to 1.
         memory: whose offers they are.

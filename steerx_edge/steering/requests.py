@@ -20,7 +20,7 @@ _Request = TypeVar("_Request", ScoreRequest, GenerateRequest)
 
 
 def steered(request: _Request, steering: Steering) -> _Request:
-    """The same request under a steering, whatever its gate says: see `by_context`."""
+    """Return the request with a steering, regardless of its gate: see `by_context`."""
     vectors = Add(steering.layers, steering.vectors, steering.positions)
     return replace(
         request,

@@ -328,7 +328,7 @@ FAILURES: list[tuple[list[str], str]] = [
         [*EVALUATE, *MODEL, "--users", "me"],
         "history.jsonl has no user 'me'. It has 1, as 'history'",
     ),
-    ([*EVALUATE, *MODEL, "--half", "even"], "nobody can be measured. Of 0 users"),
+    ([*EVALUATE, *MODEL, "--half", "even"], "no user can be measured. Of 0 users"),
     ([*EVALUATE, *MODEL, "--response", "body"], "no field 'body'"),
     ([*EVALUATE, "-m", "nothing.gguf"], "'nothing.gguf' (from -m) cannot be read"),
     ([*EVALUATE, *MODEL, "--sweep-layers", "4"], "Layers [4] cannot be steered"),

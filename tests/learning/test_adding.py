@@ -253,7 +253,7 @@ class TestNotAddedTo:
     ) -> None:
         profile.save(tmp_path / "me.json")
         (tmp_path / "me.memory.gguf").unlink()
-        with pytest.raises(ProfileError, match="put the file back beside the profile"):
+        with pytest.raises(ProfileError, match="put the file back next to the profile"):
             learn_more(tiny_engine, Profile.load(tmp_path / "me.json"), TEXTS)
 
     def test_a_memory_that_texts_were_forgotten_from(

@@ -132,8 +132,8 @@ def test_what_further_texts_are_added_to_is_kept(path: Path, changes: dict[str, 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"texts": np.arange(3, dtype=np.int32)}, "texts is no list of int64"),
-        ({"used": np.ones((1, 3), np.float32)}, "used is no list of float32"),
+        ({"texts": np.arange(3, dtype=np.int32)}, "texts is not a list of int64"),
+        ({"used": np.ones((1, 3), np.float32)}, "used is not a list of float32"),
         ({"counts": np.ones(2, np.int32)}, "counts has 2 values, not 3"),
         ({"expected": np.ones(2, np.float32)}, "expected has 2 values, not 3"),
         ({"effects": np.ones(4, np.float32)}, "effects are not as many as the words occur"),

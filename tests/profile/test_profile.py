@@ -1239,7 +1239,7 @@ def said_of(path: Path) -> str:
     assert problem.isprintable()
     begin, end = (
         "The memory is not used (",
-        "): put the file back beside the profile, or learn again.",
+        "): put the file back next to the profile, or learn again.",
     )
     assert problem.startswith(begin)
     assert problem.endswith(end)

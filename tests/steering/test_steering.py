@@ -1231,7 +1231,7 @@ def test_a_recurrent_model_has_the_memory(open_with: Open, tmp_path: Path) -> No
 
 def test_a_hybrid_model_that_gives_no_rows_is_refused(open_with: Open, tmp_path: Path) -> None:
     llama = open_with(make_tiny(tmp_path / "tiny.gguf", architecture="lfm2"))
-    with pytest.raises(ModelError, match="'lfm2' gives no logits beside its rows"):
+    with pytest.raises(ModelError, match="'lfm2' gives no logits together with its rows"):
         steer(llama, insisting(llama))
     assert not {"generate", "eval"} & set(vars(llama))
 

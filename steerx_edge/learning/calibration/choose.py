@@ -1,6 +1,6 @@
 """Which directions, how strong, and whether it is worth it.
 
-Directions are tried one by one, then the best at other strengths and with another one beside it.
+Directions are tried one by one, then the best at other strengths and together with another one.
 Of the settings within one standard error of the best, the most selective one is chosen.
 """
 
@@ -30,7 +30,7 @@ MOST_LOSS = 0.005
 """What neutral text may lose, nats/token."""
 
 _BEHIND = 2.0
-"""A choice that is so many standard errors behind on half of the texts is scored on no more."""
+"""A choice this many standard errors behind on half of the texts is not scored on the rest."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Calibration:
         setting: strengths; 0 where nothing reliable was found.
         gain: of the setting, or, where its interval reaches 0, of the one that was not reliable;
             None where it was not measured.
-        with_history: strengths where other texts of the person stand in the prompt.
+        with_history: strengths for prompts that hold other texts of the person.
         gain_with_history: what these give over the prompt alone, or None.
         gate: which answers the setting is for; None for all.
     """
@@ -103,9 +103,9 @@ def calibrate(
 
 
 def recalibrate(scores: HeldOutScores, calibration: Calibration) -> Calibration:
-    """Choose the memory's strength anew, now that it has more rows. Scoring it takes no pass.
+    """Choose the memory's strength again, now that it has more rows. This takes no passes.
 
-    It rises only where that writes fluent text.
+    A higher strength is taken only if it passes the fluency check.
     """
     if scores.rows is None or calibration.gain is None or calibration.gain.low <= 0:
         return calibration
@@ -144,7 +144,7 @@ def race(
     choices: Sequence[Strengths],
     done: Callable[[int], None] | None = None,
 ) -> None:
-    """Score choices on every second text, and those that are not clearly behind on all."""
+    """Score choices on every second text, then those not clearly behind on all texts."""
     half = range(0, scores.n_items, 2)
     scores.score(choices, half, done)
     gains = {c: _best_gains(scores, c, half) for c in (*choices, *scores.complete())}
@@ -174,8 +174,8 @@ def best(scores: Scores) -> Setting:
     That is the one with the weakest directions, then the weakest logit bias, which act on all that
     is written, then the memory that gains most, which acts only where the person has written
     something similar. The error is that of the difference over texts, and no more than that of the
-    best itself: a setting is not better for being unlike the texts. What takes more than MOST_LOSS
-    from neutral text is no choice.
+    best itself: a setting is not better for being unlike the texts. Settings
+    that cost neutral text more than MOST_LOSS are excluded.
     """
     gains = {s: scores.gains(s) for choice in scores.complete() for s in scores.settings(choice)}
     mild = [setting for setting in gains if scores.loss(setting) <= MOST_LOSS]

@@ -95,7 +95,7 @@ class _Fold:
 
 @dataclass(eq=False)
 class HeldOutScores:
-    """What settings give on texts that took no part in them.
+    """Scores of settings on texts that took no part in them.
 
     Args:
         engine: the model.
@@ -143,7 +143,7 @@ class HeldOutScores:
             self.candidates,
             [candidate.direction(others) for candidate in self.candidates],
             None if self.counts is None else self.counts.tried(without=number),
-            # After the items come rows of further texts, whose places are no neutral texts'.
+            # In the memory, the items are followed by further texts, not by the neutral ones.
             tuple(j for j in members if j < self.n_items),
             self._memories,
         )
@@ -229,7 +229,7 @@ class HeldOutScores:
 
     @property
     def _opening_rows(self) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
-        """Rows that predict the first token, unsteered: of the person's texts, and of neutral."""
+        """Unsteered rows that predict the first token, of the person's and of neutral texts."""
         rows = np.stack([self._scored[()][j].final[0] for j in range(self.n_texts)])
         return rows[: self.n_items], rows[self.n_items :]
 
@@ -241,7 +241,7 @@ class HeldOutScores:
         return np.concatenate(held_out(*self._opening_rows))
 
     def _needed(self) -> list[int]:
-        """The texts that a profile may change: all, before that is known."""
+        """The texts that a profile may change; all of them before that is known."""
         if not self._scored:
             return list(range(self.n_texts))
         return [j for j in range(self.n_texts) if j < self.n_items or self.is_open[j]]
