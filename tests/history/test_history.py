@@ -104,7 +104,7 @@ class TestJsonLines:
         with caplog.at_level(logging.WARNING):
             items = read_history(path)
         assert items == [HistoryItem("one"), HistoryItem("two")]
-        assert caplog.messages == [f"{path}: left out 2 of 4 items, whose text is empty."]
+        assert caplog.messages == [f"{path}: skipped 2 of 4 items with empty text."]
 
     def test_nothing_is_logged_when_nothing_is_left_out(self, tmp_path, caplog):
         read_history(write_rows(tmp_path, {"text": "one"}))
@@ -267,7 +267,7 @@ class TestUsers:
         path = write_rows(tmp_path, author([{"text": "t"}], queries))
         (user,) = read_users(path)
         assert user.queries == (HistoryItem("o", "j"),)
-        assert caplog.messages == [f"{path}: line 1: left out 1 of 2 queries, whose text is empty."]
+        assert caplog.messages == [f"{path}: line 1: skipped 1 of 2 queries with empty text."]
 
     def test_rows_as_longlamp_publishes_them(self, tmp_path):
         query = 'Generate an abstract for the title "B" using the following items: 1. c'
@@ -312,8 +312,13 @@ ERRORS = {
         "a.txt is not UTF-8 text (byte 0xff on line 2). Save it as UTF-8",
     ),
     "UTF-16": ("a.txt", "text".encode("utf-16"), {}, "not UTF-8 text (byte 0xff on line 1)"),
-    "a table": ("a.csv", "prompt,response\n", {}, "a.csv is a .csv file, which is not read"),
-    "a mailbox": ("A.MBOX", "From x\n", {}, ".MBOX file, which is not read"),
+    "a table": (
+        "a.csv",
+        "prompt,response\n",
+        {},
+        "a.csv: .csv files are not supported. Convert it",
+    ),
+    "a mailbox": ("A.MBOX", "From x\n", {}, ".MBOX files are not supported"),
     "invalid JSON": (
         "a.jsonl",
         '{"text": "one"}\n\n{"text": "' + WRITING + '"\n',
@@ -328,9 +333,19 @@ ERRORS = {
         "a.json: line 3 is not valid JSON",
     ),
     "empty array": ("a.json", "[]", {}, "a.json is an empty array"),
-    "deep nesting": ("a.jsonl", '{"text": ' + "[" * 200_000, {}, "line 1 nests too deep"),
-    "deep array": ("a.json", "[" * 200_000, {}, "a.json nests too deep"),
-    "long number": ("a.jsonl", '{"text": ' + "9" * 5000 + "}", {}, "line 1 nests too deep, or has"),
+    "deep nesting": (
+        "a.jsonl",
+        '{"text": ' + "[" * 200_000,
+        {},
+        "a.jsonl: the JSON value on line 1 is nested too deeply",
+    ),
+    "deep array": (
+        "a.json",
+        "[" * 200_000,
+        {},
+        "a.json: the JSON value on line 1 is nested too deeply",
+    ),
+    "long number": ("a.jsonl", '{"text": ' + "9" * 5000 + "}", {}, "holds too long a number"),
     "a list a line": ("a.jsonl", '{"text": "one"}\n["two"]', {}, "line 2 holds a list, not an"),
     "a string in an array": ("a.json", '["one"]', {}, "a.json: entry 1 holds text, not an object"),
     "neither field": (
@@ -347,19 +362,19 @@ ERRORS = {
         "a.jsonl",
         '{"text": "\\ud83d"}',
         {},
-        "line 1: 'text' holds half a character (\\ud83d)",
+        "line 1: 'text' holds a lone surrogate, \\ud83d,",
     ),
     "half a character asked": (
         "a.jsonl",
         '{"prompt": "\\ude00", "text": "one"}',
         {},
-        "'prompt' holds half a character",
+        "'prompt' holds a lone surrogate",
     ),
     "only empty texts": (
         "a.jsonl",
         '{"text": ""}\n{"text": " "}',
         {},
-        "a.jsonl holds 2 items, and the text of each is empty",
+        "a.jsonl: the text of all 2 items is empty",
     ),
     "missing response": (
         "a.jsonl",
@@ -389,7 +404,7 @@ ERRORS = {
         "a.jsonl",
         FIVE,
         {},
-        "a.jsonl holds 5 users, such as 'u0', 'u1', 'u2'. Name the one to read",
+        "a.jsonl holds 5 users, such as 'u0', 'u1', 'u2'. Choose one with user or --user",
     ),
     "unknown user": (
         "a.jsonl",
@@ -398,7 +413,7 @@ ERRORS = {
         "a.jsonl has no user 'zz'. It holds 5 users, such as 'u0', 'u1', 'u2'.",
     ),
     "another user": ("a.jsonl", FIVE[:1], {"user": "zz"}, "has no user 'zz'. It holds user 'u0'."),
-    "a user twice": ("a.jsonl", FIVE[:1] * 2, {}, "line 2 is user 'u0' again"),
+    "a user twice": ("a.jsonl", FIVE[:1] * 2, {}, "line 2 repeats user 'u0'"),
     "a row of no author": ("a.jsonl", [{"profile": []}], {}, "line 1 names no author"),
     "a truth as id": ("a.jsonl", [{"id": True, "profile": []}], {}, "line 1 names no author"),
     "a row of no profile": (
@@ -430,13 +445,13 @@ ERRORS = {
         "a.jsonl",
         [author([TITLE_ABSTRACT], asked(WRITING))],
         {},
-        "look like LongLaMP abstract generation or LaMP-5 scholarly title, but the queries",
+        "look like LongLaMP abstract generation or LaMP-5 scholarly title, but the queries do not",
     ),
     "two wordings": (
         "a.jsonl",
         [author([TITLE_TEXT], asked("Generate a headline for x", "Generate a subject for y"))],
         {},
-        "but the queries are worded otherwise",
+        "but the queries do not",
     ),
     "user of a plain file": (
         "a.jsonl",
@@ -444,7 +459,7 @@ ERRORS = {
         {"user": "zz"},
         "a.jsonl is not a per-author file, so there is no user 'zz'",
     ),
-    "user of a text": ("a.txt", "one", {"user": "zz"}, "a.txt is plain text, which has no fields"),
+    "user of a text": ("a.txt", "one", {"user": "zz"}, "a.txt is plain text and has no fields"),
     "fields of a text": (
         "a.txt",
         "one",
@@ -455,15 +470,15 @@ ERRORS = {
         "a.jsonl",
         {"text": "one"},
         {"prompt": "{text.__class__}"},
-        "may name fields as {name} only",
+        "may hold fields as {name} only",
     ),
     "index in the prompt": ("a.txt", "one", {"prompt": "{text[0]}"}, "as {name} only"),
     "conversion in the prompt": ("a.txt", "one", {"prompt": "{text!r}"}, "as {name} only"),
     "format in the prompt": ("a.txt", "one", {"prompt": "{text:>9999999}"}, "as {name} only"),
     "field in a format": ("a.txt", "one", {"prompt": "{text:{text}}"}, "as {name} only"),
     "no name in the prompt": ("a.txt", "one", {"prompt": "{}"}, "as {name} only"),
-    "open brace": ("a.txt", "one", {"prompt": "Of {text"}, "cannot be read as a template"),
-    "closed brace": ("a.txt", "one", {"prompt": "Of text}"}, "cannot be read as a template"),
+    "open brace": ("a.txt", "one", {"prompt": "Of {text"}, "is not a valid template"),
+    "closed brace": ("a.txt", "one", {"prompt": "Of text}"}, "is not a valid template"),
 }
 
 
