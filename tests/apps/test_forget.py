@@ -197,7 +197,7 @@ def test_a_file_that_is_not_what_the_profile_says_is_left(folder: Path) -> None:
 def test_it_is_no_mistake_to_forget_twice() -> None:
     run()
     before = Path("me.json").read_bytes()
-    assert run().stderr == "There is no memory file. me.json has no memory now.\n"
+    assert run().stderr == "Found no memory file. me.json has no memory now.\n"
     assert Path("me.json").read_bytes() == before
 
 
@@ -286,7 +286,7 @@ def test_a_text_that_is_not_there_is_said(folder: Path) -> None:
     other = HistoryItem("Nobody has ever written anything like it.", "Write text 0.")
     text = write_texts(folder / "text.jsonl", [other])
     said = run("--text", text, code=1).stderr
-    assert said.startswith(f"Error: The memory holds none of {text}, as far as can be told")
+    assert said.startswith(f"Error: No rows of {text} were found in the memory.")
     assert {path: path.read_bytes() for path in before} == before
 
 
@@ -320,7 +320,7 @@ def test_a_memory_whose_model_is_not_given_is_said_before_anything_is_removed(
     before = {path: path.read_bytes() for path in folder.iterdir()}
     text = write_texts(folder / "text.jsonl", TEXTS[1:2])
     said = run("--text", text, code=1).stderr
-    assert f"also has a memory for {two_models.entries[1].model}: name that model" in said
+    assert f"also has a memory for {two_models.entries[1].model}. Name that model" in said
     assert {path: path.read_bytes() for path in before} == before
 
 
@@ -331,7 +331,7 @@ def test_without_a_memory_there_is_nothing_to_forget_texts_from(
     Path("me.memory.gguf").unlink()
     said = run("--text", write_texts(folder / "text.jsonl", TEXTS), code=1).stderr
     assert "Warning: The memory is not used (" in said
-    assert "me.json: there is no memory to forget texts from." in said
+    assert "me.json has no memory to remove texts from." in said
 
 
 def test_a_profile_without_a_memory_forgets_nothing(engine: Engine, profile: Profile) -> None:
@@ -367,4 +367,4 @@ def test_another_profile_in_a_chat_says_it_too(profile: Profile) -> None:
     given = ["chat", "--profile", "me.json", "-c", "256", "-t", "1"]
     result = CliRunner().invoke(main, given, input="/profile you.json\n", catch_exceptions=False)
     assert "you.memory.gguf: cannot be read" in result.stderr
-    assert "Writing as you.json." in result.stderr
+    assert "Switched to you.json." in result.stderr

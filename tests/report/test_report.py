@@ -200,7 +200,7 @@ def test_who_was_measured_and_who_was_not_is_said(evaluation: Evaluation) -> Non
     said = " ".join(about(evaluation))
     assert "mail.jsonl: 12 held-out texts of 3 of 7 users" in said
     assert "tiny (Q4_1). Seed 3." in said
-    assert "Left out, fewer than 8 items: 2 (x, y)." in said
+    assert "Skipped, fewer than 8 items: 2 (x, y)." in said
 
 
 def test_a_single_user_has_no_intervals() -> None:
@@ -209,7 +209,7 @@ def test_a_single_user_has_no_intervals() -> None:
     assert cells(evaluation, "Real texts")["own profile"][1:4] == ("+0.250", "+0.250", "")
     said = " ".join(about(evaluation))
     assert "no intervals" in said
-    assert "what is personal cannot be told" in said
+    assert "the personal gain is not known" in said
     parse(html_page(evaluation))
 
 
