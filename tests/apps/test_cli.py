@@ -1072,7 +1072,7 @@ GAIN = (
     "texts."
 )
 ON_TOP = (
-    "With your texts in the prompt (--history), on top of their gain: +0.030 nats/token (95% "
+    "With your texts in the prompt (--history), gain over the prompt alone: +0.030 nats/token (95% "
     "interval"
 )
 

@@ -376,7 +376,7 @@ def summary(entry: Entry) -> str:
     if entry.with_history:
         gain = entry.with_history.gain
         lines.append(
-            f"With your texts in the prompt (--history), on top of their gain: {_shown(gain)}"
+            f"With your texts in the prompt (--history), gain over the prompt alone: {_shown(gain)}"
             f"{'.' if gain.low > 0 else ', which is not reliable, so steering is off then.'}"
         )
     return "\n".join(lines)
