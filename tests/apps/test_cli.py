@@ -18,6 +18,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from llama_cpp import Llama
 
 from models import TinyModel
 from steerx_edge.apps.cli import COMMANDS, main
@@ -159,16 +160,16 @@ def test_help_names_every_command(option: str) -> None:
     assert result.stderr == ""
 
 
-@pytest.mark.parametrize("option", ["-h", "--help"])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_a_command_explains_every_option(command: str, option: str) -> None:
-    text = succeed(command, option).stdout
+def test_help_of_a_command_explains_every_option(command: str) -> None:
+    text = succeed(command, "-h").stdout
     assert text.startswith("Usage: ")
     options = main.get_command(click.Context(main), command).params
     for each in options:
         if isinstance(each, click.Option):
             assert each.opts[-1] in text
             assert each.help, each.opts
+    assert "None" not in text  # as in the range of a number without bounds
 
 
 def test_the_version_is_that_of_the_package() -> None:
@@ -352,33 +353,16 @@ def test_a_wrong_model_variable_is_named() -> None:
     assert f"'nothing.gguf' (from {MODEL_VARIABLE}) cannot be read" in result.stderr
 
 
-@pytest.mark.usefixtures("profile")
-def test_a_prompt_on_standard_input_that_is_no_text_is_refused(tiny_chat: TinyModel) -> None:
-    arguments = ["generate", "--profile", "me.json", "-m", tiny_chat.path, "-p", "-"]
-    result = run(*arguments, input=b"Alice \xff was late")
-    assert result.exit_code == 2
-    assert "UTF-8" in result.stderr
-
-
-@pytest.mark.usefixtures("profile")
-def test_a_prompt_argument_that_is_no_text_is_refused(tiny_chat: TinyModel) -> None:
-    prompt = b"Alice \xff was late".decode(errors="surrogateescape")  # as Python reads arguments
-    result = run("generate", "--profile", "me.json", "-m", tiny_chat.path, "-p", prompt)
-    assert result.exit_code == 2
-    assert "UTF-8" in result.stderr
-
-
-@pytest.mark.usefixtures("profile")
-def test_a_context_size_between_llama_cpps_multiples_of_256_is_no_crash(
-    tiny_chat: TinyModel,
-) -> None:
-    prompt = "Alice was late. " * 28  # some 200 tokens
-    where = ("generate", "--profile", "me.json", "-m", tiny_chat.path, "-t", "1")
-    result = run(*where, "-p", prompt, "-n", "4", "-c", "150")
-    assert result.exit_code == 0 or "tokens and the context" in result.stderr
-
-
 # ---------------------------------------------------------------- generate
+
+
+@pytest.mark.usefixtures("profile")
+@pytest.mark.parametrize("prompt", ["-", b"Alice \xff was late".decode(errors="surrogateescape")])
+def test_a_prompt_that_is_not_utf_8_is_refused(tiny_chat: TinyModel, prompt: str) -> None:
+    where = ["generate", "--profile", "me.json", "-m", tiny_chat.path]
+    result = run(*where, "-p", prompt, input=b"Alice \xff was late")
+    assert result.exit_code == 2
+    assert "UTF-8" in result.stderr
 
 
 def messages_text(
@@ -441,19 +425,15 @@ def test_the_system_message_comes_first(generate: Callable[..., str], engine: En
     assert generate("-p", PROMPT, "--system", "Be brief.", "--no-steer") == expected + "\n"
 
 
-def test_compare_prints_both(generate: Callable[..., str]) -> None:
-    plain, steered = generate("-p", PROMPT, "--no-steer"), generate("-p", PROMPT)
-    both = generate("-p", PROMPT, "--compare")
-    assert both == f"--- without the profile\n{plain}--- with me.json, strength 1\n{steered}"
-
-
 def test_compare_shows_what_the_prompt_gives_and_what_steering_adds(
     generate: Callable[..., str], history: Path
 ) -> None:
     question = ("-p", PROMPT)
     plain = generate(*question, "--no-steer")
+    steered = generate(*question)
+    both = f"--- without the profile\n{plain}--- with me.json, strength 1\n{steered}"
+    assert generate(*question, "--compare") == both
     for options, what in (
-        (["--describe"], "the description"),
         (["--history", str(history)], "3 of your texts"),
         (["--describe", *HISTORY, "--retrieve", "2"], "the description and 2 of your texts"),
     ):
@@ -480,15 +460,10 @@ def test_the_seed_decides_the_sampling(generate: Callable[..., str]) -> None:
     assert said[0] == said[1] != said[2]
 
 
-def test_n_counts_tokens(generate: Callable[..., str], engine: Engine, profile: Profile) -> None:
-    with steer(engine.llama, profile):
-        expected = messages_text(engine, messages_for(PROMPT), n=3)
-    assert generate("-p", PROMPT, "-n", "3") == expected + "\n"
-
-
-def test_n_0_generates_nothing(generate: Callable[..., str]) -> None:
-    assert generate("-p", "Hello 0", "--no-steer", "-n", "2", "-c", "256") != "\n"
-    assert generate("-p", "Hello 0", "--no-steer", "-n", "0", "-c", "256") == "\n"
+@pytest.mark.parametrize("n", [0, 3])
+def test_n_limits_the_tokens(generate: Callable[..., str], engine: Engine, n: int) -> None:
+    expected = messages_text(engine, messages_for(PROMPT), n=n) if n else ""
+    assert generate("-p", PROMPT, "--no-steer", "-n", str(n)) == expected + "\n"
 
 
 def test_environment_variables_of_llama_cpp_count_and_options_come_before_them(
@@ -523,9 +498,7 @@ def items(texts: Sequence[str] = TEXTS) -> list[HistoryItem]:
     [
         # Of the two that share no word with the prompt, the last is the more recent.
         ([], [1, 2, 0]),
-        (["--retrieve", "9"], [1, 2, 0]),
         (["--retrieve", "2"], [2, 0]),
-        (["--retrieve", "1"], [0]),
     ],
 )
 def test_the_texts_that_fit_best_come_before_the_prompt(
@@ -823,11 +796,9 @@ def long_history(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [
-        (0, "Estimated time: less than a minute."),
         (29, "Estimated time: less than a minute."),
         (40, "Estimated time: 1 minute."),
         (100, "Estimated time: 2 minutes."),
-        (3600, "Estimated time: 60 minutes."),
     ],
 )
 def test_learn_says_how_long_it_will_take(
@@ -881,8 +852,6 @@ def interrupted(*_: object, **__: object) -> None:
     "place",
     [
         "steerx_edge.apps.cli.learn.open_engine",
-        "steerx_edge.learning.duration.estimated_seconds",
-        "steerx_edge.learning.learn.read_items",
         "steerx_edge.learning.learn.calibrate",
     ],
 )
@@ -1172,23 +1141,18 @@ def test_the_context_that_learning_does_not_use_is_small(
     assert opened[0].llama.n_tokens == 0
 
 
-def test_learning_depends_on_the_texts_alone(
+def test_learning_depends_only_on_the_texts(
     learn: Callable[..., Entry], history: Path, folder: Path
 ) -> None:
-    """The same three items, however they are stored and named."""
+    """The same three items, stored and named in other ways."""
     expected = learn(history)
-    assert same(expected, learn(history))
     rows = [{"n": i, "body": text} for i, text in enumerate(TEXTS)]
-    fields = folder / "fields.jsonl"
-    fields.write_text("\n".join(map(json.dumps, rows)))
-    wording = ("--response", "body", "--prompt", "Write text {n}.")
-    assert same(expected, learn(fields, *wording))
-    authors = folder / "authors.json"
     others = [{"n": 9, "body": "Something else."}, {"n": 9, "body": "And something else."}]
     users = [{"user_id": "x", "profile": others}, {"user_id": "me", "profile": rows}]
-    authors.write_text(json.dumps(users))
-    assert same(expected, learn(authors, "--user", "me", *wording))
-    assert not same(expected, learn(authors, "--user", "x", *wording))
+    (folder / "authors.json").write_text(json.dumps(users))
+    how = ("authors.json", "--response", "body", "--prompt", "Write text {n}.", "--user")
+    assert same(expected, learn(*how, "me"))
+    assert not same(expected, learn(*how, "x"))
 
 
 def test_max_items_takes_the_last_texts(
@@ -1202,23 +1166,21 @@ def test_max_items_takes_the_last_texts(
     assert entry.directions.tobytes() == expected.directions.tobytes()
 
 
-@pytest.mark.parametrize(("layers", "strength"), [("1", 0.0), ("1-2", 0.5), ("1,3", 2.25)])
-def test_layers_and_strength_are_recorded(
-    learn: Callable[..., Entry], history: Path, layers: str, strength: float
+def test_layers_with_a_strength_are_not_calibrated(
+    learn: Callable[..., Entry], history: Path
 ) -> None:
-    entry = learn(history, "--layers", layers, "--strength", str(strength), "--max-items", "2")
-    assert entry.layers == LayerList().convert(layers, None, None)
-    assert entry.strengths.tolist() == [strength] * len(entry.layers)
+    entry = learn(history, "--layers", "1,3", "--strength", "2.25", "--max-items", "2")
+    assert entry.layers == (1, 3)
+    assert entry.strengths.tolist() == [2.25, 2.25]
     assert entry.settings["calibrate"] is False
     assert entry.gain is None
 
 
-@pytest.mark.parametrize(("layers", "candidates"), [("1", {1}), ("3", {3}), ("1-2", {1, 2})])
-def test_layers_are_what_calibration_chooses_from(
-    learn: Callable[..., Entry], history: Path, layers: str, candidates: set[int]
+def test_calibration_chooses_among_the_given_layers(
+    learn: Callable[..., Entry], history: Path
 ) -> None:
-    entry = learn(history, "--layers", layers)
-    assert set(entry.layers) <= candidates
+    entry = learn(history, "--layers", "1,3")
+    assert set(entry.layers) <= {1, 3}
     assert entry.settings["calibrate"] is True
     assert entry.gain is not None
 
@@ -1226,19 +1188,12 @@ def test_layers_are_what_calibration_chooses_from(
 @pytest.mark.parametrize(
     ("value", "layers"),
     [
-        ("12", (12,)),
         ("10,12-14", (10, 12, 13, 14)),
-        (" 1 , 2 - 4 ", None),
-        (" 1 , 2-4 ", (1, 2, 3, 4)),
-        ("5-5", (5,)),
-        ("3,2", (3, 2)),  # whether they can be steered is for the model to say
-        ("9999", (9999,)),
+        (" 1 , 5-5 ", (1, 5)),
+        ("3,2", (3, 2)),  # the model decides whether they can be steered
         ("99999", None),
         ("-1", None),
-        ("1-", None),
         ("1,,2", None),
-        (",", None),
-        ("1;2", None),
         ("4-2", None),
         ("²", None),
     ],
@@ -1306,7 +1261,7 @@ def test_a_chat_remembers_its_turns_and_prints_the_answers_alone(
     assert chat(lines[0], "", "  ", *lines[1:], "").stdout == result.stdout
 
 
-@pytest.mark.parametrize("leave", ["/exit", "/quit", " /exit "])
+@pytest.mark.parametrize("leave", ["/quit", " /exit "])
 def test_a_chat_ends_when_asked_to(
     chat: Callable[..., Result], reference: Reference, profile: Profile, leave: str
 ) -> None:
@@ -1335,18 +1290,16 @@ def test_the_profile_is_changed_on_the_way_and_the_strength_stays(
     assert result.stderr == "Strength 0.5.\nSwitched to loud.json.\n"
 
 
-@pytest.mark.parametrize("system", ["", "Be brief."])
 def test_reset_forgets_the_turns_and_keeps_the_system_message(
-    chat: Callable[..., Result], engine: Engine, profile: Profile, system: str
+    chat: Callable[..., Result], engine: Engine, profile: Profile
 ) -> None:
-    once = Reference(engine, system).say("Hello", profile)
-    options = ["--system", system] if system else []
-    result = chat("Hello", "/reset", "Hello", options=options)
+    once = Reference(engine, "Be brief.").say("Hello", profile)
+    result = chat("Hello", "/reset", "Hello", options=["--system", "Be brief."])
     assert result.stdout == f"{once}\n{once}\n"
     assert "new conversation" in result.stderr
 
 
-@pytest.mark.parametrize("line", ["/help", "/?", "/", "/frobnicate", "/Strength 1"])
+@pytest.mark.parametrize("line", ["/help", "/", "/Strength 1"])
 def test_an_unknown_command_prints_the_known_ones(chat: Callable[..., Result], line: str) -> None:
     result = chat(line)
     assert result.stdout == ""
@@ -1359,18 +1312,18 @@ def test_an_unknown_command_prints_the_known_ones(chat: Callable[..., Result], l
     ("line", "message"),
     [
         ("/strength", "'' is not a number"),
-        ("/strength loud", "'loud' is not a number"),
         ("/strength nan", "strength is nan"),
-        ("/strength inf", "strength is inf"),
         ("/strength 1e40", "strength is 1e+40"),
         ("/profile", "cannot be read"),
-        ("/profile nobody.json", "nobody.json: cannot be read"),
         ("/profile strange.json", "this model is tiny-chat"),
+        ("/profile huge.json", "strength is 1.0"),
     ],
 )
 def test_a_mistake_does_not_end_the_chat_and_changes_nothing(
     chat: Callable[..., Result], reference: Reference, profile: Profile, line: str, message: str
 ) -> None:
+    huge = replace(profile.entries[0], norms=[3e38], strengths=[3e38])
+    Profile((huge,)).save("huge.json")
     answers = [reference.say("Hello", profile), reference.say("And now?", profile)]
     result = chat("Hello", line, "And now?")
     assert result.stdout == "".join(f"{answer}\n" for answer in answers)
@@ -1379,16 +1332,14 @@ def test_a_mistake_does_not_end_the_chat_and_changes_nothing(
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("system", ["", "Be brief."])
 def test_a_conversation_longer_than_the_context_drops_its_oldest_turns(
-    chat: Callable[..., Result], engine: Engine, profile: Profile, system: str
+    chat: Callable[..., Result], engine: Engine, profile: Profile
 ) -> None:
     lines = [f"Tell me of the rabbit and the watch, number {i}." for i in range(7)]
-    reference = Reference(engine, system)
+    reference = Reference(engine, "Be brief.")
     answers = [reference.say(line, profile, room=256 - 64) for line in lines]
     assert 2 < len(reference.messages) < 2 * len(lines)
-    options = ["-c", "256", *(["--system", system] if system else [])]
-    result = chat(*lines, options=options)
+    result = chat(*lines, options=["-c", "256", "--system", "Be brief."])
     assert result.stdout == "".join(f"{answer}\n" for answer in answers)
     assert result.stderr == ""
 
@@ -1457,24 +1408,24 @@ def test_the_description_stands_before_the_oldest_turn_and_changes_with_the_prof
     assert result.stdout == f"{one}\n{two}\n{three}\n"
 
 
-def test_the_texts_before_a_conversation_are_read_once(
+def test_the_texts_before_a_conversation_are_evaluated_once(
     engine: Engine, history: Path, monkeypatch: pytest.MonkeyPatch, profile: Profile
 ) -> None:
-    """What a turn adds to the context is its own, and the answer before it."""
-    evaluated: list[int] = []
-    decode = engine.llama._ctx.decode
+    """A turn adds its own tokens and those of the answer before it."""
+    n_evaluated: list[int] = []
+    evaluate = Llama.eval
 
-    def recorded(batch: Any) -> None:
-        evaluated.append(batch.batch.n_tokens)
-        decode(batch)
+    def recorded(llama: Llama, tokens: Sequence[int]) -> None:
+        n_evaluated.append(len(tokens))
+        evaluate(llama, tokens)
 
     monkeypatch.setattr("steerx_edge.apps.cli.chat.open_engine", lambda *_, **__: engine)
-    monkeypatch.setattr(engine.llama._ctx, "decode", recorded)
+    monkeypatch.setattr(Llama, "eval", recorded)
     assert profile.entries
     how = ("chat", "--profile", "me.json", "--history", history, "-n", "1", "--temp", "0")
     succeed(*how, input="Alice was late\nAnd now?\n")
     opening = len(engine.prompt(messages_for("Alice was late", history=items())))
-    assert sum(evaluated) - opening < opening / 2
+    assert opening <= sum(n_evaluated) < 1.5 * opening
 
 
 def test_a_full_context_ends_the_answer_and_not_the_chat(chat: Callable[..., Result]) -> None:
@@ -1486,15 +1437,6 @@ def test_a_full_context_ends_the_answer_and_not_the_chat(chat: Callable[..., Res
 
 
 LONG = "Alice was late again. " * 60  # some 900 tokens
-
-
-def test_a_message_longer_than_the_context_is_refused_and_forgotten(
-    chat: Callable[..., Result], reference: Reference, profile: Profile
-) -> None:
-    answer = reference.say("Hello", profile)
-    result = chat(LONG, "Hello", options=["-c", "512"])
-    assert result.stdout == f"{answer}\n"
-    assert "and the context 512" in result.stderr
 
 
 def test_a_message_longer_than_the_context_is_forgotten_in_mid_conversation(
