@@ -1,4 +1,4 @@
-"""The command line: what goes where, exit codes, and sentences in place of tracebacks."""
+"""The command line: output, exit codes, and one-sentence errors."""
 
 from __future__ import annotations
 
@@ -313,7 +313,7 @@ FAILURES: list[tuple[list[str], str]] = [
     FAILURES,
     ids=[" ".join(line).replace("Alice " * 300, "...") for line, _ in FAILURES],
 )
-def test_what_cannot_be_done_is_said_in_a_sentence_and_exits_1(
+def test_an_error_is_one_sentence_and_exits_1(
     folder: Path, tiny_chat: TinyModel, arguments: list[str], message: str
 ) -> None:
     model = tiny_chat.path.read_bytes()
@@ -334,7 +334,7 @@ def test_what_cannot_be_done_is_said_in_a_sentence_and_exits_1(
 
 @pytest.mark.usefixtures("profile")
 @pytest.mark.parametrize("command", [GENERATE, CHAT, LEARN, EVALUATE], ids=" ".join)
-def test_without_any_model_three_ways_to_name_one_are_told(
+def test_without_a_model_the_error_lists_three_ways_to_choose_one(
     command: list[str], history: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("steerx_edge.llamacpp.models.DEFAULT_PACKAGE", "no_such_package")
@@ -391,7 +391,7 @@ def test_no_steer_prints_what_the_model_itself_says(
     assert generate("-p", PROMPT, "--no-steer") == expected + "\n"
 
 
-def test_strength_is_handed_on_and_0_is_no_steering(
+def test_strength_scales_steering_and_0_turns_it_off(
     generate: Callable[..., str], engine: Engine, profile: Profile
 ) -> None:
     said = {generate("-p", PROMPT, "--no-steer")}
@@ -466,7 +466,7 @@ def test_n_limits_the_tokens(generate: Callable[..., str], engine: Engine, n: in
     assert generate("-p", PROMPT, "--no-steer", "-n", str(n)) == expected + "\n"
 
 
-def test_environment_variables_of_llama_cpp_count_and_options_come_before_them(
+def test_options_override_the_environment_variables_of_llama_cpp(
     generate: Callable[..., str], profile: Profile, tiny_chat: TinyModel
 ) -> None:
     assert profile.entries
@@ -501,7 +501,7 @@ def items(texts: Sequence[str] = TEXTS) -> list[HistoryItem]:
         (["--retrieve", "2"], [2, 0]),
     ],
 )
-def test_the_texts_that_fit_best_come_before_the_prompt(
+def test_the_most_relevant_texts_come_before_the_prompt(
     generate: Callable[..., str],
     engine: Engine,
     profile: Profile,
@@ -516,7 +516,7 @@ def test_the_texts_that_fit_best_come_before_the_prompt(
 
 
 @pytest.mark.parametrize("command", ["generate", "chat"])
-def test_with_a_history_the_strengths_for_that_are_at_work(
+def test_with_texts_in_the_prompt_the_strengths_for_that_case_apply(
     engine: Engine, profile: Profile, history: Path, tiny_chat: TinyModel, command: str
 ) -> None:
     gain = Gain(0.1, 0.05, 0.2, 3)
@@ -583,7 +583,7 @@ def test_the_history_is_read_as_learn_reads_it(
         (-1, [2]),  # which is half of the context at most
     ],
 )
-def test_texts_that_do_not_fit_are_left_out_and_that_is_said(
+def test_texts_that_do_not_fit_are_skipped_with_a_note(
     engine: Engine,
     profile: Profile,
     folder: Path,
@@ -605,7 +605,7 @@ def test_texts_that_do_not_fit_are_left_out_and_that_is_said(
     assert result.stdout == expected + "\n"
 
 
-def test_the_texts_take_the_room_that_the_description_and_the_answer_leave(
+def test_texts_leave_room_for_the_description_and_the_answer(
     engine: Engine, profile: Profile, history: Path, tiny_chat: TinyModel
 ) -> None:
     assert profile.entries
@@ -621,7 +621,7 @@ def test_the_texts_take_the_room_that_the_description_and_the_answer_leave(
         assert succeed(*where, *how, "-n", str(n), *options).stderr == said
 
 
-def test_a_prompt_that_is_too_long_itself_is_refused_as_without_a_history(
+def test_a_prompt_longer_than_the_context_is_refused_with_a_history_too(
     history: Path, profile: Profile, tiny_chat: TinyModel
 ) -> None:
     assert profile.entries
@@ -657,7 +657,7 @@ def same(one: Entry, other: Entry) -> bool:
 
 
 @pytest.mark.usefixtures("profile")
-def test_what_learn_writes_can_be_generated_with(
+def test_generate_uses_the_profile_that_learn_saved(
     learn: Callable[..., Entry], history: Path, engine: Engine, tiny_chat: TinyModel
 ) -> None:
     entry = learn(history)
@@ -670,7 +670,7 @@ def test_what_learn_writes_can_be_generated_with(
 
 
 @pytest.mark.parametrize("copied", [0, 1])
-def test_learn_says_that_copies_were_left_out(
+def test_learn_says_that_duplicates_were_skipped(
     tiny_chat: TinyModel, history: Path, copied: int
 ) -> None:
     first, *_ = history.read_text("utf-8").splitlines(keepends=True)
@@ -744,7 +744,7 @@ ALIKE = [f"{word} {word}. Oh dear, oh dear, said she." for word in TEXTS[0].spli
 
 
 @pytest.mark.usefixtures("fluent")
-def test_learn_keeps_in_the_memory_what_it_is_told_to(
+def test_the_memory_holds_the_tokens_of_its_level(
     learn: Callable[..., Entry], folder: Path, engine: Engine
 ) -> None:
     history = write_history(folder / "alike.jsonl", ALIKE)
@@ -801,7 +801,7 @@ def long_history(folder: Path) -> Path:
         (100, "Estimated time: 2 minutes."),
     ],
 )
-def test_learn_says_how_long_it_will_take(
+def test_learn_estimates_the_time(
     tiny_chat: TinyModel,
     history: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -821,7 +821,7 @@ def test_the_estimate_grows_with_the_texts(engine: Engine) -> None:
     assert 0 < few < many
 
 
-def test_a_profile_of_the_sample_is_saved_before_all_else_is_read(
+def test_a_profile_is_saved_before_further_texts_are_read(
     tiny_chat: TinyModel, long_history: Path
 ) -> None:
     where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1")
@@ -834,7 +834,7 @@ def test_a_profile_of_the_sample_is_saved_before_all_else_is_read(
     assert Profile.load("me.json").entries[0].counts["items"] == N_LONG
 
 
-def test_no_further_texts_are_read_when_the_minutes_are_over(
+def test_no_further_texts_are_read_after_the_given_minutes(
     learn: Callable[..., Entry], tiny_chat: TinyModel, long_history: Path
 ) -> None:
     where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1")
@@ -855,7 +855,7 @@ def interrupted(*_: object, **__: object) -> None:
         "steerx_edge.learning.learn.calibrate",
     ],
 )
-def test_an_interrupt_before_anything_is_saved_is_told_in_a_sentence(
+def test_an_interrupt_before_the_first_save_prints_one_sentence(
     folder: Path,
     tiny_chat: TinyModel,
     history: Path,
@@ -936,7 +936,7 @@ def test_a_fuller_entry_is_kept_until_the_new_one_is_as_full(
 
 
 @pytest.mark.parametrize("place", ["steerx_edge.apps.cli.import_module", "click.Context.invoke"])
-def test_an_interrupt_anywhere_else_is_told_in_a_word(
+def test_an_interrupt_elsewhere_prints_one_word(
     monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     monkeypatch.setattr(place, interrupted)
@@ -950,7 +950,7 @@ def read_beside_no_layers(*args: Any) -> Any:
     return read_beside(*args)
 
 
-def test_an_interrupt_while_a_profile_is_saved_waits() -> None:
+def test_an_interrupt_waits_until_the_profile_is_saved() -> None:
     done = []
 
     def save() -> None:
@@ -977,7 +977,7 @@ def remembering(learn: Callable[..., Entry], monkeypatch: pytest.MonkeyPatch, fo
     return write_history(folder / "all.jsonl", texts)
 
 
-def test_add_reads_what_is_new_and_keeps_entries_of_other_models(
+def test_add_reads_new_texts_and_keeps_entries_for_other_models(
     remembering: Path, tiny_chat: TinyModel, tiny_q8: TinyModel
 ) -> None:
     theirs = a_profile(tiny_q8).entries[0]
@@ -1001,7 +1001,7 @@ def test_add_reads_what_is_new_and_keeps_entries_of_other_models(
     assert Path("me.json").read_bytes() == before
 
 
-def test_add_leaves_the_old_profile_when_interrupted_and_resumes(
+def test_an_interrupted_add_leaves_the_profile_unchanged_and_resumes(
     remembering: Path, tiny_chat: TinyModel, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -1021,7 +1021,7 @@ def test_add_leaves_the_old_profile_when_interrupted_and_resumes(
     assert Profile.load("me.json").entries[0].counts["items"] == 9
 
 
-def test_add_says_what_time_did_not_suffice_for(remembering: Path, tiny_chat: TinyModel) -> None:
+def test_add_says_how_many_texts_were_read_in_time(remembering: Path, tiny_chat: TinyModel) -> None:
     where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1", "--minutes", "0")
     report = succeed("learn", "--add", remembering, *where).stderr
     assert "Time is up: read 6 of 9 texts." in report
@@ -1096,7 +1096,7 @@ def test_learn_reports_what_the_profile_adds(
     assert summary(replace(profile.entries[0], **changes)).splitlines() == lines
 
 
-def test_learning_again_replaces_the_entry_and_keeps_those_of_other_models(
+def test_learning_again_replaces_only_the_entry_for_the_model(
     learn: Callable[..., Entry], history: Path, folder: Path, tiny_q8: TinyModel
 ) -> None:
     theirs = a_profile(tiny_q8).entries[0]
@@ -1112,7 +1112,7 @@ def test_learning_again_replaces_the_entry_and_keeps_those_of_other_models(
 @pytest.mark.parametrize(
     "content", [b"Dear diary, ...", b"", b'{"format": "steerx-edge-profile", "schema": 2}']
 )
-def test_a_file_that_is_no_profile_is_refused_before_any_work(
+def test_a_file_that_is_not_a_profile_is_refused_before_any_work(
     folder: Path, history: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     def load(*_: object, **__: object) -> None:
@@ -1248,7 +1248,7 @@ def reference(engine: Engine) -> Reference:
     return Reference(engine)
 
 
-def test_a_chat_remembers_its_turns_and_prints_the_answers_alone(
+def test_a_chat_remembers_its_turns_and_prints_only_answers(
     chat: Callable[..., Result], reference: Reference, profile: Profile
 ) -> None:
     lines = ["Where is Alice?", "And the watch?", "Where is Alice?"]
@@ -1262,13 +1262,13 @@ def test_a_chat_remembers_its_turns_and_prints_the_answers_alone(
 
 
 @pytest.mark.parametrize("leave", ["/quit", " /exit "])
-def test_a_chat_ends_when_asked_to(
+def test_commands_end_a_chat(
     chat: Callable[..., Result], reference: Reference, profile: Profile, leave: str
 ) -> None:
     assert chat("Hello", leave, "Hello").stdout == reference.say("Hello", profile) + "\n"
 
 
-def test_strength_is_changed_on_the_way(
+def test_the_strength_changes_during_a_chat(
     chat: Callable[..., Result], reference: Reference, profile: Profile
 ) -> None:
     answers = [reference.say("Hello", profile, strength) for strength in (0.5, 0, -1, 2)]
@@ -1280,7 +1280,7 @@ def test_strength_is_changed_on_the_way(
     assert result.stderr == "Strength 0.\nStrength -1.\nStrength 2.\n"
 
 
-def test_the_profile_is_changed_on_the_way_and_the_strength_stays(
+def test_the_profile_changes_during_a_chat_and_the_strength_stays(
     chat: Callable[..., Result], reference: Reference, profile: Profile
 ) -> None:
     loud = Profile.load("loud.json")
@@ -1319,7 +1319,7 @@ def test_an_unknown_command_prints_the_known_ones(chat: Callable[..., Result], l
         ("/profile huge.json", "strength is 1.0"),
     ],
 )
-def test_a_mistake_does_not_end_the_chat_and_changes_nothing(
+def test_a_wrong_command_changes_nothing_and_the_chat_goes_on(
     chat: Callable[..., Result], reference: Reference, profile: Profile, line: str, message: str
 ) -> None:
     huge = replace(profile.entries[0], norms=[3e38], strengths=[3e38])
@@ -1344,7 +1344,7 @@ def test_a_conversation_longer_than_the_context_drops_its_oldest_turns(
     assert result.stderr == ""
 
 
-def test_the_texts_that_fit_the_first_message_stand_before_the_conversation(
+def test_the_most_relevant_texts_come_before_a_conversation(
     chat: Callable[..., Result], engine: Engine, profile: Profile, history: Path
 ) -> None:
     lines = ["Alice was late", "And the watch?", "Oh dear!"]
@@ -1360,7 +1360,7 @@ def test_the_texts_that_fit_the_first_message_stand_before_the_conversation(
     assert result.stderr == "Started a new conversation.\n"
 
 
-def test_the_texts_stay_where_a_long_conversation_drops_its_oldest_turns(
+def test_the_texts_stay_when_the_oldest_turns_are_dropped(
     chat: Callable[..., Result], engine: Engine, profile: Profile, history: Path
 ) -> None:
     lines = [f"Tell me of the rabbit and the watch, number {i}." for i in range(9)]
@@ -1373,7 +1373,7 @@ def test_the_texts_stay_where_a_long_conversation_drops_its_oldest_turns(
     assert result.stderr == ""
 
 
-def test_texts_before_a_conversation_take_half_of_the_context_at_most(
+def test_texts_before_a_conversation_take_at_most_half_of_the_context(
     chat: Callable[..., Result], engine: Engine, profile: Profile, folder: Path
 ) -> None:
     texts = ["Alice was late again. " * 5, "The watch said so. " * 5]
@@ -1387,7 +1387,7 @@ def test_texts_before_a_conversation_take_half_of_the_context_at_most(
     assert result.stderr == "Only 1 of 2 past texts fit the context. Raise it with -c.\n"
 
 
-def test_the_description_stands_before_the_oldest_turn_and_changes_with_the_profile(
+def test_the_description_comes_before_the_oldest_turn_and_changes_with_the_profile(
     chat: Callable[..., Result], engine: Engine, profile: Profile
 ) -> None:
     quiet = replace(profile.entries[0], description=Description("You are quiet.", "user"))
@@ -1439,7 +1439,7 @@ def test_a_full_context_ends_the_answer_and_not_the_chat(chat: Callable[..., Res
 LONG = "Alice was late again. " * 60  # some 900 tokens
 
 
-def test_a_message_longer_than_the_context_is_forgotten_in_mid_conversation(
+def test_a_message_longer_than_the_context_is_dropped(
     chat: Callable[..., Result], reference: Reference, profile: Profile
 ) -> None:
     answers = [reference.say("Hello", profile), reference.say("And now?", profile)]
@@ -1448,7 +1448,7 @@ def test_a_message_longer_than_the_context_is_forgotten_in_mid_conversation(
     assert "and the context 512" in result.stderr
 
 
-def test_a_line_that_is_no_text_does_not_end_the_chat(
+def test_a_line_that_is_not_utf_8_does_not_end_the_chat(
     tiny_chat: TinyModel, reference: Reference, profile: Profile
 ) -> None:
     where = ["chat", "--profile", "me.json", "-m", tiny_chat.path, "-t", "1"]
@@ -1523,7 +1523,7 @@ def test_evaluate_prints_tables_and_keeps_figures(
     assert (out / "report.html").read_text().startswith("<!DOCTYPE html>")
 
 
-def test_evaluate_again_measures_nothing_and_says_the_same(
+def test_evaluate_reuses_figures_and_prints_the_same(
     evaluate: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = evaluate("--no-generate", "-o", "out")
@@ -1548,7 +1548,7 @@ def test_evaluate_with_other_arguments_is_refused(evaluate: Callable[..., Result
         assert result.stdout == ""
 
 
-def test_evaluate_reads_one_persons_history(
+def test_evaluate_takes_the_history_of_one_person(
     folder: Path, history: Path, tiny_chat: TinyModel
 ) -> None:
     where = ("-m", tiny_chat.path, "-t", "1", "--no-generate", "--min-items", "2")
@@ -1579,14 +1579,14 @@ def test_help_loads_neither_llama_cpp_nor_numpy(command: str) -> None:
     assert done.stdout.endswith("\nloaded []\n")
 
 
-def test_usage_errors_of_the_program_name_it_as_it_is_typed() -> None:
+def test_usage_errors_name_the_program() -> None:
     done = process("generate")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("Usage: steerx-edge generate ")
 
 
 @pytest.mark.usefixtures("profile")
-def test_a_reader_that_goes_away_is_no_crash(tiny_chat: TinyModel) -> None:
+def test_a_closed_pipe_is_not_a_crash(tiny_chat: TinyModel) -> None:
     where = ["generate", "--profile", "me.json", "-m", tiny_chat.path, "-t", "1", "-p", PROMPT]
     command = [sys.executable, "-m", "steerx_edge", *map(str, where), "-n", "200"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
@@ -1637,7 +1637,7 @@ def runs_of_words(text: str, n: int) -> set[tuple[str, ...]]:
     return set(zip(*(words[i:] for i in range(n)), strict=False))
 
 
-def test_nothing_is_written_but_what_was_asked_for_and_nothing_of_the_history_is_in_it(
+def test_commands_write_only_their_output_and_no_text_of_the_history(
     folder: Path, tiny_chat: TinyModel
 ) -> None:
     homes = {

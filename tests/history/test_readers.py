@@ -408,7 +408,7 @@ ERRORS = {
     "fields of a text": (
         "a.txt",
         "one",
-        {"response": "x", "prompt": "y"},
+        {"response": "", "prompt": "y"},
         "Leave out response and prompt",
     ),
     "attribute in the prompt": (
@@ -417,6 +417,15 @@ ERRORS = {
         {"prompt": "{text.__class__}"},
         "may hold fields as {name} only",
     ),
+    "format in the prompt": ("a.txt", "one", {"prompt": "{text:>9999999}"}, "as {name} only"),
+    "conversion in the prompt": ("a.txt", "one", {"prompt": "{text!r}"}, "as {name} only"),
+    "a boolean in the prompt": (
+        "a.jsonl",
+        {"text": "one", "ok": True},
+        {"prompt": "Of {ok}."},
+        "'ok' holds true or false, not text",
+    ),
+    "a boolean as id": ("a.jsonl", [{"id": True, "profile": []}], {}, "line 1 names no author"),
     "index in the prompt": ("a.txt", "one", {"prompt": "{text[0]}"}, "as {name} only"),
     "no name in the prompt": ("a.txt", "one", {"prompt": "{}"}, "as {name} only"),
     "open brace": ("a.txt", "one", {"prompt": "Of {text"}, "is not a valid template"),
