@@ -78,12 +78,14 @@ def a_profile(model: TinyModel, *, norm: float = 10.0, seed: int = 0) -> Profile
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to work in, and an environment that says nothing about models."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_chat: TinyModel) -> Path:
+    """An empty folder to work in, and an environment that names the tiny chat model."""
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
         if name.startswith(("LLAMA_ARG_", "STEERX_EDGE_")) and name != USER_PATH_VARIABLE:
             monkeypatch.delenv(name)
+    monkeypatch.setenv(MODEL_VARIABLE, str(tiny_chat.path))
+    monkeypatch.setenv("LLAMA_ARG_THREADS", "1")
     return tmp_path
 
 
@@ -135,11 +137,11 @@ def succeed(*arguments: str | Path, **options: Any) -> Result:
 
 
 @pytest.fixture
-def generate(profile: Profile, tiny_chat: TinyModel) -> Callable[..., str]:
+def generate(profile: Profile) -> Callable[..., str]:
     """Run `generate` with the profile and give what it writes to standard output."""
 
     def generated(*arguments: str, **options: Any) -> str:
-        where = ("generate", "--profile", "me.json", "-m", tiny_chat.path, "-t", "1")
+        where = ("generate", "--profile", "me.json")
         result = succeed(*where, "-n", str(N), "--temp", "0", *arguments, **options)
         assert result.stderr == ""
         return result.stdout
@@ -337,6 +339,7 @@ def test_an_error_is_one_sentence_and_exits_1(
 def test_without_a_model_the_error_lists_three_ways_to_choose_one(
     command: list[str], history: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv(MODEL_VARIABLE)
     monkeypatch.setattr("steerx_edge.llamacpp.models.DEFAULT_PACKAGE", "no_such_package")
     result = run(*command)
     assert history.exists()
@@ -358,8 +361,8 @@ def test_a_wrong_model_variable_is_named() -> None:
 
 @pytest.mark.usefixtures("profile")
 @pytest.mark.parametrize("prompt", ["-", b"Alice \xff was late".decode(errors="surrogateescape")])
-def test_a_prompt_that_is_not_utf_8_is_refused(tiny_chat: TinyModel, prompt: str) -> None:
-    where = ["generate", "--profile", "me.json", "-m", tiny_chat.path]
+def test_a_prompt_that_is_not_utf_8_is_refused(prompt: str) -> None:
+    where = ["generate", "--profile", "me.json"]
     result = run(*where, "-p", prompt, input=b"Alice \xff was late")
     assert result.exit_code == 2
     assert "UTF-8" in result.stderr
@@ -517,12 +520,12 @@ def test_the_most_relevant_texts_come_before_the_prompt(
 
 @pytest.mark.parametrize("command", ["generate", "chat"])
 def test_with_texts_in_the_prompt_the_strengths_for_that_case_apply(
-    engine: Engine, profile: Profile, history: Path, tiny_chat: TinyModel, command: str
+    engine: Engine, profile: Profile, history: Path, command: str
 ) -> None:
     gain = Gain(0.1, 0.05, 0.2, 3)
     entry = replace(profile.entries[0], with_history=WithHistory([0], 0, 0, gain))
     Profile((entry,)).save("me.json")
-    where = (command, "--profile", "me.json", "-m", tiny_chat.path, "-t", "1", "-n", str(N))
+    where = (command, "--profile", "me.json", "-n", str(N))
     where = (*where, "--temp", "0", *(("-p", PROMPT) if command == "generate" else ()))
     alone, beside = (
         succeed(*where, *more, input=PROMPT).stdout for more in ((), ("--history", history))
@@ -535,13 +538,13 @@ def test_with_texts_in_the_prompt_the_strengths_for_that_case_apply(
 
 @pytest.mark.parametrize("command", ["generate", "chat"])
 def test_if_no_text_fits_the_strengths_for_a_prompt_without_texts_apply(
-    engine: Engine, profile: Profile, folder: Path, tiny_chat: TinyModel, command: str
+    engine: Engine, profile: Profile, folder: Path, command: str
 ) -> None:
     gain = Gain(0.1, 0.05, 0.2, 3)
     entry = replace(profile.entries[0], with_history=WithHistory([0], 0, 0, gain))
     Profile((entry,)).save("me.json")
     path = write_history(folder / "long.jsonl", ["Alice was late again. " * 60])
-    where = (command, "--profile", "me.json", "-m", tiny_chat.path, "-t", "1", "-n", str(N))
+    where = (command, "--profile", "me.json", "-n", str(N))
     how = ("--temp", "0", "-c", "256", "--history", path)
     result = succeed(*where, *how, *(("-p", PROMPT) if command == "generate" else ()), input=PROMPT)
     assert result.stderr.startswith("Only 0 of 1 past texts fit")
@@ -587,14 +590,13 @@ def test_texts_that_do_not_fit_are_skipped_with_a_note(
     engine: Engine,
     profile: Profile,
     folder: Path,
-    tiny_chat: TinyModel,
     n: int,
     indices: list[int],
 ) -> None:
     texts = ("Alice was late again. " * 30, "The watch said so. " * 3, "The hare said so. " * 3)
     path = write_history(folder / "long.jsonl", texts)
     assert profile.entries
-    where = ("generate", "--profile", "me.json", "-m", tiny_chat.path, "-t", "1", "--no-steer")
+    where = ("generate", "--profile", "me.json", "--no-steer")
     how = ("-p", PROMPT, "--history", path, "-c", "256", "-n", str(n), "--temp", "0")
     result = succeed(*where, *how)
     said = f"Only {len(indices)} of 3 past texts fit the context. Raise it with -c.\n"
@@ -606,11 +608,11 @@ def test_texts_that_do_not_fit_are_skipped_with_a_note(
 
 
 def test_texts_leave_room_for_the_description_and_the_answer(
-    engine: Engine, profile: Profile, history: Path, tiny_chat: TinyModel
+    engine: Engine, profile: Profile, history: Path
 ) -> None:
     assert profile.entries
     room = 256 - len(engine.prompt(messages_for(PROMPT, history=items())))
-    where = ("generate", "--profile", "me.json", "-m", tiny_chat.path, "-t", "1", "-c", "256")
+    where = ("generate", "--profile", "me.json", "-c", "256")
     how = ("-p", PROMPT, "--history", history)
     fewer = "Only 2 of 3 past texts fit the context. Raise it with -c.\n"
     for n, options, said in (
@@ -622,10 +624,10 @@ def test_texts_leave_room_for_the_description_and_the_answer(
 
 
 def test_a_prompt_longer_than_the_context_is_refused_with_a_history_too(
-    history: Path, profile: Profile, tiny_chat: TinyModel
+    history: Path, profile: Profile
 ) -> None:
     assert profile.entries
-    where = ("generate", "--profile", "me.json", "-m", tiny_chat.path, "-t", "1", "-c", "256")
+    where = ("generate", "--profile", "me.json", "-c", "256")
     result = run(*where, "--history", history, "-p", "Alice " * 300)
     assert result.exit_code == 1
     assert result.stdout == ""
@@ -638,11 +640,11 @@ def test_a_prompt_longer_than_the_context_is_refused_with_a_history_too(
 
 
 @pytest.fixture
-def learn(tiny_chat: TinyModel) -> Callable[..., Entry]:
+def learn() -> Callable[..., Entry]:
     """Run `learn`, check what it prints where, and give the entry that it wrote."""
 
     def learned(*arguments: str | Path, output: str = "new.json") -> Entry:
-        command = ("learn", *arguments, "-o", output, "-m", tiny_chat.path, "-t", "1")
+        command = ("learn", *arguments, "-o", output)
         result = succeed(*command)
         assert result.stdout == ""
         assert "Learning from" in result.stderr
@@ -658,34 +660,32 @@ def same(one: Entry, other: Entry) -> bool:
 
 @pytest.mark.usefixtures("profile")
 def test_generate_uses_the_profile_that_learn_saved(
-    learn: Callable[..., Entry], history: Path, engine: Engine, tiny_chat: TinyModel
+    learn: Callable[..., Entry], history: Path, engine: Engine
 ) -> None:
     entry = learn(history)
     assert entry.model == identify(engine.llama)
     assert entry.counts["items"] == len(TEXTS)
-    where = ("-m", tiny_chat.path, "-t", "1", "-n", str(N), "--temp", "0", "-p", PROMPT)
+    where = ("-n", str(N), "--temp", "0", "-p", PROMPT)
     result = succeed("generate", "--profile", "new.json", *where)
     with steer(engine.llama, "new.json"):
         assert result.stdout == messages_text(engine, messages_for(PROMPT)) + "\n"
 
 
 @pytest.mark.parametrize("copied", [0, 1])
-def test_learn_says_that_duplicates_were_skipped(
-    tiny_chat: TinyModel, history: Path, copied: int
-) -> None:
+def test_learn_says_that_duplicates_were_skipped(history: Path, copied: int) -> None:
     first, *_ = history.read_text("utf-8").splitlines(keepends=True)
     with history.open("a", encoding="utf-8") as file:
         file.write(first * copied)
-    where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1", "--strength", "0.1")
+    where = ("-o", "me.json", "--strength", "0.1")
     for most in (32, 2):
         report = succeed("learn", history, *where, "--max-items", str(most)).stderr
         assert f"Learning from {min(3, most)} of {3 + copied} texts" in report
         assert ("Skipped duplicate texts." in report) == (copied == 1 and most == 32)
 
 
-def test_learn_reports_the_words_and_the_description(tiny_chat: TinyModel, history: Path) -> None:
+def test_learn_reports_the_words_and_the_description(history: Path) -> None:
     report = succeed(
-        *("learn", history, "-o", "me.json", "-m", tiny_chat.path, "-t", "1"),
+        *("learn", history, "-o", "me.json"),
         *("--layers", "1,3", "--strength", "0.1"),
     ).stderr
     entry = Profile.load("me.json").entries[0]
@@ -709,7 +709,7 @@ def fluent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("fluent")
-def test_learn_reports_what_calibration_found(tiny_chat: TinyModel, folder: Path) -> None:
+def test_learn_reports_what_calibration_found(folder: Path) -> None:
     """One person's texts have a word in common, the other's have nothing."""
     texts = {
         "own": [f"{word} hello hello hello {word} hello hello hello" for word in "abcdef"],
@@ -718,7 +718,7 @@ def test_learn_reports_what_calibration_found(tiny_chat: TinyModel, folder: Path
     reports, entries = {}, {}
     for name, written in texts.items():
         history = write_history(folder / f"{name}.jsonl", written)
-        where = ("-o", f"{name}.json", "-m", tiny_chat.path, "-t", "1")
+        where = ("-o", f"{name}.json")
         report = succeed("learn", history, *where).stderr
         reports[name] = " ".join(report.split())
         entries[name] = Profile.load(f"{name}.json").entries[0]
@@ -772,9 +772,9 @@ def test_the_memory_holds_the_tokens_of_its_level(
 
 
 @pytest.mark.usefixtures("fluent")
-def test_learn_reports_the_memory(tiny_chat: TinyModel, folder: Path) -> None:
+def test_learn_reports_the_memory(folder: Path) -> None:
     history = write_history(folder / "alike.jsonl", ALIKE)
-    where = ("-o", "new.json", "-m", tiny_chat.path, "-t", "1")
+    where = ("-o", "new.json")
     report = " ".join(succeed("learn", history, *where).stderr.split())
     part = Profile.load("new.json").entries[0].memory
     assert part is not None
@@ -802,14 +802,13 @@ def long_history(folder: Path) -> Path:
     ],
 )
 def test_learn_estimates_the_time(
-    tiny_chat: TinyModel,
     history: Path,
     monkeypatch: pytest.MonkeyPatch,
     seconds: float,
     said: str,
 ) -> None:
     monkeypatch.setattr("steerx_edge.learning.duration.estimated_seconds", lambda *_: seconds)
-    where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1", "--strength", "0.1")
+    where = ("-o", "me.json", "--strength", "0.1")
     assert f"\n{said}\n" in succeed("learn", history, *where).stderr
 
 
@@ -821,10 +820,8 @@ def test_the_estimate_grows_with_the_texts(engine: Engine) -> None:
     assert 0 < few < many
 
 
-def test_a_profile_is_saved_before_further_texts_are_read(
-    tiny_chat: TinyModel, long_history: Path
-) -> None:
-    where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1")
+def test_a_profile_is_saved_before_further_texts_are_read(long_history: Path) -> None:
+    where = ("-o", "me.json")
     report = " ".join(succeed("learn", long_history, *where).stderr.split())
     assert (
         f"Saved me.json, learned from a sample of {N_SAMPLE} texts; reading {N_LONG - N_SAMPLE} "
@@ -835,9 +832,9 @@ def test_a_profile_is_saved_before_further_texts_are_read(
 
 
 def test_no_further_texts_are_read_after_the_given_minutes(
-    learn: Callable[..., Entry], tiny_chat: TinyModel, long_history: Path
+    learn: Callable[..., Entry], long_history: Path
 ) -> None:
-    where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1")
+    where = ("-o", "me.json")
     report = succeed("learn", long_history, *where, "--minutes", "0").stderr
     assert f"Time is up: read {N_SAMPLE} of {N_LONG} texts." in report
     assert Profile.load("me.json").entries[0].counts["items"] == N_SAMPLE
@@ -857,13 +854,12 @@ def interrupted(*_: object, **__: object) -> None:
 )
 def test_an_interrupt_before_the_first_save_prints_one_sentence(
     folder: Path,
-    tiny_chat: TinyModel,
     history: Path,
     monkeypatch: pytest.MonkeyPatch,
     place: str,
 ) -> None:
     monkeypatch.setattr(place, interrupted)
-    result = run("learn", history, "-o", "new.json", "-m", tiny_chat.path, "-t", "1")
+    result = run("learn", history, "-o", "new.json")
     assert result.exit_code == 130
     assert result.stdout == ""
     assert result.stderr.splitlines()[-1] == (
@@ -878,7 +874,6 @@ def test_an_interrupt_before_the_first_save_prints_one_sentence(
 )
 def test_an_interrupt_keeps_the_profile_of_the_sample_and_a_rerun_resumes(
     learn: Callable[..., Entry],
-    tiny_chat: TinyModel,
     long_history: Path,
     monkeypatch: pytest.MonkeyPatch,
     place: str,
@@ -886,7 +881,7 @@ def test_an_interrupt_keeps_the_profile_of_the_sample_and_a_rerun_resumes(
     expected = learn(long_history)
     with monkeypatch.context() as patch:
         patch.setattr(f"{place}", interrupted)
-        where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1")
+        where = ("-o", "me.json")
         result = run("learn", long_history, *where)
     assert result.exit_code == 130
     assert result.stderr.splitlines()[-1] == (
@@ -906,14 +901,13 @@ def test_an_interrupt_keeps_the_profile_of_the_sample_and_a_rerun_resumes(
 @pytest.mark.parametrize("stop", ["--minutes 0", "Ctrl-C"])
 def test_a_fuller_entry_is_kept_until_the_new_one_is_as_full(
     learn: Callable[..., Entry],
-    tiny_chat: TinyModel,
     long_history: Path,
     monkeypatch: pytest.MonkeyPatch,
     stop: str,
 ) -> None:
     learn(long_history, output="me.json")
     before = Path("me.json").read_bytes()
-    where = ("learn", long_history, "-o", "me.json", "-m", tiny_chat.path, "-t", "1")
+    where = ("learn", long_history, "-o", "me.json")
     with monkeypatch.context() as patch:
         if stop == "Ctrl-C":
             patch.setattr("steerx_edge.learning.gathering.read_further", interrupted)
@@ -978,11 +972,11 @@ def remembering(learn: Callable[..., Entry], monkeypatch: pytest.MonkeyPatch, fo
 
 
 def test_add_reads_new_texts_and_keeps_entries_for_other_models(
-    remembering: Path, tiny_chat: TinyModel, tiny_q8: TinyModel
+    remembering: Path, tiny_q8: TinyModel
 ) -> None:
     theirs = a_profile(tiny_q8).entries[0]
     Profile((theirs, *Profile.load("me.json").entries)).save("me.json")
-    where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1")
+    where = ("-o", "me.json")
     result = succeed("learn", "--add", remembering, *where)
     assert result.stdout == ""
     report = " ".join(result.stderr.split())
@@ -1002,10 +996,10 @@ def test_add_reads_new_texts_and_keeps_entries_for_other_models(
 
 
 def test_an_interrupted_add_leaves_the_profile_unchanged_and_resumes(
-    remembering: Path, tiny_chat: TinyModel, folder: Path, monkeypatch: pytest.MonkeyPatch
+    remembering: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1")
+    where = ("-o", "me.json")
     with monkeypatch.context() as patch:
         patch.setattr("steerx_edge.learning.adding.MemoryPart.of", interrupted)
         result = run("learn", "--add", remembering, *where)
@@ -1021,14 +1015,14 @@ def test_an_interrupted_add_leaves_the_profile_unchanged_and_resumes(
     assert Profile.load("me.json").entries[0].counts["items"] == 9
 
 
-def test_add_says_how_many_texts_were_read_in_time(remembering: Path, tiny_chat: TinyModel) -> None:
-    where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1", "--minutes", "0")
+def test_add_says_how_many_texts_were_read_in_time(remembering: Path) -> None:
+    where = ("-o", "me.json", "--minutes", "0")
     report = succeed("learn", "--add", remembering, *where).stderr
     assert "Time is up: read 6 of 9 texts." in report
 
 
-def test_add_needs_a_profile(tiny_chat: TinyModel, history: Path) -> None:
-    result = run("learn", "--add", history, "-o", "none.json", "-m", tiny_chat.path)
+def test_add_needs_a_profile(history: Path) -> None:
+    result = run("learn", "--add", history, "-o", "none.json")
     assert result.exit_code == 1
     assert result.stderr == (
         "Error: There is no profile 'none.json' to add to. Leave out --add to learn one.\n"
@@ -1210,11 +1204,11 @@ def test_layers_are_numbers_and_ranges(value: str, layers: tuple[int, ...] | Non
 
 
 @pytest.fixture
-def chat(profile: Profile, tiny_chat: TinyModel) -> Callable[..., Result]:
+def chat(profile: Profile) -> Callable[..., Result]:
     """Chat through standard input, a line a turn."""
 
     def chatted(*lines: str, options: Sequence[str] = (), end: str = "\n") -> Result:
-        where = ("chat", "--profile", "me.json", "-m", tiny_chat.path, "-t", "1")
+        where = ("chat", "--profile", "me.json")
         how = ("-n", str(N), "--temp", "0", *options)
         return succeed(*where, *how, input="\n".join(lines) + end)
 
@@ -1449,9 +1443,9 @@ def test_a_message_longer_than_the_context_is_dropped(
 
 
 def test_a_line_that_is_not_utf_8_does_not_end_the_chat(
-    tiny_chat: TinyModel, reference: Reference, profile: Profile
+    reference: Reference, profile: Profile
 ) -> None:
-    where = ["chat", "--profile", "me.json", "-m", tiny_chat.path, "-t", "1"]
+    where = ["chat", "--profile", "me.json"]
     result = run(*where, "-n", str(N), "--temp", "0", input=b"Hel\xfflo\n/reset\nHello\n")
     assert result.exit_code == 0
     assert result.stdout.endswith(reference.say("Hello", profile) + "\n")
@@ -1477,12 +1471,12 @@ def authors(folder: Path) -> Path:
 
 
 @pytest.fixture
-def evaluate(tiny_chat: TinyModel, authors: Path) -> Callable[..., Result]:
+def evaluate(authors: Path) -> Callable[..., Result]:
     """Run `evaluate` on the authors."""
 
     def evaluated(*arguments: str) -> Result:
         what = ("evaluate", authors.name, "--response", "note", "--min-items", "4")
-        return run(*what, "-m", tiny_chat.path, "-t", "1", *arguments)
+        return run(*what, *arguments)
 
     return evaluated
 
@@ -1548,10 +1542,8 @@ def test_evaluate_with_other_arguments_is_refused(evaluate: Callable[..., Result
         assert result.stdout == ""
 
 
-def test_evaluate_takes_the_history_of_one_person(
-    folder: Path, history: Path, tiny_chat: TinyModel
-) -> None:
-    where = ("-m", tiny_chat.path, "-t", "1", "--no-generate", "--min-items", "2")
+def test_evaluate_takes_the_history_of_one_person(folder: Path, history: Path) -> None:
+    where = ("--no-generate", "--min-items", "2")
     result = succeed("evaluate", history, *where)
     assert "1 held-out texts of 1 of 1 users, 2 to 2 items" in result.stdout
     assert "A single user: no intervals." in result.stdout
@@ -1586,8 +1578,8 @@ def test_usage_errors_name_the_program() -> None:
 
 
 @pytest.mark.usefixtures("profile")
-def test_a_closed_pipe_is_not_a_crash(tiny_chat: TinyModel) -> None:
-    where = ["generate", "--profile", "me.json", "-m", tiny_chat.path, "-t", "1", "-p", PROMPT]
+def test_a_closed_pipe_is_not_a_crash() -> None:
+    where = ["generate", "--profile", "me.json", "-p", PROMPT]
     command = [sys.executable, "-m", "steerx_edge", *map(str, where), "-n", "200"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         assert running.stdout
@@ -1600,8 +1592,8 @@ def test_a_closed_pipe_is_not_a_crash(tiny_chat: TinyModel) -> None:
 
 
 @pytest.mark.usefixtures("profile")
-def test_an_interrupt_ends_a_chat_without_a_traceback(tiny_chat: TinyModel) -> None:
-    where = ["chat", "--profile", "me.json", "-m", tiny_chat.path, "-t", "1", "-n", "3"]
+def test_an_interrupt_ends_a_chat_without_a_traceback() -> None:
+    where = ["chat", "--profile", "me.json", "-n", "3"]
     command = [sys.executable, "-m", "steerx_edge", *map(str, where)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as running:
@@ -1618,8 +1610,8 @@ def test_an_interrupt_ends_a_chat_without_a_traceback(tiny_chat: TinyModel) -> N
 
 
 @pytest.mark.usefixtures("profile")
-def test_a_chat_at_a_terminal_greets_and_prompts_on_standard_error(tiny_chat: TinyModel) -> None:
-    where = ["chat", "--profile", "me.json", "-m", tiny_chat.path, "-t", "1", "-n", "3"]
+def test_a_chat_at_a_terminal_greets_and_prompts_on_standard_error() -> None:
+    where = ["chat", "--profile", "me.json", "-n", "3"]
     command = [sys.executable, "-m", "steerx_edge", *map(str, where), "--temp", "0"]
     keyboard, terminal = pty.openpty()
     os.write(keyboard, b"Hello\n/exit\n")
