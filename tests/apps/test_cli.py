@@ -122,6 +122,20 @@ def engine(tiny_chat: TinyModel) -> Iterator[Engine]:
     engine.llama.close()
 
 
+@pytest.fixture
+def n_evaluated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of tokens in each call of `Llama.eval`."""
+    calls: list[int] = []
+    evaluate = Llama.eval
+
+    def recorded(llama: Llama, tokens: Sequence[int]) -> None:
+        calls.append(len(tokens))
+        evaluate(llama, tokens)
+
+    monkeypatch.setattr(Llama, "eval", recorded)
+    return calls
+
+
 def run(*arguments: str | Path, **options: Any) -> Result:
     """Run a command; whatever happens, no exception gets through to the user."""
     result = CliRunner().invoke(main, [str(argument) for argument in arguments], **options)
@@ -419,15 +433,6 @@ def test_raw_continues_the_text_without_a_template(
     assert generate("-p", PROMPT, "--no-steer") != expected + "\n"
 
 
-def test_the_system_message_comes_first(generate: Callable[..., str], engine: Engine) -> None:
-    chat: list[Message] = [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": PROMPT},
-    ]
-    expected = messages_text(engine, chat)
-    assert generate("-p", PROMPT, "--system", "Be brief.", "--no-steer") == expected + "\n"
-
-
 def test_compare_shows_what_the_prompt_gives_and_what_steering_adds(
     generate: Callable[..., str], history: Path
 ) -> None:
@@ -448,6 +453,14 @@ def test_compare_shows_what_the_prompt_gives_and_what_steering_adds(
             f"--- with {what} in the prompt\n{prompted}"
             f"--- with {what} in the prompt, and me.json, strength 1\n{steered}"
         )
+
+
+def test_compare_evaluates_the_prompt_for_each_answer(
+    generate: Callable[..., str], engine: Engine, n_evaluated: list[int]
+) -> None:
+    """A prompt taken from the cache is rounded in another way."""
+    generate("-p", PROMPT, "--compare", "-n", "1")
+    assert sum(n_evaluated) >= 2 * len(engine.prompt(messages_for(PROMPT)))
 
 
 def test_compare_differs_by_the_profile_alone(generate: Callable[..., str]) -> None:
@@ -552,19 +565,13 @@ def test_if_no_text_fits_the_strengths_for_a_prompt_without_texts_apply(
         assert result.stdout == messages_text(engine, messages_for(PROMPT)) + "\n"
 
 
-def test_the_description_the_texts_and_the_system_message_go_together(
+def test_the_description_the_texts_and_the_system_message_are_combined(
     generate: Callable[..., str], engine: Engine, history: Path
 ) -> None:
-    description = "You write as it comes."
-    how = ("-p", PROMPT, "--no-steer", "--describe")
-    expected = messages_text(engine, messages_for(PROMPT, description=description))
-    assert generate(*how) == expected + "\n"
-    messages = messages_for(
-        PROMPT, history=items()[:1], description=description, system="Be brief."
-    )
-    expected = messages_text(engine, messages)
-    all_of_it = ("--history", str(history), "--retrieve", "1", "--system", "Be brief.")
-    assert generate(*how, *all_of_it) == expected + "\n"
+    prompt = {"description": "You write as it comes.", "system": "Be brief."}
+    expected = messages_text(engine, messages_for(PROMPT, history=items()[:1], **prompt))
+    how = ("-p", PROMPT, "--no-steer", "--describe", "--system", "Be brief.")
+    assert generate(*how, "--history", str(history), "--retrieve", "1") == expected + "\n"
 
 
 def test_the_history_is_read_as_learn_reads_it(
@@ -587,11 +594,7 @@ def test_the_history_is_read_as_learn_reads_it(
     ],
 )
 def test_texts_that_do_not_fit_are_skipped_with_a_note(
-    engine: Engine,
-    profile: Profile,
-    folder: Path,
-    n: int,
-    indices: list[int],
+    engine: Engine, profile: Profile, folder: Path, n: int, indices: list[int]
 ) -> None:
     texts = ("Alice was late again. " * 30, "The watch said so. " * 3, "The hare said so. " * 3)
     path = write_history(folder / "long.jsonl", texts)
@@ -671,22 +674,18 @@ def test_generate_uses_the_profile_that_learn_saved(
         assert result.stdout == messages_text(engine, messages_for(PROMPT)) + "\n"
 
 
-@pytest.mark.parametrize("copied", [0, 1])
-def test_learn_says_that_duplicates_were_skipped(history: Path, copied: int) -> None:
-    first, *_ = history.read_text("utf-8").splitlines(keepends=True)
-    with history.open("a", encoding="utf-8") as file:
-        file.write(first * copied)
-    where = ("-o", "me.json", "--strength", "0.1")
-    for most in (32, 2):
-        report = succeed("learn", history, *where, "--max-items", str(most)).stderr
-        assert f"Learning from {min(3, most)} of {3 + copied} texts" in report
-        assert ("Skipped duplicate texts." in report) == (copied == 1 and most == 32)
+@pytest.mark.parametrize(("copied", "most"), [(0, 32), (1, 32), (1, 2)])
+def test_learn_says_that_duplicates_were_skipped(history: Path, copied: int, most: int) -> None:
+    write_history(history, [*TEXTS, *TEXTS[:copied]])
+    where = ("-o", "me.json", "--strength", "0.1", "--max-items", str(most))
+    report = succeed("learn", history, *where).stderr
+    assert f"Learning from {min(3, most)} of {3 + copied} texts" in report
+    assert ("Skipped duplicate texts." in report) == (copied == 1 and most == 32)
 
 
 def test_learn_reports_the_words_and_the_description(history: Path) -> None:
     report = succeed(
-        *("learn", history, "-o", "me.json"),
-        *("--layers", "1,3", "--strength", "0.1"),
+        *("learn", history, "-o", "me.json"), *("--layers", "1,3", "--strength", "0.1")
     ).stderr
     entry = Profile.load("me.json").entries[0]
     for word in entry.words:
@@ -771,17 +770,6 @@ def test_the_memory_holds_the_tokens_of_its_level(
     assert held["shared"] < held["all"]
 
 
-@pytest.mark.usefixtures("fluent")
-def test_learn_reports_the_memory(folder: Path) -> None:
-    history = write_history(folder / "alike.jsonl", ALIKE)
-    where = ("-o", "new.json")
-    report = " ".join(succeed("learn", history, *where).stderr.split())
-    part = Profile.load("new.json").entries[0].memory
-    assert part is not None
-    assert f"memory of {part.rows} tokens (level causal, strength {part.strength:g})." in report
-    assert "Requests unlike those of your texts are answered without steering." in report
-
-
 # ---------------------------------------------------------------- learn from a long history
 
 N_LONG, N_SAMPLE = 30, 24
@@ -802,10 +790,7 @@ def long_history(folder: Path) -> Path:
     ],
 )
 def test_learn_estimates_the_time(
-    history: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    seconds: float,
-    said: str,
+    history: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, said: str
 ) -> None:
     monkeypatch.setattr("steerx_edge.learning.duration.estimated_seconds", lambda *_: seconds)
     where = ("-o", "me.json", "--strength", "0.1")
@@ -846,17 +831,10 @@ def interrupted(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "place",
-    [
-        "steerx_edge.apps.cli.learn.open_engine",
-        "steerx_edge.learning.learn.calibrate",
-    ],
+    "place", ["steerx_edge.apps.cli.learn.open_engine", "steerx_edge.learning.learn.calibrate"]
 )
 def test_an_interrupt_before_the_first_save_prints_one_sentence(
-    folder: Path,
-    history: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    place: str,
+    folder: Path, history: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     monkeypatch.setattr(place, interrupted)
     result = run("learn", history, "-o", "new.json")
@@ -873,10 +851,7 @@ def test_an_interrupt_before_the_first_save_prints_one_sentence(
     ["steerx_edge.learning.gathering.read_further", "steerx_edge.learning.learn.recalibrate"],
 )
 def test_an_interrupt_keeps_the_profile_of_the_sample_and_a_rerun_resumes(
-    learn: Callable[..., Entry],
-    long_history: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    place: str,
+    learn: Callable[..., Entry], long_history: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     expected = learn(long_history)
     with monkeypatch.context() as patch:
@@ -900,10 +875,7 @@ def test_an_interrupt_keeps_the_profile_of_the_sample_and_a_rerun_resumes(
 
 @pytest.mark.parametrize("stop", ["--minutes 0", "Ctrl-C"])
 def test_a_fuller_entry_is_kept_until_the_new_one_is_as_full(
-    learn: Callable[..., Entry],
-    long_history: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    stop: str,
+    learn: Callable[..., Entry], long_history: Path, monkeypatch: pytest.MonkeyPatch, stop: str
 ) -> None:
     learn(long_history, output="me.json")
     before = Path("me.json").read_bytes()
@@ -1103,9 +1075,7 @@ def test_learning_again_replaces_only_the_entry_for_the_model(
     assert {path.name for path in folder.iterdir()} == {"history.jsonl", "new.json"}
 
 
-@pytest.mark.parametrize(
-    "content", [b"Dear diary, ...", b"", b'{"format": "steerx-edge-profile", "schema": 2}']
-)
+@pytest.mark.parametrize("content", [b"Dear diary, ...", b""])
 def test_a_file_that_is_not_a_profile_is_refused_before_any_work(
     folder: Path, history: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
@@ -1403,18 +1373,9 @@ def test_the_description_comes_before_the_oldest_turn_and_changes_with_the_profi
 
 
 def test_the_texts_before_a_conversation_are_evaluated_once(
-    engine: Engine, history: Path, monkeypatch: pytest.MonkeyPatch, profile: Profile
+    engine: Engine, history: Path, n_evaluated: list[int], profile: Profile
 ) -> None:
     """A turn adds its own tokens and those of the answer before it."""
-    n_evaluated: list[int] = []
-    evaluate = Llama.eval
-
-    def recorded(llama: Llama, tokens: Sequence[int]) -> None:
-        n_evaluated.append(len(tokens))
-        evaluate(llama, tokens)
-
-    monkeypatch.setattr("steerx_edge.apps.cli.chat.open_engine", lambda *_, **__: engine)
-    monkeypatch.setattr(Llama, "eval", recorded)
     assert profile.entries
     how = ("chat", "--profile", "me.json", "--history", history, "-n", "1", "--temp", "0")
     succeed(*how, input="Alice was late\nAnd now?\n")
@@ -1531,7 +1492,6 @@ def test_evaluate_with_other_arguments_is_refused(evaluate: Callable[..., Result
     assert evaluate("--no-generate").exit_code == 0
     for changed, said in (
         (["--seed", "1"], "seed was 0 and is 1 now"),
-        (["--draws", "1"], "draws was 2 and is 1 now"),
         (["--users", "rabbit"], "users was ['kettle', 'rabbit'] and is ['rabbit'] now"),
         (["--prompt", "Write {n}."], "digest differs"),
     ):
