@@ -1,0 +1,38 @@
+"""Learning that can be followed by hand."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from steerx_edge.evaluation import evaluator
+from steerx_edge.history.item import HistoryItem
+from steerx_edge.learning.settings import Settings
+from steerx_edge.profile import Entry, Profile
+from tests.support.following_engine import entry_of
+from tests.support.users import WORDS
+
+
+@pytest.fixture
+def learned(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[HistoryItem]]:
+    """Learning that looks at the words alone, and what it was given."""
+    given: list[Sequence[HistoryItem]] = []
+
+    def learn_words(_: object, items: Sequence[HistoryItem], settings: Settings) -> Profile:
+        given.append(items)
+        words = Counter(word for item in items for word in WORDS if word in item.response)
+        strength = settings.strength if settings.layers is None else settings.layers[0]
+        return Profile((entry_of(words, strength),))
+
+    def steer_words(entry: Entry, strength: float = 1.0) -> dict[str, Any]:
+        told = json.loads(entry.description.text)
+        changes = ((told, strength * float(entry.strengths[0])),)
+        return {"interventions": changes} if strength * entry.strengths[0] else {}
+
+    monkeypatch.setattr(evaluator, "learn", learn_words)
+    monkeypatch.setattr(evaluator, "steered", steer_words)
+    return given
