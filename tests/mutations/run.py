@@ -57,9 +57,8 @@ class Tree:
             if name and (ROOT / name).is_file():
                 (self.root / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, self.root / name)
-        (folder / "site").mkdir()
-        (folder / "site" / "sitecustomize.py").write_text(NO_EDITABLE_INSTALL, "utf-8")
-        path = [str(folder / "site"), str(self.root), os.environ.get("PYTHONPATH", "")]
+        (self.root / "sitecustomize.py").write_text(NO_EDITABLE_INSTALL, "utf-8")
+        path = [str(self.root), os.environ.get("PYTHONPATH", "")]
         self._environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(filter(None, path)),
             "PYTHONDONTWRITEBYTECODE": "1",  # versions of a file may have the same time and size

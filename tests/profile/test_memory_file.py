@@ -18,24 +18,10 @@ from steerx_edge.errors import ProfileError
 from steerx_edge.profile.memory_file import ARCHITECTURE, read_memory, write_memory
 from steerx_edge.steering.ledger import Ledger
 from steerx_edge.steering.memory import KeySpace, Memory
-from tests.support.entries import a_memory
+from tests.support.entries import a_ledger, a_memory
 
 FINGERPRINT = "sha256:" + "a" * 64
 N, N_EMBD, D = 6, 8, 5
-
-
-def a_ledger() -> Ledger:
-    return Ledger(
-        texts=np.array([-(2**63), -1, 5], np.int64),
-        words=("!!", "caf\u00e9", "so"),
-        counts=np.array([1, 2, 4], np.int32),
-        occurs=np.array([1, 1, 3], np.int32),
-        effects=np.array([0.5, -0.25, -1, 2, 3], np.float32),
-        used=np.array([1, 0, 6], np.float32),
-        expected=np.array([0.5, 2, 4.5], np.float32),
-        several=np.array([7, 2**32 - 1], np.uint32),
-        usual=("caf\u00e9", "to"),
-    )
 
 
 EMPTY_LEDGER = {

@@ -20,6 +20,7 @@ from steerx_edge.profile import (
     Word,
 )
 from steerx_edge.steering.gate import Gate
+from steerx_edge.steering.ledger import Ledger
 from steerx_edge.steering.memory import KeySpace, Memory
 
 CREATED = "2025-01-31T09:30:00Z"
@@ -111,6 +112,21 @@ def a_memory(n: int = 6, n_embd: int = 8, seed: int = 0) -> Memory:
         weights=rng.random(n, dtype=np.float32),
         single=np.unique(rng.integers(0, 2**32, 7, dtype=np.uint32)),
         end=2,
+    )
+
+
+def a_ledger() -> Ledger:
+    """Sums over three texts, of a model of three tokens."""
+    return Ledger(
+        texts=np.array([-(2**63), -1, 5], np.int64),
+        words=("!!", "caf\u00e9", "so"),
+        counts=np.array([1, 2, 4], np.int32),
+        occurs=np.array([1, 1, 3], np.int32),
+        effects=np.array([0.5, -0.25, -1, 2, 3], np.float32),
+        used=np.array([1, 0, 6], np.float32),
+        expected=np.array([0.5, 2, 4.5], np.float32),
+        several=np.array([7, 2**32 - 1], np.uint32),
+        usual=("caf\u00e9", "to"),
     )
 
 
