@@ -405,21 +405,11 @@ def test_effects(model: Model, engine: Engine) -> None:
 # Changing
 
 
-def add(model: Model) -> tuple[Intervention, ...]:
-    layers = (0, model.n_layer // 2, model.n_layer - 1)
-    return (Add(layers, model.vectors(layers), positions="all"),)
-
-
 def set_component(model: Model) -> tuple[Intervention, ...]:
     layers = model.all_layers
     return (
         SetComponent(layers, model.directions(layers), [0.0] * len(layers), positions="response"),
     )
-
-
-def rotate(model: Model) -> tuple[Intervention, ...]:
-    layers = (0, model.n_layer - 1)
-    return (Rotate(layers, model.directions(layers), 0.6),)
 
 
 def gate(model: Model) -> tuple[Intervention, ...]:
@@ -433,13 +423,13 @@ def gate(model: Model) -> tuple[Intervention, ...]:
     return (Gate(Add(layers, 2 * model.vectors(layers)), conditions, threshold),)
 
 
-def clamp(model: Model) -> tuple[Intervention, ...]:
-    layers = (0, model.n_layer // 2)
-    return (Clamp(Add(layers, 9 * model.vectors(layers), positions=30), 0.4),)
-
-
 def several(model: Model) -> tuple[Intervention, ...]:
-    return (*add(model), *rotate(model), *clamp(model))
+    half, last = model.n_layer // 2, model.n_layer - 1
+    return (
+        Add((0, half, last), model.vectors((0, half, last)), positions="all"),
+        Rotate((0, last), model.directions((0, last)), 0.6),
+        Clamp(Add((0, half), 9 * model.vectors((0, half)), positions=30), 0.4),
+    )
 
 
 @on_each_model("make", of=[[set_component, gate, several]])
@@ -490,7 +480,7 @@ def test_side_by_side(model: Model, engine: Engine) -> None:
     jobs = [
         split(layers=model.all_layers),
         split(*several(model), layers=model.all_layers),
-        split(*rotate(model), n_context=1, layers=(0,)),
+        split(*set_component(model), n_context=1, layers=(0,)),
         split(layers=(model.n_layer - 1,), n_context=len(TOKENS), score=False),
     ]
     for actual, expected in zip(engine.run_many(jobs), model.cpu.run_many(jobs), strict=True):

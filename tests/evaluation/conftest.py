@@ -19,11 +19,11 @@ from tests.support.users import WORDS
 
 @pytest.fixture
 def learned(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[HistoryItem]]:
-    """Learning that looks at the words alone, and what it was given."""
+    """Make learning look at the words alone, and tell what each profile is learned from."""
     given: list[Sequence[HistoryItem]] = []
 
     def learn_words(_: object, items: Sequence[HistoryItem], settings: Settings) -> Profile:
-        given.append(items)
+        given.append(items[-(settings.max_items or 0) :])
         words = Counter(word for item in items for word in WORDS if word in item.response)
         strength = settings.strength if settings.layers is None else settings.layers[0]
         return Profile((entry_of(words, strength),))

@@ -23,7 +23,7 @@ from steerx_edge.learning.settings import Settings
 from steerx_edge.llamacpp.analysis import GenerateRequest, ScoreRequest
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.profile import Entry, Gain, Profile, WithHistory
+from steerx_edge.profile import Entry
 from steerx_edge.steering.memory import ActiveMemory
 from tests.support.entries import a_learned_memory, a_logit_bias
 from tests.support.following_engine import (
@@ -51,28 +51,12 @@ def test_what_is_the_users_own_shows_as_personal_gain(tmp_path: Path) -> None:
         "own": 0.5,
         "generic": 0,
         "swapped": 0,
-        "prompt + own": 1,
+        "prompt + own": 0.75,
         "own - generic": 0.5,
         "own - swapped": 0.5,
-        "prompt + own - prompt": 0.5,
+        "prompt + own - prompt": 0.25,
     }
     assert means(done, "log_prob")["unsteered"] == -3
-
-
-def test_beside_texts_in_the_prompt_a_profile_has_the_strengths_for_that(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def learn_words(_: object, items: Sequence[HistoryItem], _settings: Settings) -> Profile:
-        words = Counter(word for item in items for word in WORDS if word in item.response)
-        beside = WithHistory(np.full(1, 0.25, np.float32), 0, 0, Gain(0.1, 0.05, 0.2, 4))
-        return Profile((dataclasses.replace(entry_of(words), with_history=beside),))
-
-    monkeypatch.setattr(evaluator, "learn", learn_words)
-    done, _ = follow(tmp_path)
-    gains = means(done)
-    assert gains["own"] == 0.5
-    assert gains["prompt + own"] == 0.5 + 0.25 * 0.5
-    assert gains["prompt + own - prompt"] == 0.25 * 0.5
 
 
 def test_what_everybody_writes_is_not_personal(
@@ -119,6 +103,15 @@ def test_generic_profiles_are_averaged_over_draws(
     assert [len(items) for items in learned] == [5] * 5  # own, three draws, the swapped one
 
 
+@pytest.mark.parametrize(("items", "expected"), [(None, 40), (3, 3)])
+def test_profiles_are_learned_from_all_items(
+    tmp_path: Path, learned: list[Sequence[HistoryItem]], items: int | None, expected: int
+) -> None:
+    sample = a_sample(a_user("kettle", 40), a_user("rabbit", 40), reported=["kettle"])
+    follow(tmp_path, sample, dataclasses.replace(PLAN, items=items))
+    assert {len(used) for used in learned} == {expected}
+
+
 def test_each_profile_is_learned_once(tmp_path: Path, learned: list[Sequence[HistoryItem]]) -> None:
     follow(tmp_path)
     own = [items for items in learned if items in [user.history for user in a_sample().people]]
@@ -128,8 +121,8 @@ def test_each_profile_is_learned_once(tmp_path: Path, learned: list[Sequence[His
 
 def test_one_person_alone_has_no_generic_and_no_swapped(tmp_path: Path) -> None:
     done, _ = follow(tmp_path, a_sample(a_user("kettle")))
-    gains = {"prompt": 0.5, "description": 0, "own": 0.5, "prompt + own": 1}
-    assert means(done) == gains | {"prompt + own - prompt": 0.5}
+    gains = {"prompt": 0.5, "description": 0, "own": 0.5, "prompt + own": 0.75}
+    assert means(done) == gains | {"prompt + own - prompt": 0.25}
     (line,) = [line for line in done.lines() if line.arm == "own"]
     assert (line.figures["gain"].low, line.figures["gain"].high) == (None, None)
     assert line.figures["gain"].median == 0.5
@@ -164,24 +157,6 @@ def test_neutral_text_is_scored_without_and_with_profiles(tmp_path: Path) -> Non
     neutral = [(request, text) for request, text in scored if text in texts]
     assert len(neutral) == len(texts) * len(WORDS) * (1 + 1 + 2 + 1)
     assert all(request == texts[text] for request, text in neutral)
-
-
-def test_profiles_are_learned_from_all_items(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    used: list[int] = []
-
-    def learn_words(_: object, items: Sequence[HistoryItem], settings: Settings) -> Profile:
-        assert settings.max_items
-        used.append(len(items[-settings.max_items :]))
-        return Profile((entry_of(Counter("a"), strength=0),))
-
-    monkeypatch.setattr(evaluator, "learn", learn_words)
-    sample = a_sample(a_user("kettle", 40), a_user("rabbit", 40), reported=["kettle"])
-    for items, expected in ((None, 40), (3, 3)):
-        follow(tmp_path / str(items), sample, dataclasses.replace(PLAN, items=items))
-        assert set(used) == {expected}
-        used.clear()
 
 
 def test_generated_texts(tmp_path: Path) -> None:
@@ -433,7 +408,7 @@ def test_answers_that_do_not_fit_are_scored_and_written_unsteered(
 
     done, engine = follow(tmp_path, plan=WRITTEN, engine=NotingEngine())
     assert means(done)["own"] == 0.25  # of one text in two
-    assert means(done)["prompt + own"] == 0.75
+    assert means(done)["prompt + own"] == 0.5 + 0.25 / 2
     for jobs in (engine.passes, written):
         steered_after = {chars(job.context)[-13:] for job in jobs if job.interventions}
         assert steered_after == {"Write more 0."}

@@ -157,8 +157,6 @@ def test_equality_of_memories_sees_what_they_are_and_not_where() -> None:
 CONTRADICTIONS: list[tuple[Callable[[], object], str]] = [
     (lambda: Word("w", 1, 3, 2, 1, 1), "low is 3; expected at most high, 2"),
     (lambda: a_full_entry(directions=1e300 * np.eye(3, 8)), "directions holds a value that is not"),
-    (lambda: a_full_entry(directions=np.eye(3, 8) * 1.002), "directions[0] has length 1.002;"),
-    (lambda: a_full_entry(directions=[[1, 2], [3]]), "directions has rows of different lengths"),
     (lambda: a_full_entry(norms=[1, np.nan, 1]), "norms holds a value that is not a finite"),
     (lambda: replace(a_full_entry(), layers=()), "layers is empty; expected at least one layer"),
     (lambda: a_logit_bias(tokens=[]), "tokens holds ids that do not strictly increase from 0"),

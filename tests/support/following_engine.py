@@ -16,7 +16,7 @@ from steerx_edge.learning.settings import Settings
 from steerx_edge.llamacpp.analysis import GenerateRequest, ScoreRequest
 from steerx_edge.model_id import ModelId
 from steerx_edge.profile import Description, Entry
-from tests.support.entries import an_entry
+from tests.support.entries import a_with_history, an_entry
 from tests.support.users import WORDS, a_sample
 
 PLAN = Plan(items=5, min_items=2, retrieve=2, generate=0)
@@ -73,7 +73,7 @@ class FollowingEngine:
 
 
 def entry_of(words: Counter[str], strength: float = 1.0) -> Entry:
-    """A profile that says what it was learned from."""
+    """A profile that says what it was learned from; half as strong beside texts in the prompt."""
     text = json.dumps({word: count / words.total() for word, count in words.items()})
     return an_entry(
         MODEL,
@@ -81,6 +81,7 @@ def entry_of(words: Counter[str], strength: float = 1.0) -> Entry:
         np.eye(1, 8),
         description=Description(text, "user"),
         strengths=np.array([strength], np.float32),
+        with_history=a_with_history(strengths=[strength / 2]),
     )
 
 

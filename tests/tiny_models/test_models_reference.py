@@ -159,17 +159,13 @@ def test_frequent_words_are_one_token(tmp_path: Path, architecture: str) -> None
     ]
 
 
-def test_logits(model: TinyModel, llama: llama_cpp.Llama, tokens: list[int]) -> None:
-    expected = model.forward(tokens).logits
-    assert expected.shape == (len(tokens), model.n_vocab)
-    np.testing.assert_allclose(llama_logits(llama, tokens), expected, rtol=0, atol=F32_MAX)
-
-
-def test_residual(model: TinyModel, llama: llama_cpp.Llama, tokens: list[int]) -> None:
-    expected = model.forward(tokens).residual
-    assert expected.shape == (model.n_layer, len(tokens), model.n_embd)
-    actual = llama_residual(llama, model, tokens)
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=F32_MAX)
+def test_logits_and_residual(model: TinyModel, llama: llama_cpp.Llama, tokens: list[int]) -> None:
+    expected = model.forward(tokens)
+    assert expected.logits.shape == (len(tokens), model.n_vocab)
+    assert expected.residual.shape == (model.n_layer, len(tokens), model.n_embd)
+    actual = llama_logits(llama, tokens), llama_residual(llama, model, tokens)
+    np.testing.assert_allclose(actual[0], expected.logits, rtol=0, atol=F32_MAX)
+    np.testing.assert_allclose(actual[1], expected.residual, rtol=0, atol=F32_MAX)
 
 
 def test_log_probabilities(model: TinyModel, llama: llama_cpp.Llama, tokens: list[int]) -> None:
