@@ -113,7 +113,8 @@ class Tree:
             raise BadBreakError(f"it does not compile: {result.stderr.strip().splitlines()[-1]}")
         (wheel,) = build.glob("*.whl")
         shutil.unpack_archive(wheel, build / "unpacked", "zip")
-        (extension,) = (build / "unpacked" / "steerx_edge").glob("_native*.so")
+        pattern = f"_native*{self._extension.suffix}"
+        (extension,) = (build / "unpacked" / "steerx_edge").glob(pattern)
         shutil.copy2(extension, self.root / "steerx_edge" / self._extension.name)
 
     def file_with(self, each: Break) -> Path:

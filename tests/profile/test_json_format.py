@@ -180,6 +180,7 @@ SEEN_BY_THE_LOADER_ALONE: list[tuple[str, Json, str]] = [
     ("with_history.strengths", [1, 1], "with_history.strengths has shape (2,);"),
     ("layers.2", 6, "layers[2] is 6; expected a layer above 3 and below 6"),
     ("layers", [2, 3], "contrast_methods has shape (3,); expected (2,), one for each layer"),
+    ("strengths", [1, 1], "entries[0].strengths has shape (2,); expected (3,), one"),
     ("directions", [UNIT] * 2, "entries[0].directions has shape (2, 8); expected"),
     ("directions.2", [1.0], "directions has rows of different lengths"),
     ("directions.1.0", 2.0, "directions[1] has length 2."),
@@ -266,7 +267,7 @@ def test_the_schema_is_that_of_the_structs() -> None:
 
 def test_the_schema_is_a_schema_and_takes_what_is_saved(document: Json) -> None:
     VALIDATOR.check_schema(VALIDATOR.schema)
-    VALIDATOR.validate(document)
+    assert VALIDATOR.is_valid(document)
 
 
 ODD_VALUES: list[Any] = [

@@ -34,7 +34,7 @@ def a_profile() -> Profile:
     return Profile((a_full_entry(), second))
 
 
-def a_remembering_profile(*digits: str) -> Profile:
+def a_profile_with_memories(*digits: str) -> Profile:
     """With an entry for each model, by the digit of its fingerprint, and a memory of each."""
     return Profile(
         tuple(
@@ -52,7 +52,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def memory_path(path: Path) -> Path:
     """The memory file of a profile that was saved."""
-    a_remembering_profile("a").save(path)
+    a_profile_with_memories("a").save(path)
     return path.with_name("me.memory.gguf")
 
 
@@ -150,7 +150,7 @@ def test_a_file_of_the_largest_size_is_read(path: Path) -> None:
 
 
 def test_saving_what_was_loaded_gives_the_same_files(path: Path) -> None:
-    profile = a_remembering_profile("a", "b")
+    profile = a_profile_with_memories("a", "b")
     profile.save(path)
     saved = contents_of(path.parent)
     loaded = Profile.load(path)
@@ -167,12 +167,12 @@ def mode(path: Path) -> int:
 def test_new_files_are_private_and_old_ones_keep_their_mode(path: Path) -> None:
     before = os.umask(0)
     try:
-        a_remembering_profile("a").save(path)
+        a_profile_with_memories("a").save(path)
     finally:
         os.umask(before)
     assert {mode(file) for file in path.parent.iterdir()} == {0o600}
     path.chmod(0o640)
-    a_remembering_profile("a").save(path)
+    a_profile_with_memories("a").save(path)
     assert mode(path) == 0o640
 
 
@@ -180,7 +180,7 @@ def test_a_symbolic_link_stays_and_the_files_lie_beside_its_target(tmp_path: Pat
     (tmp_path / "vault").mkdir()
     link = tmp_path / "me.json"
     link.symlink_to(Path("vault") / "real.json")
-    profile = a_remembering_profile("a")
+    profile = a_profile_with_memories("a")
     for _ in range(2):  # first the target is not there yet
         profile.save(link)
         assert link.is_symlink()
@@ -240,7 +240,7 @@ def test_a_failure_in_the_middle_leaves_the_old_files_alone(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    a_remembering_profile("a").save(path)
+    a_profile_with_memories("a").save(path)
     before = contents_of(path.parent)
     expected = ProfileError if isinstance(error, OSError) else KeyboardInterrupt
     with monkeypatch.context() as patch:
@@ -269,7 +269,7 @@ def test_all_is_on_the_disk_before_anything_gets_its_name(
 
     monkeypatch.setattr(os, "fsync", note_fsync)
     monkeypatch.setattr(Path, "replace", note_rename)
-    a_remembering_profile("a").save(path)
+    a_profile_with_memories("a").save(path)
     names = ["me.memory.gguf", "me.json"]
     sizes = [f"{path.with_name(name).stat().st_size} bytes" for name in names]
     assert steps == [*sizes, *names, "folder"]
@@ -339,7 +339,7 @@ def memory_of(profile: Profile) -> Memory | None:
 
 
 def test_further_memories_are_named_by_their_model(path: Path) -> None:
-    (a, b, c) = a_remembering_profile("a", "b", "c").entries
+    (a, b, c) = a_profile_with_memories("a", "b", "c").entries
     alike = replace(c, model=a_model(fingerprint="sha256:" + "b" * 8 + "c" * 56))
     profile = Profile((replace(a, memory=None), b, c, alike))
     profile.save(path)
@@ -350,7 +350,7 @@ def test_further_memories_are_named_by_their_model(path: Path) -> None:
 
 def test_memories_go_along_to_another_place(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    profile = a_remembering_profile("a", "b")
+    profile = a_profile_with_memories("a", "b")
     profile.save(tmp_path / "me.json")
     Profile.load(tmp_path / "me.json").save(tmp_path / "other" / "you.json")
     for file in tmp_path.glob("me.*"):
@@ -362,7 +362,7 @@ def test_memories_go_along_to_another_place(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [".me.json", "...json"])
 def test_a_hidden_profile_has_a_memory_too(tmp_path: Path, name: str) -> None:
-    profile = a_remembering_profile("a")
+    profile = a_profile_with_memories("a")
     profile.save(tmp_path / name)
     loaded = Profile.load(tmp_path / name)
     assert loaded == profile
@@ -411,14 +411,14 @@ def test_the_name_of_a_missing_file_is_kept_and_given_to_no_other(
     away = memory_path.rename(path.with_name("away"))
     Profile.load(path).save(path)
     assert path.read_bytes() == before
-    (added,) = a_remembering_profile("b").entries
+    (added,) = a_profile_with_memories("b").entries
     Profile.load(path).with_entry(added).save(path)
     away.rename(memory_path)
-    assert Profile.load(path) == a_remembering_profile("a").with_entry(added)
+    assert Profile.load(path) == a_profile_with_memories("a").with_entry(added)
 
 
 def test_a_memory_that_was_replaced_or_removed_leaves_no_file(path: Path) -> None:
-    profile = a_remembering_profile("a", "b")
+    profile = a_profile_with_memories("a", "b")
     profile.save(path)
     first, second = profile.entries
     Profile((first, replace(second, memory=None))).save(path)
@@ -442,4 +442,5 @@ def test_a_profile_without_a_memory_imports_no_gguf(path: Path) -> None:
         "import sys; from steerx_edge.profile import Profile; Profile.load(sys.argv[1]); "
         "sys.exit('gguf' in sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code, path], env=ENVIRONMENT, check=True)
+    done = subprocess.run([sys.executable, "-c", code, path], env=ENVIRONMENT)
+    assert done.returncode == 0
