@@ -153,10 +153,11 @@ def test_neutral_text_is_scored_without_and_with_profiles(tmp_path: Path) -> Non
     done, engine = follow(tmp_path)
     assert means(done, "neutral")["own"] == 0
     texts = {item.response: item.request for item in neutral_items("evaluation")}
-    scored = [(chars(job.context), chars(job.response)) for job in engine.passes]
-    neutral = [(request, text) for request, text in scored if text in texts]
-    assert len(neutral) == len(texts) * len(WORDS) * (1 + 1 + 2 + 1)
-    assert all(request == texts[text] for request, text in neutral)
+    neutral = [job for job in engine.passes if chars(job.response) in texts]
+    assert all(chars(job.context) == texts[chars(job.response)] for job in neutral)
+    n_texts = len(texts) * len(WORDS)
+    assert len(neutral) == n_texts * (1 + 1 + 2 + 1)
+    assert sum(bool(job.interventions) for job in neutral) == n_texts * (1 + 2 + 1)
 
 
 def test_generated_texts(tmp_path: Path) -> None:

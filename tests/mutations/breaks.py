@@ -524,6 +524,13 @@ BREAKS = [
         TEST_EVALUATOR,
     ),
     Break(
+        "neutral text is scored without the profile",
+        EVALUATOR,
+        "ScoreRequest(context, tokens, **steering)",
+        "ScoreRequest(context, tokens)",
+        TEST_EVALUATOR,
+    ),
+    Break(
         "beside texts in the prompt a profile is as strong as alone",
         EVALUATOR,
         "_Condition(own.beside_history(), ",
