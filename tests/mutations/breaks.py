@@ -183,14 +183,14 @@ BREAKS = [
         TYPES,
         "> _UNIT_TOLERANCE",
         "> 1e9",
-        TEST_TYPES,
+        TEST_JSON,
     ),
     Break(
         "layers that the model does not have are taken",
         TYPES,
         "if not below < layer < self.model.n_layer",
         "if not below < layer",
-        TEST_TYPES,
+        TEST_JSON,
     ),
     Break(
         "beside texts in the prompt the strengths are the usual ones",
