@@ -308,15 +308,9 @@ def test_a_sweep_scores_strengths_and_layers(tmp_path: Path) -> None:
     plan = dataclasses.replace(PLAN, strengths=(0, 0.5, 1, 2), layers=(1, 3))
     done, _ = follow(tmp_path, plan=plan)
     strengths = done.sweep("words", "strength")
-    assert {at: figure.mean for at, figure in strengths["own"].items()} == {
-        0: 0,
-        0.5: 0.25,
-        1: 0.5,
-        2: 1,
-    }
-    assert {at: figure.mean for at, figure in strengths["generic"].items()} == dict.fromkeys(
-        (0, 0.5, 1, 2), 0
-    )
+    expected = {0: 0, 0.5: 0.25, 1: 0.5, 2: 1}
+    assert {at: figure.mean for at, figure in strengths["own"].items()} == expected
+    assert [figure.mean for figure in strengths["generic"].values()] == [0] * 4
     layers = done.sweep("words", "layer")  # here a layer is a strength
     assert {at: figure.mean for at, figure in layers["own"].items()} == {1: 0.5, 3: 1.5}
     assert follow(tmp_path / "none")[0].sweep("words", "strength") == {}
@@ -400,17 +394,10 @@ def test_answers_that_do_not_fit_are_scored_and_written_unsteered(
         return [chars(context).endswith("Write more 0.") for context in contexts]
 
     monkeypatch.setattr(evaluator, "fitting", fits_the_first)
-    written: list[GenerateRequest] = []
-
-    class NotingEngine(FollowingEngine):
-        def generate_many(self, jobs: Sequence[GenerateRequest]) -> list[str]:
-            written.extend(jobs)
-            return super().generate_many(jobs)
-
-    done, engine = follow(tmp_path, plan=WRITTEN, engine=NotingEngine())
+    done, engine = follow(tmp_path, plan=WRITTEN)
     assert means(done)["own"] == 0.25  # of one text in two
     assert means(done)["prompt + own"] == 0.5 + 0.25 / 2
-    for jobs in (engine.passes, written):
+    for jobs in (engine.passes, engine.written):
         steered_after = {chars(job.context)[-13:] for job in jobs if job.interventions}
         assert steered_after == {"Write more 0."}
 

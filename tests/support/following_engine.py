@@ -38,6 +38,7 @@ class FollowingEngine:
         self.analysis = SimpleNamespace(n_ctx=n_ctx, n_layer=4)
         self.model_id = MODEL
         self.passes: list[ScoreRequest] = []
+        self.written: list[GenerateRequest] = []
         self.calls = 0
 
     def tokenize(self, text: str) -> list[int]:
@@ -68,6 +69,7 @@ class FollowingEngine:
         return told
 
     def generate_many(self, jobs: Sequence[GenerateRequest]) -> list[str]:
+        self.written += jobs
         best = [max(self.told(job).items(), key=lambda each: each[1], default="") for job in jobs]
         return [f"one {word[0]} more" if word else "nothing" for word in best]
 
