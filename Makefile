@@ -1,14 +1,17 @@
 # make demo   set up, then learn a profile from 40 emails and answer with it: about three minutes
 # make test   set up, then run the whole test suite
-# make sanitize  run the tests of the native layer under AddressSanitizer and UBSan
-# make sanitize-threads  run those that use threads under ThreadSanitizer
-# make device  run the tests of device memory, over llama.cpp's RPC backend: no GPU is needed
-# make bench   measure speed and memory against llama.cpp itself; MODELS='a.gguf b.gguf' for other models
-# make bench-repeng  compare with repeng, which needs PyTorch: a separate environment, 3 GB
-# make lint   run ruff, mypy (on the package, and on a program that uses it), import-linter, clang-format
-# make schema write the JSON Schema of the profile from the structs that define it
-# make format fix what ruff and clang-format can fix
-# make release check, tag and push the version in pyproject.toml; CI builds and publishes the tag
+# make sanitize  the tests of the native layer under AddressSanitizer and UBSan
+# make sanitize-threads  those that use threads under ThreadSanitizer
+# make device  the tests of device memory, over llama.cpp's RPC backend: no GPU is needed
+# make bench   what it costs, against llama.cpp itself; MODELS='a.gguf b.gguf' for other models
+# make bench-repeng  against repeng, which needs PyTorch: an environment of its own, 3 GB
+# make mutants  break the package on purpose, 80 times, and see that tests notice; in a copy of the
+#             tree, 15 minutes. MUTANTS='--native' also compiles breaks, MUTANTS='-k gate' chooses
+# make lint   ruff, mypy (of all Python, and of a program that uses the package), import-linter,
+#             clang-format
+# make schema write the JSON Schema of the profile, from the structs that describe it
+# make format apply ruff's and clang-format's formatting
+# make release check, tag and push the version in pyproject.toml; the tag is built and published
 
 PYTHON ?= python3
 VENV := .venv
@@ -33,7 +36,7 @@ NO_AMX := $(if $(shell grep -s amx_int8 /proc/cpuinfo),-DCMAKE_C_FLAGS=-mno-amx-
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF $(NO_AMX)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test sanitize sanitize-threads device bench bench-repeng lint schema format release clean
+.PHONY: demo test mutants sanitize sanitize-threads device bench bench-repeng lint schema format release clean
 
 demo: $(VENV)/demo
 	@mkdir -p $(DEMO)
@@ -56,7 +59,10 @@ demo: $(VENV)/demo
 test: $(VENV)/dev
 	$(BIN)/python -m pytest
 
-# A separate build in a separate environment. Leak detection is off, as Python leaks on purpose.
+mutants: $(VENV)/dev
+	$(BIN)/python tests/mutations/run.py $(MUTANTS)
+
+# A build of its own, in an environment of its own; Python itself leaks on purpose.
 sanitize:
 	$(MAKE) VENV=$(VENV)-sanitize $(VENV)-sanitize/dev \
 		SKBUILD_CMAKE_DEFINE='STEERX_SANITIZE=address$(comma)undefined'
