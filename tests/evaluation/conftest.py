@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from steerx_edge.evaluation import evaluator
+from steerx_edge.evaluation import arms
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.learning.settings import Settings
 from steerx_edge.profile import Profile
@@ -26,5 +26,5 @@ def learned(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[HistoryItem]]:
         strength = settings.strength if settings.layers is None else settings.layers[0]
         return Profile((entry_of(words, strength),))
 
-    monkeypatch.setattr(evaluator, "learn", learn_words)
+    monkeypatch.setattr(arms, "learn", learn_words)
     return given
