@@ -104,7 +104,7 @@ def _rows_of(memory: Memory, texts: Sequence[_Text], end: int) -> NDArray[np.boo
     for token in np.unique(tokens):
         rows = np.flatnonzero(memory.tokens == token)
         found[rows] = _same(memory.keys[rows], keys[tokens == token]).any(axis=1)
-    # A token that the level excludes is stored as an end token with weight 0, under its own key.
+    # A token that the level excludes is stored as the end of a text, with weight 0 and its own key.
     hidden = np.flatnonzero((memory.tokens == end) & (memory.weights == 0))
     found[hidden] |= _same(memory.keys[hidden], keys).any(axis=1)
     return found

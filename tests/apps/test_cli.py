@@ -319,7 +319,7 @@ FAILURES: list[tuple[list[str], str]] = [
     ),
     ([*EVALUATE, "-m", "nothing.gguf"], "'nothing.gguf' (from -m) cannot be read"),
     ([*EVALUATE, *MODEL, "--sweep-layers", "4"], "Layers [4] cannot be steered"),
-    ([*EVALUATE, *MODEL, "-o", "history.jsonl"], "The figures cannot be kept in 'history.jsonl"),
+    ([*EVALUATE, *MODEL, "-o", "history.jsonl"], "in 'history.jsonl"),
 ]
 
 
