@@ -258,23 +258,6 @@ def test_a_wrong_command_line_is_explained_and_exits_2(arguments: list[str], mes
     assert result.stdout == ""
 
 
-@pytest.mark.parametrize(
-    ("variable", "value", "option"),
-    [
-        ("LLAMA_ARG_N_PREDICT", "many", "-n"),
-        ("LLAMA_ARG_CTX_SIZE", "10", "-c"),
-        ("LLAMA_ARG_THREADS", "0", "-t"),
-        ("LLAMA_ARG_N_GPU_LAYERS", "all of them", "-ngl"),
-    ],
-)
-def test_a_wrong_environment_variable_is_a_usage_error(
-    variable: str, value: str, option: str
-) -> None:
-    result = run(*GENERATE, env={variable: value})
-    assert result.exit_code == 2
-    assert option in result.stderr
-
-
 # ---------------------------------------------------------------- errors of every other kind
 
 MODEL = ["-m", "tiny.gguf", "-t", "1"]
@@ -313,10 +296,7 @@ FAILURES: list[tuple[list[str], str]] = [
     ([*LEARN, *MODEL, "--layers", "1,1"], "Layers [1, 1] cannot be steered"),
     (["evaluate", "nothing.jsonl", *MODEL], "There is no file nothing.jsonl"),
     (["evaluate", "history.jsonl", *MODEL], "1 have fewer than 8 items (see --min-items)"),
-    (
-        [*EVALUATE, *MODEL, "--users", "me"],
-        "history.jsonl has no user 'me'. It has 1",
-    ),
+    ([*EVALUATE, *MODEL, "--users", "me"], "history.jsonl has no user 'me'. It has 1"),
     ([*EVALUATE, "-m", "nothing.gguf"], "'nothing.gguf' (from -m) cannot be read"),
     ([*EVALUATE, *MODEL, "--sweep-layers", "4"], "Layers [4] cannot be steered"),
     ([*EVALUATE, *MODEL, "-o", "history.jsonl"], "in 'history.jsonl"),
@@ -361,13 +341,6 @@ def test_without_a_model_the_error_lists_three_ways_to_choose_one(
     assert "No model was given" in result.stderr
     for way in ("-m", MODEL_VARIABLE, "pip install 'steerx-edge[demo]'"):
         assert way in result.stderr
-
-
-@pytest.mark.usefixtures("profile")
-def test_a_wrong_model_variable_is_named() -> None:
-    result = run(*GENERATE, env={MODEL_VARIABLE: "nothing.gguf"})
-    assert result.exit_code == 1
-    assert f"'nothing.gguf' (from {MODEL_VARIABLE}) cannot be read" in result.stderr
 
 
 # ---------------------------------------------------------------- generate

@@ -162,9 +162,7 @@ def test_a_memory_file_that_is_no_longer_named_is_removed(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("profile")
-def test_the_memory_of_a_profile_that_was_renamed_is_removed(
-    folder: Path,
-) -> None:
+def test_the_memory_of_a_profile_that_was_renamed_is_removed(folder: Path) -> None:
     Path("me.json").rename("you.json")
     result = CliRunner().invoke(main, ["forget", "--profile", "you.json"])
     assert result.stderr == "Removed me.memory.gguf. you.json has no memory now.\n"
@@ -285,9 +283,7 @@ def test_a_memory_without_its_model_is_an_error_and_nothing_is_removed(
 
 
 @pytest.mark.usefixtures("profile")
-def test_without_a_memory_there_is_nothing_to_forget_texts_from(
-    folder: Path,
-) -> None:
+def test_without_a_memory_there_is_nothing_to_forget_texts_from(folder: Path) -> None:
     Path("me.memory.gguf").unlink()
     said = run("--text", write_texts(folder / "text.jsonl", TEXTS), code=1).stderr
     assert "Warning: The memory is not used (" in said

@@ -33,8 +33,7 @@ def test_a_text_that_begins_with_a_space_is_cut_within_its_tokens(tiny_engine: E
 def test_an_item_is_shortened_to_the_tokens_of_both_its_texts(smollm2_engine: Engine) -> None:
     item = HistoryItem(response="The kettle boils over.", request="Write about tea, please.")
     assert shortened(smollm2_engine, item, request=3, response=2) == HistoryItem(
-        response=cut(smollm2_engine, item.response, 2),
-        request=cut(smollm2_engine, item.request, 3),
+        response=cut(smollm2_engine, item.response, 2), request=cut(smollm2_engine, item.request, 3)
     )
 
 

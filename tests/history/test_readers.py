@@ -257,8 +257,7 @@ class TestUsers:
     def test_rows_as_longlamp_publishes_them(self, tmp_path):
         query = 'Generate an abstract for the title "B" using the following items: 1. c'
         path = write_rows(
-            tmp_path,
-            {"name": "N", "input": query, "output": "An out", "profile": [TITLE_ABSTRACT]},
+            tmp_path, {"name": "N", "input": query, "output": "An out", "profile": [TITLE_ABSTRACT]}
         )
         assert list(read_users(path)) == [
             User("N", (HistoryItem(*ABSTRACT),), (HistoryItem("An out", query),))
@@ -308,12 +307,7 @@ ERRORS = {
         {},
         "a.jsonl: line 3 is not valid JSON (Expecting ',' delimiter, column",
     ),
-    "invalid array": (
-        "a.json",
-        '[\n{"text": "one"},\n}]',
-        {},
-        "a.json: line 3 is not valid JSON",
-    ),
+    "invalid array": ("a.json", '[\n{"text": "one"},\n}]', {}, "a.json: line 3 is not valid JSON"),
     "empty array": ("a.json", "[]", {}, "a.json is an empty array"),
     "deep nesting": (
         "a.jsonl",

@@ -18,8 +18,18 @@ ITEMS = [
 ]
 
 
-def test_the_most_relevant_come_first():
-    assert Retriever(ITEMS).retrieve("kettle tea", 2) == [2, 0]
+@pytest.mark.parametrize(
+    ("query", "k", "expected"),
+    [
+        ("kettle tea", 2, [2, 0]),
+        ("kettle tea", 99, [2, 0, 3, 1]),
+        ("bicycle", 3, [1, 3, 2]),
+        ("tea", 0, []),
+    ],
+)
+def test_the_most_relevant_come_first_then_the_most_recent(query, k, expected, capfd):
+    assert Retriever(ITEMS).retrieve(query, k) == expected
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(("query", "first"), [("travel", 1), ("bicycle", 1), ("window", 3)])
@@ -27,32 +37,24 @@ def test_request_and_text_are_both_searched(query, first):
     assert Retriever(ITEMS).retrieve(query, 1) == [first]
 
 
-def test_places_left_over_go_to_the_most_recent():
-    assert Retriever(ITEMS).retrieve("bicycle", 3) == [1, 3, 2]
-
-
-@pytest.mark.parametrize("query", ["zeppelin", "", " \n", "the and of", "x"])
+@pytest.mark.parametrize("query", ["zeppelin", "", "the and of", "x"])
 def test_a_query_that_shares_no_word_finds_the_most_recent(query):
     assert Retriever(ITEMS).retrieve(query, 3) == [3, 2, 1]
 
 
-def test_equals_are_in_order():
+def test_equally_relevant_items_are_in_order():
     items = [HistoryItem("other"), *[HistoryItem("same words")] * 4, HistoryItem("last")]
     assert Retriever(items).retrieve("same words", 4) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("query", ["kettle tea", "zeppelin"])
-def test_what_is_excluded_never_comes_back(query):
+def test_excluded_items_are_not_returned(query):
     retriever = Retriever(ITEMS)
     for index in range(len(ITEMS)):
         found = retriever.retrieve(query, 10, exclude={index})
         assert sorted(found) == [other for other in range(len(ITEMS)) if other != index]
     assert retriever.retrieve(query, 10, exclude=range(4)) == []
     assert retriever.retrieve("kettle tea", 1, exclude=[2, 99, -1]) == [0]
-
-
-def test_more_than_there_are():
-    assert Retriever(ITEMS).retrieve("kettle tea", 99) == [2, 0, 3, 1]
 
 
 @pytest.mark.parametrize(
@@ -70,17 +72,12 @@ def test_small_and_empty_histories(items, expected, query):
     assert Retriever(items).retrieve(query, 5) == expected
 
 
-def test_in_context_texts_are_the_most_relevant_ones_and_the_most_relevant_last():
-    def fits(_items):
-        return True
-
-    for k in range(6):
-        found = Retriever(ITEMS).retrieve("kettle tea", k)
-        expected = [ITEMS[index] for index in reversed(found)]
-        assert Retriever(ITEMS).in_context("kettle tea", k, fits) == expected
+def test_in_context_texts_have_the_most_relevant_last():
+    expected = [ITEMS[index] for index in (3, 0, 2)]
+    assert Retriever(ITEMS).in_context("kettle tea", 3, lambda _: True) == expected
 
 
-def test_in_context_texts_leave_out_what_does_not_fit_and_nothing_else():
+def test_in_context_texts_skip_only_what_does_not_fit():
     asked = []
 
     def fits(items):
@@ -92,11 +89,7 @@ def test_in_context_texts_leave_out_what_does_not_fit_and_nothing_else():
     assert Retriever(ITEMS).in_context("kettle tea", 4, lambda _: False) == []
 
 
-def test_none_wanted():
-    assert Retriever(ITEMS).retrieve("tea", 0) == []
-
-
-def test_fewer_than_none_wanted():
+def test_a_negative_number_is_refused():
     with pytest.raises(HistoryError, match="must not be negative: -1"):
         Retriever(ITEMS).retrieve("tea", -1)
 
@@ -108,7 +101,7 @@ def test_an_item_finds_its_in_context_texts():
     ] == [[2, 1], [0, 2], [0, 1], [2, 1]]
 
 
-def test_the_answer_does_not_hang_on_the_hash_seed():
+def test_the_answer_does_not_depend_on_the_hash_seed():
     code = (
         "from steerx_edge.history.readers import read_history as r\n"
         "from steerx_edge.history.retrieval import Retriever, query_for\n"
@@ -139,11 +132,6 @@ def test_the_answer_does_not_hang_on_the_hash_seed():
 )
 def test_query_for(item, query):
     assert query_for(item) == query
-
-
-def test_nothing_is_printed(capfd):
-    Retriever(ITEMS).retrieve("tea", 2)
-    assert capfd.readouterr() == ("", "")
 
 
 def test_importing_does_not_import_bm25s():
