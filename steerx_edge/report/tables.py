@@ -52,17 +52,18 @@ def about(evaluation: Evaluation) -> list[str]:
     users = len(header["users"])
     texts = sum(row["queries"] for row in evaluation.rows if "queries" in row)
     items = [row["items"] for row in evaluation.rows if "items" in row]
+    n_items = " to ".join(map(str, sorted({min(items), max(items)})))
     lines = [
         f"{header['data']}: {texts} held-out texts of {users} of {header['people']} users, "
-        f"{min(items)} to {max(items)} items of history each. Model: {header['model']['name']} "
+        f"{n_items} items of history each. Model: {header['model']['name']} "
         f"({header['model']['quantization']}). Seed {header['seed']}.",
-        "Means and medians over users, with 95% bootstrap intervals of the means over users.",
+        "Means and medians over users, with 95% bootstrap intervals of the means over users."
+        if users > 1
+        else "Only one user, so there are no intervals.",
     ]
     for reason, ids in header["left_out"].items():
         some = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
         lines.append(f"Skipped, {reason}: {len(ids)} ({some}).")
-    if users == 1:
-        lines.append("A single user: no intervals.")
     if header["people"] == 1:
         lines.append("No other users, so the personal gain is not known.")
     return lines

@@ -1426,7 +1426,7 @@ def test_evaluate_prints_tables_and_keeps_figures(
     result = evaluate("--prompt", "Write text {n}.", "-n", "4", *sweeps)
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert lines[0].startswith("authors.json: 2 held-out texts of 2 of 3 users, 4 to 4 items")
+    assert lines[0].startswith("authors.json: 2 held-out texts of 2 of 3 users, 4 items")
     assert "Skipped, fewer than 4 items: 1 (daisy)." in lines
     swept = ("Gain by strength", "Gain by layer", "Gain by items")
     for title in ("Real texts", "Generated texts", *swept):
@@ -1482,8 +1482,8 @@ def test_evaluate_with_other_arguments_is_refused(evaluate: Callable[..., Result
 def test_evaluate_takes_the_history_of_one_person(folder: Path, history: Path) -> None:
     where = ("--no-generate", "--min-items", "2")
     result = succeed("evaluate", history, *where)
-    assert "1 held-out texts of 1 of 1 users, 2 to 2 items" in result.stdout
-    assert "A single user: no intervals." in result.stdout
+    assert "1 held-out texts of 1 of 1 users, 2 items" in result.stdout
+    assert "Only one user, so there are no intervals." in result.stdout
     assert "generic profile" not in result.stdout
     assert (folder / "history-evaluation" / "report.html").exists()
 

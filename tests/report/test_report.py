@@ -195,7 +195,7 @@ def test_several_methods_are_named(evaluation: Evaluation) -> None:
 
 def test_the_report_says_who_was_measured_and_who_was_skipped(evaluation: Evaluation) -> None:
     said = " ".join(about(evaluation))
-    assert "mail.jsonl: 12 held-out texts of 3 of 7 users" in said
+    assert "mail.jsonl: 12 held-out texts of 3 of 7 users, 4 to 9 items" in said
     assert "tiny (Q4_1). Seed 3." in said
     assert "Skipped, fewer than 8 items: 2 (x, y)." in said
 
