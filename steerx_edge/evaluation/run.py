@@ -137,11 +137,11 @@ class Store:
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it holds something else"
             raise SteerxError(
-                f"The figures cannot be kept in '{path}': {reason}. Name another folder (--output)."
+                f"Figures cannot be saved in '{path}': {reason}. Choose another folder (--output)."
             ) from error
         if lines[0] != header:
             raise SteerxError(
-                f"'{path}' is of another evaluation: {_difference(lines[0], header)}. Name another "
+                f"'{path}' holds another evaluation: {_difference(lines[0], header)}. Use another "
                 "folder (--output), or remove this one."
             )
         self.rows: dict[Unit, Row] = {(row["user"], row["method"]): row for row in lines[1:]}
@@ -191,8 +191,8 @@ def _workers(
         yield run
     except BrokenProcessPool as error:
         raise SteerxError(
-            "A process ended before its work: there may be too little memory. The same command "
-            "goes on where it was; try fewer --processes."
+            "A process ended early, perhaps for lack of memory. Rerun the same command to resume, "
+            "with fewer --processes."
         ) from error
     finally:
         executor.shutdown(cancel_futures=True)

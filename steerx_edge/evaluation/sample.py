@@ -115,8 +115,8 @@ def read_sample(
     reported = tuple(user.id for user in wanted if user.id not in {*few, *silent})
     if not reported:
         raise HistoryError(
-            f"{file}: no user can be measured. Of {len(wanted)} users, {len(few)} have fewer than "
-            f"{plan.min_items} items (see --min-items), and {len(silent)} others no held-out text."
+            f"{file}: no user can be evaluated. Of {len(wanted)} users, {len(few)} have fewer than "
+            f"{plan.min_items} items (see --min-items), and {len(silent)} have no held-out text."
         )
     if plan.items is not None:
         people = [replace(user, history=user.history[-plan.items :]) for user in people]

@@ -43,8 +43,8 @@ def check_installed() -> None:
     for name in ("nltk", "rouge_score", "sklearn"):
         if find_spec(name) is None:
             raise SteerxError(
-                f"Generated texts are measured with the package {name}, which is not installed. "
-                "Install it: pip install 'steerx-edge[eval]', or generate none: --no-generate."
+                f"Measuring generated texts needs the package {name}, which is not installed. "
+                "Install it: pip install 'steerx-edge[eval]', or pass --no-generate."
             )
 
 

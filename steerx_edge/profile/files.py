@@ -83,11 +83,11 @@ def _mode_for(path: Path) -> int:
     except FileNotFoundError:
         if not path.parent.is_dir():
             raise ProfileError(
-                f"cannot be written: there is no folder {path.parent}; make it first"
+                f"cannot be written: there is no folder {path.parent}; create it first"
             ) from None
         return 0o600
     if not stat.S_ISREG(status.st_mode):  # never put a file in the place of /dev/null
-        raise ProfileError("cannot be written: there is something that is not a file")
+        raise ProfileError("cannot be written: something that is not a file has this name")
     return stat.S_IMODE(status.st_mode)
 
 

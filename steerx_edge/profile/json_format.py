@@ -304,7 +304,7 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members: dict[str, Any] = {}
     for key, value in pairs:
         if key in members:  # readers differ in which one they take
-            raise ProfileError(f"the key {_shown(key)} is there twice in one object")
+            raise ProfileError(f"the key {_shown(key)} occurs twice in one object")
         members[key] = value
     return members
 
@@ -347,7 +347,7 @@ def _converted(value: object, kind: type[_T], document: object) -> _T:
     except msgspec.ValidationError as error:
         raise ProfileError(_reworded(str(error), document)) from None
     except UnicodeEncodeError:
-        raise ProfileError("not text: it holds half of a surrogate pair") from None
+        raise ProfileError("not text: it holds a lone surrogate") from None
     return converted
 
 

@@ -112,7 +112,7 @@ def read_memory(
         with Path(path).open("rb") as file:
             contents = _contents(file)  # of one open file: what is read is what is hashed
         if _digest(contents.data) != sha256:
-            raise ProfileError("not the file that was saved with the profile")
+            raise ProfileError("not the file saved with the profile")
         return _memory_of(contents, fingerprint)
 
 
@@ -145,7 +145,7 @@ def check_memory(memory: Memory) -> None:
         if not np.isfinite(tensors[name]).all():
             raise ProfileError(f"damaged memory: {name} holds a value that is not finite")
     if np.linalg.norm(memory.space.mean.astype(np.float64)) > _LONGEST_MEAN:
-        raise ProfileError("damaged memory: mean is longer than a mean of rows of unit length")
+        raise ProfileError("damaged memory: mean is longer than the mean of unit vectors can be")
     if (memory.single[1:] <= memory.single[:-1]).any():
         raise ProfileError("damaged memory: single does not strictly increase")
     if memory.tokens.min() < 0:
@@ -226,9 +226,9 @@ def _memory_of(contents: _Contents, fingerprint: str | None) -> Memory:
     }
     end = keys.get(_key("end"))
     if not isinstance(end, int):
-        raise ProfileError("damaged memory: it names no end of a text")
+        raise ProfileError("damaged memory: the token that ends a text is missing")
     if {name: array.dtype for name, array in tensors.items()} != _DTYPES:
-        raise ProfileError("damaged memory: it has other tensors than a memory")
+        raise ProfileError("damaged memory: unexpected or missing tensors")
     memory = Memory(
         KeySpace(tensors["mean"], tensors["basis"].astype(np.float32)),
         tensors["keys"],

@@ -159,7 +159,7 @@ class LogitBias(_ByValue):
 
 @dataclass(frozen=True, eq=False)
 class MemoryPart:
-    """The memory of an entry: how far it is listened to, and the file that holds it.
+    """The memory of an entry: its strength, and the file that holds it.
 
     `of` makes one from what was learned; `Profile.save` writes its file and names it.
 
@@ -281,7 +281,7 @@ class Entry(_ByValue):
             they were not measured. That of a logit bias or a memory that is None becomes 0.
         positions: which tokens are steered: the generated ones and the last of the prompt, or all.
         counts: how much was learned from: `items`, `tokens`, `anchors`, ...
-        settings: how it was learned: `contrast_method`, `tau`, `min_anchors`, ...
+        settings: how it was learned: `contrast_methods`, `threshold`, `min_anchors`, ...
         versions: the programs it was learned with: `steerx_edge`, `llama_cpp_python`.
         created: ISO 8601 time in UTC, to the second, such as `2025-01-31T09:30:00Z`.
 
@@ -351,7 +351,7 @@ class Entry(_ByValue):
         if self.memory is not None and self.memory.memory is not None:
             width = self.memory.memory.space.mean.size
             if width != n_embd:
-                raise FieldError(f"memory is of rows {width} wide; expected {n_embd}")
+                raise FieldError(f"memory has rows of width {width}; expected {n_embd}")
         if self.gate is not None:
             _set(self, gate=replace(self.gate, direction=_floats(self.gate, "direction", "gate.")))
             _check_length(self.gate, "direction", n_embd, "number of a row", "gate.")
@@ -461,5 +461,5 @@ def _scaled(strength: float, scale: ArrayLike, values: NDArray[np.float32]) -> N
         if np.isfinite(bounded).all():
             return bounded
     raise FieldError(
-        f"strength is {strength!r}; expected a number for which what is added fits in float32"
+        f"strength is {strength!r}; expected a finite number, not too large for float32"
     )

@@ -84,7 +84,7 @@ class Ledger:
                     f"damaged memory: {name} has {len(array)} values, not {shapes[name]}"
                 )
         if int(self.occurs.sum(dtype=np.int64)) != len(self.effects):
-            raise ProfileError("damaged memory: effects are not as many as the words occur")
+            raise ProfileError("damaged memory: effects and occurrences differ in number")
         if n_words and not (
             self.occurs.min() >= 1
             and self.occurs.max() <= len(self.texts)
@@ -103,7 +103,7 @@ class Ledger:
         for name, least in (("effects", -np.inf), ("used", 0), ("expected", 0)):
             array = getattr(self, name)
             if not np.isfinite(array).all() or (array < least).any():
-                raise ProfileError(f"damaged memory: {name} holds a value that it cannot hold")
+                raise ProfileError(f"damaged memory: {name} holds a value out of range")
 
     def equals(self, other: Ledger) -> bool:
         """Whether all arrays are the same."""
@@ -130,7 +130,7 @@ class Ledger:
         arrays = {name: np.empty(0, dtype) for name, dtype in _ARRAYS.items()}
         arrays |= {name: array for name, array in tensors.items() if name not in _WORDS}
         if arrays.keys() != _ARRAYS.keys() or arrays["several"].dtype.itemsize != 4:
-            raise ProfileError("damaged memory: it has other tensors than a memory")
+            raise ProfileError("damaged memory: unexpected or missing tensors")
         arrays["several"] = arrays["several"].view(np.uint32)
         try:
             joined = [

@@ -80,7 +80,7 @@ def test_a_finished_run_is_not_measured_again(
 def test_another_evaluation_is_refused(tmp_path: Path, changed: Any, said: str) -> None:
     follow(tmp_path)
     before = (tmp_path / ROWS).read_bytes()
-    with pytest.raises(SteerxError, match=f"of another evaluation: {said}.*--output"):
+    with pytest.raises(SteerxError, match=f"holds another evaluation: {said}.*--output"):
         follow(tmp_path, **changed)
     assert (tmp_path / ROWS).read_bytes() == before
 
@@ -95,7 +95,7 @@ def test_a_file_that_is_no_evaluation_is_left_as_it_is(tmp_path: Path, content: 
 
 def test_a_folder_that_is_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
-    with pytest.raises(SteerxError, match=r"cannot be kept in .*out/rows\.jsonl"):
+    with pytest.raises(SteerxError, match=r"cannot be saved in .*out/rows\.jsonl"):
         follow(tmp_path / "out")
 
 
@@ -133,7 +133,7 @@ def open_here_and_die_elsewhere(path: str, parent: int) -> Engine:
 @pytest.mark.slow
 def test_a_process_that_dies_is_no_hang(tmp_path: Path, tiny_chat: TinyModel) -> None:
     opened = partial(open_here_and_die_elsewhere, str(tiny_chat.path), os.getpid())
-    with pytest.raises(SteerxError, match="try fewer --processes"):
+    with pytest.raises(SteerxError, match="with fewer --processes"):
         evaluate(opened, a_sample(), PLAN, tmp_path, processes=2)
 
 

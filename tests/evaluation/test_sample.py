@@ -70,7 +70,9 @@ def test_users_are_named(tmp_path: Path) -> None:
 
 def test_nobody_to_measure_is_an_error_with_the_reasons(tmp_path: Path) -> None:
     path = write_users(tmp_path, a_user("a", 3), a_user("b", 9, 0), a_user("c", 9, 0))
-    with pytest.raises(HistoryError, match=r"Of 3 users, 1 have fewer than 8 items .* 2 others no"):
+    with pytest.raises(
+        HistoryError, match=r"Of 3 users, 1 have fewer than 8 items .* 2 have no held-out"
+    ):
         read_sample(path, Plan())
 
 

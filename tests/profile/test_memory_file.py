@@ -109,7 +109,7 @@ def test_what_further_texts_are_added_to_is_kept(path: Path, changes: dict[str, 
         ({"used": np.ones((1, 3), np.float32)}, "used is not a list of float32"),
         ({"counts": np.ones(2, np.int32)}, "counts has 2 values, not 3"),
         ({"expected": np.ones(2, np.float32)}, "expected has 2 values, not 3"),
-        ({"effects": np.ones(4, np.float32)}, "effects are not as many as the words occur"),
+        ({"effects": np.ones(4, np.float32)}, "effects and occurrences differ in number"),
         ({"occurs": np.array([0, 2, 3], np.int32)}, "a word occurs in more texts than it can"),
         ({"texts": np.array([1, 5])}, "a word occurs in more texts than it can"),
         ({"counts": np.array([1, 2, 2], np.int32)}, "a word occurs in more texts than it can"),
@@ -135,8 +135,8 @@ def test_a_damaged_ledger_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch
     for changes, said in (
         ({"words": np.array([-1, 10, 65, 10, 66], np.int8)}, "words are not UTF-8"),
         ({"usual": np.array([-1], np.int8)}, "words are not UTF-8"),
-        ({"more": np.ones(3, np.float32)}, "it has other tensors than a memory"),
-        ({"several": np.ones(3, np.int64)}, "it has other tensors than a memory"),
+        ({"more": np.ones(3, np.float32)}, "unexpected or missing tensors"),
+        ({"several": np.ones(3, np.int64)}, "unexpected or missing tensors"),
         ({"used": np.ones(2, np.float32)}, "expected has 3 values, not 2"),
     ):
         tensors = sound | changes
@@ -231,7 +231,7 @@ DAMAGED: list[tuple[Callable[[Memory], Memory], str]] = [
     (lambda m: replace(m, weights=m.weights + 1), "weights holds a value that is not from 0 to 1"),
     (lambda m: replace(m, weights=m.weights * np.float32("nan")), "weights holds a value that"),
     (lambda m: replace(m, single=m.single[::-1]), "single does not strictly increase"),
-    (lambda m: in_space(m, mean=m.space.mean + 1), "mean is longer than a mean of rows of unit"),
+    (lambda m: in_space(m, mean=m.space.mean + 1), "mean is longer than the mean of unit"),
     (lambda m: in_space(m, mean=m.space.mean / np.float32(0)), "mean holds a value that is not f"),
     (lambda m: in_space(m, basis=m.space.basis * np.float32("inf")), "basis holds a value that is"),
 ]
@@ -302,11 +302,11 @@ FORGERIES: list[tuple[dict[str, Any], str]] = [
     ({"schema": None}, "a memory file of schema None; this one reads schema 1"),
     ({"level": "most"}, "damaged memory: its level is unknown"),
     ({"count": N - 1}, "damaged memory: its count is not the number of rows"),
-    ({"end": None}, "damaged memory: it names no end of a text"),
+    ({"end": None}, "damaged memory: the token that ends a text is missing"),
     ({"count": [N, N]}, "not a memory file of steerx-edge"),
-    ({"mean": None}, "damaged memory: it has other tensors than a memory"),
-    ({"extra": np.ones(3, np.float32)}, "damaged memory: it has other tensors than a memory"),
-    ({"basis": np.ones((N_EMBD, D), np.float32)}, "it has other tensors than a memory"),
+    ({"mean": None}, "damaged memory: unexpected or missing tensors"),
+    ({"extra": np.ones(3, np.float32)}, "damaged memory: unexpected or missing tensors"),
+    ({"basis": np.ones((N_EMBD, D), np.float32)}, "unexpected or missing tensors"),
     ({"basis": np.ones((N_EMBD, D + 1), np.float16)}, "basis has shape (8, 6), not (8, 5)"),
     ({"keys": np.ones(N * D, np.int8)}, "has shape"),
     ({"tokens": np.ones((N, 1), np.int32)}, "tokens has shape (6, 1), not (6,)"),
@@ -322,7 +322,7 @@ def test_a_forged_file_is_refused(path: Path, changes: dict[str, Any], message: 
 def test_another_file_is_refused(path: Path) -> None:
     sha256 = write(path)
     write(path, a_memory(seed=1))
-    with pytest.raises(ProfileError, match=r"\.gguf: not the file that was saved with"):
+    with pytest.raises(ProfileError, match=r"\.gguf: not the file saved with"):
         read_memory(path, sha256)
 
 

@@ -203,10 +203,10 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     os.mkfifo(tmp_path / "pipe")
     cases = [
-        (tmp_path / "no" / "me.json", f"there is no folder {tmp_path / 'no'}; make it first"),
+        (tmp_path / "no" / "me.json", f"there is no folder {tmp_path / 'no'}; create it first"),
         (tmp_path / "file" / "me.json", "cannot be written: Not a directory"),
-        (tmp_path, "there is something that is not a file"),
-        (tmp_path / "pipe", "there is something that is not a file"),
+        (tmp_path, "something that is not a file has this name"),
+        (tmp_path / "pipe", "something that is not a file has this name"),
         (tmp_path / "loop", "cannot be written: Too many levels of symbolic links"),
         (tmp_path / "\0", "cannot be written: "),
         (tmp_path / ("n" * 256), "cannot be written: File name too long"),
@@ -390,7 +390,7 @@ def test_without_its_file_a_memory_is_not_used(path: Path, memory_path: Path) ->
 def test_another_file_in_its_place_is_not_used(path: Path, memory_path: Path) -> None:
     Profile((a_full_entry(memory=a_learned_memory(seed=1)),)).save(path.with_name("you.json"))
     path.with_name("you.memory.gguf").replace(memory_path)
-    assert problem_of(path) == f"{memory_path}: not the file that was saved with the profile"
+    assert problem_of(path) == f"{memory_path}: not the file saved with the profile"
 
 
 def test_the_memory_of_another_model_is_not_used(path: Path, memory_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_a_memory_is_active_at_strength_times_strength_above_zero() -> None:
 def test_a_strength_that_is_no_number_is_refused(
     added: Callable[..., object], strength: Any
 ) -> None:
-    with pytest.raises(ProfileError, match=r"strength is .*expected a number for which"):
+    with pytest.raises(ProfileError, match=r"strength is .*expected a finite number"):
         added(a_full_entry(), strength)
 
 
@@ -206,7 +206,7 @@ CONTRADICTIONS: list[tuple[Callable[[], object], str]] = [
     (lambda: replace(a_learned_memory(), rows=7), "rows is 7; expected 6, as many as the memory"),
     (
         lambda: a_full_entry(memory=MemoryPart.of(a_memory(n_embd=9), strength=1, level="all")),
-        "memory is of rows 9 wide; expected 8",
+        "memory has rows of width 9; expected 8",
     ),
     (
         lambda: MemoryPart.of(
