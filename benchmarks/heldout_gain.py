@@ -20,8 +20,8 @@ from steerx_edge import Engine, Entry, HistoryItem, Settings, User, learn, read_
 from steerx_edge.evaluation.evaluator import fitting, steered
 from steerx_edge.history.retrieval import Retriever
 from steerx_edge.learning.effects import bootstrap_mean_interval
-from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.llamacpp.requests import ScoreRequest
 
 COLUMNS = ("profile", "others", "personal", "prompt", "prompt+profile", "description")
 

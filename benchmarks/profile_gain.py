@@ -11,8 +11,8 @@ import numpy as np
 
 from steerx_edge import Engine, Profile, read_history
 from steerx_edge.evaluation.evaluator import fitting, steered
-from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.llamacpp.requests import ScoreRequest
 
 
 def main() -> None:

@@ -18,9 +18,9 @@ from steerx_edge.history.retrieval import Retriever
 from steerx_edge.learning.learn import learn
 from steerx_edge.learning.neutral import neutral_items
 from steerx_edge.learning.settings import MIN_ITEMS, Settings
-from steerx_edge.llamacpp.analysis import GenerateRequest, ScoreRequest, asked_for
 from steerx_edge.llamacpp.interventions import Add
 from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.llamacpp.requests import GenerateRequest, ScoreRequest, asked_for
 from steerx_edge.profile import Entry, Profile
 
 if TYPE_CHECKING:

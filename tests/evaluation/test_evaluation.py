@@ -41,10 +41,10 @@ from steerx_edge.history.retrieval import Retriever
 from steerx_edge.learning.learn import learn
 from steerx_edge.learning.neutral import neutral_items
 from steerx_edge.learning.settings import Settings
-from steerx_edge.llamacpp.analysis import GenerateRequest, ScoreRequest
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add
 from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.llamacpp.requests import GenerateRequest, ScoreRequest
 from steerx_edge.profile import (
     Description,
     Entry,

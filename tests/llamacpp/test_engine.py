@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from models import TinyModel
 from steerx_edge.errors import ModelError
 from steerx_edge.llamacpp import engine as engine_module
-from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.engine import Engine, llama_seed
 from steerx_edge.llamacpp.interventions import Add
+from steerx_edge.llamacpp.requests import ScoreRequest
 
 TOKENS = [int(token) for token in np.random.default_rng(1).integers(3, 448, size=30)]
 
