@@ -234,9 +234,11 @@ def test_steering_adds_its_vector_and_leaves_lower_layers_alone(
 def test_a_request_that_cannot_be_run_is_refused_and_spoils_nothing(
     tiny_engine: Engine, request_: ScoreRequest, message: str
 ) -> None:
-    before = tiny_engine.run(split())
+    short = ScoreRequest(TOKENS[:3], TOKENS[3:6])  # cells behind it hold what they held
+    before, before_short = tiny_engine.run(split()), tiny_engine.run(short)
     with pytest.raises(ModelError, match=message):
         tiny_engine.run(request_)
+    assert_same(tiny_engine.run(short), before_short)
     assert_same(tiny_engine.run(split()), before)
 
 
