@@ -22,7 +22,7 @@ from steerx_edge.llamacpp import compat
 from steerx_edge.llamacpp import context as context_module
 from steerx_edge.llamacpp.analysis import AnalysisContext
 from steerx_edge.llamacpp.context import limits_of
-from steerx_edge.llamacpp.control_vector import ControlVector
+from steerx_edge.llamacpp.control_vector import ControlVector, set_control_vector
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add
 from steerx_edge.llamacpp.requests import ScoreRequest
@@ -376,9 +376,6 @@ def one_block_late(context: int, model: int, control: ControlVector | None) -> N
     if control is not None:
         control = ControlVector(tuple(layer + 1 for layer in control.layers), control.vectors)
     set_control_vector(context, model, control)
-
-
-set_control_vector = context_module.set_control_vector
 
 
 @pytest.mark.parametrize("ignored", [no_steering, one_block_late])

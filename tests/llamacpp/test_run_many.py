@@ -291,7 +291,7 @@ def test_logit_biases_of_equal_values_are_made_once_for_a_run(
     requests = [drawn(0, 4, 9, biases=biases), drawn(0, 4, 20, biases=biases.copy())]
     before = context.run_many(requests)
     assert len(made) == 1
-    requests[1].biases[:] *= 2  # between runs the same array may hold something else
+    asked_for(requests[1].biases)[:] *= 2  # between runs the same array may hold something else
     after = context.run_many(requests)
     assert len(made) == 3
     assert np.abs(asked_for(after[1].biased) - asked_for(before[1].biased)).max() > 1e-2
@@ -376,7 +376,7 @@ def test_requests_with_equal_control_vectors_run_together(
 ) -> None:
     """Equal in value, and summed up: not the same objects."""
     context.in_graph = True
-    half = Add((2,), vectors() / 2)
+    half = Add((2,), np.float32(0.5) * vectors())
     changes: list[tuple[Intervention, ...]] = [
         (Add((2,), vectors()),),
         (),

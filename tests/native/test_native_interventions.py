@@ -184,11 +184,6 @@ def test_rotation_never_goes_past_the_direction(context: Context, angle: float) 
     np.testing.assert_allclose(after[0], expected, rtol=0, atol=ROUNDING)
 
 
-def test_no_rotation_changes_nothing(context: Context) -> None:
-    before, after = apply(context, Rotate(LAYERS, directions(), 0.0))
-    np.testing.assert_allclose(after, before, rtol=0, atol=1e-5)
-
-
 @pytest.mark.parametrize("along", [3.0, -3.0, 0.0])
 def test_rotation_of_rows_on_the_axis(context: Context, along: float) -> None:
     """Of a row opposite to the direction only rounding says in which plane it turns."""
