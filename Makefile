@@ -1,5 +1,6 @@
 # make demo   set up, then learn a profile from 40 emails and answer with it: about three minutes
 # make test   set up, then run the whole test suite
+# make test-native  the C++ tests of native/, which need CMake and doctest (Debian: doctest-dev)
 # make sanitize  the tests of the native layer under AddressSanitizer and UBSan
 # make sanitize-threads  those that use threads under ThreadSanitizer
 # make device  the tests of device memory, over llama.cpp's RPC backend: no GPU is needed
@@ -18,6 +19,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := build/demo
 NATIVE := $(wildcard native/*.cpp native/*.hpp)
+CPP := $(NATIVE) $(wildcard native/tests/*.cpp)
 NATIVE_TESTS := tests/native $(addprefix tests/llamacpp/test_,analysis.py architectures.py \
 	interventions.py lifetimes.py real_models.py run_many.py threads.py)
 THREADED_TESTS := tests/llamacpp/test_threads.py tests/native/test_token_scores.py \
@@ -36,7 +38,7 @@ NO_AMX := $(if $(shell grep -s amx_int8 /proc/cpuinfo),-DCMAKE_C_FLAGS=-mno-amx-
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF $(NO_AMX)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test mutants sanitize sanitize-threads device bench bench-repeng lint schema format release clean
+.PHONY: demo test test-native mutants sanitize sanitize-threads device bench bench-repeng lint schema format release clean
 
 demo: $(VENV)/demo
 	@mkdir -p $(DEMO)
@@ -61,6 +63,13 @@ test: $(VENV)/dev
 
 mutants: $(VENV)/dev
 	$(BIN)/python tests/mutations/run.py $(MUTANTS)
+
+# Under the sanitizers too: they see all of it, as no Python is loaded.
+test-native:
+	cmake -S . -B build/native-tests -DSTEERX_TESTS=ON -DSTEERX_WERROR=ON \
+		-DSTEERX_SANITIZE='address$(comma)undefined'
+	cmake --build build/native-tests --target native_tests
+	build/native-tests/native_tests
 
 # A build of its own, in an environment of its own; Python itself leaks on purpose.
 sanitize:
@@ -103,7 +112,7 @@ lint: $(VENV)/dev
 	$(BIN)/mypy
 	cd / && $(abspath $(BIN))/mypy --strict --config-file= --cache-dir=$(CURDIR)/.mypy_cache/client $(CURDIR)/$(CLIENT)
 	$(BIN)/lint-imports
-	$(BIN)/clang-format --dry-run -Werror $(NATIVE)
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
 
 schema: $(VENV)/dev
 	@mkdir -p build
@@ -114,7 +123,7 @@ schema: $(VENV)/dev
 format: $(VENV)/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/clang-format -i $(NATIVE)
+	$(BIN)/clang-format -i $(CPP)
 
 release:
 	.ci/release

@@ -24,8 +24,8 @@ from steerx_edge.evaluation.figures import WORSE
 from steerx_edge.evaluation.sample import drawn_items
 from steerx_edge.learning.ablation import read_items
 from steerx_edge.learning.neutral import neutral_items
-from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.llamacpp.requests import ScoreRequest
 
 SMOOTHINGS = (0.5, 1.0, 2.0, 4.0)
 ABSENT = (1.0, 0.5, 0.2, 0.0)

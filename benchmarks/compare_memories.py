@@ -27,8 +27,8 @@ from steerx_edge.learning.ablation import AblationResult, read_items
 from steerx_edge.learning.effects import Effects, bootstrap_mean_interval
 from steerx_edge.learning.memory_rows import MemoryRows, usual_words
 from steerx_edge.learning.texts import usable
-from steerx_edge.llamacpp.analysis import ScoreRequest, asked_for
 from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.llamacpp.requests import ScoreRequest, asked_for
 from steerx_edge.steering.memory import KeySpace, Level, Memory, TextOffers
 
 STRENGTHS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8)

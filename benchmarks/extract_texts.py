@@ -44,8 +44,8 @@ from steerx_edge.history.budget import cut
 from steerx_edge.learning.ablation import AblationResult, read_items
 from steerx_edge.learning.effects import words_of_tokens
 from steerx_edge.learning.texts import usable
-from steerx_edge.llamacpp.analysis import GenerateRequest, NextTokenMemory, ScoreRequest, asked_for
 from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.llamacpp.requests import GenerateRequest, NextTokenMemory, ScoreRequest, asked_for
 from steerx_edge.steering.memory import (
     LEVELS,
     SINGLE_RUN,

@@ -19,8 +19,8 @@ import numpy as np
 from steerx_edge import Engine, Entry, HistoryItem, Settings, User, learn, read_users
 from steerx_edge.history.retrieval import Retriever
 from steerx_edge.learning.effects import bootstrap_mean_interval
-from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.llamacpp.requests import ScoreRequest
 from steerx_edge.steering.requests import by_context, steered
 
 COLUMNS = ("profile", "others", "personal", "prompt", "prompt+profile", "description")

@@ -29,8 +29,8 @@ from steerx_edge import Engine, HistoryItem, Settings, learn, read_users
 from steerx_edge.history.budget import cut
 from steerx_edge.learning.ablation import read_items
 from steerx_edge.learning.texts import usable
-from steerx_edge.llamacpp.analysis import GenerateRequest, ScoreRequest
 from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.llamacpp.requests import GenerateRequest, ScoreRequest
 from steerx_edge.profile import Entry
 from steerx_edge.steering.memory import ActiveMemory, Memory
 from steerx_edge.steering.requests import by_context, steered

@@ -32,8 +32,8 @@ from llama_cpp import Llama
 from steerx_edge import Engine, HistoryItem, Profile, Settings, learn, read_history, steer
 from steerx_edge.learning.effects import Effects
 from steerx_edge.learning.memory_rows import MemoryRows
-from steerx_edge.llamacpp.analysis import GenerateRequest, ScoreRequest, ScoreResult, asked_for
 from steerx_edge.llamacpp.interventions import Add
+from steerx_edge.llamacpp.requests import GenerateRequest, ScoreRequest, ScoreResult, asked_for
 from steerx_edge.profile import Entry, LogitBias, MemoryPart
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.memory import KeySpace, Memory

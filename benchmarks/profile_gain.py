@@ -10,8 +10,8 @@ import argparse
 import numpy as np
 
 from steerx_edge import Engine, Profile, read_history
-from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.llamacpp.requests import ScoreRequest
 from steerx_edge.steering.requests import by_context, steered
 
 

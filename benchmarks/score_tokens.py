@@ -13,7 +13,7 @@ import argparse
 import numpy as np
 
 from steerx_edge import Engine
-from steerx_edge.llamacpp.analysis import ScoreRequest
+from steerx_edge.llamacpp.requests import ScoreRequest
 
 
 def main() -> None:

@@ -316,10 +316,11 @@ NB_MODULE(_native, m) {
              "layer never seen.")
         .def("cancel", &BoundHooks::cancel, "End the pass without a complaint.");
 
-    m.def("score_tokens", &score_tokens, "api"_a, "context"_a, "n_vocab"_a, "batch_index"_a, "target"_a, "n_threads"_a,
-          "log_prob"_a.noconvert(), "entropy"_a.noconvert() = nb::none(), "top_token"_a.noconvert() = nb::none(),
-          "top_log_prob"_a.noconvert() = nb::none(), "expected"_a.noconvert() = nb::none(),
-          "bias_factors"_a.noconvert() = nb::none(), "biased"_a.noconvert() = nb::none(),
+    m.def("score_tokens", &score_tokens, "api"_a, "context"_a, nb::kw_only(), "n_vocab"_a, "batch_index"_a, "target"_a,
+          "n_threads"_a, "log_prob"_a.noconvert(), "entropy"_a.noconvert() = nb::none(),
+          "top_token"_a.noconvert() = nb::none(), "top_log_prob"_a.noconvert() = nb::none(),
+          "expected"_a.noconvert() = nb::none(), "bias_factors"_a.noconvert() = nb::none(),
+          "biased"_a.noconvert() = nb::none(),
           "Log-probabilities, in nats, of `target` (row,) at the outputs `batch_index` (row,) of the last decode.\n\n"
           "Fills log_prob (row,), and entropy (row,), top_token and top_log_prob (row, top_k) if given.\n"
           "Adds the rows' distributions to expected (n_vocab,), and fills biased (bias, row) with the\n"

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <limits>
 #include <stdexcept>
 #include <utility>
 
@@ -227,84 +228,96 @@ void ResidualHooks::check_order(const ggml_tensor *tensor) {
 }
 
 void ResidualHooks::run(ggml_tensor *tensor, Task &task) {
-    const std::string name = api_.ggml_get_name(tensor);
-    const auto embd = static_cast<size_t>(n_embd_);
     if (task.seen) {
-        throw std::runtime_error(name + " was computed twice in one pass");
+        throw std::runtime_error(std::string(api_.ggml_get_name(tensor)) + " was computed twice in one pass");
     }
     task.seen = true;
-    const int64_t n_elements = api_.ggml_nelements(tensor);
-    const int64_t n_rows = api_.ggml_nrows(tensor);
-    if (n_elements != n_rows * n_embd_ || api_.ggml_nbytes(tensor) != static_cast<size_t>(n_elements) * sizeof(float)) {
-        throw std::runtime_error(name + " is not a float32 matrix with rows of " + std::to_string(n_embd_));
-    }
-    // In the last block llama.cpp keeps, from some point on, only the rows whose output was asked for.
-    const auto n_tokens = std::ssize(plan_.tokens);
-    const auto n_outputs =
-        std::count_if(plan_.output_row.begin(), plan_.output_row.end(), [](int32_t row) { return row >= 0; });
-    const bool only_outputs = n_rows != n_tokens;
-    if (only_outputs && (n_rows != n_outputs || task.layer < n_layer_ - 1)) {
-        throw std::runtime_error(name + " has " + std::to_string(n_rows) + " rows where " + std::to_string(n_tokens) +
-                                 " were expected");
-    }
-    const auto tensor_row = [&](int32_t row) {
-        return only_outputs ? plan_.output_row[static_cast<size_t>(row)] : row;
-    };
-
-    // One transfer of all rows that matter, whatever is done with them.
-    int32_t first = static_cast<int32_t>(n_rows);
-    int32_t last = -1;
-    const auto include = [&](int32_t row) {
-        if (row >= 0) {
-            first = std::min(first, row);
-            last = std::max(last, row);
-        }
-    };
-    for (const size_t i : task.writes) {
-        for (const int32_t row : plan_.writings[i].rows) {
-            include(tensor_row(row)); // a row without output is not computed: nothing to change
-        }
-    }
-    for (const auto &[i, place] : task.reads) {
-        for (const Pick &pick : plan_.readings[i].picks) {
-            if (tensor_row(pick.row) < 0) {
-                throw std::runtime_error("row " + std::to_string(pick.row) + " of " + name +
-                                         " is not computed: the last layer has only output rows");
-            }
-            include(tensor_row(pick.row));
-        }
-    }
-    if (last < 0) {
+    const Rows rows = rows_of(tensor, task.layer);
+    const auto [first, last] = range_of(tensor, task, rows);
+    if (last < first) {
         return;
     }
-    const size_t offset = static_cast<size_t>(first) * embd;
-    rows_.resize(static_cast<size_t>(last - first + 1) * embd);
-    api_.ggml_backend_tensor_get(tensor, rows_.data(), offset * sizeof(float), rows_.size() * sizeof(float));
-    const auto row_of = [&](int32_t row) {
-        return std::span(rows_).subspan(static_cast<size_t>(row - first) * embd, embd);
-    };
-
-    bool changed = false;
-    for (const size_t i : task.writes) {
-        for (const int32_t row : plan_.writings[i].rows) {
-            if (tensor_row(row) >= 0) {
-                plan_.writings[i].intervention->apply(task.layer, row_of(tensor_row(row)));
-                changed = true;
-            }
-        }
+    // One transfer of all rows that matter, whatever is done with them.
+    const size_t row_bytes = static_cast<size_t>(n_embd_) * sizeof(float);
+    const size_t offset = static_cast<size_t>(first) * row_bytes;
+    rows_.resize(static_cast<size_t>(last - first + 1) * static_cast<size_t>(n_embd_));
+    first_row_ = first;
+    api_.ggml_backend_tensor_get(tensor, rows_.data(), offset, rows_.size() * sizeof(float));
+    if (change(task, rows)) {
+        api_.ggml_backend_tensor_set(tensor, rows_.data(), offset, rows_.size() * sizeof(float));
     }
-    if (changed) {
-        api_.ggml_backend_tensor_set(tensor, rows_.data(), offset * sizeof(float), rows_.size() * sizeof(float));
-    }
-
     if (task.layer == input_layer) {
         input_rows_ = rows_; // pooled at the end of the pass: a later name may replace them
         input_first_ = first;
         return;
     }
     for (const auto &[i, place] : task.reads) {
-        pool(plan_.readings[i], place, [&](const Pick &pick) { return row_of(tensor_row(pick.row)).data(); });
+        pool(plan_.readings[i], place, [&](const Pick &pick) { return fetched(rows.place(pick.row)).data(); });
     }
+}
+
+ResidualHooks::Rows ResidualHooks::rows_of(const ggml_tensor *tensor, int32_t layer) const {
+    const int64_t n_elements = api_.ggml_nelements(tensor);
+    const int64_t n_rows = api_.ggml_nrows(tensor);
+    if (n_elements != n_rows * n_embd_ || api_.ggml_nbytes(tensor) != static_cast<size_t>(n_elements) * sizeof(float)) {
+        throw std::runtime_error(std::string(api_.ggml_get_name(tensor)) + " is not a float32 matrix with rows of " +
+                                 std::to_string(n_embd_));
+    }
+    const auto n_tokens = std::ssize(plan_.tokens);
+    const auto n_outputs =
+        std::count_if(plan_.output_row.begin(), plan_.output_row.end(), [](int32_t row) { return row >= 0; });
+    // In the last block llama.cpp keeps, from some point on, only the rows whose output was asked for.
+    const bool only_outputs = n_rows != n_tokens;
+    if (only_outputs && (n_rows != n_outputs || layer < n_layer_ - 1)) {
+        throw std::runtime_error(std::string(api_.ggml_get_name(tensor)) + " has " + std::to_string(n_rows) +
+                                 " rows where " + std::to_string(n_tokens) + " were expected");
+    }
+    return {only_outputs ? std::span<const int32_t>(plan_.output_row) : std::span<const int32_t>()};
+}
+
+std::pair<int32_t, int32_t> ResidualHooks::range_of(const ggml_tensor *tensor, const Task &task,
+                                                    const Rows &rows) const {
+    int32_t first = std::numeric_limits<int32_t>::max();
+    int32_t last = -1;
+    const auto include = [&](int32_t place) {
+        first = std::min(first, place);
+        last = std::max(last, place);
+    };
+    for (const size_t i : task.writes) {
+        for (const int32_t row : plan_.writings[i].rows) {
+            if (rows.place(row) >= 0) { // a row without output is not computed: nothing to change
+                include(rows.place(row));
+            }
+        }
+    }
+    for (const auto &[i, place] : task.reads) {
+        for (const Pick &pick : plan_.readings[i].picks) {
+            if (rows.place(pick.row) < 0) {
+                throw std::runtime_error("row " + std::to_string(pick.row) + " of " + api_.ggml_get_name(tensor) +
+                                         " is not computed: the last layer has only output rows");
+            }
+            include(rows.place(pick.row));
+        }
+    }
+    return {first, last};
+}
+
+bool ResidualHooks::change(const Task &task, const Rows &rows) {
+    bool changed = false;
+    for (const size_t i : task.writes) {
+        for (const int32_t row : plan_.writings[i].rows) {
+            if (rows.place(row) >= 0) {
+                plan_.writings[i].intervention->apply(task.layer, fetched(rows.place(row)));
+                changed = true;
+            }
+        }
+    }
+    return changed;
+}
+
+std::span<float> ResidualHooks::fetched(int32_t place) {
+    const auto embd = static_cast<size_t>(n_embd_);
+    return std::span(rows_).subspan(static_cast<size_t>(place - first_row_) * embd, embd);
 }
 
 template <typename RowOf> void ResidualHooks::pool(const Reading &reading, size_t place, RowOf row_of) const {

@@ -14,6 +14,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 namespace steerx {
@@ -90,7 +91,22 @@ class ResidualHooks {
     void add_task(const std::string &hook_point, int32_t layer, std::pair<size_t, size_t> read);
     Task *task_of(const ggml_tensor *tensor);
     void check_order(const ggml_tensor *tensor);
+
+    // Where the rows of the batch lie in a tensor: all of them in their order, or the outputs only.
+    struct Rows {
+        std::span<const int32_t> output_row; // empty where the tensor has all rows
+
+        // -1 for a row that the tensor does not have.
+        int32_t place(int32_t row) const { return output_row.empty() ? row : output_row[static_cast<size_t>(row)]; }
+    };
+
     void run(ggml_tensor *tensor, Task &task);
+    // Throws std::runtime_error for a tensor that is no matrix of such rows.
+    Rows rows_of(const ggml_tensor *tensor, int32_t layer) const;
+    // First and last place that the task wants; last < first if it wants none.
+    std::pair<int32_t, int32_t> range_of(const ggml_tensor *tensor, const Task &task, const Rows &rows) const;
+    bool change(const Task &task, const Rows &rows); // whether anything was
+    std::span<float> fetched(int32_t place);
     template <typename RowOf> void pool(const Reading &reading, size_t place, RowOf row_of) const;
     void pool_input() const;
 
@@ -104,7 +120,8 @@ class ResidualHooks {
     PassPlan plan_{};
     std::unordered_map<std::string, Task> tasks_; // by the name of the node
     size_t n_unread_ = 0;                         // nodes of blocks still to be read
-    std::vector<float> rows_;                     // (row, n_embd) scratch
+    std::vector<float> rows_;                     // (row, n_embd) fetched from the tensor at hand
+    int32_t first_row_ = 0;                       // the place in it that rows_ begins with
     std::vector<float> input_rows_;               // (row, n_embd) what goes into block 0, as last seen
     int32_t input_first_ = 0;                     // the row of the batch that input_rows_ begins with
     std::exception_ptr exception_;                // the first error inside the callback

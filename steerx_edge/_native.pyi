@@ -153,6 +153,7 @@ class ResidualHooks:
 def score_tokens(
     api: LlamaApi,
     context: int,
+    *,
     n_vocab: int,
     batch_index: NDArray[np.int32],
     target: NDArray[np.int32],

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steerx_edge.learning.texts import shortened
-from steerx_edge.llamacpp.analysis import ScoreRequest, asked_for
 from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.llamacpp.requests import ScoreRequest, asked_for
 from steerx_edge.profile import MemoryPart, Profile
 from steerx_edge.steering.memory import KeySpace, Memory, hashes_of
 

@@ -16,8 +16,8 @@ from steerx_edge.evaluation.text_metrics import Attribution, copied, overlap, re
 from steerx_edge.history.item import User
 from steerx_edge.learning.calibration.fluency import repeated_four_grams
 from steerx_edge.learning.settings import Settings
-from steerx_edge.llamacpp.analysis import GenerateRequest, ScoreRequest
 from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.llamacpp.requests import GenerateRequest, ScoreRequest
 from steerx_edge.steering.requests import by_context, steered
 
 if TYPE_CHECKING:

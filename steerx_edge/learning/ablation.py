@@ -16,8 +16,8 @@ from steerx_edge.learning.checkpoint import Checkpoint
 from steerx_edge.learning.contrasts import pooled, row_weights
 from steerx_edge.learning.effects import Effects, anchors, effects_of, read_control, read_treatment
 from steerx_edge.learning.settings import Settings
-from steerx_edge.llamacpp.analysis import ScoreResult, asked_for
 from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.llamacpp.requests import ScoreResult, asked_for
 from steerx_edge.steering.logit_bias import TokenCounts
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from steerx_edge.learning.ablation import Progress
 from steerx_edge.learning.checkpoint import Checkpoint
 from steerx_edge.learning.contrasts import halves, reply_rows
 from steerx_edge.learning.directions import Estimate, direction_of, has_direction, median_norms
-from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.llamacpp.requests import ScoreRequest
 
 if TYPE_CHECKING:
     from steerx_edge.learning.ablation import Ablation, AblationResult

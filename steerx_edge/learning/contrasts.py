@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.llamacpp.analysis import GenerateRequest, ScoreRequest
+from steerx_edge.llamacpp.requests import GenerateRequest, ScoreRequest
 
 if TYPE_CHECKING:
     from steerx_edge.llamacpp.engine import Engine

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from steerx_edge.learning.effects import is_printable
-from steerx_edge.llamacpp.analysis import GenerateRequest
 from steerx_edge.llamacpp.prompts import Message
+from steerx_edge.llamacpp.requests import GenerateRequest
 from steerx_edge.profile import Description, Word
 
 if TYPE_CHECKING:

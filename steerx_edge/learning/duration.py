@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from steerx_edge.learning.texts import sampled, shortened, usable
-from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.llamacpp.requests import ScoreRequest
 
 if TYPE_CHECKING:
     from steerx_edge.history.item import HistoryItem

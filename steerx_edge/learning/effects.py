@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.llamacpp.analysis import ScoreRequest, ScoreResult
 from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.llamacpp.requests import ScoreRequest, ScoreResult
 from steerx_edge.profile import Word
 
 if TYPE_CHECKING:

@@ -79,7 +79,7 @@ def find_functions() -> _native.LlamaApi:
         warnings.warn(
             f"llama-cpp-python {llama_cpp.__version__} is not tested with this steerx-edge; "
             f"{LLAMA_CPP_RANGE} is.",
-            stacklevel=4,
+            stacklevel=5,
         )
     try:
         return _native.LlamaApi([llama_cpp.llama_cpp._lib._handle])

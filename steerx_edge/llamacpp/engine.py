@@ -18,16 +18,12 @@ from numpy.typing import NDArray
 
 from steerx_edge.errors import ModelError
 from steerx_edge.llamacpp import compat
-from steerx_edge.llamacpp.analysis import (
-    CLOSED,
-    AnalysisContext,
-    GenerateRequest,
-    ScoreRequest,
-    ScoreResult,
-)
+from steerx_edge.llamacpp.analysis import AnalysisContext
+from steerx_edge.llamacpp.context import CLOSED
 from steerx_edge.llamacpp.locks import ContextLock
 from steerx_edge.llamacpp.models import find_model, identify
 from steerx_edge.llamacpp.prompts import Message, PromptFormat
+from steerx_edge.llamacpp.requests import GenerateRequest, ScoreRequest, ScoreResult
 
 if TYPE_CHECKING:
     from steerx_edge.llamacpp.interventions import Intervention
@@ -158,25 +154,25 @@ class Engine:
         """Token ids of a text to be continued as it is; control tokens in it count."""
         return self.llama.tokenize(text.encode(), add_bos=True, special=True)
 
-    def run(self, job: ScoreRequest) -> ScoreResult:
+    def run(self, request: ScoreRequest) -> ScoreResult:
         """One teacher-forced pass: scores and residual rows together."""
-        return self.analysis.run(job)
+        return self.analysis.run(request)
 
     def run_many(
-        self, jobs: Sequence[ScoreRequest], done: Callable[[int], None] | None = None
+        self, requests: Sequence[ScoreRequest], done: Callable[[int], None] | None = None
     ) -> list[ScoreResult]:
         """Passes side by side, with what they begin with evaluated once; results as of `run`.
 
         Args:
-            jobs: in any order.
-            done: told now and then how many are done.
+            requests: in any order.
+            done: called now and then with how many are done.
 
         Raises:
             ModelError: a pass does not fit, or llama.cpp fails.
         """
-        return self.analysis.run_many(jobs, done)
+        return self.analysis.run_many(requests, done)
 
-    def generate_many(self, jobs: Sequence[GenerateRequest]) -> list[str]:
+    def generate_many(self, requests: Sequence[GenerateRequest]) -> list[str]:
         """Generate texts side by side, each with interventions of its own.
 
         In the analysis context: the Llama, and what steers it, are not touched.
@@ -186,7 +182,7 @@ class Engine:
         """
         return [
             b"".join(self.pieces(tokens)).decode(errors="ignore")
-            for tokens in self.analysis.generate_many(jobs)
+            for tokens in self.analysis.generate_many(requests)
         ]
 
     def score(
@@ -216,8 +212,10 @@ class Engine:
         Raises:
             ModelError: the texts do not fit the analysis context, or llama.cpp fails.
         """
-        job = ScoreRequest(context, response, score=False, layers=tuple(layers), weights=weights)
-        return self.run(job).captured
+        request = ScoreRequest(
+            context, response, score=False, layers=tuple(layers), weights=weights
+        )
+        return self.run(request).captured
 
     def stream(
         self,

@@ -23,17 +23,17 @@ _KIND = 32
 
 
 @dataclass(frozen=True)
-class Strand:
+class PlannedSequence:
     """What planning needs to know of one pass.
 
     Args:
         tokens: (n,) int32.
         body: where the part begins that is this pass's own: rows that are read, scored or changed
             in a way that other passes are not. Tokens before it fill the KV cache only.
-        shareable: so many tokens, at most `body`, may be shared with other strands.
+        shareable: so many tokens, at most `body`, may be shared with other sequences.
         outputs: the rows of the body need logits, or the last block to be computed for them.
-        depth: how many blocks are computed; strands of different ones share nothing.
-        change: strands of different ones do not run side by side, but may share.
+        depth: how many blocks are computed; sequences of different ones share nothing.
+        change: sequences of different ones do not run side by side, but may share.
         growth: KV cells that it will need beside those of its tokens.
     """
 
@@ -47,7 +47,7 @@ class Strand:
 
     @property
     def kind(self) -> tuple[int, int]:
-        """Strands of one kind run side by side."""
+        """Sequences of one kind run side by side."""
         return self.depth, self.change
 
 
@@ -56,9 +56,9 @@ class Limits:
     """What fits.
 
     Args:
-        sequences: strands side by side.
+        sequences: how many run side by side.
         cells: tokens in the KV cache at a time.
-        group: tokens that a group evaluates, where it has several strands.
+        group: tokens that a group evaluates, where it has several sequences.
         call: tokens of one decode call.
         outputs: output rows of one decode call.
     """
@@ -71,10 +71,10 @@ class Limits:
 
 
 class Segment(NamedTuple):
-    """Consecutive tokens of one strand within a decode call.
+    """Consecutive tokens of one sequence within a decode call.
 
     They belong to the sequences `first`..`last` of the group, all of which begin with them; what
-    is asked for of their rows, the strand of `first` tells.
+    is asked for of their rows, the sequence of `first` tells.
     """
 
     first: int
@@ -86,10 +86,10 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True)
 class Group:
-    """Strands that run side by side; number k is sequence k.
+    """Sequences that run side by side; number k is sequence k.
 
     Args:
-        members: indices of the strands.
+        members: indices of the sequences.
         kept: for each, how many tokens it takes over from the last sequence of the group before.
         calls: the decode calls, in order: those that fill the KV cache, then those of the bodies.
         n_filling: how many of the calls fill the KV cache only.
@@ -101,67 +101,67 @@ class Group:
     n_filling: int
 
 
-def plan(strands: Sequence[Strand], limits: Limits) -> Iterator[Group]:
-    """Groups that evaluate every strand, each shared prefix once.
+def plan(sequences: Sequence[PlannedSequence], limits: Limits) -> Iterator[Group]:
+    """Groups that evaluate every sequence, each shared prefix once.
 
-    A strand runs in one group; a long prefix is kept from group to group. The order depends on
-    the strands alone.
+    A sequence runs in one group; a long prefix is kept from group to group. The order depends on
+    the sequences alone.
     """
-    order = _order(strands)
+    order = _order(sequences)
     members: list[int] = []
-    shared: list[int] = []  # with the strand before it, for each member
+    shared: list[int] = []  # with the sequence before it, for each member
     n_tokens = n_cells = 0
     last: int | None = None
     for i in order:
-        strand = strands[i]
-        common = 0 if last is None else _common(strands[last], strand)
-        new = len(strand.tokens) - common
+        sequence = sequences[i]
+        common = 0 if last is None else _common(sequences[last], sequence)
+        new = len(sequence.tokens) - common
         if members and (
             len(members) == limits.sequences
-            or strand.kind != strands[members[0]].kind
-            or n_cells + new + strand.growth > limits.cells
+            or sequence.kind != sequences[members[0]].kind
+            or n_cells + new + sequence.growth > limits.cells
             or n_tokens + new > limits.group
         ):
-            yield _group(strands, members, shared, limits)
+            yield _group(sequences, members, shared, limits)
             members, shared = [], []
         if not members:
             n_tokens, n_cells = 0, common
         members.append(i)
         shared.append(common)
         n_tokens += new
-        n_cells += new + strand.growth
+        n_cells += new + sequence.growth
         last = i
     if members:
-        yield _group(strands, members, shared, limits)
+        yield _group(sequences, members, shared, limits)
 
 
-def _order(strands: Sequence[Strand]) -> list[int]:
-    """Change by change, many strands side by side; or prefix by prefix, each under all changes.
+def _order(sequences: Sequence[PlannedSequence]) -> list[int]:
+    """Change by change, many sequences side by side; or prefix by prefix, each under all changes.
 
     The latter evaluates a prefix once for all of them, but in smaller calls.
     """
-    prefixes = [each.tokens[: each.shareable].astype(">i4").tobytes() for each in strands]
+    prefixes = [each.tokens[: each.shareable].astype(">i4").tobytes() for each in sequences]
     by_change, by_prefix = (
-        sorted(range(len(strands)), key=key)
+        sorted(range(len(sequences)), key=key)
         for key in (
-            lambda i: (*strands[i].kind, prefixes[i], i),
-            lambda i: (strands[i].depth, prefixes[i], strands[i].change, i),
+            lambda i: (*sequences[i].kind, prefixes[i], i),
+            lambda i: (sequences[i].depth, prefixes[i], sequences[i].change, i),
         )
     )
-    return min(by_change, by_prefix, key=lambda order: _cost(strands, order))
+    return min(by_change, by_prefix, key=lambda order: _cost(sequences, order))
 
 
-def _cost(strands: Sequence[Strand], order: Sequence[int]) -> int:
+def _cost(sequences: Sequence[PlannedSequence], order: Sequence[int]) -> int:
     """Tokens that are evaluated, and what it takes to change from one kind to another."""
     cost = 0
     for before, i in pairwise(order):
-        cost -= _common(strands[before], strands[i])
-        cost += _KIND * (strands[before].kind != strands[i].kind)
+        cost -= _common(sequences[before], sequences[i])
+        cost += _KIND * (sequences[before].kind != sequences[i].kind)
     return cost
 
 
-def _common(one: Strand, other: Strand) -> int:
-    """How many tokens two strands can share."""
+def _common(one: PlannedSequence, other: PlannedSequence) -> int:
+    """How many tokens two sequences can share."""
     if one.depth != other.depth:
         return 0
     n = min(one.shareable, other.shareable)
@@ -170,18 +170,21 @@ def _common(one: Strand, other: Strand) -> int:
 
 
 def _group(
-    strands: Sequence[Strand], members: Sequence[int], shared: Sequence[int], limits: Limits
+    sequences: Sequence[PlannedSequence],
+    members: Sequence[int],
+    shared: Sequence[int],
+    limits: Limits,
 ) -> Group:
     kept = [int(n) for n in np.minimum.accumulate(shared)]
     filling = _Calls(limits)
     bodies = _Calls(limits)
     for number, i in enumerate(members):
-        strand = strands[i]
+        sequence = sequences[i]
         begin = shared[number]
-        # The prefix goes to fewer and fewer of the strands that follow.
-        while begin < strand.body:
+        # The prefix goes to fewer and fewer of the sequences that follow.
+        while begin < sequence.body:
             last = number
-            end = strand.body
+            end = sequence.body
             for follower in range(number + 1, len(members)):
                 if shared[follower] <= begin:
                     break
@@ -189,7 +192,7 @@ def _group(
                 end = min(end, shared[follower])
             filling.add(number, last, begin, end, outputs=False)
             begin = end
-        bodies.add(number, number, strand.body, len(strand.tokens), outputs=strand.outputs)
+        bodies.add(number, number, sequence.body, len(sequence.tokens), outputs=sequence.outputs)
     calls = (*filling.finished(), *bodies.finished())
     return Group(tuple(members), tuple(kept), calls, len(filling.finished()))
 

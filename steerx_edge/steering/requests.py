@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.llamacpp.analysis import GenerateRequest, ScoreRequest, asked_for
 from steerx_edge.llamacpp.interventions import Add
+from steerx_edge.llamacpp.requests import GenerateRequest, ScoreRequest, asked_for
 from steerx_edge.steering.steering import Steering
 
 if TYPE_CHECKING:

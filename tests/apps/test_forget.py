@@ -19,10 +19,10 @@ from steerx_edge.history.item import HistoryItem
 from steerx_edge.learning.effects import Effects
 from steerx_edge.learning.memory_rows import MemoryRows
 from steerx_edge.learning.texts import shortened
-from steerx_edge.llamacpp.analysis import ScoreRequest, asked_for
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import MODEL_VARIABLE
 from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.llamacpp.requests import ScoreRequest, asked_for
 from steerx_edge.profile import Entry, MemoryPart, Profile
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.memory import LEVELS, SINGLE_RUN, KeySpace, Level, Memory, run_hashes

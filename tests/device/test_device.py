@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from models import make_tiny
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.learning.effects import effects_of, read_control, read_treatment
-from steerx_edge.llamacpp.analysis import INPUT_LAYER, HookPoint, ScoreRequest, ScoreResult
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import (
     Add,
@@ -33,6 +32,7 @@ from steerx_edge.llamacpp.interventions import (
     SetComponent,
 )
 from steerx_edge.llamacpp.models import identify
+from steerx_edge.llamacpp.requests import INPUT_LAYER, HookPoint, ScoreRequest, ScoreResult
 from steerx_edge.profile import Profile
 from steerx_edge.steering.live import steer
 from tests.support.entries import an_entry

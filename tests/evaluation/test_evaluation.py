@@ -19,9 +19,9 @@ from steerx_edge.evaluation.sample import drawn_items
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.history.retrieval import Retriever
 from steerx_edge.learning.settings import Settings
-from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.interventions import Add
 from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.llamacpp.requests import ScoreRequest
 from steerx_edge.profile import Entry, Profile
 from tests.support.following_engine import PLAN
 from tests.support.users import WORDS, a_sample, a_user

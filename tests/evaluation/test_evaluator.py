@@ -20,7 +20,7 @@ from steerx_edge.evaluation.text_metrics import copied
 from steerx_edge.history.item import HistoryItem, User
 from steerx_edge.learning.neutral import neutral_items
 from steerx_edge.learning.settings import Settings
-from steerx_edge.llamacpp.analysis import GenerateRequest, ScoreRequest
+from steerx_edge.llamacpp.requests import GenerateRequest, ScoreRequest
 from steerx_edge.steering.steering import Steering
 from tests.support.following_engine import (
     ONE,

@@ -34,10 +34,10 @@ from steerx_edge.learning.candidates import Candidate
 from steerx_edge.learning.directions import direction_of
 from steerx_edge.learning.effects import Effects
 from steerx_edge.learning.memory_rows import MemoryRows
-from steerx_edge.llamacpp.analysis import GenerateRequest, ScoreRequest, ScoreResult, asked_for
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add
 from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.llamacpp.requests import GenerateRequest, ScoreRequest, ScoreResult, asked_for
 from steerx_edge.profile import Gain
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.logit_bias import BIAS_STRENGTHS, TokenCounts

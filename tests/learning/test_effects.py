@@ -21,9 +21,9 @@ from steerx_edge.learning.effects import (
     word_effects,
     words_of_tokens,
 )
-from steerx_edge.llamacpp.analysis import ScoreResult, asked_for
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.llamacpp.requests import ScoreResult, asked_for
 
 ITEM = HistoryItem("She peeped into the book... twice!", "What did she do?")
 IN_CONTEXT = [

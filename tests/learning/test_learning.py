@@ -25,17 +25,12 @@ from steerx_edge.learning.effects import Effects, word_effects
 from steerx_edge.learning.learn import default_layers, learn
 from steerx_edge.learning.settings import Settings
 from steerx_edge.learning.texts import sampled
-from steerx_edge.llamacpp.analysis import (
-    AnalysisContext,
-    GenerateRequest,
-    ScoreRequest,
-    ScoreResult,
-    asked_for,
-)
+from steerx_edge.llamacpp.analysis import AnalysisContext
 from steerx_edge.llamacpp.control_vector import check_layers
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add
 from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.llamacpp.requests import GenerateRequest, ScoreRequest, ScoreResult, asked_for
 from steerx_edge.profile import Entry, Gain, Profile, WithHistory
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.logit_bias import SMOOTHING

@@ -8,20 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from models import ARCHITECTURES, REFERENCED, TinyModel, Trace, make_tiny
 from models.gguf_file import Quantization
 from models.operations import Array
 from models.transformer import Transformer
 from steerx_edge.errors import ModelError
-from steerx_edge.llamacpp.analysis import (
-    INPUT_LAYER,
-    AnalysisContext,
-    HookPoint,
-    ScoreRequest,
-    ScoreResult,
-)
+from steerx_edge.llamacpp.analysis import AnalysisContext
 from steerx_edge.llamacpp.interventions import (
     Add,
     Clamp,
@@ -29,18 +22,30 @@ from steerx_edge.llamacpp.interventions import (
     Positions,
     Rotate,
     SetComponent,
-    selected_positions,
 )
+from steerx_edge.llamacpp.requests import INPUT_LAYER, HookPoint, ScoreRequest, ScoreResult
 from tests.conftest import open_tiny
-from tests.support.steered_reference import scores_of, steered_forward, unit
+from tests.llamacpp.conftest import (
+    ALL_LAYERS,
+    CALLS,
+    F32_MAX,
+    N_EMBD,
+    TOKENS,
+    N,
+    assert_agree,
+    assert_all_agree,
+    assert_close,
+    assert_same,
+    directions,
+    masked,
+    split,
+    vectors,
+)
+from tests.support.steered_reference import scores_of, steered_forward
 
-N_EMBD = 64
-ALL_LAYERS = (0, 1, 2, 3)
-# More tokens than two of gemma3's sliding windows.
-TOKENS = [int(token) for token in np.random.default_rng(2).integers(5, 300, size=40)]
-N, N_CONTEXT = len(TOKENS), 10
+N_CONTEXT = 10
 
-F32_MAX = 1e-4  # of tests/tiny_models/test_models_reference.py, as are the reasons for the next two
+# Of tests/tiny_models/test_models_reference.py, as are the reasons.
 QUANTIZED_ROW_MAX = {"F16": 0.04, "Q8_0": 1.0, "Q4_0": 1.0, "Q4_K": 1.0}
 QUANTIZED_ROW_MEDIAN = {"F16": 0.004, "Q8_0": 0.08, "Q4_0": 0.08, "Q4_K": 0.08}
 ALONE_MAX = 1e-4  # a batch of another size sums in another order
@@ -75,22 +80,6 @@ class Tiny:
         return self.architecture in REFERENCED
 
 
-def split(*interventions: Intervention, n_context: int = N_CONTEXT, **options: Any) -> ScoreRequest:
-    options = {"layers": ALL_LAYERS} | options
-    return ScoreRequest(
-        TOKENS[:n_context], TOKENS[n_context:], interventions=interventions, **options
-    )
-
-
-def vectors(*, seed: int = 3, n_layers: int = 1, n_embd: int = N_EMBD) -> NDArray[np.float32]:
-    rng = np.random.default_rng(seed)
-    return rng.standard_normal((n_layers, n_embd)).astype(np.float32)
-
-
-def directions(*, seed: int = 3, n_layers: int = 1, n_embd: int = N_EMBD) -> NDArray[np.float32]:
-    return unit(vectors(seed=seed, n_layers=n_layers, n_embd=n_embd)).astype(np.float32)
-
-
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def tiny(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -105,17 +94,6 @@ def trace(tiny: Tiny) -> Trace:
     return tiny.model.forward(TOKENS)
 
 
-def assert_close(actual: NDArray[Any], expected: NDArray[Any], bound: float = F32_MAX) -> None:
-    assert actual.shape == expected.shape
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=bound)
-
-
-def assert_agree(actual: ScoreResult, expected: ScoreResult, bound: float) -> None:
-    for name, values in vars(expected).items():
-        if values is not None:
-            assert_close(getattr(actual, name), values, bound)
-
-
 # Reading
 
 
@@ -127,27 +105,19 @@ def test_every_row_of_every_layer(tiny: Tiny, trace: Trace, n_context: int) -> N
     assert_close(got.scored, scores_of(trace, TOKENS, n_context))
 
 
-@pytest.mark.parametrize("layers", [(0,), (2,), (3,), (0, 3)])
-def test_early_exit_reads_what_the_whole_pass_does(tiny: Tiny, layers: tuple[int, ...]) -> None:
-    whole = tiny.run().captured
-    early = tiny.run(layers=layers, score=False).captured
-    np.testing.assert_array_equal(early, whole[list(layers)])
-
-
-def test_early_exit_leaves_nothing_behind(tiny: Tiny) -> None:
-    fresh = AnalysisContext(tiny.llama, 512)
-    expected = fresh.run(split())
-    for layer in ALL_LAYERS:
-        tiny.run(layers=(layer,), score=False)
-        assert_agree(tiny.run(), expected, 0)
-    fresh.close()
+def test_early_exit_reads_what_the_whole_pass_does_and_leaves_nothing_behind(tiny: Tiny) -> None:
+    whole = tiny.run()
+    for layers in [(0,), (1,), (2,), (3,), (0, 3)]:
+        early = tiny.run(layers=layers, score=False).captured
+        np.testing.assert_array_equal(early, whole.captured[list(layers)])
+        assert_same(tiny.run(), whole)
 
 
 def test_the_input_of_block_0(tiny: Tiny) -> None:
     if tiny.architecture not in INPUT_NAMED:
         with pytest.raises(ModelError, match="no tensor for the input of block 0"):
             tiny.run(layers=(INPUT_LAYER, 0))
-        assert_agree(tiny.run(), tiny.run(), 0)
+        assert_same(tiny.run(), tiny.run())
         return
     got = tiny.run(n_context=1, layers=(INPUT_LAYER, *ALL_LAYERS)).captured
     np.testing.assert_array_equal(got[1:], tiny.run(n_context=1).captured)
@@ -157,7 +127,7 @@ def test_the_input_of_block_0(tiny: Tiny) -> None:
     np.testing.assert_array_equal(alone[0], got[0])
 
 
-# Sites
+# Hook points
 
 
 def parts_of(model: TinyModel) -> dict[HookPoint, Array]:
@@ -178,13 +148,14 @@ def parts_of(model: TinyModel) -> dict[HookPoint, Array]:
     return {"attn_out": np.stack(attention), "ffn_out": np.stack(feed_forward)}
 
 
-@pytest.mark.parametrize("score", [True, False])
-@pytest.mark.parametrize("hook_point", NAMED)
-def test_sites_that_are_named_are_read(tiny: Tiny, hook_point: HookPoint, score: bool) -> None:
+@pytest.mark.parametrize(("hook_point", "score"), [("attn_out", True), ("ffn_out", False)])
+def test_hook_points_that_are_named_are_read(
+    tiny: Tiny, hook_point: HookPoint, score: bool
+) -> None:
     if tiny.architecture not in NAMED[hook_point]:
         with pytest.raises(ModelError, match=rf"no tensor {hook_point}-\d"):
             tiny.run(hook_point=hook_point, score=score)
-        assert_agree(tiny.run(), tiny.run(), 0)
+        assert_same(tiny.run(), tiny.run())
         return
     rows = tiny.run(hook_point=hook_point, score=score).captured
     bound = GEMMA3_FFN_MAX if tiny.architecture == "gemma3" else F32_MAX
@@ -214,9 +185,9 @@ def test_what_attention_adds_follows_from_the_rest(tiny: Tiny) -> None:
 
 def composition(n_embd: int) -> tuple[Intervention, ...]:
     return (
-        Add((0, 2), vectors(n_layers=2, n_embd=n_embd), positions="all"),
+        Add((0, 2), vectors(2, n_embd=n_embd), positions="all"),
         SetComponent((1,), directions(seed=4, n_embd=n_embd), [0], positions="response"),
-        Rotate((2, 3), directions(seed=5, n_layers=2, n_embd=n_embd), 0.3, positions=20),
+        Rotate((2, 3), directions(2, seed=5, n_embd=n_embd), 0.3, positions=20),
         Clamp(Add((3,), 9 * vectors(seed=6, n_embd=n_embd)), 0.2),
     )
 
@@ -226,15 +197,14 @@ COMPOSITION = composition(N_EMBD)
 
 @pytest.mark.parametrize("tiny", REFERENCED, indirect=True)
 def test_interventions_are_those_of_the_reference(tiny: Tiny, trace: Trace) -> None:
-    changes = [(each, selected_positions(each.positions, N_CONTEXT, N)) for each in COMPOSITION]
-    steered = steered_forward(tiny.model, TOKENS, changes)
+    steered = steered_forward(tiny.model, TOKENS, masked(COMPOSITION, N_CONTEXT, N))
     assert np.abs(steered.logits - trace.logits).max() > 1
     got = tiny.run(*COMPOSITION)
     assert_close(got.captured, steered.residual[:, N_CONTEXT - 1 :])
     assert_close(got.scored, scores_of(steered, TOKENS, N_CONTEXT))
 
 
-@pytest.mark.parametrize("layer", ALL_LAYERS)
+@pytest.mark.parametrize("layer", [0, 2, 3])
 def test_a_change_adds_to_its_layer_and_spares_those_below(tiny: Tiny, layer: int) -> None:
     plain = tiny.run(n_context=1)
     mask = np.arange(N) >= 7
@@ -248,24 +218,31 @@ def test_a_change_adds_to_its_layer_and_spares_those_below(tiny: Tiny, layer: in
     np.testing.assert_array_equal(changed.scored[:6], plain.scored[:6])
 
 
-@pytest.mark.parametrize("layers", [(1,), (3,), (1, 2, 3)])
-@pytest.mark.parametrize("rows", ["generated", "all"])
+@pytest.mark.parametrize(
+    ("layers", "positions", "n_context"),
+    [((1,), "generated", N_CONTEXT), ((1, 2, 3), "all", N_CONTEXT), ((3,), "generated", N)],
+)
 def test_an_addition_is_the_control_vector(
-    monkeypatch: pytest.MonkeyPatch, tiny: Tiny, layers: tuple[int, ...], rows: Positions
+    monkeypatch: pytest.MonkeyPatch,
+    tiny: Tiny,
+    layers: tuple[int, ...],
+    positions: Positions,
+    n_context: int,
 ) -> None:
-    change = Add(layers, vectors(n_layers=len(layers)), positions=rows)
-    by_hook = tiny.run(change)
+    change = Add(layers, vectors(len(layers)), positions=positions)
+    by_hook = tiny.run(change, n_context=n_context)
     monkeypatch.setattr(tiny.context, "in_graph", True)
-    in_graph = tiny.run(change)
+    in_graph = tiny.run(change, n_context=n_context)
     assert_agree(by_hook, in_graph, 1e-4 * float(np.abs(in_graph.captured).max()))
-    assert np.abs(in_graph.scored - tiny.run().scored).max() > 0.1
+    plain = tiny.run(n_context=n_context)
+    assert np.abs(in_graph.captured - plain.captured).max() > 0.1
 
 
 # Side by side
 
 
 def test_side_by_side_is_one_by_one(tiny: Tiny) -> None:
-    jobs = [
+    requests = [
         split(),
         split(*COMPOSITION),
         ScoreRequest(TOKENS[3:4], TOKENS[4:30], layers=(1, 3)),
@@ -280,67 +257,42 @@ def test_side_by_side_is_one_by_one(tiny: Tiny) -> None:
         split(Add((2,), vectors(seed=9))),
         split(n_context=N, layers=(3,), score=False),
     ]
-    alone = [tiny.context.run(job) for job in jobs]
-    for got, expected in zip(tiny.context.run_many(jobs), alone, strict=True):
-        assert_agree(got, expected, ALONE_MAX)
+    alone = [tiny.context.run(request) for request in requests]
+    assert_all_agree(tiny.context.run_many(requests), alone, ALONE_MAX)
 
 
 def test_recurrent_models_run_one_pass_at_a_time(tiny: Tiny) -> None:
-    assert (tiny.context._limits.sequences == 1) == (tiny.architecture in RECURRENT)
+    assert (tiny.context.limits.sequences == 1) == (tiny.architecture in RECURRENT)
 
 
-@pytest.mark.parametrize("micro_batch", [7, 1])
+@pytest.mark.parametrize("calls", [CALLS[1], CALLS[-1]])
 def test_passes_in_several_calls(
-    monkeypatch: pytest.MonkeyPatch, tiny: Tiny, micro_batch: int
+    limit_calls: Callable[[tuple[int, int]], None], tiny: Tiny, calls: tuple[int, int]
 ) -> None:
-    monkeypatch.setattr("steerx_edge.llamacpp.analysis.MICRO_BATCH", micro_batch)
+    limit_calls(calls)
     context = AnalysisContext(tiny.llama, 512)
-    for job in (split(), split(*COMPOSITION), split(layers=(1,), score=False)):
-        assert_agree(context.run(job), tiny.context.run(job), ALONE_MAX)
+    for request in (split(), split(*COMPOSITION), split(layers=(1,), score=False)):
+        assert_agree(context.run(request), tiny.context.run(request), ALONE_MAX)
     context.close()
 
 
 # Quantized weights
 
 
-@pytest.fixture
-def quantized(tmp_path: Path) -> Iterator[Callable[[str, Quantization], Tiny]]:
-    opened: list[Tiny] = []
-
-    def make(architecture: str, quantization: Quantization) -> Tiny:
-        opened.append(Tiny(tmp_path / "tiny.gguf", architecture, quantization))
-        return opened[-1]
-
-    yield make
-    for each in opened:
-        each.llama.close()
-
-
-@pytest.mark.parametrize("quantization", QUANTIZED_ROW_MAX)
-@pytest.mark.parametrize("architecture", ["llama", "qwen2", "gemma3", "gpt2"])
-def test_quantized_models(
-    quantized: Callable[[str, Quantization], Tiny], architecture: str, quantization: Quantization
-) -> None:
-    tiny = quantized(architecture, quantization)
+@pytest.mark.parametrize(
+    ("architecture", "quantization"),
+    [("llama", "Q8_0"), ("qwen2", "Q4_K"), ("gemma3", "F16"), ("gpt2", "Q4_0"), ("qwen3", "Q4_K")],
+)
+def test_quantized_models(tmp_path: Path, architecture: str, quantization: Quantization) -> None:
+    tiny = Tiny(tmp_path / "tiny.gguf", architecture, quantization)
     several = composition(tiny.model.n_embd)
-    changes = [(each, selected_positions(each.positions, N_CONTEXT, N)) for each in several]
-    for interventions, expected in [
-        ((), tiny.model.forward(TOKENS)),
-        (several, steered_forward(tiny.model, TOKENS, changes)),
-    ]:
-        got = tiny.run(*interventions)
-        error = np.abs(got.captured - expected.residual[:, N_CONTEXT - 1 :])
+    for interventions in ((), several):
+        changes = masked(interventions, N_CONTEXT, N)
+        expected = steered_forward(tiny.model, TOKENS, changes).residual[:, N_CONTEXT - 1 :]
+        got = tiny.run(*interventions).captured
+        error = np.abs(got - expected)
         assert error.max() < QUANTIZED_ROW_MAX[quantization]
         assert np.median(error) < QUANTIZED_ROW_MEDIAN[quantization]
-
-
-@pytest.mark.parametrize("quantization", QUANTIZED_ROW_MAX)
-def test_quantized_identities(
-    quantized: Callable[[str, Quantization], Tiny], quantization: Quantization
-) -> None:
-    tiny = quantized("qwen3", quantization)
-    early = tiny.run(layers=(2,), score=False).captured
-    np.testing.assert_array_equal(early[0], tiny.run().captured[2])
-    added = vectors(n_embd=tiny.model.n_embd)
-    by_hook = tiny.run(Add((2,), added)).captured[2]
-    np.testing.assert_array_equal(by_hook, tiny.run().captured[2] + added[0])
+        early = tiny.run(*interventions, layers=(2,), score=False).captured
+        np.testing.assert_array_equal(early[0], got[2])
+    tiny.llama.close()

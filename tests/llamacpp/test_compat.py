@@ -45,52 +45,18 @@ def first_of(llama: Llama, tokens: Sequence[int]) -> int:
         return next(stream)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "cache",
-        "context_params",
-        "ctx",
-        "draft_model",
-        "input_ids",
-        "metadata",
-        "model",
-        "model_params",
-        "model_path",
-        "n_threads_batch",
-        "n_tokens",
-    ],
-)
-def test_a_llama_has(tiny_llama: Llama, name: str) -> None:
-    assert hasattr(tiny_llama, name)
+def test_a_llama_has_what_is_read_of_it(tiny_llama: Llama) -> None:
+    names = {"cache", "context_params", "ctx", "draft_model", "input_ids", "metadata", "model"}
+    names |= {"model_params", "model_path", "n_threads_batch", "n_tokens"}
+    assert {name for name in names if not hasattr(tiny_llama, name)} == set()
+    assert hasattr(tiny_llama.model_params, "n_gpu_layers")
 
 
-@pytest.mark.parametrize("name", ["n_gpu_layers"])
-def test_model_params_have(tiny_llama: Llama, name: str) -> None:
-    assert hasattr(tiny_llama.model_params, name)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "cb_eval",
-        "cb_eval_user_data",
-        "embeddings",
-        "kv_unified",
-        "n_batch",
-        "n_ctx",
-        "n_outputs_max",
-        "n_outputs_max_per_seq",
-        "n_seq_max",
-        "n_threads",
-        "n_threads_batch",
-        "n_ubatch",
-        "pooling_type",
-        "swa_full",
-    ],
-)
-def test_context_params_have(tiny_llama: Llama, name: str) -> None:
-    assert name in dict(tiny_llama.context_params._fields_)
+def test_context_params_have_what_is_set(tiny_llama: Llama) -> None:
+    names = {"cb_eval", "cb_eval_user_data", "embeddings", "kv_unified", "n_batch", "n_ctx"}
+    names |= {"n_outputs_max", "n_outputs_max_per_seq", "n_seq_max", "n_threads", "n_ubatch"}
+    names |= {"n_threads_batch", "pooling_type", "swa_full"}
+    assert names - dict(tiny_llama.context_params._fields_).keys() == set()
 
 
 def test_context_params_are_a_copy(tiny_llama: Llama) -> None:
@@ -145,19 +111,14 @@ def test_most_tokens(open_llama: Callable[..., Llama], tiny_f32: TinyModel, n_ct
     assert llama.n_tokens == n_ctx
 
 
-@pytest.mark.parametrize(
-    ("quantization", "said"), [("F32", "F32"), ("F16", "F16"), ("Q8_0", "Q8_0")]
-)
-def test_kind_of_model(tmp_path: Path, quantization: Any, said: str) -> None:
+@pytest.mark.parametrize("quantization", ["F32", "Q8_0"])
+def test_kind_of_model(tmp_path: Path, smollm2: Llama, quantization: Any) -> None:
     path = tmp_path / "tiny.gguf"
     with closing(open_tiny(make_tiny(path, "qwen3", quantization=quantization))) as llama:
-        assert compat.kind_of_model(llama) == ("qwen3", said)
-
-
-def test_kind_of_model_with_a_mixture_of_types(smollm2: Llama) -> None:
-    architecture, quantization = compat.kind_of_model(smollm2)
+        assert compat.kind_of_model(llama) == ("qwen3", quantization)
+    architecture, mixture = compat.kind_of_model(smollm2)
     assert architecture == "llama"
-    assert quantization.startswith("Q4_")
+    assert mixture.startswith("Q4_")
 
 
 def test_chat_formatter() -> None:

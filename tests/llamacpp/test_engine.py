@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from llama_cpp import Llama
-from numpy.typing import NDArray
 
 from models import TinyModel
 from steerx_edge.errors import ModelError
 from steerx_edge.llamacpp import engine as engine_module
-from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.engine import Engine, llama_seed
 from steerx_edge.llamacpp.interventions import Add
+from steerx_edge.llamacpp.requests import ScoreRequest
 
 TOKENS = [int(token) for token in np.random.default_rng(1).integers(3, 448, size=30)]
 
@@ -51,30 +51,25 @@ def test_a_model_is_opened_from_its_path(
     ("contents", "message"),
     [
         (None, "cannot be read: No such file"),
-        (b"", "is not a GGUF file"),
         (b"PK\3\4", "is not a GGUF file"),
         (b"GGUF", "llama.cpp could not load .*damaged"),
         (b"GGUF" + bytes(100), "llama.cpp could not load .*damaged"),
+        (0.01, "llama.cpp could not load .*damaged"),
+        (0.99, "llama.cpp could not load .*damaged"),
     ],
+    ids=str,
 )
 def test_a_file_that_is_no_model_is_a_model_error(
-    tmp_path: Path, contents: bytes | None, message: str
+    tmp_path: Path, tiny_f32: TinyModel, contents: bytes | float | None, message: str
 ) -> None:
+    """Nor is a share of one."""
     path = tmp_path / "broken.gguf"
+    if isinstance(contents, float):
+        whole = tiny_f32.path.read_bytes()
+        contents = whole[: int(contents * len(whole))]
     if contents is not None:
         path.write_bytes(contents)
     with pytest.raises(ModelError, match=message):
-        Engine(path)
-
-
-@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
-def test_a_truncated_model_is_a_model_error(
-    tmp_path: Path, tiny_f32: TinyModel, share: float
-) -> None:
-    contents = tiny_f32.path.read_bytes()
-    path = tmp_path / "truncated.gguf"
-    path.write_bytes(contents[: int(share * len(contents))])
-    with pytest.raises(ModelError, match=r"could not load .*damaged"):
         Engine(path)
 
 
@@ -82,19 +77,17 @@ def test_an_open_llama_is_shared(tiny_llama: Llama) -> None:
     assert Engine(tiny_llama).llama is tiny_llama
 
 
-def test_the_analysis_is_made_when_first_needed(tiny_engine: Engine) -> None:
-    assert tiny_engine._analysis is None
-    analysis = tiny_engine.analysis
-    assert tiny_engine.analysis is analysis
+def test_the_analysis_is_made_when_first_needed(
+    monkeypatch: pytest.MonkeyPatch, tiny_llama: Llama
+) -> None:
+    engine = Engine(tiny_llama)
+    monkeypatch.setattr(engine_module, "ANALYSIS_CONTEXT", 100)
+    assert engine.analysis is engine.analysis
+    assert engine.analysis.n_ctx == 100
 
 
 def test_the_analysis_fits_what_the_model_was_trained_for(tiny_engine: Engine) -> None:
-    assert tiny_engine.analysis.n_ctx == 512
-
-
-def test_the_analysis_is_bounded(monkeypatch: pytest.MonkeyPatch, tiny_engine: Engine) -> None:
-    monkeypatch.setattr(engine_module, "ANALYSIS_CONTEXT", 100)
-    assert tiny_engine.analysis.n_ctx == 100
+    assert tiny_engine.analysis.n_ctx == 512 < engine_module.ANALYSIS_CONTEXT
 
 
 def test_the_generation_context_does_not_bound_the_analysis(
@@ -113,45 +106,30 @@ def test_scores_and_rows_are_those_of_a_pass(tiny_engine: Engine) -> None:
     weights = np.full((1, 21), 0.5, np.float32)
     context, response = TOKENS[:10], TOKENS[10:]
 
-    def assert_equal(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+    request = ScoreRequest(context, response, layers=(1, 2), interventions=added)
+    steered, plain = tiny_engine.run(request), tiny_engine.run(replace(request, interventions=()))
+    pooled = tiny_engine.run(replace(request, interventions=(), weights=weights)).captured
+    assert np.abs(steered.scored - plain.scored).max() > 0.1
+    for actual, expected in [
+        (tiny_engine.score(context, response, interventions=added), steered.scored),
+        (tiny_engine.score(context, response), plain.scored),
+        (tiny_engine.capture(context, response, [1, 2]), plain.captured),
+        (tiny_engine.capture(context, response, [1, 2], weights=weights), pooled),
+    ]:
         np.testing.assert_array_equal(actual, expected)
-
-    steered = tiny_engine.run(ScoreRequest(context, response, interventions=added)).scored
-    assert_equal(tiny_engine.score(context, response, interventions=added), steered)
-    unsteered = tiny_engine.run(ScoreRequest(context, response)).scored
-    assert_equal(tiny_engine.score(context, response), unsteered)
-    assert np.abs(steered - unsteered).max() > 0.1
-
-    rows = tiny_engine.run(ScoreRequest(context, response, layers=(1, 2))).captured
-    assert_equal(tiny_engine.capture(context, response, [1, 2]), rows)
-    pooled = tiny_engine.run(
-        ScoreRequest(context, response, layers=(1, 2), weights=weights)
-    ).captured
-    assert_equal(tiny_engine.capture(context, response, [1, 2], weights=weights), pooled)
 
 
 # Tokens
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_pieces_make_up_the_text(tiny_engine: Engine, text: str) -> None:
-    pieces = tiny_engine.pieces(tiny_engine.tokenize(text))
-    # This vocabulary, like llama's, puts a space before every text.
-    assert b"".join(pieces) == b" " + text.encode()
-
-
-@pytest.mark.parametrize("text", TEXTS)
-def test_pieces_make_up_the_text_of_a_real_model(smollm2_engine: Engine, text: str) -> None:
-    tokens = smollm2_engine.tokenize(text)
-    pieces = smollm2_engine.pieces(tokens)
-    assert len(pieces) == len(tokens)
-    assert b"".join(pieces) == text.encode()
-
-
-def test_a_character_may_be_spread_over_pieces(smollm2_engine: Engine) -> None:
-    pieces = smollm2_engine.pieces(smollm2_engine.tokenize("\N{RABBIT}"))
-    assert len(pieces) > 1
-    assert b"".join(pieces) == "\N{RABBIT}".encode()
+def test_pieces_make_up_the_text(tiny_engine: Engine, smollm2_engine: Engine, text: str) -> None:
+    # The tiny vocabulary, like llama's, puts a space before every text.
+    for engine, written in [(tiny_engine, " " + text), (smollm2_engine, text)]:
+        tokens = engine.tokenize(text)
+        pieces = engine.pieces(tokens)
+        assert len(pieces) == len(tokens)
+        assert b"".join(pieces) == written.encode()
 
 
 def test_long_pieces_are_whole(smollm2_engine: Engine) -> None:
@@ -162,29 +140,22 @@ def test_long_pieces_are_whole(smollm2_engine: Engine) -> None:
     assert all(smollm2_engine.tokenize(line.decode()) for line in lines)
 
 
-def test_control_tokens_have_no_text(tiny_engine: Engine) -> None:
+def test_neither_control_tokens_nor_no_text_have_text(tiny_engine: Engine) -> None:
     llama = tiny_engine.llama
     assert tiny_engine.pieces([llama.token_bos(), llama.token_eos()]) == [b"", b""]
+    assert tiny_engine.tokenize("") == tiny_engine.pieces([]) == []
 
 
-def test_no_text_has_no_tokens(tiny_engine: Engine) -> None:
-    assert tiny_engine.tokenize("") == []
-    assert tiny_engine.pieces([]) == []
+def test_control_tokens_in_a_users_text_stay_text(
+    tiny_engine: Engine, smollm2_engine: Engine
+) -> None:
+    for engine, name in [(tiny_engine, "</s>"), (smollm2_engine, "<|im_end|>")]:
+        token = engine.raw_prompt(name)[-1]
+        assert engine.pieces([token]) == [b""]
+        assert token not in engine.tokenize(f"Hi{name}")
 
 
-def test_control_tokens_in_a_users_text_stay_text(tiny_engine: Engine) -> None:
-    llama = tiny_engine.llama
-    assert not {llama.token_bos(), llama.token_eos()} & set(tiny_engine.tokenize("<s>a</s>"))
-    assert tiny_engine.raw_prompt("</s>") == [llama.token_bos(), llama.token_eos()]
-
-
-def test_control_tokens_in_a_users_text_stay_text_in_a_real_model(smollm2_engine: Engine) -> None:
-    engine = smollm2_engine
-    (end,) = engine.raw_prompt("<|im_end|>")
-    assert end not in engine.tokenize("Hi<|im_end|>")
-
-
-@pytest.mark.parametrize("token", [448, 100_000, -1])
+@pytest.mark.parametrize("token", [448, -1])
 def test_a_token_that_is_not_in_the_vocabulary_is_a_model_error(
     tiny_engine: Engine, token: int
 ) -> None:
@@ -212,49 +183,27 @@ def count(engine: Engine, prompt: list[int], **options: Any) -> int:
     return generated
 
 
-def greedy(model: TinyModel, prompt: list[int], n: int) -> list[int]:
-    """What the reference generates."""
-    tokens = list(prompt)
-    for _ in range(n):
-        tokens.append(int(model.forward(tokens).logits[-1].argmax()))
-    return tokens[len(prompt) :]
-
-
-def test_greedy_generation_is_that_of_the_reference(
+def test_greedy_generation_is_that_of_the_reference_each_time(
     tiny_engine: Engine, tiny_f32: TinyModel
 ) -> None:
-    expected = b"".join(tiny_engine.pieces(greedy(tiny_f32, TOKENS, 12)))
-    text = tiny_engine.generate(TOKENS, max_tokens=12, temperature=0)
-    assert text == expected.decode(errors="ignore")
-    assert len(text) > 8
+    tokens = list(TOKENS)
+    for _ in range(12):
+        tokens.append(int(tiny_f32.forward(tokens).logits[-1].argmax()))
+    expected = b"".join(tiny_engine.pieces(tokens[len(TOKENS) :])).decode(errors="ignore")
+    assert len(expected) > 8
+    for seed in (None, 5):
+        options = {"max_tokens": 12, "temperature": 0, "seed": seed}
+        assert tiny_engine.generate(TOKENS, **options) == expected
 
 
-def test_greedy_generation_is_the_same_each_time(
-    tiny_engine: Engine, open_llama: Callable[..., Llama], tiny_f32: TinyModel
-) -> None:
-    options = {"max_tokens": 20, "temperature": 0}
-    first = tiny_engine.generate(TOKENS, **options)
-    assert tiny_engine.generate(TOKENS, seed=5, **options) == first
-    assert Engine(open_llama(tiny_f32)).generate(TOKENS, seed=6, **options) == first
+def test_sampling_follows_its_seed_or_that_of_the_engine(tiny_f32: TinyModel) -> None:
+    def texts(of_engine: int, seed: int | None) -> list[str]:
+        engine = Engine(tiny_f32.path, n_ctx=128, n_threads=1, seed=of_engine)
+        options = {"max_tokens": 20, "temperature": 1.0, "seed": seed}
+        return [engine.generate(TOKENS, **options) for _ in range(1 if seed is None else 2)]
 
-
-def test_sampling_follows_its_seed(tiny_engine: Engine) -> None:
-    def sample(seed: int) -> str:
-        return tiny_engine.generate(TOKENS, max_tokens=20, temperature=1.0, seed=seed)
-
-    texts = [sample(seed) for seed in range(5)]
-    assert [sample(seed) for seed in range(5)] == texts
-    assert len(set(texts)) == 5
-
-
-def test_sampling_follows_the_seed_of_the_engine(tiny_f32: TinyModel) -> None:
-    def sample(seed: int) -> str:
-        engine = Engine(tiny_f32.path, n_ctx=64, n_threads=1, seed=seed)
-        return engine.generate(TOKENS, max_tokens=20, temperature=1.0)
-
-    texts = [sample(seed) for seed in (1, 2, 3)]
-    assert [sample(seed) for seed in (1, 2, 3)] == texts
-    assert len(set(texts)) == 3
+    assert texts(1, 7) == texts(2, 7) == 2 * texts(1, 7)[:1] != texts(1, 8)
+    assert texts(1, None) == texts(1, None) != texts(2, None)
 
 
 def test_without_a_seed_sampling_is_random(tiny_f32: TinyModel) -> None:
@@ -267,18 +216,12 @@ def test_without_a_seed_sampling_is_random(tiny_f32: TinyModel) -> None:
     assert len(texts) > 1
 
 
-@pytest.mark.parametrize(
-    ("seed", "expected"),
-    [(0, 0), (7, 7), (-1, 0xFFFFFFFE), (0xFFFFFFFF, 0), (2**40 + 3, (2**40 + 3) % 0xFFFFFFFF)],
-)
-def test_seeds_as_llama_cpp_takes_them(seed: int, expected: int) -> None:
-    assert llama_seed(seed) == expected
-
-
-def test_no_seed_draws_one() -> None:
-    seeds = {llama_seed(None) for _ in range(5)}
-    assert len(seeds) == 5
-    assert all(0 <= seed < 0xFFFFFFFF for seed in seeds)
+def test_seeds_as_llama_cpp_takes_them() -> None:
+    given = [0, 7, -1, 0xFFFFFFFF, 2**40 + 3]
+    assert list(map(llama_seed, given)) == [0, 7, 0xFFFFFFFE, 0, (2**40 + 3) % 0xFFFFFFFF]
+    drawn = {llama_seed(None) for _ in range(5)}
+    assert len(drawn) == 5
+    assert all(0 <= seed < 0xFFFFFFFF for seed in drawn)
 
 
 def test_the_stream_is_the_text_in_pieces(tiny_engine: Engine) -> None:
@@ -288,52 +231,38 @@ def test_the_stream_is_the_text_in_pieces(tiny_engine: Engine) -> None:
     assert "".join(pieces) == tiny_engine.generate(TOKENS, **options)
 
 
-@pytest.mark.parametrize("max_tokens", [1, 2, 7])
-def test_max_tokens_is_respected(tiny_engine: Engine, max_tokens: int) -> None:
-    assert count(tiny_engine, TOKENS, max_tokens=max_tokens) == max_tokens
-
-
-def test_no_tokens_may_be_asked_for(open_llama: Callable[..., Llama], tiny_f32: TinyModel) -> None:
-    engine = Engine(open_llama(tiny_f32, n_ctx=256))
-    assert count(engine, TOKENS * 8, max_tokens=0) == 0
-
-
-@pytest.mark.parametrize("max_tokens", [-1, 100])
-def test_generation_ends_where_the_context_does(
-    open_llama: Callable[..., Llama], tiny_f32: TinyModel, max_tokens: int
+@pytest.mark.parametrize(
+    ("n_ctx", "n_prompt", "max_tokens", "n_generated"),
+    [
+        (256, 30, 1, 1),
+        (256, 30, 7, 7),
+        (256, 200, 0, 0),
+        (256, 200, -1, 56),
+        (256, 200, 100, 56),
+        (256, 255, -1, 1),
+        (100, 90, 50, 10),  # llama.cpp rounds it up to 256, llama-cpp-python's buffers stay
+    ],
+)
+def test_as_many_tokens_are_generated_as_asked_and_as_fit(
+    open_llama: Callable[..., Llama],
+    tiny_f32: TinyModel,
+    n_ctx: int,
+    n_prompt: int,
+    max_tokens: int,
+    n_generated: int,
 ) -> None:
-    engine = Engine(open_llama(tiny_f32, n_ctx=256))
-    full = engine.llama.n_ctx()
-    prompt = TOKENS * 8
-    assert count(engine, prompt, max_tokens=max_tokens) == full - len(prompt)
+    engine = Engine(open_llama(tiny_f32, n_ctx=n_ctx))
+    assert count(engine, (TOKENS * 9)[:n_prompt], max_tokens=max_tokens) == n_generated
 
 
-def test_a_prompt_may_leave_room_for_one_token(
-    open_llama: Callable[..., Llama], tiny_f32: TinyModel
-) -> None:
-    engine = Engine(open_llama(tiny_f32, n_ctx=256))
-    prompt = (TOKENS * 9)[: engine.llama.n_ctx() - 1]
-    assert count(engine, prompt, max_tokens=-1) == 1
-
-
-def test_a_context_that_is_no_multiple_of_256(
-    open_llama: Callable[..., Llama], tiny_f32: TinyModel
-) -> None:
-    """llama.cpp rounds it up, llama-cpp-python's buffers stay as they were asked for."""
-    engine = Engine(open_llama(tiny_f32, n_ctx=100))
-    assert count(engine, TOKENS * 3, max_tokens=-1) == 10
-    with pytest.raises(ModelError, match="120 tokens and the context 100"):
-        engine.generate(TOKENS * 4)
-
-
-@pytest.mark.parametrize("excess", [0, 1, 100])
+@pytest.mark.parametrize("n_ctx", [100, 256])
 def test_a_prompt_that_is_too_long_is_a_model_error(
-    open_llama: Callable[..., Llama], tiny_f32: TinyModel, excess: int
+    open_llama: Callable[..., Llama], tiny_f32: TinyModel, n_ctx: int
 ) -> None:
-    engine = Engine(open_llama(tiny_f32, n_ctx=256))
-    prompt = (TOKENS * 20)[: engine.llama.n_ctx() + excess]
-    with pytest.raises(ModelError, match=f"{len(prompt)} tokens and the context 256.* -c"):
-        engine.generate(prompt)
+    engine = Engine(open_llama(tiny_f32, n_ctx=n_ctx))
+    for n in (n_ctx, n_ctx + 100):
+        with pytest.raises(ModelError, match=f"{n} tokens and the context {n_ctx}.* -c"):
+            engine.generate((TOKENS * 20)[:n])
 
 
 def test_an_empty_prompt_is_a_model_error(tiny_engine: Engine) -> None:

@@ -93,7 +93,6 @@ def test_the_default_package_ships_a_model(monkeypatch: pytest.MonkeyPatch) -> N
     [
         (None, "cannot be read: No such file or directory"),
         ("folder", "cannot be read: Is a directory"),
-        (b"", "is not a GGUF file"),
         (b"GGU", "is not a GGUF file"),
         (b"ggjt" + bytes(60), "is not a GGUF file"),
     ],
@@ -154,8 +153,9 @@ def test_a_copy_has_the_same_fingerprint(large_file: Path, tmp_path: Path) -> No
     assert fingerprint(copy) == fingerprint(large_file)
 
 
-@pytest.mark.parametrize("sample", [0, 1, 31, 62, 63])
-@pytest.mark.parametrize("place", ["first", "middle", "last"])
+@pytest.mark.parametrize(
+    ("sample", "place"), [(0, "first"), (1, "last"), (31, "middle"), (63, "first"), (63, "last")]
+)
 def test_a_byte_changed_in_any_sample_shows(large_file: Path, sample: int, place: str) -> None:
     begin = (LARGE - SAMPLE) * sample // 63
     offset = begin + {"first": 0, "middle": SAMPLE // 2, "last": SAMPLE - 1}[place]
@@ -166,7 +166,7 @@ def test_a_byte_changed_in_any_sample_shows(large_file: Path, sample: int, place
     assert fingerprint(large_file) == before
 
 
-@pytest.mark.parametrize("size", [0, 1, SAMPLE - 1, SAMPLE + 1, 10 * SAMPLE])
+@pytest.mark.parametrize("size", [0, 1, SAMPLE + 1])
 def test_every_byte_of_a_small_file_counts(tmp_path: Path, size: int) -> None:
     contents = np.random.default_rng(size).bytes(size)
     path = tmp_path / "small"
@@ -184,9 +184,8 @@ def test_every_byte_of_a_small_file_counts(tmp_path: Path, size: int) -> None:
 
 def test_size_alone_tells_files_apart(tmp_path: Path) -> None:
     """Zeros look the same in every sample."""
-    fingerprints = set()
+    path, fingerprints = tmp_path / "zeros", set()
     for size in (LARGE, LARGE + 1):
-        path = tmp_path / "zeros"
         with path.open("wb") as file:
             file.truncate(size)
         fingerprints.add(fingerprint(path))
@@ -225,21 +224,14 @@ def test_a_real_model_is_identified(smollm2: Llama) -> None:
     assert 134e6 < model.n_params < 136e6
 
 
-def test_a_model_without_a_name_goes_by_its_file(
-    open_llama: Callable[..., Llama], tmp_path: Path
-) -> None:
-    model = make_tiny_llama(tmp_path / "my model.gguf", name="")
-    assert identify(open_llama(model)).name == "my model"
-
-
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
         ("two\nlines", "two lines"),
         ("\x1b[31mred\x07", "[31mred"),
         ("x" * 5000, "x" * 200),
-        ("  ", "tiny"),
-        ("\n", "tiny"),
+        ("", "tiny"),
+        (" \n", "tiny"),
         ("na\N{LATIN SMALL LETTER I WITH DIAERESIS}ve \N{RABBIT}", "naïve 🐇"),
     ],
 )

@@ -24,10 +24,6 @@ def turn(role: str, content: str) -> Message:
     return Message(role=role, content=content)
 
 
-def text_of(llama: Llama, tokens: list[int]) -> str:
-    return llama.detokenize(tokens, special=True).decode()
-
-
 # Messages
 
 
@@ -92,22 +88,17 @@ def test_the_template_knows_the_control_tokens(
     assert tokens.count(llama.token_bos()) == 1
 
 
-def test_a_real_models_template(smollm2: Llama) -> None:
+def test_a_real_models_template_and_its_control_tokens(smollm2: Llama) -> None:
     prompts = PromptFormat(smollm2)
     assert prompts.is_chat
-    text = text_of(smollm2, prompts.tokens(messages_for("Hi?", system="Be kind.")))
-    assert text == (
+    tokens = prompts.tokens(messages_for("Hi?", system="Be kind."))
+    assert smollm2.detokenize(tokens, special=True).decode() == (
         "<|im_start|>system\nBe kind.<|im_end|>\n"
         "<|im_start|>user\nHi?<|im_end|>\n"
         "<|im_start|>assistant\n"
     )
-
-
-def test_a_real_models_markers_are_control_tokens(smollm2: Llama) -> None:
-    tokens = PromptFormat(smollm2).tokens(messages_for("Hi?"))
     (start,) = smollm2.tokenize(b"<|im_start|>", add_bos=False, special=True)
-    assert tokens[0] == start
-    assert tokens.count(start) == 3  # the template's own system message, user, assistant
+    assert tokens.count(start) == 3
 
 
 @pytest.mark.parametrize(
@@ -129,9 +120,8 @@ def test_a_template_that_fails_is_a_model_error(
         prompts.tokens(messages_for("Hi?"))
 
 
-@pytest.mark.parametrize("template", ["{% if %}", "{{ messages", "{% nothing %}"])
-def test_a_template_that_cannot_be_parsed_is_a_model_error(tmp_path: Path, template: str) -> None:
-    tiny = make_tiny_llama(tmp_path / "tiny.gguf", chat_template=template)
+def test_a_template_that_cannot_be_parsed_is_a_model_error(tmp_path: Path) -> None:
+    tiny = make_tiny_llama(tmp_path / "tiny.gguf", chat_template="{% if %}")
     with pytest.raises(ModelError, match=r"could not load .*tiny\.gguf"):
         Engine(tiny.path)
 
@@ -156,10 +146,6 @@ def plain_text(llama: Llama, messages: list[Message]) -> str:
     return pieces.decode().removeprefix(" ")
 
 
-def test_a_base_model_has_no_template(tiny_llama: Llama) -> None:
-    assert not PromptFormat(tiny_llama).is_chat
-
-
 @pytest.mark.parametrize(
     ("messages", "expected"),
     [
@@ -170,17 +156,14 @@ def test_a_base_model_has_no_template(tiny_llama: Llama) -> None:
             "Would you?\n\nI would not.\n\nOff with their heads!\n\nHi?\n\n",
         ),
         (messages_for("", history=HISTORY[1:]), "Off with their heads!\n\n"),
+        (messages_for("", description="You are brief."), "You are brief.\n\n"),
     ],
 )
 def test_the_plain_template_writes_turns_one_after_the_other(
     tiny_llama: Llama, messages: list[Message], expected: str
 ) -> None:
+    assert not PromptFormat(tiny_llama).is_chat
     assert plain_text(tiny_llama, messages) == expected
-
-
-def test_the_stand_in_is_left_out_after_a_description_too(tiny_llama: Llama) -> None:
-    messages = messages_for("", description="You are brief.")
-    assert plain_text(tiny_llama, messages) == "You are brief.\n\n"
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,11 @@ from llama_cpp import Llama, LogitsProcessorList
 from numpy.typing import NDArray
 
 from models.operations import log_softmax
-from steerx_edge.llamacpp.analysis import ScoreRequest, ScoreResult
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add, Intervention, Rotate, SetComponent
 from steerx_edge.llamacpp.models import identify
 from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.llamacpp.requests import ScoreRequest, ScoreResult
 from steerx_edge.profile import LogitBias, MemoryPart, Profile
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.live import steer

@@ -11,21 +11,23 @@ from llama_cpp import Llama
 
 from models import TinyModel
 from steerx_edge.errors import ModelError
-from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.engine import Engine
+from steerx_edge.llamacpp.requests import ScoreRequest
 
-JOBS = [
+REQUESTS = [
     ScoreRequest([1, 300 + i, 301], list(range(310, 320 + i)), layers=(0, 3), entropy=True)
     for i in range(8)
 ]
 
 
 def assert_same(engines: list[Engine], rounds: int = 4) -> None:
-    """Runs each job on each engine from threads of its own, and compares with one after another."""
-    expected = [[engine.run(job) for job in JOBS] for engine in engines]
+    """Runs each request on each engine from several threads, and compares with one by one."""
+    expected = [[engine.run(request) for request in REQUESTS] for engine in engines]
     with ThreadPoolExecutor(2 * len(engines)) as threads:
         for _ in range(rounds):
-            futures = [[threads.submit(engine.run, job) for job in JOBS] for engine in engines]
+            futures = [
+                [threads.submit(engine.run, request) for request in REQUESTS] for engine in engines
+            ]
             for results, wanted in zip(futures, expected, strict=True):
                 for result, want in zip(results, wanted, strict=True):
                     np.testing.assert_array_equal(result.result().scored, want.scored)
@@ -49,14 +51,14 @@ def test_an_engine_with_threads_of_its_own_serves_several_threads(tiny_f32: Tiny
 def test_a_model_closed_from_another_thread_waits_for_the_pass(
     open_llama: Callable[..., Llama], tiny_f32: TinyModel
 ) -> None:
-    for _ in range(20):
+    for _ in range(8):
         llama = open_llama(tiny_f32)
         engine = Engine(llama)
-        engine.run(JOBS[0])
+        engine.run(REQUESTS[0])
         with ThreadPoolExecutor(1) as threads:
-            running = threads.submit(engine.run_many, JOBS)
+            running = threads.submit(engine.run_many, REQUESTS)
             llama.close()
             error = running.exception()
             assert error is None or (isinstance(error, ModelError) and "closed" in str(error))
     with pytest.raises(ModelError, match="closed"):
-        engine.run(JOBS[0])
+        engine.run(REQUESTS[0])

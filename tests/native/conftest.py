@@ -116,6 +116,19 @@ class Context:
             stop_after_last_layer=stop,
         )
 
+    def refuse(self, message: str, *, n_slots: int = len(TOKENS), **plan: Any) -> None:
+        """Arm and decode, and see that nothing is read and the pass is refused."""
+        values = np.zeros((len(plan.get("layers", ALL_LAYERS)), n_slots, N_EMBD), np.float32)
+        decode = {name: plan.pop(name) for name in ("decoded", "sequences") if name in plan}
+        self.arm(values, **plan)
+        self.decode(
+            outputs=decode.get("decoded", plan.get("outputs", ALL)),
+            sequences=decode.get("sequences"),
+        )
+        with pytest.raises(RuntimeError, match=message):
+            self.hooks.finish()
+        assert not values.any()
+
     def read(self, *, n_slots: int = len(TOKENS), **plan: Any) -> Rows:
         """Arm, decode, finish; (layer, slot, n_embd)."""
         values = np.zeros((len(plan.get("layers", ALL_LAYERS)), n_slots, N_EMBD), np.float32)

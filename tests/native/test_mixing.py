@@ -49,8 +49,6 @@ def test_the_gate_opens_between_two_similarities() -> None:
     [
         (((2, 3), (2, 3), (3, 3), 2), "shares, row axis"),
         (((3, 3), (2, 3), (2, 3), 2), "row axis: expected 2"),
-        (((2, 3), (3, 3), (2, 3), 2), "row axis: expected 2"),
-        (((2, 4), (2, 3), (2, 3), 2), "k axis: expected 3"),
         (((2, 3), (2, 4), (2, 3), 2), "k axis: expected 3"),
         (((2, 0), (2, 0), (2, 0), 2), "one neighbour at least"),
     ],
@@ -61,9 +59,10 @@ def test_neighbours_that_do_not_fit_are_refused(shapes: tuple[Any, ...], complai
         _native.weigh(near, weights, 0.1, 0.3, 0.7, shares, gates)
 
 
-@pytest.mark.parametrize("listened", [1e-4, 0.5, 1.5])
-@pytest.mark.parametrize("spread", [1, 30, 300])
-@pytest.mark.parametrize("n", [6, 1023, 1024, 1025, 5000])
+@pytest.mark.parametrize(
+    ("n", "spread", "listened"),
+    [(6, 1, 0.5), (1023, 30, 1e-4), (1024, 300, 1.5), (1025, 1, 1.5), (5000, 30, 0.5)],
+)
 def test_the_softmax_becomes_the_mixture(n: int, spread: float, listened: float) -> None:
     logits = drawn(n, spread)
     offered = np.zeros(n)
@@ -100,10 +99,10 @@ def test_what_is_impossible_can_be_offered() -> None:
     assert np.isinf(logits).sum() == 2996
 
 
-@pytest.mark.parametrize("listened", [0.0, -1.0])
-def test_who_is_not_listened_to_changes_nothing(listened: float) -> None:
+def test_what_is_not_listened_to_changes_nothing() -> None:
     logits = drawn(10, 5)
-    _native.mix(logits, TOKENS, SHARES, listened)
+    _native.mix(logits, TOKENS, SHARES, 0.0)
+    _native.mix(logits, TOKENS, SHARES, -1.0)
     _native.mix(logits, TOKENS, np.zeros(4, np.float32), 0.5)
     _native.mix(logits, TOKENS[:0], SHARES[:0], 0.5)
     np.testing.assert_array_equal(logits, drawn(10, 5))

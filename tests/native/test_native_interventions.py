@@ -52,8 +52,16 @@ EXAMPLES: dict[str, Intervention] = {
 }
 
 
-@pytest.mark.parametrize("change", EXAMPLES.values(), ids=EXAMPLES.keys())
-@pytest.mark.parametrize("rows", [EVERY_ROW, (5,), (0, 11), (3, 4, 9)])
+# Each with all rows, and with one of three other choices.
+CHOICES = [EVERY_ROW, (5,), (0, 11), (3, 4, 9)]
+CASES = [
+    pytest.param(change, rows, id=f"{name} {len(rows)}")
+    for i, (name, change) in enumerate(EXAMPLES.items())
+    for rows in (EVERY_ROW, CHOICES[1 + i % 3])
+]
+
+
+@pytest.mark.parametrize(("change", "rows"), CASES)
 def test_the_rows_asked_for_change_as_numpy_says(
     context: Context, change: Intervention, rows: tuple[int, ...]
 ) -> None:
@@ -66,6 +74,11 @@ def test_the_rows_asked_for_change_as_numpy_says(
         np.testing.assert_allclose(after[layer, list(rows)], expected, rtol=0, atol=ROUNDING)
         np.testing.assert_array_equal(after[layer, others], unchanged[layer, others])
     np.testing.assert_array_equal(after[:, : rows[0]], before[:, : rows[0]])
+    if rows == EVERY_ROW:
+        moved = np.abs(after[0] - before[0]).max(axis=1)
+        assert moved.max() > 0.01
+        is_gated = isinstance(change, Gate) or isinstance(getattr(change, "inner", None), Gate)
+        assert (moved.min() == 0) == is_gated  # closed for some rows, open for others
 
 
 def first_layer_of(change: Intervention) -> Intervention:
@@ -83,17 +96,10 @@ def first_layer_of(change: Intervention) -> Intervention:
             return Clamp(first_layer_of(change.inner), change.share)
 
 
-@pytest.mark.parametrize("change", EXAMPLES.values(), ids=EXAMPLES.keys())
-def test_every_example_changes_something(context: Context, change: Intervention) -> None:
-    before, after = apply(context, change)
-    moved = np.abs(after[0] - before[0]).max(axis=1)
-    assert moved.max() > 0.01
-    if isinstance(change, Gate) or (isinstance(change, Clamp) and isinstance(change.inner, Gate)):
-        assert moved.min() == 0  # closed for some rows, open for others
-
-
-@pytest.mark.parametrize("first_name", ["add", "rotate", "set component", "gated add"])
-@pytest.mark.parametrize("second_name", ["project out", "clamped add", "gated rotation"])
+@pytest.mark.parametrize(
+    ("first_name", "second_name"),
+    [("add", "project out"), ("rotate", "clamped add"), ("set component", "gated rotation")],
+)
 def test_several_are_applied_in_the_order_given(
     context: Context, first_name: str, second_name: str
 ) -> None:
@@ -125,16 +131,6 @@ def test_add_adds_its_vector_to_its_layer_only(context: Context, layer: int) -> 
         assert np.abs(after[upper] - before[upper]).max(axis=1).min() > 0.1
 
 
-def test_adding_nothing_changes_nothing(context: Context) -> None:
-    before, after = apply(context, Add(LAYERS, 0 * vectors()))
-    np.testing.assert_array_equal(after, before)
-
-
-def test_adding_and_taking_away_is_nothing(context: Context) -> None:
-    before, after = apply(context, Add(LAYERS, vectors()), Add(LAYERS, -vectors()))
-    np.testing.assert_allclose(after, before, rtol=0, atol=1e-5)
-
-
 # Set component
 
 
@@ -146,16 +142,6 @@ def test_projecting_out_leaves_nothing_of_the_direction(context: Context) -> Non
         norms = np.linalg.norm(after[layer], axis=1)
         assert np.abs(before[layer] @ u).max() > 0.5
         assert (np.abs(after[layer] @ u) / norms).max() < 1e-6
-    u = unit(change.directions[0])
-    across = before[0] - np.outer(before[0] @ u, u)
-    np.testing.assert_allclose(after[0], across, rtol=0, atol=ROUNDING)
-
-
-def test_projecting_out_twice_is_as_once(context: Context) -> None:
-    change = SetComponent(LAYERS, directions(), [0, 0])
-    _, once = apply(context, change)
-    _, twice = apply(context, change, change)
-    np.testing.assert_allclose(twice, once, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("values", [[0.5, 3], [-2, 40]])
@@ -176,7 +162,7 @@ def test_almost_unit_directions_project_out_as_well(context: Context) -> None:
 # Rotate
 
 
-@pytest.mark.parametrize("angle", [0.01, 0.3, 1.0])
+@pytest.mark.parametrize("angle", [0.01, 1.0])
 def test_rotation_keeps_lengths_and_turns_by_the_angle(context: Context, angle: float) -> None:
     change = Rotate(LAYERS, directions(), angle)
     before, after = apply(context, change)
@@ -189,18 +175,13 @@ def test_rotation_keeps_lengths_and_turns_by_the_angle(context: Context, angle: 
     np.testing.assert_allclose(turned, angle, atol=1e-5)  # within the plane of both
 
 
-@pytest.mark.parametrize("angle", [3.2, 6.3, 100.0, float("inf")])
+@pytest.mark.parametrize("angle", [3.2, float("inf")])
 def test_rotation_never_goes_past_the_direction(context: Context, angle: float) -> None:
     change = Rotate(LAYERS, directions(), angle)
     before, after = apply(context, change)
     norms = np.linalg.norm(before[0], axis=1)
     expected = norms[:, None] * change.directions[0]
     np.testing.assert_allclose(after[0], expected, rtol=0, atol=ROUNDING)
-
-
-def test_no_rotation_changes_nothing(context: Context) -> None:
-    before, after = apply(context, Rotate(LAYERS, directions(), 0.0))
-    np.testing.assert_allclose(after, before, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("along", [3.0, -3.0, 0.0])
@@ -224,12 +205,6 @@ def test_rotation_of_rows_on_the_axis(context: Context, along: float) -> None:
 # Gate
 
 
-def test_a_gate_that_never_opens_changes_nothing(context: Context) -> None:
-    change = Gate(Add(LAYERS, vectors()), directions(seed=4), 1.01)
-    before, after = apply(context, change)
-    np.testing.assert_array_equal(after, before)
-
-
 def test_a_gate_that_is_always_open_is_none(context: Context) -> None:
     inner = Add(LAYERS, vectors())
     _, gated = apply(context, Gate(inner, directions(seed=4), -1.01))
@@ -237,7 +212,7 @@ def test_a_gate_that_is_always_open_is_none(context: Context) -> None:
     np.testing.assert_array_equal(gated, ungated)
 
 
-@pytest.mark.parametrize("threshold", [-0.1, 0.0, 0.1])
+@pytest.mark.parametrize("threshold", [-0.1, 0.1])
 def test_a_gate_opens_above_its_threshold(context: Context, threshold: float) -> None:
     inner = Add((0,), vectors(n_layers=1))
     condition = directions(seed=4, n_layers=1)
@@ -263,11 +238,6 @@ def test_a_gate_asks_for_the_row_as_it_is_by_then(context: Context) -> None:
 # Clamp
 
 
-def test_a_clamp_to_nothing_changes_nothing(context: Context) -> None:
-    before, after = apply(context, Clamp(Add(LAYERS, vectors()), 0.0))
-    np.testing.assert_array_equal(after, before)
-
-
 @pytest.mark.parametrize("share", [1e6, float("inf")])
 def test_a_clamp_that_is_never_reached_is_none(context: Context, share: float) -> None:
     inner = Add(LAYERS, vectors())
@@ -276,7 +246,7 @@ def test_a_clamp_that_is_never_reached_is_none(context: Context, share: float) -
     np.testing.assert_array_equal(clamped, unclamped)
 
 
-@pytest.mark.parametrize("share", [0.05, 0.5, 2.0])
+@pytest.mark.parametrize("share", [0.05, 2.0])
 def test_a_clamped_change_has_its_share_and_its_direction(context: Context, share: float) -> None:
     inner = Add((0,), 100 * vectors(n_layers=1))
     before, after = apply(context, Clamp(inner, share))

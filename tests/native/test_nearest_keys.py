@@ -83,9 +83,9 @@ def test_keys_that_do_not_fit_are_refused(shapes: tuple[Any, ...], complaint: st
         _native.keys_of(*(np.ones(shape, np.float32) for shape in shapes))
 
 
-@pytest.mark.parametrize("n_queries", [1, 5])
 @pytest.mark.parametrize(
-    ("n", "d", "k"), [(1, 1, 1), (64, 1, 3), (65, 7, 65), (200, 33, 64), (1000, 256, 64)]
+    ("n", "d", "k", "n_queries"),
+    [(1, 1, 1, 1), (64, 1, 3, 5), (65, 7, 65, 1), (200, 33, 64, 5), (1000, 256, 64, 9)],
 )
 def test_similarities_are_exact_and_the_nearest_are_found(
     n: int, d: int, k: int, n_queries: int
@@ -101,15 +101,9 @@ def test_similarities_are_exact_and_the_nearest_are_found(
         np.testing.assert_allclose(similarities[row], exact[row, places[row]], rtol=0, atol=FLOAT)
         others = np.delete(exact[row], places[row])
         assert (others <= similarities[row, -1] + off + FLOAT).all()
-
-
-def test_a_query_has_the_same_nearest_in_any_company() -> None:
-    keys, scales, queries = drawn(500, 48, 9)
-    together = nearest(keys, scales, queries, 20)
-    for row in range(len(queries)):
-        alone = nearest(keys, scales, queries[row : row + 1], 20)
-        np.testing.assert_array_equal(alone[0][0], together[0][row])
-        np.testing.assert_array_equal(alone[1][0], together[1][row])
+        alone = nearest(keys, scales, queries[row : row + 1], k)  # in any company
+        np.testing.assert_array_equal(alone[0][0], places[row])
+        np.testing.assert_array_equal(alone[1][0], similarities[row])
 
 
 def test_of_equal_keys_the_first_come_first() -> None:
@@ -120,7 +114,7 @@ def test_of_equal_keys_the_first_come_first() -> None:
     np.testing.assert_allclose(similarities[0], [1.0] * 100 + [0.28] * 3, rtol=FLOAT)
 
 
-@pytest.mark.parametrize("d", [511, 512, 513, 4000, 70_000])
+@pytest.mark.parametrize("d", [512, 513, 70_000])
 def test_no_sum_overflows(d: int) -> None:
     keys = np.full((2, d), -128, np.int8)
     keys[1] = 127
@@ -188,10 +182,8 @@ def test_arrays_that_do_not_fit_are_refused(change: dict[str, Any], complaint: s
     [
         pytest.param({"keys": np.ones((10, 8), np.int8)[:, ::2]}, id="keys with gaps"),
         pytest.param({"keys": np.ones((10, 4), np.uint8)}, id="keys uint8"),
-        pytest.param({"keys": np.ones(40, np.int8)}, id="keys of one axis"),
         pytest.param({"scales": np.ones(10)}, id="scales float64"),
         pytest.param({"queries": np.ones((2, 4))}, id="queries float64"),
-        pytest.param({"queries": np.ones((4, 2), np.float32).T}, id="queries transposed"),
         pytest.param({"places": np.ones((2, 3), np.int32)}, id="places int32"),
         pytest.param({"similarities": np.ones((2, 3))}, id="similarities float64"),
         pytest.param(

@@ -1,4 +1,7 @@
-"""The eval callback, on a context of its own: which rows of which layers it reads."""
+"""The eval callback, on a context of its own: which rows of which layers it reads.
+
+What llama.cpp computes in no model here is in native/tests.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import ctypes
 import gc
 import weakref
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import llama_cpp
@@ -48,18 +50,14 @@ def assert_rows_close(actual: Rows, expected: NDArray[np.floating]) -> None:
 # What is read
 
 
-def test_every_row_of_every_layer(context: Context, expected: NDArray[np.float64]) -> None:
-    assert_rows_close(context.read(), expected)
-
-
-@pytest.mark.parametrize("layers", [(0,), (2,), (3,), (0, 3), (1, 2)])
+@pytest.mark.parametrize("layers", [ALL_LAYERS, (0,), (3,), (1, 2)])
 def test_only_the_layers_asked_for(
     context: Context, expected: NDArray[np.float64], layers: tuple[int, ...]
 ) -> None:
     assert_rows_close(context.read(layers=layers), expected[list(layers)])
 
 
-@pytest.mark.parametrize("rows", [[11], [0], [1, 4, 5, 10], [0, 11]])
+@pytest.mark.parametrize("rows", [[11], [0], [1, 4, 5, 10]])
 def test_the_last_layer_has_output_rows_only(
     context: Context, expected: NDArray[np.float64], rows: list[int]
 ) -> None:
@@ -69,8 +67,9 @@ def test_the_last_layer_has_output_rows_only(
     assert_rows_close(actual, expected[:, rows])
 
 
-@pytest.mark.parametrize("rows", [range(12), [11], [1, 4, 5, 10]])
-@pytest.mark.parametrize("stop", [True, False])
+@pytest.mark.parametrize(
+    ("rows", "stop"), [(range(12), True), ([11], False), ([1, 4, 5, 10], True)]
+)
 def test_output_rows_of_the_last_norm(
     context: Context, tiny_f32: TinyModel, rows: Sequence[int], stop: bool
 ) -> None:
@@ -91,28 +90,17 @@ def test_layers_below_the_last_are_read_without_any_output(
     assert_rows_close(context.read(layers=(0, 1, 2), outputs=NONE), expected[:3])
 
 
-def test_rows_in_any_order(context: Context, expected: NDArray[np.float64]) -> None:
-    order = [7, 2, 11, 3]
-    picks = [(row, slot, 1.0) for slot, row in enumerate(order)]
-    assert_rows_close(context.read(n_slots=4, picks=picks), expected[:, order])
-
-
 def test_slots_sum_weighted_rows(context: Context, expected: NDArray[np.float64]) -> None:
     weights = np.zeros((3, len(TOKENS)))
     weights[0, 1:5] = 0.25
     weights[2, [0, 5, 11]] = [1.0, -2.0, 0.5]
     picks = [(int(row), int(slot), float(weights[slot, row])) for slot, row in np.argwhere(weights)]
-    actual = context.read(n_slots=3, picks=picks)
-    assert_rows_close(actual, np.einsum("sr,lre->lse", weights, expected))
-    assert not actual[:, 1].any()
-
-
-def test_rows_are_added_to_what_is_there(context: Context, expected: NDArray[np.float64]) -> None:
-    values = np.full((1, 1, N_EMBD), 10.0, dtype=np.float32)
-    context.arm(values, layers=(1,), picks=[(4, 0, 2.0)])
+    picks.reverse()  # in any order
+    actual = np.full((4, 3, N_EMBD), 10.0, np.float32)  # is added to
+    context.arm(actual, picks=picks)
     context.decode()
     context.hooks.finish()
-    assert_rows_close(values, 10 + 2 * expected[1:2, 4:5])
+    assert_rows_close(actual, 10 + np.einsum("sr,lre->lse", weights, expected))
 
 
 def test_what_a_control_vector_adds_is_read(
@@ -138,10 +126,12 @@ def test_reading_changes_no_logit(context: Context, tiny_f32: TinyModel) -> None
     np.testing.assert_allclose(idle, tiny_f32.forward(TOKENS).logits[11], rtol=0, atol=F32_MAX)
 
 
-@pytest.mark.parametrize("layer", ALL_LAYERS)
-def test_a_stopped_pass_reads_the_same_rows_bit_for_bit(context: Context, layer: int) -> None:
-    whole = context.read(layers=(layer,))
-    np.testing.assert_array_equal(context.read(layers=(layer,), stop=True), whole)
+@pytest.mark.parametrize("layers", [(0,), (0, 2), (3,)])
+def test_a_stopped_pass_reads_the_same_rows_bit_for_bit(
+    context: Context, layers: tuple[int, ...]
+) -> None:
+    whole = context.read(layers=layers)
+    np.testing.assert_array_equal(context.read(layers=layers, stop=True), whole)
 
 
 def test_a_stopped_pass_computes_no_logits(context: Context, tiny_f32: TinyModel) -> None:
@@ -153,22 +143,16 @@ def test_a_stopped_pass_computes_no_logits(context: Context, tiny_f32: TinyModel
     np.testing.assert_allclose(context.logits(11), logits, rtol=0, atol=F32_MAX)
 
 
-def test_the_pass_stops_after_the_last_layer_read_not_the_first(
-    context: Context, expected: NDArray[np.float64]
-) -> None:
-    assert_rows_close(context.read(layers=(0, 2), stop=True), expected[[0, 2]])
-
-
 @pytest.mark.parametrize("stop", [True, False])
-def test_sites_of_one_block_are_read_together(context: Context, stop: bool) -> None:
+def test_hook_points_of_one_block_are_read_together(context: Context, stop: bool) -> None:
     """What is changed above all that is read does not matter, nor that it never comes by."""
-    sites = ("attn_out", "l_out", "ffn_out")
-    apart = [context.read(layers=(2,), hook_point=hook_point) for hook_point in sites]
+    hook_points = ("attn_out", "l_out", "ffn_out")
+    apart = [context.read(layers=(2,), hook_point=hook_point) for hook_point in hook_points]
     together = [np.zeros_like(values) for values in apart]
     every = np.arange(12, dtype=np.int32)
     reads = [
         _native.Read(hook_point, [2], every, every, np.ones(12, np.float32), values)
-        for hook_point, values in zip(sites, together, strict=True)
+        for hook_point, values in zip(hook_points, together, strict=True)
     ]
     above = _native.make_add([3], np.ones((1, N_EMBD), np.float32))
     writes = [_native.Write(above, [3], every.tolist())]
@@ -190,38 +174,11 @@ def test_the_input_of_block_0(context: Context, tiny_f32: TinyModel) -> None:
     np.testing.assert_array_equal(pooled[0], [-values[0, 3], 2 * values[0, 7]])
 
 
-def test_without_rows_the_pass_only_runs(context: Context) -> None:
-    values = np.zeros((1, 0, N_EMBD), dtype=np.float32)
-    context.arm(values, layers=(2,), picks=[], stop=True)
-    context.decode()
-    context.hooks.finish()
-
-
 def test_the_hook_is_idle_after_a_reading(context: Context) -> None:
     values = context.read()
     kept = values.copy()
     context.decode(tokens=TOKENS[::-1])
     np.testing.assert_array_equal(values, kept)
-
-
-def answers_of(context: Context) -> tuple[bool, bool]:
-    """`ask`: does the hook want the node? Then, whether to go on after it."""
-    kind = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p, ctypes.c_bool, ctypes.c_void_p)
-    callback, user_data = kind(context.hooks.callback), context.hooks.user_data
-    return callback(None, True, user_data), callback(None, False, user_data)
-
-
-def test_what_llama_cpp_is_answered(context: Context) -> None:
-    """With several devices a graph runs in splits, and each asks anew after a stop.
-
-    Its first node is claimed, and ends that split as well.
-    """
-    assert answers_of(context) == (False, True)
-    context.arm(np.zeros((1, 12, N_EMBD), np.float32), layers=(1,), stop=True)
-    context.decode()
-    assert answers_of(context) == (True, False)
-    context.hooks.finish()
-    assert answers_of(context) == (False, True)
 
 
 # Plans that do not fit
@@ -236,6 +193,7 @@ VALID_READ: dict[str, Any] = {
     "values": np.zeros((2, 2, N_EMBD), np.float32),
 }
 ADD_ONE = _native.make_add([2], np.ones((1, N_EMBD), np.float32))
+WRITE = _native.Write(ADD_ONE, [2], [0, 1])
 VALID_WRITE: dict[str, Any] = {"intervention": ADD_ONE, "layers": [2], "rows": [0, 1]}
 
 
@@ -243,7 +201,7 @@ def valid_plan(**change: Any) -> dict[str, Any]:
     return {
         "tokens": i32(5, 6),
         "output_row": i32(0, 1),
-        "writes": [_native.Write(**VALID_WRITE)],
+        "writes": [WRITE],
         "reads": [_native.Read(**VALID_READ)],
         "stop_after_last_layer": False,
     } | change
@@ -261,7 +219,6 @@ def assert_refused(context: Context, plan: dict[str, Any], message: str) -> None
     [
         ({"layers": [-2, 3]}, "in -1..4, got -2"),
         ({"layers": [1, 5]}, "in -1..4, got 5"),
-        ({"layers": [3, 1]}, "must increase .* got 1"),
         ({"layers": [1, 1]}, "must increase .* got 1"),
         ({"layers": [], "values": np.zeros((0, 2, N_EMBD), np.float32)}, "at least one layer"),
         ({"layers": [1]}, "values, layer axis: expected 1 elements, got 2"),
@@ -272,7 +229,6 @@ def assert_refused(context: Context, plan: dict[str, Any], message: str) -> None
         ({"slots": i32(0)}, "slots: expected 2 elements, got 1"),
         ({"weights": f32(1, 1, 1)}, "weights: expected 2 elements, got 3"),
         ({"values": np.zeros((2, 2, 63), np.float32)}, "n_embd axis: expected 64 .* got 63"),
-        ({"values": np.zeros((2, 0, N_EMBD), np.float32)}, "slot 0 is not among the 0"),
     ],
 )
 def test_a_reading_that_does_not_fit_is_refused(
@@ -302,7 +258,7 @@ def test_a_change_that_does_not_fit_is_refused(
     assert_refused(context, valid_plan(writes=[_native.Write(**VALID_WRITE | change)]), message)
 
 
-@pytest.mark.parametrize("output_row", [i32(), i32(0), i32(0, 1, 2)])
+@pytest.mark.parametrize("output_row", [i32(0), i32(0, 1, 2)])
 def test_outputs_of_another_number_than_tokens_are_refused(
     context: Context, output_row: NDArray[np.int32]
 ) -> None:
@@ -321,8 +277,6 @@ def test_other_things_than_reads_and_writes_are_refused(
     "values",
     [
         pytest.param(np.zeros((2, 2, N_EMBD)), id="float64"),
-        pytest.param(np.zeros((2, 2, N_EMBD), np.float16), id="float16"),
-        pytest.param(np.zeros((2, 2, N_EMBD), np.int32), id="int32"),
         pytest.param(np.zeros((2, 4, N_EMBD), np.float32)[:, ::2], id="every other slot"),
         pytest.param(np.zeros((2, 2, N_EMBD), np.float32, order="F"), id="Fortran order"),
         pytest.param(np.zeros((4, N_EMBD), np.float32), id="two axes"),
@@ -347,25 +301,27 @@ def test_a_model_without_layers_or_width_is_refused(n_layer: int, n_embd: int) -
 
 
 def test_it_follows_one_pass_at_a_time(context: Context) -> None:
-    context.hooks.arm(**valid_plan())
-    with pytest.raises(RuntimeError, match="already at work"):
+    for _ in range(2):
         context.hooks.arm(**valid_plan())
-    context.hooks.cancel()
-    context.hooks.arm(**valid_plan())
-    context.hooks.cancel()
+        with pytest.raises(RuntimeError, match="already at work"):
+            context.hooks.arm(**valid_plan())
+        context.hooks.cancel()
 
 
-def test_a_layer_that_never_came_by_is_named(context: Context) -> None:
-    context.hooks.arm(**valid_plan())
-    with pytest.raises(RuntimeError, match=r"no tensor l_out-1$"):
+@pytest.mark.parametrize(
+    ("plan", "name"),
+    [
+        ({"layers": (1,)}, "l_out-1"),
+        ({"layers": (N_LAYER,)}, "result_norm"),
+        ({"layers": (3,), "hook_point": "nowhere"}, "nowhere-3"),
+        ({"layers": (0,), "writes": [WRITE]}, "l_out-0"),
+    ],
+)
+def test_what_never_came_by_is_named(context: Context, plan: dict[str, Any], name: str) -> None:
+    context.arm(np.zeros((1, 12, N_EMBD), np.float32), **plan)
+    with pytest.raises(RuntimeError, match=f"no tensor {name}$"):
         context.hooks.finish()
     context.hooks.finish()  # nothing is being read any more
-
-
-def test_a_last_norm_that_the_graph_does_not_name_is_named(context: Context) -> None:
-    context.arm(np.zeros((1, 12, N_EMBD), np.float32), layers=(N_LAYER,))
-    with pytest.raises(RuntimeError, match=r"no tensor result_norm$"):
-        context.hooks.finish()
 
 
 def test_a_changed_layer_that_never_came_by_is_named(context: Context) -> None:
@@ -374,54 +330,34 @@ def test_a_changed_layer_that_never_came_by_is_named(context: Context) -> None:
         context.hooks.finish()
 
 
-def test_a_layer_that_the_graph_does_not_have_is_named(
-    open_context: Callable[..., Context],
-) -> None:
+def test_what_the_graph_does_not_have_is_named(open_context: Callable[..., Context]) -> None:
     context = open_context(hooks=_native.ResidualHooks(find_functions(), 9, N_EMBD))
-    context.arm(np.zeros((2, 12, N_EMBD), np.float32), layers=(1, 7))
-    context.decode()
-    with pytest.raises(RuntimeError, match=r"no tensor l_out-7$"):
-        context.hooks.finish()
-
-
-def test_a_site_that_the_graph_does_not_have_is_named(context: Context) -> None:
-    context.arm(np.zeros((1, 12, N_EMBD), np.float32), layers=(1,), hook_point="no_such_site")
-    context.decode()
-    with pytest.raises(RuntimeError, match=r"no tensor no_such_site-1$"):
-        context.hooks.finish()
-
-
-def test_rows_of_another_width_are_refused(open_context: Callable[..., Context]) -> None:
-    context = open_context(hooks=_native.ResidualHooks(find_functions(), N_LAYER, 32))
-    values = np.zeros((1, 12, 32), np.float32)
-    context.arm(values, layers=(1,))
-    context.decode()
-    with pytest.raises(RuntimeError, match="l_out-1 is not a float32 matrix with rows of 32"):
-        context.hooks.finish()
-    assert not values.any()
+    for plan, name in [
+        ({"layers": (1, 7)}, "l_out-7"),
+        ({"layers": (1,), "hook_point": "nowhere"}, "nowhere-1"),
+    ]:
+        context.arm(np.zeros((len(plan["layers"]), 12, N_EMBD), np.float32), **plan)
+        context.decode()
+        with pytest.raises(RuntimeError, match=f"no tensor {name}$"):
+            context.hooks.finish()
 
 
 @pytest.mark.parametrize(("layer", "name"), [(3, "l_out-3"), (N_LAYER, "result_norm")])
 def test_a_row_without_output_is_not_read_from_the_last_layer(
     context: Context, layer: int, name: str
 ) -> None:
-    values = np.zeros((1, 12, N_EMBD), np.float32)
-    outputs = [True] * 11 + [False]
-    context.arm(values, layers=(layer,), outputs=outputs)
-    context.decode(outputs=outputs)
-    with pytest.raises(RuntimeError, match=f"row 11 of {name} is not computed: .* only output"):
-        context.hooks.finish()
-    assert not values.any()
+    message = f"row 11 of {name} is not computed: .* only output"
+    context.refuse(message, layers=(layer,), outputs=[True] * 11 + [False])
 
 
 def test_other_outputs_than_planned_are_refused(context: Context) -> None:
-    values = np.zeros((1, 1, N_EMBD), np.float32)
-    planned = [True] * 3 + [False] * 9
-    context.arm(values, layers=(3,), outputs=planned, picks=[(0, 0, 1.0)])
-    context.decode(outputs=[True] * 5 + [False] * 7)
-    with pytest.raises(RuntimeError, match="l_out-3 has 5 rows where 12 were expected"):
-        context.hooks.finish()
-    assert not values.any()
+    context.refuse(
+        "l_out-3 has 5 rows where 12 were expected",
+        layers=(3,),
+        picks=[(0, 0, 1.0)],
+        outputs=[True] * 3 + [False] * 9,
+        decoded=[True] * 5 + [False] * 7,
+    )
 
 
 # The order of the tokens
@@ -433,17 +369,14 @@ def swapped(i: int, j: int) -> list[int]:
     return tokens
 
 
-@pytest.mark.parametrize("order", [TOKENS[::-1], swapped(0, 1), swapped(10, 11), swapped(0, 11)])
-@pytest.mark.parametrize("stop", [True, False])
+@pytest.mark.parametrize(
+    ("order", "stop"), [(TOKENS[::-1], True), (swapped(0, 1), False), (swapped(10, 11), True)]
+)
 def test_tokens_in_another_order_are_refused(
     context: Context, order: list[int], stop: bool
 ) -> None:
-    values = np.zeros((1, 12, N_EMBD), np.float32)
-    context.arm(values, layers=(1,), tokens=order, stop=stop)
-    context.decode()
-    with pytest.raises(RuntimeError, match="the tokens of the batch in another order"):
-        context.hooks.finish()
-    assert not values.any()
+    message = "the tokens of the batch in another order"
+    context.refuse(message, layers=(1,), tokens=order, stop=stop)
 
 
 def test_changes_are_not_made_to_tokens_in_another_order(context: Context) -> None:
@@ -464,7 +397,6 @@ def test_a_failed_pass_runs_on_as_if_there_were_no_hook(context: Context) -> Non
     values = np.zeros((1, 12, N_EMBD), np.float32)
     context.arm(values, layers=(1,), tokens=TOKENS[::-1], stop=True)
     context.decode()
-    assert answers_of(context) == (False, True)
     np.testing.assert_array_equal(context.logits(11), idle)
     with pytest.raises(RuntimeError, match="another order"):
         context.hooks.finish()
@@ -481,46 +413,16 @@ def test_more_or_fewer_tokens_than_planned_are_refused(context: Context) -> None
         assert not values.any()
 
 
-def test_an_order_that_was_not_checked_is_refused(
-    open_context: Callable[..., Context], expected: NDArray[np.float64]
-) -> None:
-    """The hook is armed when the tokens have been looked up already."""
-    hooks = _native.ResidualHooks(find_functions(), N_LAYER, N_EMBD)
-    hook = llama_cpp.ggml_backend_sched_eval_callback(hooks.callback)
-    values = np.zeros((1, 12, N_EMBD), np.float32)
-    libggml.ggml_get_name.argtypes = [ctypes.c_void_p]
-    libggml.ggml_get_name.restype = ctypes.c_char_p
-
-    @llama_cpp.ggml_backend_sched_eval_callback
-    def arm_late(tensor: int, ask: bool, user_data: int) -> bool:
-        if ask and libggml.ggml_get_name(tensor) == b"l_out-0":
-            context.arm(values, layers=(1,))
-        return bool(hook(tensor, ask, user_data))
-
-    late = SimpleNamespace(
-        callback=ctypes.cast(arm_late, ctypes.c_void_p).value,
-        user_data=hooks.user_data,
-        arm=hooks.arm,
-    )
-    context = open_context(hooks=late)
-    context.decode()
-    with pytest.raises(RuntimeError, match=r"the order .* could not be checked"):
-        hooks.finish()
-    assert_rows_close(values, expected[1:2])  # nothing else is wrong
-
-
-@pytest.mark.parametrize("layer", [0, 1, 3])
-@pytest.mark.parametrize("outputs", [ALL, NONE, [True] * 8 + [False] * 4])
+@pytest.mark.parametrize(("layer", "outputs"), [(0, ALL), (1, NONE), (3, [True] * 8 + [False] * 4)])
 def test_a_batch_split_in_two_is_refused(
     open_context: Callable[..., Context], layer: int, outputs: list[bool]
 ) -> None:
-    context = open_context(n_ubatch=8)
-    values = np.zeros((1, 1, N_EMBD), np.float32)
-    context.arm(values, layers=(layer,), picks=[(0, 0, 1.0)], outputs=outputs)
-    context.decode(outputs=outputs)
-    with pytest.raises(RuntimeError, match=r"was split: llama.cpp computes 8 of 12 tokens"):
-        context.hooks.finish()
-    assert not values.any()
+    open_context(n_ubatch=8).refuse(
+        r"was split: llama.cpp computes 8 of 12 tokens",
+        layers=(layer,),
+        picks=[(0, 0, 1.0)],
+        outputs=outputs,
+    )
 
 
 @pytest.mark.parametrize(
@@ -531,14 +433,9 @@ def test_sequences_that_llama_cpp_rearranges_are_refused(
     open_context: Callable[..., Context], sequences: list[int], message: str
 ) -> None:
     """With a split KV cache it takes equally many tokens of each sequence at a time."""
-    context = open_context(n_seq_max=2, kv_unified=False)
-    values = np.zeros((1, 12, N_EMBD), np.float32)
-    context.arm(values, layers=(1,))
-    context.decode(sequences=sequences)
-    with pytest.raises(RuntimeError, match=message):
-        context.hooks.finish()
-    assert not values.any()
-    unified = open_context(n_seq_max=2)
+    split = open_context(n_seq_max=2, kv_unified=False)
+    split.refuse(message, layers=(1,), sequences=sequences)
+    unified, values = open_context(n_seq_max=2), np.zeros((1, 12, N_EMBD), np.float32)
     unified.arm(values, layers=(1,))
     unified.decode(sequences=sequences)
     unified.hooks.finish()
@@ -546,10 +443,7 @@ def test_sequences_that_llama_cpp_rearranges_are_refused(
 
 
 def test_a_failed_reading_spoils_nothing(context: Context, expected: NDArray[np.float64]) -> None:
-    context.arm(np.zeros((1, 12, N_EMBD), np.float32), layers=(1,), tokens=TOKENS[::-1])
-    context.decode()
-    with pytest.raises(RuntimeError):
-        context.hooks.finish()
+    context.refuse("another order", layers=(1,), tokens=TOKENS[::-1])
     assert_rows_close(context.read(), expected)
 
 

@@ -10,7 +10,8 @@ from models import TinyModel
 from models.operations import Array, log_softmax
 from steerx_edge.learning.effects import Effects
 from steerx_edge.learning.memory_rows import MemoryRows
-from steerx_edge.llamacpp.analysis import AnalysisContext, ScoreRequest
+from steerx_edge.llamacpp.analysis import AnalysisContext
+from steerx_edge.llamacpp.requests import ScoreRequest
 from steerx_edge.steering.memory import ActiveMemory, KeySpace, Memory
 from tests.support.memory_reference import Run, Text, memory_of, mixture, normed
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add, Clamp
+from steerx_edge.llamacpp.requests import ScoreRequest
 
 PASSES = 10_000
 MOST_GROWTH = 2 << 20  # bytes; a leak of one residual row a pass would be 2.5 MB

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from steerx_edge.llamacpp.analysis import GenerateRequest, ScoreRequest
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.llamacpp.requests import GenerateRequest, ScoreRequest
 from steerx_edge.steering.memory import ActiveMemory, KeySpace, Memory
 from steerx_edge.steering.requests import by_context, steered
 from steerx_edge.steering.steering import Steering

@@ -21,9 +21,9 @@ from llama_cpp import Llama, LlamaGrammar, LlamaRAMCache, LogitsProcessorList
 from models import TinyModel, make_tiny, make_tiny_llama
 from models.operations import log_softmax
 from steerx_edge.errors import ModelError, ProfileError, SteerxError
-from steerx_edge.llamacpp.analysis import ScoreRequest
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import identify
+from steerx_edge.llamacpp.requests import ScoreRequest
 from steerx_edge.profile import Gain, LogitBias, MemoryPart, Profile, WithHistory
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.live import steer

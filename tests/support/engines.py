@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from steerx_edge.llamacpp.analysis import ScoreRequest, ScoreResult
 from steerx_edge.llamacpp.engine import Engine
+from steerx_edge.llamacpp.requests import ScoreRequest, ScoreResult
 
 
 class InterruptedEngine(Engine):

@@ -12,7 +12,7 @@ import numpy as np
 
 from steerx_edge.evaluation import Evaluation, Plan, Sample, evaluate
 from steerx_edge.learning.settings import Settings
-from steerx_edge.llamacpp.analysis import GenerateRequest, ScoreRequest
+from steerx_edge.llamacpp.requests import GenerateRequest, ScoreRequest
 from steerx_edge.model_id import ModelId
 from steerx_edge.profile import Entry, LogitBias
 from tests.support.entries import a_with_history, an_entry

@@ -8,7 +8,8 @@ from contextlib import closing
 import numpy as np
 from llama_cpp import Llama
 
-from steerx_edge.llamacpp.analysis import AnalysisContext, ScoreRequest, asked_for
+from steerx_edge.llamacpp.analysis import AnalysisContext
+from steerx_edge.llamacpp.requests import ScoreRequest, asked_for
 from steerx_edge.steering.gate import Gate
 
 

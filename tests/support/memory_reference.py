@@ -12,7 +12,8 @@ from llama_cpp import Llama
 
 from models import TinyModel
 from models.operations import Array
-from steerx_edge.llamacpp.analysis import AnalysisContext, ScoreRequest, asked_for
+from steerx_edge.llamacpp.analysis import AnalysisContext
+from steerx_edge.llamacpp.requests import ScoreRequest, asked_for
 from steerx_edge.steering.memory import KeySpace, Memory, run_hashes
 from tests.support.steered_reference import unit
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from steerx_edge.learning.calibration.grid import UNSTEERED, Setting, weaker
 from steerx_edge.learning.calibration.score import HeldOutScores
-from steerx_edge.llamacpp.analysis import GenerateRequest, ScoreRequest
+from steerx_edge.llamacpp.requests import GenerateRequest, ScoreRequest
 from steerx_edge.steering.requests import steered
 
 _OWN, _NEUTRAL, _TOKENS = 8, 3, 48  # requests of each kind, and the length of their answers

@@ -20,8 +20,8 @@ from steerx_edge.learning.ablation import Text
 from steerx_edge.learning.calibration.grid import UNSTEERED, Setting, Strengths, settings_of
 from steerx_edge.learning.effects import bootstrap_mean_interval
 from steerx_edge.learning.neutral import neutral_items
-from steerx_edge.llamacpp.analysis import ScoreRequest, ScoreResult, asked_for
 from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.llamacpp.requests import ScoreRequest, ScoreResult, asked_for
 from steerx_edge.profile import Gain
 from steerx_edge.steering.gate import Gate, held_out
 from steerx_edge.steering.logit_bias import BIAS_STRENGTHS, TokenCounts

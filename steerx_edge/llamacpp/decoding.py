@@ -1,0 +1,93 @@
+"""Sequences evaluated side by side: group by group of the plan, decode call by decode call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from steerx_edge import _native
+from steerx_edge.llamacpp.context import HookedContext
+from steerx_edge.llamacpp.planning import Segment, plan
+from steerx_edge.llamacpp.sequences import RunningSequence
+
+
+class Span(NamedTuple):
+    """A part of a decode call, with the sequence that it belongs to."""
+
+    sequence: RunningSequence
+    segment: Segment
+
+
+def evaluate(
+    context: HookedContext,
+    sequences: Sequence[RunningSequence],
+    after_call: Callable[[Sequence[Span]], None],
+) -> Generator[tuple[int, ...], None, None]:
+    """Evaluate sequences.
+
+    Args:
+        context: held by the caller, who closes this generator before letting it go.
+        sequences: in any order.
+        after_call: called after each decode call, for its logits.
+
+    Yields:
+        The places of those that stand in the KV cache now, each evaluated to its end.
+
+    Raises:
+        ModelError: llama.cpp fails, or a row cannot be read or changed.
+    """
+    context.begin()
+    n_before = 0
+    for group in plan([each.plan for each in sequences], context.limits):
+        members = [sequences[i] for i in group.members]
+        context.keep(group.kept, n_before)
+        n_before = len(members)
+        first_steered = 0 if members[0].steers_context else group.n_filling
+        try:
+            for number, call in enumerate(group.calls):
+                if number == first_steered:
+                    context.set_control(members[0].control)
+                spans = [Span(members[part.first], part) for part in call]
+                _decode(context, spans)
+                after_call(spans)
+            yield group.members
+        finally:
+            context.end()
+    if not any(each.is_changed for each in sequences):
+        context.holds_numbers()
+
+
+def _decode(context: HookedContext, spans: Sequence[Span]) -> None:
+    """One decode call: change and read its rows."""
+    tokens = np.concatenate(
+        [sequence.plan.tokens[part.begin : part.end] for sequence, part in spans]
+    )
+    outputs = np.concatenate(
+        [
+            (np.arange(part.begin, part.end) >= sequence.plan.body) & sequence.plan.outputs
+            for sequence, part in spans
+        ]
+    )
+    reads = [read for sequence, part in spans for read in sequence.reads(part)]
+    writes = [write for sequence, part in spans for write in sequence.writes(part)]
+    depth, n_layer = spans[0].sequence.plan.depth, context.dimensions.n_layer  # the same for all
+    if depth < n_layer:
+        reads.append(_nothing_of(depth, context.dimensions.n_embd))
+    needs_logits = any(sequence.request.score for sequence, _ in spans)
+    context.decode(
+        [part for _, part in spans],
+        tokens,
+        outputs,
+        writes=writes,
+        reads=reads,
+        stop=context.may_stop and not needs_logits,
+    )
+
+
+def _nothing_of(layer: int, n_embd: int) -> _native.Read:
+    """Tells the hook that a pass goes up to a layer, whatever is read of it."""
+    no_rows, no_weights = np.empty(0, np.int32), np.empty(0, np.float32)
+    values = np.empty((1, 0, n_embd), np.float32)
+    return _native.Read("l_out", (layer,), no_rows, no_rows, no_weights, values)
