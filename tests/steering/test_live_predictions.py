@@ -46,6 +46,7 @@ from tests.support.steered_llama import (
     forcing,
     from_row,
     greedy,
+    greedy_with_logits,
     insisting,
     knowing,
     processors,
@@ -294,15 +295,16 @@ def test_the_memory_does_not_repeat_what_was_written(llama: Llama, prompt: list[
     assert written[3:6] != run
 
 
-def test_what_was_written_for_an_earlier_prompt_does_not_count(
-    llama: Llama, prompt: list[int]
-) -> None:
-    with steer(llama, insisting(llama)):
+def test_only_the_answer_counts_as_written(llama: Llama, prompt: list[int]) -> None:
+    run = TAUGHT[1]
+    prompt = [*prompt, *run, 17]  # nor does the prompt itself
+    memory = taught(llama, [(prompt, run)], 1e6)
+    with steer(llama, a_profile(llama, strength=0.0, memory=memory)):
         for _ in range(3):
-            assert greedy(llama, prompt, 4) == TAUGHT[1]
+            assert greedy(llama, prompt, 4) == run
         reset(llama)
         llama.eval(prompt[:-2])
-        assert greedy(llama, prompt[-2:], 4, reset=False) == TAUGHT[1]
+        assert greedy(llama, prompt[-2:], 4, reset=False) == run
 
 
 @pytest.mark.parametrize(("strength", "positions"), [(0.0, "generated"), (-1.0, "all")])
@@ -399,9 +401,14 @@ def test_a_recurrent_model_takes_a_memory_and_a_gate(open_with: Open, tmp_path: 
     for gate in (None, gate_for(llama, prompt)):
         with steer(llama, insisting(llama, gate=gate)):
             assert greedy(llama, prompt, 4) == TAUGHT[1]
-    closed = gate_for(llama, prompt, is_open=False)
-    with steer(llama, insisting(llama, gate=closed)):
+    with steer(llama, insisting(llama, gate=gate_for(llama, prompt, is_open=False))):
         assert greedy(llama, prompt, 4) == plain
+    logits = greedy_with_logits(llama, prompt, 4)[1]
+    with steer(llama, a_profile(llama, gate=gate_for(llama, prompt))):
+        steered_logits = greedy_with_logits(llama, prompt, 4)[1]
+    # Its state cannot be rolled back, so the token that the gate saw is not steered.
+    np.testing.assert_allclose(steered_logits[0], logits[0], atol=EXACT)
+    assert np.abs(steered_logits[1:] - logits[1:]).max() > 0.1
     assert greedy(llama, prompt, 4) == plain
 
 
