@@ -55,7 +55,7 @@ def test_around_a_setting_are_half_and_twice_its_strengths_and_directions_on_oth
 
 def test_directions_are_given_up_first_then_the_logit_bias_then_half_of_the_memory() -> None:
     steps = [Setting(((0, 0.1), (2, 0.2)), 1.0, 0.8)]
-    while steps[-1] != UNSTEERED:
+    while steps[-1] != UNSTEERED and len(steps) < 9:
         steps.append(weaker(steps[-1]))
     assert steps[1:] == [
         Setting((), 1.0, 0.8),
