@@ -328,11 +328,6 @@ class TestDescribe:
         assert llama.n_tokens == 3
         assert list(llama.input_ids[:3]) == [5, 6, 7]
 
-    def test_a_description_without_words_and_facts(self, tiny_engine: Engine) -> None:
-        description = describe(tiny_engine, [], [])
-        assert description.origin == "statistics"
-        assert description.text == "You write in a manner of your own."
-
     def test_an_answer_of_a_real_model_is_used_only_if_it_is_usable(
         self, smollm2_engine: Engine
     ) -> None:

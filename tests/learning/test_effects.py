@@ -19,7 +19,6 @@ from steerx_edge.learning.effects import (
     read_control,
     read_treatment,
     word_effects,
-    words_of_tokens,
 )
 from steerx_edge.llamacpp.analysis import ScoreResult
 from steerx_edge.llamacpp.engine import Engine
@@ -102,12 +101,6 @@ class TestArms:
                 np.testing.assert_allclose(arm.scored, alone.scored, atol=1e-4)
                 np.testing.assert_allclose(arm.captured, alone.captured, atol=1e-4)
 
-    def test_the_pieces_are_the_text(self, tiny_engine: Engine) -> None:
-        item = HistoryItem("Café ’tis — 🙂!")
-        effects = ablated(tiny_engine, item, [])
-        assert len(effects.pieces) == len(effects.tokens) == len(effects.nats)
-        assert b"".join(effects.pieces).decode().strip() == item.response
-
     def test_texts_that_do_not_fit_the_context_are_an_error(self, tiny_engine: Engine) -> None:
         long = HistoryItem("so very tired " * 200)
         with pytest.raises(ModelError, match="does not fit the analysis context of 512"):
@@ -122,23 +115,6 @@ class TestArms:
         assert 0 < sum(written) < len(written)
         in_words = sum(word.effect for word in word_effects([effects], limit=10_000))
         assert in_words == pytest.approx(effects.nats[written].sum(dtype=np.float64), rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("pieces", "words", "owners"),
-    [
-        ([b" un", b"believ", b"able", b"!"], ["unbelievable", "!"], [0, 0, 0, 1]),
-        ([b"a", b" ", b"b "], ["a", "b"], [0, -1, 1]),
-        ([b"of the", b" end"], ["of", "the", "end"], [1, 2]),
-        ([b"caf\xc3", b"\xa9", b"\n"], ["café"], [0, 0, -1]),
-        ([], [], []),
-    ],
-)
-def test_a_token_belongs_to_the_last_word_with_a_byte_of_it(
-    pieces: list[bytes], words: list[str], owners: list[int]
-) -> None:
-    found, places = words_of_tokens(pieces)
-    assert (found, places.tolist()) == (words, owners)
 
 
 @pytest.mark.parametrize(
@@ -238,18 +214,6 @@ class TestWords:
     def test_a_long_word_is_a_word(self, piece: str) -> None:
         assert {word.word for word in word_effects([made_effects([piece.encode()])])} == {piece}
 
-    def test_the_sum_over_words_is_the_sum_over_tokens_that_are_not_white_space(self) -> None:
-        rng = np.random.default_rng(0)
-        pool = ["a", " b", "c ", " ", "\n", "!", "?", "'", "-", "é", " 🙂", "…", "12", " “", "”"]
-        for _ in range(50):
-            pieces = ["x", *rng.choice(pool, size=60)]
-            effects = made_effects(
-                [piece.encode() for piece in pieces], rng.uniform(0.5, 2, size=len(pieces)).tolist()
-            )
-            written = [bool(piece.strip()) for piece in pieces]
-            total = sum(word.effect for word in word_effects([effects], limit=10_000))
-            assert total == pytest.approx(effects.nats[written].sum(dtype=np.float64), rel=1e-6)
-
     def test_words_are_ordered_by_their_sum_over_items_then_by_the_alphabet(self) -> None:
         items = [
             text_effects("a b c", [1, 4, 2.0]),
@@ -341,15 +305,6 @@ class TestBootstrap:
         for column in range(3):
             alone = bootstrap_mean_interval(values[:, [column]])
             np.testing.assert_allclose([low[[column]], high[[column]]], alone, rtol=1e-12)
-
-    def test_the_seed_decides(self) -> None:
-        values = np.random.default_rng(0).normal(size=(7, 1))
-        one, same, other = (
-            [float(end[0]) for end in bootstrap_mean_interval(values, seed=seed)]
-            for seed in (1, 1, 2)
-        )
-        assert one == same
-        assert one != other
 
 
 def test_a_script_without_spaces_gives_characters_and_no_sentences() -> None:

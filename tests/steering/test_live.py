@@ -308,31 +308,6 @@ def test_generate_without_reset_continues_the_generation(
     assert begun + rest == whole
 
 
-def test_chats_are_steered_as_on_a_fresh_model(
-    tiny_chat_llama: Llama, open_with: Open, tiny_chat: TinyModel
-) -> None:
-    llama = tiny_chat_llama
-    first = [{"role": "user", "content": "Where is Alice?"}]
-    profile = a_profile(llama)
-    plain = chat(llama, first)
-    with steer(llama, profile):
-        answer = chat(llama, first)
-        second = [
-            *first,
-            {"role": "assistant", "content": answer},
-            {"role": "user", "content": "And the watch?"},
-        ]
-        answers = [answer, chat(llama, second), chat(llama, first)]
-        assert chat(llama, first, stream=True) == answer
-    assert answer != plain
-    assert chat(llama, first) == plain
-
-    for messages, expected in zip((first, second, first), answers, strict=True):
-        fresh = open_with(tiny_chat, n_ctx=512)
-        with steer(fresh, profile):
-            assert chat(fresh, messages) == expected
-
-
 def test_speculative_decoding_generates_the_same_tokens(
     llama: Llama, open_with: Open, prompt: list[int], unsteered: list[int]
 ) -> None:
@@ -353,20 +328,6 @@ def test_speculative_decoding_generates_the_same_tokens(
     assert set(drafted) & set(expected)
     assert 299 in set(drafted) - set(expected)
     assert greedy(fast, prompt) == unsteered
-
-
-def test_two_models_are_steered_side_by_side(
-    llama: Llama, open_with: Open, prompt: list[int]
-) -> None:
-    one, other = llama, open_with()
-    alone = [greedy_steered(one, prompt, seed=1), greedy_steered(other, prompt, layers=(2,))]
-    assert alone[0] != alone[1]
-    with steer(one, a_profile(one, seed=1)), steer(other, a_profile(other, layers=(2,))):
-        in_turn = zip(
-            one.generate(prompt, temp=0.0), other.generate(prompt, temp=0.0), strict=False
-        )
-        together = [list(tokens) for tokens in zip(*islice(in_turn, N), strict=True)]
-    assert together == alone
 
 
 # ---------------------------------------------------------------- off between generations
@@ -679,16 +640,6 @@ def test_a_profile_may_be_given_by_its_path(
     for path in (tmp_path / "me.json", str(tmp_path / "me.json")):
         with steer(llama, path):
             assert greedy(llama, prompt) == expected
-
-
-def test_the_entry_for_this_model_is_taken(
-    llama: Llama, open_with: Open, tiny_q8: TinyModel, prompt: list[int]
-) -> None:
-    ours = a_profile(llama)
-    theirs = a_profile(open_with(tiny_q8), seed=1)
-    expected = greedy_steered(llama, prompt)
-    with steer(llama, theirs.with_entry(ours.entries[0])):
-        assert greedy(llama, prompt) == expected
 
 
 def test_a_profile_of_another_model_is_refused_with_both_names(

@@ -92,21 +92,6 @@ def test_the_logit_bias_is_added_to_the_logits_of_each_generated_token(
     np.testing.assert_allclose(given, expected + added, atol=EXACT, rtol=0)
 
 
-def test_a_large_logit_bias_forces_a_token_and_a_negative_strength_excludes_it(
-    llama: Llama, prompt: list[int], unsteered: list[int]
-) -> None:
-    assert WORD not in unsteered
-    with steer(llama, forcing(llama)):
-        assert greedy(llama, prompt) == N * [WORD]
-    with steer(llama, forcing(llama, unsteered[0]), -1.0):
-        assert unsteered[0] not in greedy(llama, prompt)
-    with steer(llama, forcing(llama), 0.0) as steering:
-        assert greedy(llama, prompt) == unsteered
-        steering.strength = 1.0
-        assert greedy(llama, prompt) == N * [WORD]
-    assert greedy(llama, prompt) == unsteered
-
-
 @pytest.mark.parametrize(
     ("bias", "positions"),
     [
@@ -170,36 +155,6 @@ def test_the_callers_logits_processors_come_after_the_logit_bias(
     fives = dense(llama, {7: 5.0})
     np.testing.assert_array_equal(recorder.given, 2 * (np.stack(recorder.own) + added + fives))
     assert list(own) == [add_5, double, recorder]
-
-
-def test_the_callers_logit_bias_is_added_to_that_of_the_profile(
-    llama: Llama, prompt: list[int]
-) -> None:
-    other = WORD + 1
-    word, another = (llama.detokenize(4 * [token]).decode() for token in (WORD, other))
-    assert word != another
-    with steer(llama, forcing(llama)):
-        assert complete(llama, prompt, 4) == word
-        assert complete(llama, prompt, 4, logit_bias={other: 0.9e6}) == word
-        assert complete(llama, prompt, 4, logit_bias={other: 1.1e6}) == another
-        assert complete(llama, prompt, 4, logit_bias={WORD: -1e6, other: 1e5}) == another
-
-
-def test_sampling_follows_the_logit_bias(llama: Llama, prompt: list[int]) -> None:
-    """Two tokens are made all but certain; the shares of samples are their probabilities."""
-    n = 300
-    recorder = Recorder(llama)
-    sampling: dict[str, Any] = {"top_p": 1.0, "min_p": 0.0, "temp": 1.0}
-    tokens = []
-    with steer(llama, biased(llama, logit_bias=bias_of({WORD: 1e3, WORD + 1: 1e3 + 1}))):
-        for seed in range(n):
-            llama.set_seed(seed)
-            stream = llama.generate(prompt, logits_processor=processors(recorder), **sampling)
-            tokens.append(next(stream))
-    one, other = recorder.given[0][[WORD, WORD + 1]].tolist()
-    share = 1 / (1 + np.exp(other - one))
-    assert set(tokens) == {WORD, WORD + 1}
-    assert abs(tokens.count(WORD) / n - share) < 4 * np.sqrt(share * (1 - share) / n)
 
 
 # ---------------------------------------------------------------- the memory

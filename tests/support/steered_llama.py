@@ -25,7 +25,6 @@ Logits = npt.NDArray[np.float32]
 
 TEXT = "Alice was late again, and the White Rabbit's watch said so: oh dear! She ran on."
 N = 10  # tokens generated
-NORM = 10.0  # of the vectors at strength 1; the residual rows' own norms are near 8
 EXACT = 1e-4  # float64 in the reference against float32 in llama.cpp; logits deviate by 2
 WORD = 305  # a token that the model does not choose by itself
 TAUGHT = (  # the person's texts, as tokens
@@ -43,11 +42,14 @@ def a_profile(
     *,
     strength: float = 1.0,
     layers: tuple[int, ...] = (1, 3),
-    norm: float = NORM,
+    norm: float = 10.0,
     seed: int = 0,
     **fields: Any,
 ) -> Profile:
-    """A profile for this model, with random directions and further fields of an `Entry`."""
+    """A profile for this model, with random directions and further fields of an `Entry`.
+
+    The norm is that of what is added at strength 1; the residual rows' own norms are near 8.
+    """
     model = identify(llama)
     directions = np.random.default_rng(seed).standard_normal((len(layers), model.n_embd))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)

@@ -208,13 +208,6 @@ class TestCalibrate:
         assert found.gain.items == 4
         assert found.gate is not None
 
-    def test_the_strength_is_in_units_of_the_residual_norm(self) -> None:
-        engine = ScriptedEngine(lambda _: 0.0)
-        engine.candidates = [replace(each, norm=7.0) for each in engine.candidates]
-        calibrated(engine)
-        sizes = {round(size_of(request), 4) for request in engine.scored}
-        assert sizes == {0, round(7 * STRENGTH, 4)}
-
     def test_the_logit_bias_is_chosen_together_with_the_direction(self) -> None:
         engine = ScriptedEngine(
             by_size(lambda size: -abs(size - 0.1)),
