@@ -1,11 +1,14 @@
-# make demo   set up, then learn a profile from 40 mails and answer with it: about two minutes
+# make demo   set up, then learn a profile from 40 emails and answer with it: about three minutes
 # make test   set up, then run the whole test suite
 # make sanitize  the tests of the native layer under AddressSanitizer and UBSan
 # make sanitize-threads  those that use threads under ThreadSanitizer
 # make device  the tests of device memory, over llama.cpp's RPC backend: no GPU is needed
 # make bench   what it costs, against llama.cpp itself; MODELS='a.gguf b.gguf' for other models
 # make bench-repeng  against repeng, which needs PyTorch: an environment of its own, 3 GB
-# make lint   ruff, mypy (of the package, and of a program that uses it), import-linter, clang-format
+# make mutants  break the package on purpose, 80 times, and see that tests notice; in a copy of the
+#             tree, 15 minutes. MUTANTS='--native' also compiles breaks, MUTANTS='-k gate' chooses
+# make lint   ruff, mypy (of all Python, and of a program that uses the package), import-linter,
+#             clang-format
 # make schema write the JSON Schema of the profile, from the structs that describe it
 # make format apply ruff's and clang-format's formatting
 # make release check, tag and push the version in pyproject.toml; the tag is built and published
@@ -19,33 +22,33 @@ NATIVE_TESTS := tests/native $(addprefix tests/llamacpp/test_,analysis.py archit
 	interventions.py lifetimes.py real_models.py run_many.py threads.py)
 THREADED_TESTS := tests/llamacpp/test_threads.py tests/native/test_token_scores.py \
 	tests/native/test_residual_hooks.py
-# Checked as another program's code is, from outside the source tree: that shows that py.typed works.
+# Checked from outside the source tree, as another program's code, to show that py.typed works.
 CLIENT := tests/typed/client.py
 comma := ,
 BUILT_FROM := pyproject.toml CMakeLists.txt $(NATIVE)
 
-# llama-cpp-python is built from source the first time; without its image part that takes 5 minutes
-# on two cores in place of 9. pip keeps the result for later.
-# llama.cpp's code for AMX, as GCC 12 builds it, ends with a segmentation fault at the first prompt, so
-# it is left out where the processor has AMX. As clang 16 builds it, it works and is faster:
+# The first time, llama-cpp-python is built from source; without image support that takes 5 minutes on
+# two cores instead of 9. pip caches the result.
+# With GCC 12, llama.cpp's AMX code crashes at the first prompt, so it is left out on processors with
+# AMX. With clang 16 it works and is faster:
 # make demo CC=clang-16 CXX=clang++-16 CMAKE_ARGS=-DLLAVA_BUILD=OFF
 NO_AMX := $(if $(shell grep -s amx_int8 /proc/cpuinfo),-DCMAKE_C_FLAGS=-mno-amx-int8 -DCMAKE_CXX_FLAGS=-mno-amx-int8)
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF $(NO_AMX)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test sanitize sanitize-threads device bench bench-repeng lint schema format release clean
+.PHONY: demo test mutants sanitize sanitize-threads device bench bench-repeng lint schema format release clean
 
 demo: $(VENV)/demo
 	@mkdir -p $(DEMO)
 	@echo
-	@echo '== Learning from 40 mails and notes by Mo, an invented person: about three minutes'
+	@echo '== Learning from 40 emails and notes by Mo, an invented person: about two minutes'
 	$(BIN)/steerx-edge learn docs/demo/history.jsonl -o $(DEMO)/me.json
 	@echo
-	@echo '== How much more probable the profile makes three mails that were held out'
+	@echo '== How much more probable the profile makes three held-out emails'
 	$(BIN)/python benchmarks/profile_gain.py docs/demo/held_out.jsonl --profile $(DEMO)/me.json
 	@echo
 	@echo '== Four requests, answered without and with the profile.'
-	@echo '== The last one is no mail, so its two answers must be the same.'
+	@echo '== The last one is not an email, so its two answers must be the same.'
 	@while read -r request; do \
 		echo; \
 		echo "$$request"; \
@@ -56,6 +59,9 @@ demo: $(VENV)/demo
 test: $(VENV)/dev
 	$(BIN)/python -m pytest
 
+mutants: $(VENV)/dev
+	$(BIN)/python tests/mutations/run.py $(MUTANTS)
+
 # A build of its own, in an environment of its own; Python itself leaks on purpose.
 sanitize:
 	$(MAKE) VENV=$(VENV)-sanitize $(VENV)-sanitize/dev \
@@ -64,16 +70,16 @@ sanitize:
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
 		$(VENV)-sanitize/bin/python -m pytest $(NATIVE_TESTS)
 
-# A build of its own too, which must neither come from pip's cache nor go there: pip knows a build by
-# its source, not by CMAKE_ARGS.
+# A separate build that bypasses pip's cache, because pip identifies a build by its source, not by
+# CMAKE_ARGS.
 device:
 	$(MAKE) VENV=$(VENV)-device $(VENV)-device/dev \
 		CMAKE_ARGS='$(CMAKE_ARGS) -DGGML_RPC=on' PIP_NO_CACHE_DIR=1
 	$(VENV)-device/bin/python -c 'import llama_cpp; assert llama_cpp.llama_supports_rpc()'
 	$(VENV)-device/bin/python -m pytest -m device
 
-# Python and llama.cpp are not instrumented, so what they do is not judged: only native/ is. Without
-# address randomization, where that is allowed: older ThreadSanitizers do not start with much of it.
+# Python and llama.cpp are not instrumented, so only native/ is checked. Address randomization is off
+# where that is allowed, because older ThreadSanitizers do not start with much of it.
 sanitize-threads:
 	$(MAKE) VENV=$(VENV)-threads $(VENV)-threads/dev SKBUILD_CMAKE_DEFINE='STEERX_SANITIZE=thread'
 	LD_PRELOAD="$$($(CXX) -print-file-name=libtsan.so)" \
@@ -117,13 +123,13 @@ clean:
 	rm -rf build $(VENV) $(VENV)-sanitize $(VENV)-threads $(VENV)-device $(VENV)-repeng
 
 $(VENV)/llama: pyproject.toml
-	@echo '== Setting up $(VENV). Building llama.cpp takes 5 minutes on two cores, the first time only'
+	@echo '== Setting up $(VENV). The first time, building llama.cpp takes 5 minutes on two cores'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install $$($(PYTHON) -c "import re; \
 		print(re.search(r'\"(llama-cpp-python[^\"]*)\"', open('pyproject.toml').read())[1])")
 	@touch $@
 
 $(VENV)/demo $(VENV)/dev: $(VENV)/%: $(VENV)/llama $(BUILT_FROM)
-	@echo '== Installing steerx-edge and what it needs'
+	@echo '== Installing steerx-edge and its dependencies'
 	$(BIN)/pip install --quiet --editable '.[$*]'
 	@touch $@

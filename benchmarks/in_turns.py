@@ -40,7 +40,7 @@ def seconds_in_turns(
         task()
     times: dict[str, list[float]] = {name: [] for name in tasks}
     for number in range(rounds):
-        names = list(tasks) if number % 2 == 0 else list(reversed(tasks))
+        names = list(tasks) if number % 2 == 0 else list(tasks)[::-1]
         for name in names:
             begin = clock()
             tasks[name]()

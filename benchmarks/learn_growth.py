@@ -28,6 +28,7 @@ from steerx_edge.learning.effects import Effects, WordTally
 from steerx_edge.learning.gathering import Gathered
 from steerx_edge.learning.learn import learn
 from steerx_edge.learning.memory_rows import MemoryRows
+from steerx_edge.learning.texts import OwnText
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import find_model
 from steerx_edge.llamacpp.waiting import wait_briefly
@@ -122,7 +123,7 @@ def without_model(n_texts: int) -> None:
             nats = rng.normal(size=N_TOKENS).astype(np.float32)
             keys = rng.integers(-127, 128, (N_TOKENS + 1, space.basis.shape[1]), dtype=np.int8)
             effects = Effects(tokens, [pieces[token] for token in tokens], nats)
-            gathered.add(HistoryItem("", "w1 w2"), number, effects, keys)
+            gathered.add(OwnText(HistoryItem("", "w1 w2"), number), effects, keys)
 
     def look_up() -> None:
         memory = rows.memory(without=range(4))

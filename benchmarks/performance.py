@@ -382,7 +382,7 @@ def in_ms(seconds: list[float]) -> Ratio:
 
 def generate(llama: Llama, prompt: Sequence[int]) -> None:
     """Write N_TOKENS tokens."""
-    llama.reset()
+    llama.reset()  # type: ignore[no-untyped-call]
     for _ in itertools.islice(llama.generate(prompt, temp=0), N_TOKENS):
         pass
 
@@ -486,7 +486,7 @@ def memory(engine: CountingEngine, rounds: int) -> Iterator[Line]:
             bar,
             at_least=True,
         )
-    whole = asked_for(asked_for(profiles[100_000].entries[0].memory).memory)
+    whole = memory_of(engine, 100_000)
     row = np.random.default_rng(0).standard_normal((1, engine.model_id.n_embd))
     for n_rows, bar in {3_000: 0.3, 20_000: 0.6, 100_000: 2}.items():
         part = replace(

@@ -5,37 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from models.operations import Array, log_softmax
-
-
-class Network(Protocol):
-    """What an architecture has to provide; everything else is the same for all of them."""
-
-    @property
-    def n_layer(self) -> int:
-        """Number of blocks."""
-
-    @property
-    def n_embd(self) -> int:
-        """Width of the residual stream."""
-
-    @property
-    def n_vocab(self) -> int:
-        """Number of tokens in the vocabulary."""
-
-    def embed(self, tokens: npt.NDArray[np.intp]) -> Array:
-        """Turn (n_tokens,) token ids into the (n_tokens, n_embd) input of block 0."""
-
-    def block(self, layer: int, residual: Array) -> Array:
-        """Apply 0-based block `layer` to the (n_tokens, n_embd) residual stream."""
-
-    def logits(self, residual: Array) -> Array:
-        """Turn the last block's (n_tokens, n_embd) output into (n_tokens, n_vocab) logits."""
+from models.transformer import Transformer
 
 
 class Trace(NamedTuple):
@@ -60,7 +36,7 @@ class TinyModel:
     """
 
     path: Path
-    network: Network
+    network: Transformer
 
     @property
     def n_layer(self) -> int:

@@ -1,20 +1,20 @@
-"""What can go wrong, in sentences meant for a person."""
+"""Errors, with messages for the user."""
 
 
 class SteerxError(Exception):
-    """Base of every error this library raises on purpose.
+    """Base of all errors that this library raises on purpose.
 
-    The message says what was wrong, with which value, and what to do about it.
+    The message says what is wrong, with which value, and what to do.
     """
 
 
 class HistoryError(SteerxError):
-    """A user's writing could not be read."""
+    """A history cannot be read."""
 
 
 class ModelError(SteerxError):
-    """A model or its llama.cpp cannot do what is asked."""
+    """A model or its llama.cpp cannot do what was requested."""
 
 
 class ProfileError(SteerxError):
-    """A profile could not be read, or belongs to another model."""
+    """A profile cannot be read, or belongs to another model."""

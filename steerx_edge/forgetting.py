@@ -1,7 +1,7 @@
-"""Forgetting: remove the rows of some texts from a memory.
+"""Remove the rows of some texts from a memory.
 
-A memory file holds no text ids, so the rows of a text are found as they were made: the model reads
-the text, and a row is removed that has one of its tokens and the key that comes out.
+A memory file holds no text ids, so the rows of a text are found as they were computed: the model
+reads the text, and the rows with the same tokens and keys are removed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from steerx_edge.llamacpp.engine import Engine
 
 _SAME = 0.98
-"""Cosine above which two keys are one: keys are rounded, and texts were read in other batches."""
+"""Cosine above which two keys count as equal: keys are rounded, and batches differed."""
 
 
 def forget_texts(
@@ -34,11 +34,11 @@ def forget_texts(
 
     Args:
         engine: the model.
-        profile: with an entry for it.
+        profile: a profile with an entry for the model.
         items: the texts as they were learned, with their requests.
 
     Returns:
-        The profile without these rows, which is not saved yet, and how many there were.
+        The profile without these rows, not saved yet, and the number of rows removed.
 
     Raises:
         ProfileError: the profile has no entry for this model.
@@ -64,26 +64,26 @@ def forget_texts(
             single=np.setdiff1d(
                 memory.single, np.concatenate([hashes_of(np.array(t.tokens)) for t in read])
             ),
-            ledger=None,  # it holds the words of all texts together
+            ledger=None,  # its sums are over all texts
         )
         left = MemoryPart.of(rest, strength=part.strength, level=part.level)
     return profile.with_entry(replace(entry, memory=left)), n_removed
 
 
 def rows_of(engine: Engine, memory: Memory, items: Sequence[HistoryItem]) -> NDArray[np.bool_]:
-    """Which rows of a memory are those of some texts: (n,)."""
+    """Return which rows of a memory belong to some texts: (n,)."""
     return _rows_of(memory, _read(engine, memory.space, items), engine.end_of_turn)
 
 
 class _Text(NamedTuple):
-    """A text of T tokens, its end included, and the keys of the rows that predict them: (T, d)."""
+    """A text of T tokens, including its end, and the keys of the rows that predict them: (T, d)."""
 
     tokens: list[int]
     keys: NDArray[np.float32]
 
 
 def _read(engine: Engine, space: KeySpace, items: Sequence[HistoryItem]) -> list[_Text]:
-    """Texts as `learn` reads them."""
+    """Read texts as `learn` does."""
     texts = [shortened(engine, item) for item in items]
     passes = [
         ScoreRequest(
@@ -104,14 +104,14 @@ def _rows_of(memory: Memory, texts: Sequence[_Text], end: int) -> NDArray[np.boo
     for token in np.unique(tokens):
         rows = np.flatnonzero(memory.tokens == token)
         found[rows] = _same(memory.keys[rows], keys[tokens == token]).any(axis=1)
-    # A token that the memory may not hold has left its key, and the end of a text for itself.
+    # A token that the level excludes is stored as an end token with weight 0, under its own key.
     hidden = np.flatnonzero((memory.tokens == end) & (memory.weights == 0))
     found[hidden] |= _same(memory.keys[hidden], keys).any(axis=1)
     return found
 
 
 def _same(stored: NDArray[np.int8], keys: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which of the keys (m, d), of unit length, each stored one (n, d) is: (n, m)."""
+    """Return which stored keys (n, d) equal which keys (m, d) of unit length: (n, m)."""
     units = stored.astype(np.float32)
     same: NDArray[np.bool_] = units @ keys.T > _SAME * np.linalg.norm(units, axis=1, keepdims=True)
     return same

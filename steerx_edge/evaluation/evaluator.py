@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from steerx_edge.evaluation.sample import Plan, Sample, drawn_items, stranger
+from steerx_edge.evaluation.arms import WITHOUT_PROFILE, Arms, ArmsOf, Condition
+from steerx_edge.evaluation.prompts import Prompts
+from steerx_edge.evaluation.sample import Plan, Sample
 from steerx_edge.evaluation.text_metrics import Attribution, copied, overlap, request_fit
-from steerx_edge.history.item import HistoryItem, User
-from steerx_edge.history.retrieval import Retriever
+from steerx_edge.history.item import User
 from steerx_edge.learning.calibration.fluency import repeated_four_grams
-from steerx_edge.learning.learn import learn
-from steerx_edge.learning.neutral import neutral_items
-from steerx_edge.learning.settings import MIN_ITEMS, Settings
+from steerx_edge.learning.settings import Settings
 from steerx_edge.llamacpp.analysis import GenerateRequest, ScoreRequest
 from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.profile import Entry, Profile
 from steerx_edge.steering.requests import by_context, steered
-from steerx_edge.steering.steering import Steering
 
 if TYPE_CHECKING:
     from steerx_edge.llamacpp.engine import Engine
@@ -38,42 +34,7 @@ BASELINES = ""
 MAX_OTHER_REQUESTS = 8
 """A text is compared with at most this many of the user's other requests."""
 
-_Point = tuple[str, float, str]  # of a sweep: over what, at which value, which arm
 _Key = TypeVar("_Key", bound=Hashable)
-
-WITHOUT_PROFILE = {
-    "own": "unsteered",
-    "generic": "unsteered",
-    "swapped": "unsteered",
-    "prompt + own": "prompt",
-}
-"""The arm that an arm equals where its profile does nothing."""
-
-
-@dataclass(frozen=True)
-class _Condition:
-    """The prompt and the steering that a text is scored or generated under."""
-
-    entry: Entry | None = None
-    strength: float = 1.0
-    with_history: bool = False  # of the profile's strengths, those for texts in the prompt
-    history: Sequence[HistoryItem] = ()  # what is retrieved from
-    description: str = ""
-
-    @cached_property
-    def steering(self) -> Steering:
-        if self.entry is None:
-            return Steering()
-        return self.entry.steering(self.strength, with_history=self.with_history)
-
-    @property
-    def prompts(self) -> bool:
-        """Whether it changes the prompt."""
-        return bool(self.history or self.description)
-
-
-Arms = Mapping[str, Sequence[_Condition]]
-"""By name. Figures of several conditions are averaged; texts are written under the first."""
 
 
 class Evaluator:
@@ -98,14 +59,13 @@ class Evaluator:
         self._engine = engine
         self._sample = sample
         self._plan = plan
-        self._methods = methods
-        self._profiles = profiles
-        self._n_ctx = engine.analysis.n_ctx
+        self._arms = ArmsOf(engine, sample, plan, methods, profiles)
+        self._prompts = Prompts(engine, plan.retrieve)
 
     def learn_own(self, unit: Unit) -> None:
         """Learn a user's profile, unless it is there: it will be swapped in for another user."""
         user, method = unit
-        self._own(self._sample.by_id[user], method)
+        self._arms.own(self._sample.by_id[user], method)
 
     def measure(self, unit: Unit) -> Row:
         """The figures of a unit."""
@@ -114,13 +74,9 @@ class Evaluator:
         row: Row = {"user": name, "method": method}
         if method == BASELINES:
             row |= {"items": len(user.history), "queries": len(user.queries)}
-            arms = self._baselines(user)
-            points: dict[_Point, Sequence[_Condition]] = {
-                ("items", n, "prompt"): [_Condition(history=user.history[-n:])]
-                for n in self._item_counts(user)
-            }
+            arms, points = self._arms.baselines(user), self._arms.prompt_sweep(user)
         else:
-            arms = self._method_arms(user, method)
+            arms = self._arms.with_profiles(user, method)
             # Measured again it would differ: see docs/evaluation.md on rounding.
             row["same"] = {
                 arm: plain
@@ -128,24 +84,13 @@ class Evaluator:
                 if arm in arms and not any(condition.steering for condition in arms[arm])
             }
             arms = {arm: arms[arm] for arm in arms if arm not in row["same"]}
-            points = self._sweep(user, method, arms)
+            points = self._arms.sweep(user, method, arms)
         effective = {
             point: conditions
             for point, conditions in points.items()
             if any(condition.prompts or condition.steering for condition in conditions)
         }
-        scored: dict[Any, Sequence[_Condition]] = {**arms, **effective}
-        log_probs = self._means({key: self._score_requests(user, scored[key]) for key in scored})
-        neutral = self._means(
-            {
-                arm: self._neutral_requests(conditions)
-                for arm, conditions in arms.items()
-                if not any(condition.prompts for condition in conditions)
-            }
-        )
-        row["arms"] = {arm: {"log_prob": log_probs[arm]} for arm in arms}
-        for arm in neutral:
-            row["arms"][arm]["neutral"] = neutral[arm]
+        row["arms"], log_probs = self._scored(user, arms, effective)
         row["sweep"] = [
             {"over": point[0], "at": point[1], "arm": point[2]}
             | ({"log_prob": log_probs[point]} if point in effective else {"same": "unsteered"})
@@ -159,82 +104,35 @@ class Evaluator:
                 row["arms"].setdefault(arm, {}).update(figures)
         return row
 
-    def _baselines(self, user: User) -> Arms:
-        drawn = [_Condition(history=items) for items in self._drawn(user)]
-        arms = {
-            "unsteered": [_Condition()],
-            "prompt": [_Condition(history=user.history)],
-            "others' prompt": drawn,
-        }
-        return {arm: conditions for arm, conditions in arms.items() if conditions}
+    def _scored(
+        self, user: User, arms: Arms, points: Mapping[_Key, Sequence[Condition]]
+    ) -> tuple[dict[str, dict[str, float]], dict[_Key, float]]:
+        """Log-probabilities of the user's texts and of neutral ones by arm, and by point."""
+        keyed: dict[Any, Sequence[Condition]] = {**arms, **points}
+        log_probs = self._means({key: self._score_requests(user, keyed[key]) for key in keyed})
+        neutral = self._means(
+            {
+                arm: self._neutral_requests(conditions)
+                for arm, conditions in arms.items()
+                if not any(condition.prompts for condition in conditions)
+            }
+        )
+        figures = {arm: {"log_prob": log_probs[arm]} for arm in arms}
+        for arm, log_prob in neutral.items():
+            figures[arm]["neutral"] = log_prob
+        return figures, {point: log_probs[point] for point in points}
 
-    def _method_arms(self, user: User, method: str) -> Arms:
-        own = self._own(user, method)
-        other = stranger(self._sample, user, self._plan.seed)
-        generic = [
-            self._learned(user, method, f"generic{draw}", items)
-            for draw, items in enumerate(self._drawn(user))
-        ]
-        arms = {
-            "description": [_Condition(description=own.description.text)],
-            "own": [_Condition(own)],
-            "generic": [_Condition(entry) for entry in generic],
-            "swapped": [_Condition(self._own(other, method))] if other else [],
-            "prompt + own": [_Condition(own, with_history=True, history=user.history)],
-        }
-        return {arm: conditions for arm, conditions in arms.items() if conditions}
-
-    def _sweep(self, user: User, method: str, arms: Arms) -> dict[_Point, Sequence[_Condition]]:
-        points: dict[_Point, Sequence[_Condition]] = {}
-        for strength in self._plan.strengths:
-            for arm in ("own", "generic"):
-                if arm in arms and strength not in (0, 1):  # unsteered, and the arms themselves
-                    changed = [replace(each, strength=strength) for each in arms[arm]]
-                    points["strength", strength, arm] = changed
-        for layer in self._plan.layers:
-            points["layer", layer, "own"] = [_Condition(self._own(user, method, layer))]
-        for n in self._item_counts(user):
-            entry = self._learned(user, method, f"items{n}", user.history[-n:])
-            points["items", n, "own"] = [_Condition(entry)]
-        return points
-
-    def _item_counts(self, user: User) -> list[int]:
-        return [n for n in self._plan.item_counts if n < len(user.history)]
-
-    def _drawn(self, user: User) -> list[list[HistoryItem]]:
-        draws = range(self._plan.draws)
-        drawn = (drawn_items(self._sample, user, draw, self._plan.seed) for draw in draws)
-        return [items for items in drawn if len(items) > 1]
-
-    def _own(self, user: User, method: str, layer: int | None = None) -> Entry:
-        if layer is None:
-            return self._learned(user, method, "own", user.history)
-        return self._learned(user, method, f"layer{layer}", user.history, layers=(layer,))
-
-    def _learned(
-        self, user: User, method: str, kind: str, items: Sequence[HistoryItem], **changed: Any
-    ) -> Entry:
-        number = list(self._sample.by_id).index(user.id)
-        path = self._profiles / f"{method}-{number}-{kind}.json"
-        if path.exists():
-            return Profile.load(path).entry_for(self._engine.model_id)
-        n_items = self._plan.items or max(MIN_ITEMS, len(items))
-        settings = replace(self._methods[method], max_items=n_items, **changed)
-        profile = learn(self._engine, items, settings)
-        profile.save(path)
-        return profile.entry_for(self._engine.model_id)
-
-    def _score_requests(self, user: User, conditions: Sequence[_Condition]) -> list[ScoreRequest]:
+    def _score_requests(self, user: User, conditions: Sequence[Condition]) -> list[ScoreRequest]:
         """The user's real texts."""
-        texts = [self._cut(query.response, 4) for query in user.queries]
+        texts = [self._prompts.tokens(query.response) for query in user.queries]
         return [
             request
             for condition in conditions
-            for request in self._steered(condition, self._contexts(user, condition), texts)
+            for request in self._steered(condition, self._prompts.contexts(user, condition), texts)
         ]
 
-    def _neutral_requests(self, conditions: Sequence[_Condition]) -> list[ScoreRequest]:
-        contexts, texts = zip(*self._neutral, strict=True)
+    def _neutral_requests(self, conditions: Sequence[Condition]) -> list[ScoreRequest]:
+        contexts, texts = zip(*self._prompts.neutral, strict=True)
         return [
             request
             for condition in conditions
@@ -243,29 +141,14 @@ class Evaluator:
 
     def _steered(
         self,
-        condition: _Condition,
+        condition: Condition,
         contexts: Sequence[list[int]],
         texts: Sequence[Sequence[int]],
     ) -> list[ScoreRequest]:
+        steerings = by_context(self._engine, condition.steering, contexts)
         return [
             steered(ScoreRequest(context, text), steering)
-            for context, text, steering in zip(
-                contexts,
-                texts,
-                by_context(self._engine, condition.steering, contexts),
-                strict=True,
-            )
-        ]
-
-    @cached_property
-    def _neutral(self) -> list[tuple[list[int], list[int]]]:
-        """The prompt of each neutral text's request, and the text."""
-        return [
-            (
-                self._engine.prompt(messages_for(self._text(item.request, 4))),
-                self._cut(item.response, 4),
-            )
-            for item in neutral_items("evaluation")
+            for context, text, steering in zip(contexts, texts, steerings, strict=True)
         ]
 
     def _means(self, passes: Mapping[_Key, Sequence[ScoreRequest]]) -> dict[_Key, float]:
@@ -283,10 +166,10 @@ class Evaluator:
 
     def _generated(self, user: User, arms: Arms) -> dict[str, list[str]]:
         """Greedy answers to the user's queries."""
-        n_tokens = min(self._plan.generate, self._n_ctx // 4)  # as many after every prompt
+        n_tokens = min(self._plan.generate, self._prompts.quarter)  # as many after every prompt
         jobs = []
         for conditions in arms.values():
-            contexts = self._contexts(user, conditions[0])
+            contexts = self._prompts.contexts(user, conditions[0])
             steerings = by_context(self._engine, conditions[0].steering, contexts)
             jobs += [
                 steered(GenerateRequest(context, n_tokens), steering)
@@ -305,7 +188,7 @@ class Evaluator:
                 (arm, i): [ScoreRequest(prompt, tokens) for prompt in prompts[i]]
                 for arm, written in texts.items()
                 for i, text in enumerate(written)
-                if (tokens := self._cut(text, 4))
+                if (tokens := self._prompts.tokens(text))
             }
         )
         figures = {}
@@ -318,7 +201,7 @@ class Evaluator:
                 if (arm, i) in fits:
                     of_text["surprise"] = -fits[arm, i][0]
                 by_text.append(of_text)
-            history = [item.response for item in self._learned_from(user, arm)]
+            history = [item.response for item in self._arms.learned_from(user, arm)]
             figures[arm] = {**_means_by_name(by_text), **copied(written, history)}
         return figures
 
@@ -327,7 +210,7 @@ class Evaluator:
 
         A query without a request has one prompt.
         """
-        prompts = self._contexts(user, _Condition())
+        prompts = self._prompts.contexts(user, Condition())
         none = self._engine.prompt(messages_for(""))
         compared = []
         for i, own in enumerate(prompts):
@@ -337,17 +220,6 @@ class Evaluator:
                     others.append(prompt)
             compared.append([own] if own == none else [own, none, *others])
         return compared
-
-    def _learned_from(self, user: User, arm: str) -> Sequence[HistoryItem]:
-        """The items that an arm's profile or prompt was made from; others' arms have others' items.
-
-        Of several draws those of the first, under which texts are written.
-        """
-        if arm in ("generic", "others' prompt"):
-            return self._drawn(user)[0]
-        if arm == "swapped" and (other := stranger(self._sample, user, self._plan.seed)):
-            return other.history
-        return user.history
 
     def _text_figure(self, user: User, real: str, text: str) -> dict[str, float]:
         figures = {**overlap(real, text), "repeats": repeated_four_grams(text.split())}
@@ -360,42 +232,6 @@ class Evaluator:
     def _attribution(self) -> Attribution | None:
         texts = {user.id: [item.response for item in user.history] for user in self._sample.people}
         return Attribution(texts) if len(texts) > 1 else None
-
-    def _contexts(self, user: User, condition: _Condition) -> list[list[int]]:
-        """The prompt before each held-out text, in three quarters of the analysis context.
-
-        Every arm scores the same tokens, so what does not fit is left out of the prompt: the least
-        relevant items first.
-        """
-        retriever = Retriever(condition.history)
-        room = self._n_ctx - self._n_ctx // 4
-        contexts = []
-        for query in user.queries:
-            found = retriever.retrieve(query.request, self._plan.retrieve)
-            shown = [self._shortened(condition.history[i]) for i in reversed(found)]
-            request = self._text(query.request, 4)
-            while True:
-                messages = messages_for(request, history=shown, description=condition.description)
-                context = self._engine.prompt(messages)
-                if len(context) <= room or not shown:
-                    break
-                shown = shown[1:]
-            contexts.append(context)
-        return contexts
-
-    def _shortened(self, item: HistoryItem) -> HistoryItem:
-        request, response = self._text(item.request, 8), self._text(item.response, 8)
-        return replace(item, request=request, response=response)
-
-    def _text(self, text: str, share: int) -> str:
-        """A text, or what of it fits one `share`-th of the analysis context."""
-        tokens = self._cut(text, share)
-        if len(tokens) < self._n_ctx // share:
-            return text
-        return b"".join(self._engine.pieces(tokens)).decode(errors="ignore")
-
-    def _cut(self, text: str, share: int) -> list[int]:
-        return self._engine.tokenize(text)[: self._n_ctx // share]
 
 
 def _means_by_name(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -1,1 +1,1 @@
-"""What a person has written: items, readers for them, and which belong to a request."""
+"""The user's texts: items, their readers, and retrieval."""

@@ -1,4 +1,4 @@
-"""What a person has written: an item, and an author with items."""
+"""Items of a history, and authors with items."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class HistoryItem:
-    """One thing that a user wrote.
+    """One text by the user.
 
     Attributes:
-        response: The user's own text.
-        request: What the text answers; empty when nothing asked for it.
+        response: The text.
+        request: The request that the text answers, or empty.
     """
 
     response: str
@@ -24,9 +24,9 @@ class User:
 
     Attributes:
         id: The author's id in the file.
-        history: What is known of the author's writing.
-        queries: Held-out items, ``request`` the input and ``response`` what the author wrote.
-            They are never part of the history.
+        history: The author's texts.
+        queries: Held-out items: ``request`` is the input, ``response`` what the author wrote. They
+            are never part of the history.
     """
 
     id: str

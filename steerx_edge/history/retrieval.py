@@ -1,18 +1,19 @@
-"""Which of a user's past items belong to a request: BM25 over the history."""
+"""Find the past items most relevant to a request, by BM25."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
 from steerx_edge.errors import HistoryError
+from steerx_edge.history.budget import most_relevant
 from steerx_edge.history.item import HistoryItem
 
 
 def query_for(item: HistoryItem) -> str:
-    """What to look for when an item's own texts in context are wanted.
+    """Return the query that finds the in-context texts of an item.
 
-    The request, since that is all that is known before the item is written; the text itself
-    where nothing asked for it.
+    This is its request, which is all that is known before the item is written, or its text if it
+    has no request.
     """
     return item.request if item.request.strip() else item.response
 
@@ -20,13 +21,13 @@ def query_for(item: HistoryItem) -> str:
 class Retriever:
     """A BM25 index of one user's items (Lucene's variant, k1 = 1.5, b = 0.75).
 
-    An item is indexed by its request and its text together: a request finds what was asked in
-    the same words, and what was written about the same things. Words are lower-cased, of two
-    characters or more, without English stop words, and not stemmed.
+    An item is indexed by its request and its text together, so a query matches similar requests
+    and texts on the same subject. Words are lower-cased, have two characters or more, and are not
+    stemmed; English stop words are dropped.
     """
 
     def __init__(self, items: Sequence[HistoryItem]) -> None:
-        # Imported here: bm25s takes tens of milliseconds, which most commands never need.
+        # Imported here because it takes tens of milliseconds, and most commands do not need it.
         import bm25s
 
         self._items = items
@@ -37,17 +38,17 @@ class Retriever:
             self._index.index(tokens, show_progress=False)
 
     def retrieve(self, query: str, k: int, exclude: Collection[int] = ()) -> list[int]:
-        """Find the items that have most to do with a query.
+        """Find the items most relevant to a query.
 
         Args:
             query: A request, or any text; see :func:`query_for`.
-            k: How many items are wanted.
-            exclude: Indices that must not be returned, such as the item's own.
+            k: The number of items.
+            exclude: Indices to leave out, such as the item's own.
 
         Returns:
-            Up to k indices into the items, the most relevant first and the lower index first
-            among equals. Places left over, because too few items share a word with the query,
-            go to the most recent of the rest, which are the last.
+            Up to k indices into the items, the most relevant first; among equals, the lower index
+            first. If fewer than k items share a word with the query, the most recent of the others
+            (the last in the history) follow.
 
         Raises:
             HistoryError: k is negative.
@@ -64,13 +65,12 @@ class Retriever:
     def in_context(
         self, query: str, k: int, fits: Callable[[Sequence[HistoryItem]], bool]
     ) -> list[HistoryItem]:
-        """Choose items to put before a request, as :func:`prompts.messages_for` takes them.
+        """Choose in-context texts for a request, in the order of :func:`prompts.messages_for`.
 
         Args:
             query: The request.
-            k: How many items are wanted.
-            fits: Whether there is room for these items; where not, the last one that was added
-                is left out.
+            k: The number of items.
+            fits: Whether these items fit the context. An item that does not fit is skipped.
 
         Returns:
             Up to k items, the most relevant last.
@@ -78,15 +78,11 @@ class Retriever:
         Raises:
             HistoryError: k is negative.
         """
-        chosen: list[HistoryItem] = []
-        for index in self.retrieve(query, k):
-            longer = [self._items[index], *chosen]
-            if fits(longer):
-                chosen = longer
-        return chosen
+        ranked = [self._items[index] for index in self.retrieve(query, k)]
+        return most_relevant(ranked, fits, skip=True)
 
     def _scores(self, query: str) -> list[float]:
-        """The relevance of each item; 0 where it shares no word with the query."""
+        """The relevance of each item; 0 if it shares no word with the query."""
         (tokens,) = _tokenize([query])
         # bm25s cannot score a query without tokens.
         if self._index is None or not tokens:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from steerx_edge.history.budget import most_relevant
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.history.retrieval import Retriever, query_for
 from steerx_edge.learning.checkpoint import Checkpoint
@@ -211,13 +212,12 @@ def _in_context(
 ) -> list[int]:
     """Places of the most relevant items that fit their share of the analysis context."""
     room = engine.analysis.n_ctx * 3 // 8
-    chosen: list[int] = []
-    for i in retriever.retrieve(query, settings.in_context, exclude=excluded):
-        longer = [items[k] for k in (i, *chosen)]
-        if chosen and len(engine.prompt(messages_for("", history=longer))) > room:
-            break
-        chosen = [i, *chosen]
-    return chosen
+
+    def fits(places: Sequence[int]) -> bool:
+        longer = [items[place] for place in places]
+        return len(places) == 1 or len(engine.prompt(messages_for("", history=longer))) <= room
+
+    return most_relevant(retriever.retrieve(query, settings.in_context, exclude=excluded), fits)
 
 
 def _result(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from steerx_edge.errors import HistoryError
-from steerx_edge.history.budget import cut
+from steerx_edge.history import budget
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.learning.settings import MIN_ITEMS
 from steerx_edge.steering.ledger import plain, text_hash
@@ -56,10 +56,7 @@ def own_text(engine: Engine, item: HistoryItem) -> OwnText:
 def shortened(engine: Engine, item: HistoryItem) -> HistoryItem:
     """Cut an item to its share of the analysis context."""
     n_ctx = engine.analysis.n_ctx
-    return HistoryItem(
-        request=cut(engine, item.request, n_ctx * 3 // 16),
-        response=cut(engine, item.response, n_ctx // 8),
-    )
+    return budget.shortened(engine, item, request=n_ctx * 3 // 16, response=n_ctx // 8)
 
 
 def sampled(n_items: int, most: int) -> list[int]:

@@ -1,1 +1,1 @@
-"""What an evaluation found, for people: tables for a terminal, and a page."""
+"""Views of an evaluation: tables for the terminal, and an HTML page."""

@@ -1,7 +1,4 @@
-"""A report as one HTML page with plots.
-
-The page needs nothing from anywhere: its plots are SVG, drawn here.
-"""
+"""A report as one self-contained HTML page, with plots in SVG."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def html_page(evaluation: Evaluation) -> str:
-    """The whole report as one HTML page."""
+    """Return the report as one HTML page."""
     methods = evaluation.header["methods"]
     plots = [_plot("Gain over unsteered, nats/token", _gain_plot(evaluation))]
     for method in methods:
@@ -72,7 +69,7 @@ svg text { fill: currentColor }
 """
 
 _WIDTH = 760
-_LEFT = 290  # of the plotting area, where rows have names
+_LEFT = 290  # left edge of the plotting area, beside the names of the rows
 _ROW = 22
 _MARGIN = 34
 
@@ -93,7 +90,7 @@ def _plot(title: str, drawing: str) -> str:
 
 
 class _Axis:
-    """From values to places on the page, with some room at both ends."""
+    """Maps values to coordinates, with a margin at both ends."""
 
     def __init__(self, values: Iterable[float], begin: float, end: float) -> None:
         values = list(values)
@@ -106,7 +103,7 @@ class _Axis:
         return round(self._begin + share * (self._end - self._begin), 1)
 
     def ticks(self) -> list[float]:
-        """Round values, four to ten of them."""
+        """Return four to ten round values."""
         range_ = self._high - self._low
         power: float = 10.0 ** math.floor(math.log10(range_ / 4))
         step = next(step for step in (power, 2 * power, 5 * power) if range_ / step < 10)
@@ -115,7 +112,7 @@ class _Axis:
 
 
 def _gain_plot(evaluation: Evaluation) -> str:
-    """A row for each arm: mean and interval."""
+    """Draw a row for each arm: mean and interval."""
     lines = [line for line in evaluation.lines() if "gain" in line.figures]
     ends = [end for line in lines for end in _ends(line.figures["gain"])]
     axis = _Axis([0.0, *ends], _LEFT, _WIDTH - 20)
@@ -134,7 +131,7 @@ def _gain_plot(evaluation: Evaluation) -> str:
 
 
 def _user_plot(evaluation: Evaluation, method: str) -> str:
-    """A row for each user, the highest gain first: own, generic and swapped profile."""
+    """Draw a row for each user, highest gain first: own, generic and swapped profile."""
     users = sorted(
         evaluation.by_user(method).items(), key=lambda user: (-user[1]["own"]["gain"], user[0])
     )
@@ -153,7 +150,7 @@ def _user_plot(evaluation: Evaluation, method: str) -> str:
 
 
 def _sweep_plot(sweep: Sweep, over: Over) -> str:
-    """Gain against strength, layer or number of items, a line for each arm."""
+    """Draw the gain against strength, layer or number of items; a line for each arm."""
     height = 320
     figures = [figure for by_place in sweep.values() for figure in by_place.values()]
     across = _across([at for by_place in sweep.values() for at in by_place], over)
@@ -168,7 +165,7 @@ def _sweep_plot(sweep: Sweep, over: Over) -> str:
     for at in next(iter(sweep.values())):
         marks.append(_text(across[at], height - 12, place(at), "middle"))
     for i, (arm, by_place) in enumerate(sweep.items()):
-        aside = 5 * i  # so that intervals do not cover each other
+        aside = 5 * i  # keeps intervals apart
         points = " ".join(
             f"{across[at] + aside},{up(figure.mean)}" for at, figure in by_place.items()
         )
@@ -185,7 +182,7 @@ def _sweep_plot(sweep: Sweep, over: Over) -> str:
 
 
 def _across(places: Sequence[float], over: Over) -> dict[float, float]:
-    """Where each place lies: numbers of items by doublings, and all of them one further on."""
+    """Map places to x: numbers of items on a log scale, with all items one doubling further."""
     values = {at: at for at in places}
     if over == "items":
         last = max(filter(math.isfinite, places))
@@ -201,7 +198,7 @@ def _ends(figure: Figure) -> tuple[float, float]:
 
 
 def _rows_svg(axis: _Axis, above: int, n_rows: int, marks: list[str], name: str) -> str:
-    """Rows of marks over a grid, with the values of the axis below, and `above` rows without."""
+    """Draw rows of marks on a grid, below `above` empty rows, with the axis at the bottom."""
     top, bottom = (above + 0.2) * _ROW, (above + n_rows + 0.5) * _ROW
     grid = []
     for tick in axis.ticks():
@@ -220,7 +217,7 @@ def _legend(arms: Sequence[str]) -> list[str]:
 
 
 def _mark(arm: str, x: float, y: float, said: str) -> str:
-    """A dot, a ring, a cross or a square, so that colours need not be told apart."""
+    """Draw a dot, ring, cross or square: arms differ by shape as well as by colour."""
     title = f"<title>{escape(said)}</title>"
     if arm in ("swapped", "prompt"):
         lines = "l8,8m0,-8l-8,8" if arm == "swapped" else "h8v8h-8z"

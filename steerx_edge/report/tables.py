@@ -1,4 +1,4 @@
-"""What a report of an evaluation says: sentences and tables."""
+"""The sentences and tables in a report of an evaluation."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ LABELS = {
     "own - generic": "personal: own - generic profile",
     "own - swapped": "own - another user's profile",
     "prompt - others' prompt": "personal: own - others' texts in the prompt",
-    "prompt + own - prompt": "added to the prompt by own profile",
+    "prompt + own - prompt": "own profile over the prompt alone",
 }
 
 SWEEPS: Mapping[Over, str] = {
-    "strength": ", 1 is as learned",
+    "strength": " (1 is as learned)",
     "layer": "",
-    "items": ", the last ones of each history",
+    "items": " (the last ones of each history)",
 }
-"""What may be swept over, and what the figures of it mean."""
+"""What a sweep varies, with a note for its title."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Text in rows. The first column holds names, the others figures."""
+    """Rows of text: a name, then figures."""
 
     title: str
     columns: tuple[str, ...]
@@ -47,7 +47,7 @@ class Table:
 
 
 def about(evaluation: Evaluation) -> list[str]:
-    """What was measured, and on whom: a few sentences."""
+    """Return a few sentences on what was measured, and on whom."""
     header = evaluation.header
     users = len(header["users"])
     texts = sum(row["queries"] for row in evaluation.rows if "queries" in row)
@@ -60,20 +60,20 @@ def about(evaluation: Evaluation) -> list[str]:
     ]
     for reason, ids in header["left_out"].items():
         some = ", ".join(ids[:5]) + (", ..." if len(ids) > 5 else "")
-        lines.append(f"Left out, {reason}: {len(ids)} ({some}).")
+        lines.append(f"Skipped, {reason}: {len(ids)} ({some}).")
     if users == 1:
         lines.append("A single user: no intervals.")
     if header["people"] == 1:
-        lines.append("There are no other users, so what is personal cannot be told.")
+        lines.append("No other users, so the personal gain is not known.")
     return lines
 
 
 def tables(evaluation: Evaluation, *, medians: bool = False) -> list[Table]:
-    """Gains on real texts; then generated texts and sweeps, where there are any.
+    """Return the gains on real texts, then the tables for generated texts and sweeps, if any.
 
     Args:
         evaluation: the figures.
-        medians: every mean is followed by its median in brackets, not gains alone by a column.
+        medians: show the median of every figure, in brackets; by default only gains have one.
     """
     lines = evaluation.lines()
     shown = partial(_shown, medians=medians)
@@ -144,7 +144,7 @@ def tables(evaluation: Evaluation, *, medians: bool = False) -> list[Table]:
 
 def _sweep_table(method: str, over: Over, sweep: Sweep) -> Table:
     first = next(iter(sweep.values()))
-    counted = over == "items"  # for which the users differ
+    counted = over == "items"  # where the number of users differs from row to row
     return Table(
         f"Gain by {over} ({method}){SWEEPS[over]}",
         (
@@ -168,12 +168,12 @@ def _sweep_table(method: str, over: Over, sweep: Sweep) -> Table:
 
 
 def place(at: float) -> str:
-    """What stands for a number of items, a layer or a strength; infinity is all of the items."""
+    """Format a number of items, a layer or a strength; infinity means all items."""
     return f"{at:g}" if math.isfinite(at) else "all"
 
 
 def label(evaluation: Evaluation, line: Line) -> str:
-    """The name of a line, with its method where there are several."""
+    """Return the name of a line, with its method if there are several."""
     several = len(evaluation.header["methods"]) > 1
     return f"{line.method}: {LABELS[line.arm]}" if line.method and several else LABELS[line.arm]
 

@@ -1,4 +1,4 @@
-"""The command line: what goes where, exit codes, and sentences in place of tracebacks."""
+"""The command line: output, exit codes, and one-sentence errors."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from llama_cpp import Llama
 
 from models import TinyModel
 from steerx_edge.apps.cli import COMMANDS, main
-from steerx_edge.apps.cli.common import hold_interrupts, open_engine
-from steerx_edge.apps.cli.learn import LayerList, _carried
+from steerx_edge.apps.cli.common import LayerList, hold_interrupts, open_engine
+from steerx_edge.apps.cli.learn import summary
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.learning.calibration import Calibration, Setting
 from steerx_edge.learning.checkpoint import USER_PATH_VARIABLE
@@ -77,12 +78,14 @@ def a_profile(model: TinyModel, *, norm: float = 10.0, seed: int = 0) -> Profile
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to work in, and an environment that says nothing about models."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_chat: TinyModel) -> Path:
+    """An empty folder to work in, and an environment that names the tiny chat model."""
     monkeypatch.chdir(tmp_path)
     for name in list(os.environ):
         if name.startswith(("LLAMA_ARG_", "STEERX_EDGE_")) and name != USER_PATH_VARIABLE:
             monkeypatch.delenv(name)
+    monkeypatch.setenv(MODEL_VARIABLE, str(tiny_chat.path))
+    monkeypatch.setenv("LLAMA_ARG_THREADS", "1")
     return tmp_path
 
 
@@ -119,6 +122,20 @@ def engine(tiny_chat: TinyModel) -> Iterator[Engine]:
     engine.llama.close()
 
 
+@pytest.fixture
+def n_evaluated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of tokens in each call of `Llama.eval`."""
+    calls: list[int] = []
+    evaluate = Llama.eval
+
+    def recorded(llama: Llama, tokens: Sequence[int]) -> None:
+        calls.append(len(tokens))
+        evaluate(llama, tokens)
+
+    monkeypatch.setattr(Llama, "eval", recorded)
+    return calls
+
+
 def run(*arguments: str | Path, **options: Any) -> Result:
     """Run a command; whatever happens, no exception gets through to the user."""
     result = CliRunner().invoke(main, [str(argument) for argument in arguments], **options)
@@ -134,11 +151,11 @@ def succeed(*arguments: str | Path, **options: Any) -> Result:
 
 
 @pytest.fixture
-def generate(profile: Profile, tiny_chat: TinyModel) -> Callable[..., str]:
+def generate(profile: Profile) -> Callable[..., str]:
     """Run `generate` with the profile and give what it writes to standard output."""
 
     def generated(*arguments: str, **options: Any) -> str:
-        where = ("generate", "--profile", "me.json", "-m", tiny_chat.path, "-t", "1")
+        where = ("generate", "--profile", "me.json")
         result = succeed(*where, "-n", str(N), "--temp", "0", *arguments, **options)
         assert result.stderr == ""
         return result.stdout
@@ -159,16 +176,16 @@ def test_help_names_every_command(option: str) -> None:
     assert result.stderr == ""
 
 
-@pytest.mark.parametrize("option", ["-h", "--help"])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_a_command_explains_every_option(command: str, option: str) -> None:
-    text = succeed(command, option).stdout
+def test_help_of_a_command_explains_every_option(command: str) -> None:
+    text = succeed(command, "-h").stdout
     assert text.startswith("Usage: ")
     options = main.get_command(click.Context(main), command).params
     for each in options:
         if isinstance(each, click.Option):
             assert each.opts[-1] in text
             assert each.help, each.opts
+    assert "None" not in text  # as in the range of a number without bounds
 
 
 def test_the_version_is_that_of_the_package() -> None:
@@ -188,63 +205,44 @@ USAGE_ERRORS: list[tuple[list[str], str]] = [
     (["--frobnicate"], "No such option"),
     (["generate", "-p", PROMPT], "Missing option '--profile'"),
     (["generate", "--profile", "me.json"], "Missing option '-p'"),
-    ([*GENERATE, "more"], "unexpected extra argument"),
-    ([*GENERATE, "--no-steer", "--compare"], "exclude each other"),
-    ([*GENERATE, "--raw", "--system", "Be brief."], "--raw has no place for --system"),
-    ([*GENERATE, "--raw", "--history", "history.jsonl"], "--raw has no place for --system, --hist"),
-    ([*GENERATE, "--raw", "--describe"], "--raw has no place for --system, --history and --descr"),
-    ([*GENERATE, "--history"], "requires an argument"),
+    ([*GENERATE, "--no-steer", "--compare"], "--no-steer and --compare cannot be combined"),
+    ([*GENERATE, "--raw", "--system", "Be brief."], "--raw cannot be combined with --system"),
+    ([*GENERATE, "--raw", "--history", "history.jsonl"], "--raw cannot be combined with --system"),
+    ([*GENERATE, "--raw", "--describe"], "--raw cannot be combined with --system"),
     ([*GENERATE, "--retrieve", "2"], "--retrieve, --user, --response and --request need --history"),
-    ([*GENERATE, "--user", "me"], "--request need --history"),
+    ([*CHAT, "--user", "me"], "--request need --history"),
     ([*GENERATE, "--response", "body"], "--request need --history"),
-    ([*GENERATE, "--request", "Write."], "--request need --history"),
+    ([*CHAT, "--request", "Write."], "--request need --history"),
     ([*GENERATE, "--history", "history.jsonl", "--retrieve", "0"], "--retrieve"),
-    (["generate", "-p", PROMPT, "--describe"], "Missing option '--profile'"),
-    ([*CHAT, "--retrieve", "2"], "--request need --history"),
-    ([*CHAT, "--history", "history.jsonl", "--retrieve", "some"], "--retrieve"),
     ([*GENERATE, "--strength", "nan"], "nan is not a finite number"),
-    ([*GENERATE, "--strength", "inf"], "inf is not a finite number"),
-    ([*GENERATE, "--strength", "-inf"], "-inf is not a finite number"),
+    ([*CHAT, "--strength", "-inf"], "-inf is not a finite number"),
     ([*GENERATE, "--strength", "much"], "'much' is not a valid float"),
     ([*GENERATE, "--temp", "-0.1"], "--temp"),
-    ([*GENERATE, "--temp", "warm"], "--temp"),
     ([*GENERATE, "-n", "-2"], "-n"),
     ([*GENERATE, "-c", "63"], "-c"),
     ([*GENERATE, "--seed", "-1"], "--seed"),
     ([*GENERATE, "-t", "0"], "-t"),
-    ([*GENERATE, "-ngl", "some"], "-ngl"),
-    (["generate", "--profile", "me.json", "-p", ""], "The prompt is empty"),
     (["generate", "--profile", "me.json", "-p", " \n"], "The prompt is empty"),
     (["generate", "--profile", "me.json", "-p", "-"], "The prompt is empty"),
     (["chat"], "Missing option '--profile'"),
-    ([*CHAT, "--strength", "nan"], "nan is not a finite number"),
-    ([*CHAT, "-p", PROMPT], "No such option"),
     (["learn", "history.jsonl"], "Missing option '-o'"),
     (["learn", "-o", "new.json"], "Missing argument 'HISTORY'"),
     ([*LEARN, "--max-items", "1"], "--max-items"),
-    ([*LEARN, "--layers", "x"], "'x' is no list of layers such as 12 or 10,12-14"),
-    ([*LEARN, "--layers", ""], "'' is no list of layers"),
+    ([*LEARN, "--layers", "x"], "'x' is not a list of layers such as 12 or 10,12-14"),
     ([*LEARN, "--layers", "3-2"], "'3-2' names no layer"),
     ([*LEARN, "--memory", "some"], "'some' is not one of 'shared', 'causal', 'all', 'none'"),
-    ([*LEARN, "--minutes", "-1"], "--minutes"),
-    ([*LEARN, "--minutes", "nan"], "--minutes"),
-    ([*LEARN, "--strength", "-0.1"], "--strength"),
+    ([*LEARN, "--minutes", "-1"], "-1 is negative"),
     ([*LEARN, "--strength", "nan"], "nan is not a finite number"),
-    ([*LEARN, "--add", "--memory", "causal"], "--memory cannot be given with --add"),
-    ([*LEARN, "--add", "--layers", "2"], "--layers cannot be given with --add"),
-    ([*LEARN, "--add", "--strength", "1"], "--strength cannot be given with --add"),
-    ([*LEARN, "--add", "--max-items", "9"], "--max-items cannot be given with --add"),
+    ([*LEARN, "--add", "--memory", "causal"], "--memory cannot be combined with --add"),
+    ([*LEARN, "--add", "--layers", "2"], "--layers cannot be combined with --add"),
+    ([*LEARN, "--add", "--strength", "1"], "--strength cannot be combined with --add"),
+    ([*LEARN, "--add", "--max-items", "9"], "--max-items cannot be combined with --add"),
     (["evaluate"], "Missing argument 'DATA'"),
     ([*EVALUATE, "--half", "left"], "--half"),
     ([*EVALUATE, "--items", "1"], "--items"),
-    ([*EVALUATE, "--min-items", "1"], "--min-items"),
-    ([*EVALUATE, "--retrieve", "0"], "--retrieve"),
     ([*EVALUATE, "--draws", "-1"], "--draws"),
-    ([*EVALUATE, "--processes", "0"], "--processes"),
-    ([*EVALUATE, "--seed", "-1"], "--seed"),
     ([*EVALUATE, "-n", "0"], "-n"),
-    ([*EVALUATE, "--sweep-layers", "x"], "'x' is no list of layers"),
-    ([*EVALUATE, "--sweep-items", "8,x"], "'8,x' is no list of numbers of texts"),
+    ([*EVALUATE, "--sweep-items", "8,x"], "'8,x' is not a list of numbers of texts"),
     ([*EVALUATE, "--sweep-items", "8,1"], "each at least 2"),
 ]
 
@@ -285,11 +283,8 @@ HISTORY = ["--history", "history.jsonl"]
 FAILURES: list[tuple[list[str], str]] = [
     ([*GENERATE, "--profile", "nobody.json", *MODEL], "nobody.json: cannot be read"),
     ([*GENERATE, "--profile", "history.jsonl", *MODEL], "history.jsonl: not "),
-    ([*GENERATE, "--profile", ".", *MODEL], ".: cannot be read: not a file"),
     ([*GENERATE, "--profile", "strange.json", *MODEL], "made for tiny-llama "),
-    ([*GENERATE, "--profile", "strange.json", *MODEL], "this model is tiny-chat "),
     ([*GENERATE, "--profile", "strange.json", *MODEL, "--no-steer"], "this model is tiny-chat "),
-    ([*GENERATE, "-m", "nothing.gguf"], "'nothing.gguf' (from -m) cannot be read: No such file"),
     ([*GENERATE, "-m", "."], "'.' (from -m) cannot be read: Is a directory"),
     ([*GENERATE, "-m", "history.jsonl"], "'history.jsonl' (from -m) is not a GGUF file"),
     ([*GENERATE, "-m", "damaged.gguf"], "could not load 'damaged.gguf'"),
@@ -299,12 +294,10 @@ FAILURES: list[tuple[list[str], str]] = [
     ([*GENERATE, *MODEL, *HISTORY, "--user", "me"], "no user 'me'"),
     ([*GENERATE, *MODEL, *HISTORY, "--response", "body"], "no field 'body'"),
     ([*GENERATE, *MODEL, *HISTORY, "--request", "Write {title}."], "'title'"),
-    ([*CHAT, *MODEL, "--history", "nothing.txt"], "There is no file nothing.txt"),
     ([*CHAT, "--profile", "nobody.json", *MODEL], "nobody.json: cannot be read"),
     ([*CHAT, "--profile", "strange.json", *MODEL], "this model is tiny-chat "),
-    ([*CHAT, "-m", "nothing.gguf"], "'nothing.gguf' (from -m) cannot be read"),
+    ([*CHAT, "-m", "nothing.gguf"], "'nothing.gguf' (from -m) cannot be read: No such file"),
     ([*CHAT, *MODEL, "--strength", "1e40"], "strength is 1e+40"),
-    (["learn", "nothing.txt", "-o", "new.json", *MODEL], "There is no file nothing.txt"),
     (["learn", ".", "-o", "new.json", *MODEL], "is a directory"),
     (
         ["learn", "short.jsonl", "-o", "new.json", *MODEL],
@@ -313,26 +306,20 @@ FAILURES: list[tuple[list[str], str]] = [
     ([*LEARN, "-m", "nothing.gguf"], "'nothing.gguf' (from -m) cannot be read"),
     ([*LEARN, *MODEL, "-o", "no/such/new.json"], "there is no folder"),
     ([*LEARN, *MODEL, "-o", "."], ".: cannot be read: not a file"),
-    ([*LEARN, *MODEL, "-o", "history.jsonl"], "It is left as it is: name another file with -o"),
     ([*LEARN, *MODEL, "--user", "me"], "no user 'me'"),
-    ([*LEARN, *MODEL, "--response", "body"], "no field 'body'"),
-    ([*LEARN, *MODEL, "--response", "response", "--prompt", "{title}"], "'title'"),
-    ([*LEARN, *MODEL, "--response", "response", "--prompt", "{"], "cannot be read as a template"),
+    ([*LEARN, *MODEL, "--response", "response", "--prompt", "{"], "is not a valid template"),
     ([*LEARN, *MODEL, "--layers", "0"], "Layers [0] cannot be steered"),
-    ([*LEARN, *MODEL, "--layers", "4"], "name increasing ones, 1 to 3"),
-    ([*LEARN, *MODEL, "--layers", "2,1"], "Layers [2, 1] cannot be steered"),
+    ([*LEARN, *MODEL, "--layers", "4"], "increasing ones, 1 to 3"),
     ([*LEARN, *MODEL, "--layers", "1,1"], "Layers [1, 1] cannot be steered"),
     (["evaluate", "nothing.jsonl", *MODEL], "There is no file nothing.jsonl"),
     (["evaluate", "history.jsonl", *MODEL], "1 have fewer than 8 items (see --min-items)"),
     (
         [*EVALUATE, *MODEL, "--users", "me"],
-        "history.jsonl has no user 'me'. It has 1, as 'history'",
+        "history.jsonl has no user 'me'. It has 1",
     ),
-    ([*EVALUATE, *MODEL, "--half", "even"], "no user can be measured. Of 0 users"),
-    ([*EVALUATE, *MODEL, "--response", "body"], "no field 'body'"),
     ([*EVALUATE, "-m", "nothing.gguf"], "'nothing.gguf' (from -m) cannot be read"),
     ([*EVALUATE, *MODEL, "--sweep-layers", "4"], "Layers [4] cannot be steered"),
-    ([*EVALUATE, *MODEL, "-o", "history.jsonl"], "The figures cannot be kept in"),
+    ([*EVALUATE, *MODEL, "-o", "history.jsonl"], "The figures cannot be kept in 'history.jsonl"),
 ]
 
 
@@ -342,7 +329,7 @@ FAILURES: list[tuple[list[str], str]] = [
     FAILURES,
     ids=[" ".join(line).replace("Alice " * 300, "...") for line, _ in FAILURES],
 )
-def test_what_cannot_be_done_is_said_in_a_sentence_and_exits_1(
+def test_an_error_is_one_sentence_and_exits_1(
     folder: Path, tiny_chat: TinyModel, arguments: list[str], message: str
 ) -> None:
     model = tiny_chat.path.read_bytes()
@@ -363,9 +350,10 @@ def test_what_cannot_be_done_is_said_in_a_sentence_and_exits_1(
 
 @pytest.mark.usefixtures("profile")
 @pytest.mark.parametrize("command", [GENERATE, CHAT, LEARN, EVALUATE], ids=" ".join)
-def test_without_any_model_three_ways_to_name_one_are_told(
+def test_without_a_model_the_error_lists_three_ways_to_choose_one(
     command: list[str], history: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv(MODEL_VARIABLE)
     monkeypatch.setattr("steerx_edge.llamacpp.models.DEFAULT_PACKAGE", "no_such_package")
     result = run(*command)
     assert history.exists()
@@ -382,33 +370,16 @@ def test_a_wrong_model_variable_is_named() -> None:
     assert f"'nothing.gguf' (from {MODEL_VARIABLE}) cannot be read" in result.stderr
 
 
-@pytest.mark.usefixtures("profile")
-def test_a_prompt_on_standard_input_that_is_no_text_is_refused(tiny_chat: TinyModel) -> None:
-    arguments = ["generate", "--profile", "me.json", "-m", tiny_chat.path, "-p", "-"]
-    result = run(*arguments, input=b"Alice \xff was late")
-    assert result.exit_code == 2
-    assert "UTF-8" in result.stderr
-
-
-@pytest.mark.usefixtures("profile")
-def test_a_prompt_argument_that_is_no_text_is_refused(tiny_chat: TinyModel) -> None:
-    prompt = b"Alice \xff was late".decode(errors="surrogateescape")  # as Python reads arguments
-    result = run("generate", "--profile", "me.json", "-m", tiny_chat.path, "-p", prompt)
-    assert result.exit_code == 2
-    assert "UTF-8" in result.stderr
-
-
-@pytest.mark.usefixtures("profile")
-def test_a_context_size_between_llama_cpps_multiples_of_256_is_no_crash(
-    tiny_chat: TinyModel,
-) -> None:
-    prompt = "Alice was late. " * 28  # some 200 tokens
-    where = ("generate", "--profile", "me.json", "-m", tiny_chat.path, "-t", "1")
-    result = run(*where, "-p", prompt, "-n", "4", "-c", "150")
-    assert result.exit_code == 0 or "tokens and the context" in result.stderr
-
-
 # ---------------------------------------------------------------- generate
+
+
+@pytest.mark.usefixtures("profile")
+@pytest.mark.parametrize("prompt", ["-", b"Alice \xff was late".decode(errors="surrogateescape")])
+def test_a_prompt_that_is_not_utf_8_is_refused(prompt: str) -> None:
+    where = ["generate", "--profile", "me.json"]
+    result = run(*where, "-p", prompt, input=b"Alice \xff was late")
+    assert result.exit_code == 2
+    assert "UTF-8" in result.stderr
 
 
 def messages_text(
@@ -437,7 +408,7 @@ def test_no_steer_prints_what_the_model_itself_says(
     assert generate("-p", PROMPT, "--no-steer") == expected + "\n"
 
 
-def test_strength_is_handed_on_and_0_is_no_steering(
+def test_strength_scales_steering_and_0_turns_it_off(
     generate: Callable[..., str], engine: Engine, profile: Profile
 ) -> None:
     said = {generate("-p", PROMPT, "--no-steer")}
@@ -462,28 +433,15 @@ def test_raw_continues_the_text_without_a_template(
     assert generate("-p", PROMPT, "--no-steer") != expected + "\n"
 
 
-def test_the_system_message_comes_first(generate: Callable[..., str], engine: Engine) -> None:
-    chat: list[Message] = [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": PROMPT},
-    ]
-    expected = messages_text(engine, chat)
-    assert generate("-p", PROMPT, "--system", "Be brief.", "--no-steer") == expected + "\n"
-
-
-def test_compare_prints_both(generate: Callable[..., str]) -> None:
-    plain, steered = generate("-p", PROMPT, "--no-steer"), generate("-p", PROMPT)
-    both = generate("-p", PROMPT, "--compare")
-    assert both == f"--- without the profile\n{plain}--- with me.json, strength 1\n{steered}"
-
-
 def test_compare_shows_what_the_prompt_gives_and_what_steering_adds(
     generate: Callable[..., str], history: Path
 ) -> None:
     question = ("-p", PROMPT)
     plain = generate(*question, "--no-steer")
+    steered = generate(*question)
+    both = f"--- without the profile\n{plain}--- with me.json, strength 1\n{steered}"
+    assert generate(*question, "--compare") == both
     for options, what in (
-        (["--describe"], "the description"),
         (["--history", str(history)], "3 of your texts"),
         (["--describe", *HISTORY, "--retrieve", "2"], "the description and 2 of your texts"),
     ):
@@ -493,8 +451,16 @@ def test_compare_shows_what_the_prompt_gives_and_what_steering_adds(
         assert generate(*question, *options, "--compare") == (
             f"--- without the profile\n{plain}"
             f"--- with {what} in the prompt\n{prompted}"
-            f"--- with that and me.json, strength 1\n{steered}"
+            f"--- with {what} in the prompt, and me.json, strength 1\n{steered}"
         )
+
+
+def test_compare_evaluates_the_prompt_for_each_answer(
+    generate: Callable[..., str], engine: Engine, n_evaluated: list[int]
+) -> None:
+    """A prompt taken from the cache is rounded in another way."""
+    generate("-p", PROMPT, "--compare", "-n", "1")
+    assert sum(n_evaluated) >= 2 * len(engine.prompt(messages_for(PROMPT)))
 
 
 def test_compare_differs_by_the_profile_alone(generate: Callable[..., str]) -> None:
@@ -510,18 +476,13 @@ def test_the_seed_decides_the_sampling(generate: Callable[..., str]) -> None:
     assert said[0] == said[1] != said[2]
 
 
-def test_n_counts_tokens(generate: Callable[..., str], engine: Engine, profile: Profile) -> None:
-    with steer(engine.llama, profile):
-        expected = messages_text(engine, messages_for(PROMPT), n=3)
-    assert generate("-p", PROMPT, "-n", "3") == expected + "\n"
+@pytest.mark.parametrize("n", [0, 3])
+def test_n_limits_the_tokens(generate: Callable[..., str], engine: Engine, n: int) -> None:
+    expected = messages_text(engine, messages_for(PROMPT), n=n) if n else ""
+    assert generate("-p", PROMPT, "--no-steer", "-n", str(n)) == expected + "\n"
 
 
-def test_n_0_generates_nothing(generate: Callable[..., str]) -> None:
-    assert generate("-p", "Hello 0", "--no-steer", "-n", "2", "-c", "256") != "\n"
-    assert generate("-p", "Hello 0", "--no-steer", "-n", "0", "-c", "256") == "\n"
-
-
-def test_environment_variables_of_llama_cpp_count_and_options_come_before_them(
+def test_options_override_the_environment_variables_of_llama_cpp(
     generate: Callable[..., str], profile: Profile, tiny_chat: TinyModel
 ) -> None:
     assert profile.entries
@@ -553,12 +514,10 @@ def items(texts: Sequence[str] = TEXTS) -> list[HistoryItem]:
     [
         # Of the two that share no word with the prompt, the last is the more recent.
         ([], [1, 2, 0]),
-        (["--retrieve", "9"], [1, 2, 0]),
         (["--retrieve", "2"], [2, 0]),
-        (["--retrieve", "1"], [0]),
     ],
 )
-def test_the_texts_that_fit_best_come_before_the_prompt(
+def test_the_most_relevant_texts_come_before_the_prompt(
     generate: Callable[..., str],
     engine: Engine,
     profile: Profile,
@@ -573,13 +532,13 @@ def test_the_texts_that_fit_best_come_before_the_prompt(
 
 
 @pytest.mark.parametrize("command", ["generate", "chat"])
-def test_with_a_history_the_strengths_for_that_are_at_work(
-    engine: Engine, profile: Profile, history: Path, tiny_chat: TinyModel, command: str
+def test_with_texts_in_the_prompt_the_strengths_for_that_case_apply(
+    engine: Engine, profile: Profile, history: Path, command: str
 ) -> None:
     gain = Gain(0.1, 0.05, 0.2, 3)
     entry = replace(profile.entries[0], with_history=WithHistory([0], 0, 0, gain))
     Profile((entry,)).save("me.json")
-    where = (command, "--profile", "me.json", "-m", tiny_chat.path, "-t", "1", "-n", str(N))
+    where = (command, "--profile", "me.json", "-n", str(N))
     where = (*where, "--temp", "0", *(("-p", PROMPT) if command == "generate" else ()))
     alone, beside = (
         succeed(*where, *more, input=PROMPT).stdout for more in ((), ("--history", history))
@@ -590,19 +549,29 @@ def test_with_a_history_the_strengths_for_that_are_at_work(
     assert beside == messages_text(engine, messages_for(PROMPT, history=shown)) + "\n"
 
 
-def test_the_description_the_texts_and_the_system_message_go_together(
+@pytest.mark.parametrize("command", ["generate", "chat"])
+def test_if_no_text_fits_the_strengths_for_a_prompt_without_texts_apply(
+    engine: Engine, profile: Profile, folder: Path, command: str
+) -> None:
+    gain = Gain(0.1, 0.05, 0.2, 3)
+    entry = replace(profile.entries[0], with_history=WithHistory([0], 0, 0, gain))
+    Profile((entry,)).save("me.json")
+    path = write_history(folder / "long.jsonl", ["Alice was late again. " * 60])
+    where = (command, "--profile", "me.json", "-n", str(N))
+    how = ("--temp", "0", "-c", "256", "--history", path)
+    result = succeed(*where, *how, *(("-p", PROMPT) if command == "generate" else ()), input=PROMPT)
+    assert result.stderr.startswith("Only 0 of 1 past texts fit")
+    with steer(engine.llama, profile):
+        assert result.stdout == messages_text(engine, messages_for(PROMPT)) + "\n"
+
+
+def test_the_description_the_texts_and_the_system_message_are_combined(
     generate: Callable[..., str], engine: Engine, history: Path
 ) -> None:
-    description = "You write as it comes."
-    how = ("-p", PROMPT, "--no-steer", "--describe")
-    expected = messages_text(engine, messages_for(PROMPT, description=description))
-    assert generate(*how) == expected + "\n"
-    messages = messages_for(
-        PROMPT, history=items()[:1], description=description, system="Be brief."
-    )
-    expected = messages_text(engine, messages)
-    all_of_it = ("--history", str(history), "--retrieve", "1", "--system", "Be brief.")
-    assert generate(*how, *all_of_it) == expected + "\n"
+    prompt = {"description": "You write as it comes.", "system": "Be brief."}
+    expected = messages_text(engine, messages_for(PROMPT, history=items()[:1], **prompt))
+    how = ("-p", PROMPT, "--no-steer", "--describe", "--system", "Be brief.")
+    assert generate(*how, "--history", str(history), "--retrieve", "1") == expected + "\n"
 
 
 def test_the_history_is_read_as_learn_reads_it(
@@ -624,21 +593,16 @@ def test_the_history_is_read_as_learn_reads_it(
         (-1, [2]),  # which is half of the context at most
     ],
 )
-def test_texts_that_do_not_fit_are_left_out_and_that_is_said(
-    engine: Engine,
-    profile: Profile,
-    folder: Path,
-    tiny_chat: TinyModel,
-    n: int,
-    indices: list[int],
+def test_texts_that_do_not_fit_are_skipped_with_a_note(
+    engine: Engine, profile: Profile, folder: Path, n: int, indices: list[int]
 ) -> None:
     texts = ("Alice was late again. " * 30, "The watch said so. " * 3, "The hare said so. " * 3)
     path = write_history(folder / "long.jsonl", texts)
     assert profile.entries
-    where = ("generate", "--profile", "me.json", "-m", tiny_chat.path, "-t", "1", "--no-steer")
+    where = ("generate", "--profile", "me.json", "--no-steer")
     how = ("-p", PROMPT, "--history", path, "-c", "256", "-n", str(n), "--temp", "0")
     result = succeed(*where, *how)
-    said = f"Only {len(indices)} of 3 past texts fit the context; -c raises it.\n"
+    said = f"Only {len(indices)} of 3 past texts fit the context. Raise it with -c.\n"
     assert result.stderr == said
     tokens = engine.prompt(messages_for(PROMPT, history=[items(texts)[i] for i in indices]))
     n_answer = n if n > 0 else 256 - len(tokens)
@@ -646,14 +610,14 @@ def test_texts_that_do_not_fit_are_left_out_and_that_is_said(
     assert result.stdout == expected + "\n"
 
 
-def test_the_texts_take_the_room_that_the_description_and_the_answer_leave(
-    engine: Engine, profile: Profile, history: Path, tiny_chat: TinyModel
+def test_texts_leave_room_for_the_description_and_the_answer(
+    engine: Engine, profile: Profile, history: Path
 ) -> None:
     assert profile.entries
     room = 256 - len(engine.prompt(messages_for(PROMPT, history=items())))
-    where = ("generate", "--profile", "me.json", "-m", tiny_chat.path, "-t", "1", "-c", "256")
+    where = ("generate", "--profile", "me.json", "-c", "256")
     how = ("-p", PROMPT, "--history", history)
-    fewer = "Only 2 of 3 past texts fit the context; -c raises it.\n"
+    fewer = "Only 2 of 3 past texts fit the context. Raise it with -c.\n"
     for n, options, said in (
         (room - 1, [], ""),
         (room, [], fewer),
@@ -662,16 +626,16 @@ def test_the_texts_take_the_room_that_the_description_and_the_answer_leave(
         assert succeed(*where, *how, "-n", str(n), *options).stderr == said
 
 
-def test_a_prompt_that_is_too_long_itself_is_refused_as_without_a_history(
-    history: Path, profile: Profile, tiny_chat: TinyModel
+def test_a_prompt_longer_than_the_context_is_refused_with_a_history_too(
+    history: Path, profile: Profile
 ) -> None:
     assert profile.entries
-    where = ("generate", "--profile", "me.json", "-m", tiny_chat.path, "-t", "1", "-c", "256")
+    where = ("generate", "--profile", "me.json", "-c", "256")
     result = run(*where, "--history", history, "-p", "Alice " * 300)
     assert result.exit_code == 1
     assert result.stdout == ""
     first, last = result.stderr.splitlines()
-    assert first == "Only 0 of 3 past texts fit the context; -c raises it."
+    assert first == "Only 0 of 3 past texts fit the context. Raise it with -c."
     assert "tokens and the context 256" in last
 
 
@@ -679,11 +643,11 @@ def test_a_prompt_that_is_too_long_itself_is_refused_as_without_a_history(
 
 
 @pytest.fixture
-def learn(tiny_chat: TinyModel) -> Callable[..., Entry]:
+def learn() -> Callable[..., Entry]:
     """Run `learn`, check what it prints where, and give the entry that it wrote."""
 
     def learned(*arguments: str | Path, output: str = "new.json") -> Entry:
-        command = ("learn", *arguments, "-o", output, "-m", tiny_chat.path, "-t", "1")
+        command = ("learn", *arguments, "-o", output)
         result = succeed(*command)
         assert result.stdout == ""
         assert "Learning from" in result.stderr
@@ -698,36 +662,30 @@ def same(one: Entry, other: Entry) -> bool:
 
 
 @pytest.mark.usefixtures("profile")
-def test_what_learn_writes_can_be_generated_with(
-    learn: Callable[..., Entry], history: Path, engine: Engine, tiny_chat: TinyModel
+def test_generate_uses_the_profile_that_learn_saved(
+    learn: Callable[..., Entry], history: Path, engine: Engine
 ) -> None:
     entry = learn(history)
     assert entry.model == identify(engine.llama)
     assert entry.counts["items"] == len(TEXTS)
-    where = ("-m", tiny_chat.path, "-t", "1", "-n", str(N), "--temp", "0", "-p", PROMPT)
+    where = ("-n", str(N), "--temp", "0", "-p", PROMPT)
     result = succeed("generate", "--profile", "new.json", *where)
     with steer(engine.llama, "new.json"):
         assert result.stdout == messages_text(engine, messages_for(PROMPT)) + "\n"
 
 
-@pytest.mark.parametrize("copied", [0, 1])
-def test_learn_says_that_copies_were_left_out(
-    tiny_chat: TinyModel, history: Path, copied: int
-) -> None:
-    first, *_ = history.read_text("utf-8").splitlines(keepends=True)
-    with history.open("a", encoding="utf-8") as file:
-        file.write(first * copied)
-    where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1", "--strength", "0.1")
-    for most in (32, 2):
-        report = succeed("learn", history, *where, "--max-items", str(most)).stderr
-        assert f"Learning from {min(3, most)} of {3 + copied} texts" in report
-        assert ("Skipped duplicate texts." in report) == (copied == 1 and most == 32)
+@pytest.mark.parametrize(("copied", "most"), [(0, 32), (1, 32), (1, 2)])
+def test_learn_says_that_duplicates_were_skipped(history: Path, copied: int, most: int) -> None:
+    write_history(history, [*TEXTS, *TEXTS[:copied]])
+    where = ("-o", "me.json", "--strength", "0.1", "--max-items", str(most))
+    report = succeed("learn", history, *where).stderr
+    assert f"Learning from {min(3, most)} of {3 + copied} texts" in report
+    assert ("Skipped duplicate texts." in report) == (copied == 1 and most == 32)
 
 
-def test_learn_reports_the_words_and_the_description(tiny_chat: TinyModel, history: Path) -> None:
+def test_learn_reports_the_words_and_the_description(history: Path) -> None:
     report = succeed(
-        *("learn", history, "-o", "me.json", "-m", tiny_chat.path, "-t", "1"),
-        *("--layers", "1,3", "--strength", "0.1"),
+        *("learn", history, "-o", "me.json"), *("--layers", "1,3", "--strength", "0.1")
     ).stderr
     entry = Profile.load("me.json").entries[0]
     for word in entry.words:
@@ -736,7 +694,10 @@ def test_learn_reports_the_words_and_the_description(tiny_chat: TinyModel, histo
     assert entry.description.text in flowing
     assert "Learning from 3 of 3 texts with tiny-chat." in flowing
     assert "in 3 texts are anchors: your other texts make them much more probable." in flowing
-    assert "It steers layer 1 by 0.1 and layer 3 by 0.1 of the residual norm." in flowing
+    assert (
+        "Steering: direction at layer 1 (0.1 of the residual norm); direction at layer 3 (0.1 of "
+        "the residual norm)." in flowing
+    )
     assert "gain" not in flowing  # which was not measured
 
 
@@ -749,7 +710,7 @@ def fluent(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("fluent")
-def test_learn_reports_what_calibration_found(tiny_chat: TinyModel, folder: Path) -> None:
+def test_learn_reports_what_calibration_found(folder: Path) -> None:
     """One person's texts have a word in common, the other's have nothing."""
     texts = {
         "own": [f"{word} hello hello hello {word} hello hello hello" for word in "abcdef"],
@@ -758,7 +719,7 @@ def test_learn_reports_what_calibration_found(tiny_chat: TinyModel, folder: Path
     reports, entries = {}, {}
     for name, written in texts.items():
         history = write_history(folder / f"{name}.jsonl", written)
-        where = ("-o", f"{name}.json", "-m", tiny_chat.path, "-t", "1")
+        where = ("-o", f"{name}.json")
         report = succeed("learn", history, *where).stderr
         reports[name] = " ".join(report.split())
         entries[name] = Profile.load(f"{name}.json").entries[0]
@@ -768,15 +729,15 @@ def test_learn_reports_what_calibration_found(tiny_chat: TinyModel, folder: Path
     assert own.strengths.any() or own.steering().logit_bias or own.memory
     assert (
         f"Expected gain: {own.gain.mean:+.3f} nats/token (95% interval {own.gain.low:+.3f} to "
-        f"{own.gain.high:+.3f}), measured on 6 texts held out." in reports["own"]
+        f"{own.gain.high:+.3f}), measured on 6 held-out texts." in reports["own"]
     )
     assert none.gain is not None
     assert none.gain.low <= 0
     assert not none.strengths.any()
     assert none.logit_bias is None
     assert none.memory is None
-    assert "No reliable preference found: the best setting gave " in reports["none"]
-    assert "It changes nothing: its strengths are 0." in reports["none"]
+    assert "No reliable preference found: the best setting gained " in reports["none"]
+    assert "Steering: none, all strengths are 0." in reports["none"]
 
 
 ALIKE = [f"{word} {word}. Oh dear, oh dear, said she." for word in TEXTS[0].split()]
@@ -784,7 +745,7 @@ ALIKE = [f"{word} {word}. Oh dear, oh dear, said she." for word in TEXTS[0].spli
 
 
 @pytest.mark.usefixtures("fluent")
-def test_learn_keeps_in_the_memory_what_it_is_told_to(
+def test_the_memory_holds_the_tokens_of_its_level(
     learn: Callable[..., Entry], folder: Path, engine: Engine
 ) -> None:
     history = write_history(folder / "alike.jsonl", ALIKE)
@@ -811,20 +772,6 @@ def test_learn_keeps_in_the_memory_what_it_is_told_to(
     assert held["shared"] < held["all"]
 
 
-@pytest.mark.usefixtures("fluent")
-def test_learn_reports_the_memory(tiny_chat: TinyModel, folder: Path) -> None:
-    history = write_history(folder / "alike.jsonl", ALIKE)
-    where = ("-o", "new.json", "-m", tiny_chat.path, "-t", "1")
-    report = " ".join(succeed("learn", history, *where).stderr.split())
-    part = Profile.load("new.json").entries[0].memory
-    assert part is not None
-    assert (
-        f"remembers {part.rows} tokens of your texts (level causal, strength {part.strength:g})."
-        in report
-    )
-    assert "Answers to requests unlike those of your texts are left alone." in report
-
-
 # ---------------------------------------------------------------- learn from a long history
 
 N_LONG, N_SAMPLE = 30, 24
@@ -839,22 +786,16 @@ def long_history(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [
-        (0, "Less than a minute."),
-        (29, "Less than a minute."),
-        (40, "About 1 minute."),
-        (100, "About 2 minutes."),
-        (3600, "About 60 minutes."),
+        (29, "Estimated time: less than a minute."),
+        (40, "Estimated time: 1 minute."),
+        (100, "Estimated time: 2 minutes."),
     ],
 )
-def test_learn_says_how_long_it_will_take(
-    tiny_chat: TinyModel,
-    history: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    seconds: float,
-    said: str,
+def test_learn_estimates_the_time(
+    history: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, said: str
 ) -> None:
     monkeypatch.setattr("steerx_edge.learning.duration.estimated_seconds", lambda *_: seconds)
-    where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1", "--strength", "0.1")
+    where = ("-o", "me.json", "--strength", "0.1")
     assert f"\n{said}\n" in succeed("learn", history, *where).stderr
 
 
@@ -866,23 +807,21 @@ def test_the_estimate_grows_with_the_texts(engine: Engine) -> None:
     assert 0 < few < many
 
 
-def test_a_profile_of_the_sample_is_saved_before_all_else_is_read(
-    tiny_chat: TinyModel, long_history: Path
-) -> None:
-    where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1")
+def test_a_profile_is_saved_before_further_texts_are_read(long_history: Path) -> None:
+    where = ("-o", "me.json")
     report = " ".join(succeed("learn", long_history, *where).stderr.split())
     assert (
-        f"Saved me.json from a sample of {N_SAMPLE} texts; reading {N_LONG - N_SAMPLE} more. "
-        "Ctrl-C keeps it; rerun the same command to resume." in report
+        f"Saved me.json, learned from a sample of {N_SAMPLE} texts; reading {N_LONG - N_SAMPLE} "
+        "more. Press Ctrl-C to stop; rerun the same command to resume." in report
     )
     assert "Time is up" not in report
     assert Profile.load("me.json").entries[0].counts["items"] == N_LONG
 
 
-def test_no_further_texts_are_read_when_the_minutes_are_over(
-    learn: Callable[..., Entry], tiny_chat: TinyModel, long_history: Path
+def test_no_further_texts_are_read_after_the_given_minutes(
+    learn: Callable[..., Entry], long_history: Path
 ) -> None:
-    where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1")
+    where = ("-o", "me.json")
     report = succeed("learn", long_history, *where, "--minutes", "0").stderr
     assert f"Time is up: read {N_SAMPLE} of {N_LONG} texts." in report
     assert Profile.load("me.json").entries[0].counts["items"] == N_SAMPLE
@@ -894,23 +833,13 @@ def interrupted(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "place",
-    [
-        "steerx_edge.apps.cli.learn.open_engine",
-        "steerx_edge.learning.duration.estimated_seconds",
-        "steerx_edge.learning.learn.read_items",
-        "steerx_edge.learning.learned.calibrate",
-    ],
+    "place", ["steerx_edge.apps.cli.learn.open_engine", "steerx_edge.learning.learned.calibrate"]
 )
-def test_an_interrupt_before_anything_is_saved_is_told_in_a_sentence(
-    folder: Path,
-    tiny_chat: TinyModel,
-    history: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    place: str,
+def test_an_interrupt_before_the_first_save_prints_one_sentence(
+    folder: Path, history: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     monkeypatch.setattr(place, interrupted)
-    result = run("learn", history, "-o", "new.json", "-m", tiny_chat.path, "-t", "1")
+    result = run("learn", history, "-o", "new.json")
     assert result.exit_code == 130
     assert result.stdout == ""
     assert result.stderr.splitlines()[-1] == (
@@ -924,20 +853,16 @@ def test_an_interrupt_before_anything_is_saved_is_told_in_a_sentence(
     ["steerx_edge.learning.gathering.read_further", "steerx_edge.learning.learned.recalibrate"],
 )
 def test_an_interrupt_keeps_the_profile_of_the_sample_and_a_rerun_resumes(
-    learn: Callable[..., Entry],
-    tiny_chat: TinyModel,
-    long_history: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    place: str,
+    learn: Callable[..., Entry], long_history: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     expected = learn(long_history)
     with monkeypatch.context() as patch:
         patch.setattr(f"{place}", interrupted)
-        where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1")
+        where = ("-o", "me.json")
         result = run("learn", long_history, *where)
     assert result.exit_code == 130
     assert result.stderr.splitlines()[-1] == (
-        f"Interrupted: me.json holds what was learned from {N_SAMPLE} texts; rerun the same "
+        f"Interrupted: me.json holds the profile learned from {N_SAMPLE} texts; rerun the same "
         "command to resume."
     )
     assert Profile.load("me.json").entries[0].counts["items"] == N_SAMPLE
@@ -954,30 +879,26 @@ def test_an_interrupt_keeps_the_profile_of_the_sample_and_a_rerun_resumes(
 
 @pytest.mark.parametrize("stop", ["--minutes 0", "Ctrl-C"])
 def test_a_fuller_entry_is_kept_until_the_new_one_is_as_full(
-    learn: Callable[..., Entry],
-    tiny_chat: TinyModel,
-    long_history: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    stop: str,
+    learn: Callable[..., Entry], long_history: Path, monkeypatch: pytest.MonkeyPatch, stop: str
 ) -> None:
     learn(long_history, output="me.json")
     before = Path("me.json").read_bytes()
-    where = ("learn", long_history, "-o", "me.json", "-m", tiny_chat.path, "-t", "1")
+    where = ("learn", long_history, "-o", "me.json")
     with monkeypatch.context() as patch:
         if stop == "Ctrl-C":
             patch.setattr("steerx_edge.learning.gathering.read_further", interrupted)
             result = run(*where)
-            said = "Interrupted: me.json is as it was; rerun the same command to resume."
+            said = "Interrupted: me.json was not changed; rerun the same command to resume."
         else:
             result = run(*where, "--minutes", "0")
             said = (
-                f"Time is up: read {N_SAMPLE} of {N_LONG} texts. me.json keeps what was learned "
-                f"from {N_LONG} texts before; rerun the same command to read on."
+                f"Time is up: read {N_SAMPLE} of {N_LONG} texts. me.json keeps the profile learned "
+                f"from {N_LONG} texts; rerun the same command to read the rest."
             )
     assert result.exit_code == (130 if stop == "Ctrl-C" else 0)
     report = " ".join(result.stderr.split())
     assert report.endswith(said)
-    assert f"Until then me.json keeps what was learned from {N_LONG} texts before." in report
+    assert f"Until then me.json keeps the profile learned from {N_LONG} texts." in report
     assert Path("me.json").read_bytes() == before
     # As full is enough, and so is all that there is.
     learn(long_history, output="me.json")
@@ -985,7 +906,7 @@ def test_a_fuller_entry_is_kept_until_the_new_one_is_as_full(
 
 
 @pytest.mark.parametrize("place", ["steerx_edge.apps.cli.import_module", "click.Context.invoke"])
-def test_an_interrupt_anywhere_else_is_told_in_a_word(
+def test_an_interrupt_elsewhere_prints_one_word(
     monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     monkeypatch.setattr(place, interrupted)
@@ -999,7 +920,7 @@ def read_treatment_no_layers(*args: Any) -> Any:
     return read_treatment(*args)
 
 
-def test_an_interrupt_while_a_profile_is_saved_waits() -> None:
+def test_an_interrupt_waits_until_the_profile_is_saved() -> None:
     done = []
 
     def save() -> None:
@@ -1026,18 +947,18 @@ def remembering(learn: Callable[..., Entry], monkeypatch: pytest.MonkeyPatch, fo
     return write_history(folder / "all.jsonl", texts)
 
 
-def test_add_reads_what_is_new_and_keeps_entries_of_other_models(
-    remembering: Path, tiny_chat: TinyModel, tiny_q8: TinyModel
+def test_add_reads_new_texts_and_keeps_entries_for_other_models(
+    remembering: Path, tiny_q8: TinyModel
 ) -> None:
     theirs = a_profile(tiny_q8).entries[0]
     Profile((theirs, *Profile.load("me.json").entries)).save("me.json")
-    where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1")
+    where = ("-o", "me.json")
     result = succeed("learn", "--add", remembering, *where)
     assert result.stdout == ""
     report = " ".join(result.stderr.split())
     assert (
-        "Adding 3 new texts to me.json with tiny-chat; 6 others were read before. Less than a "
-        "minute." in report
+        "Adding 3 new texts to me.json with tiny-chat; 6 were read before. Estimated time: less "
+        "than a minute." in report
     )
     assert "tokens in 9 texts" in report
     assert report.endswith("Saved me.json.")
@@ -1046,21 +967,21 @@ def test_add_reads_what_is_new_and_keeps_entries_of_other_models(
     assert entry.counts["items"] == 9
     before = Path("me.json").read_bytes()
     report = succeed("learn", "--add", remembering, *where).stderr
-    assert report == "Nothing new: all 9 texts were read before.\n"
+    assert report == "No new texts: all 9 were read before.\n"
     assert Path("me.json").read_bytes() == before
 
 
-def test_add_leaves_the_old_profile_when_interrupted_and_resumes(
-    remembering: Path, tiny_chat: TinyModel, folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_interrupted_add_leaves_the_profile_unchanged_and_resumes(
+    remembering: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1")
+    where = ("-o", "me.json")
     with monkeypatch.context() as patch:
         patch.setattr("steerx_edge.learning.adding.MemoryPart.of", interrupted)
         result = run("learn", "--add", remembering, *where)
     assert result.exit_code == 130
     assert result.stderr.splitlines()[-1] == (
-        "Interrupted: me.json is as it was; rerun the same command to resume."
+        "Interrupted: me.json was not changed; rerun the same command to resume."
     )
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     monkeypatch.setattr(
@@ -1070,75 +991,60 @@ def test_add_leaves_the_old_profile_when_interrupted_and_resumes(
     assert Profile.load("me.json").entries[0].counts["items"] == 9
 
 
-def test_add_says_what_time_did_not_suffice_for(remembering: Path, tiny_chat: TinyModel) -> None:
-    where = ("-o", "me.json", "-m", tiny_chat.path, "-t", "1", "--minutes", "0")
+def test_add_says_how_many_texts_were_read_in_time(remembering: Path) -> None:
+    where = ("-o", "me.json", "--minutes", "0")
     report = succeed("learn", "--add", remembering, *where).stderr
     assert "Time is up: read 6 of 9 texts." in report
 
 
-def test_add_needs_a_profile(tiny_chat: TinyModel, history: Path) -> None:
-    result = run("learn", "--add", history, "-o", "none.json", "-m", tiny_chat.path)
+def test_add_needs_a_profile(history: Path) -> None:
+    result = run("learn", "--add", history, "-o", "none.json")
     assert result.exit_code == 1
     assert result.stderr == (
-        "Error: There is no 'none.json' to add to: leave out --add to learn it.\n"
+        "Error: There is no profile 'none.json' to add to. Leave out --add to learn one.\n"
     )
 
 
+ONE_DIRECTION = "Steering: direction at layer 2 (1 of the residual norm)"
+GAIN = (
+    "Expected gain: +0.050 nats/token (95% interval +0.010 to +0.100), measured on 9 held-out "
+    "texts."
+)
+ON_TOP = (
+    "With your texts in the prompt (--history), gain over the prompt alone: +0.030 nats/token (95% "
+    "interval"
+)
+
+
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "lines"),
     [
-        ({"layers": (2,)}, "It steers layer 2 by 1 of the residual norm."),
-        ({"strengths": [0], "gate": GATE}, "It changes nothing: its strengths are 0."),
-        (
-            {"logit_bias": LogitBias([3, 4], [0.5, -1], 0.2)},
-            "It steers layer 2 by 1 of the residual norm, and makes 2 tokens more or less "
-            "probable.",
-        ),
-        (
-            {"logit_bias": LogitBias([3, 4], [0.5, -1], 0), "strengths": [0.25]},
-            "It steers layer 2 by 0.25 of the residual norm.",
-        ),
-        (
-            {"memory": MEMORY, "strengths": [0]},
-            "It remembers 120 tokens of your texts (level causal, strength 0.3).",
-        ),
+        ({}, [f"{ONE_DIRECTION}."]),
+        ({"strengths": [0], "gate": GATE}, ["Steering: none, all strengths are 0."]),
+        ({"logit_bias": LogitBias([3, 4], [0.5, -1], 0)}, [f"{ONE_DIRECTION}."]),
         (
             {"memory": MEMORY, "logit_bias": LogitBias([3, 4], [0.5, -1], 1), "gate": GATE},
-            "It steers layer 2 by 1 of the residual norm, and makes 2 tokens more or less "
-            "probable, and remembers 120 tokens of your texts (level causal, strength 0.3).\n"
-            "Answers to requests unlike those of your texts are left alone.",
+            [
+                f"{ONE_DIRECTION}; logit bias on 2 tokens; memory of 120 tokens (level causal, "
+                "strength 0.3).",
+                "Requests unlike those of your texts are answered without steering.",
+            ],
         ),
-        (
-            {"gate": GATE, "gain": Gain(0.05, 0.0104, 0.1, 9)},
-            "It steers layer 2 by 1 of the residual norm.\n"
-            "Answers to requests unlike those of your texts are left alone.\n"
-            "Expected gain: +0.050 nats/token (95% interval +0.010 to +0.100), measured on 9 texts "
-            "held out.",
-        ),
-        (
-            {
-                "logit_bias": LogitBias([3, 4], [0.5, -1], 1),
-                "strengths": [0],
-                "gain": Gain(0.05, 0.0104, 0.1, 9),
-            },
-            "It makes 2 tokens more or less probable.\nExpected gain: +0.050 nats/token (95% "
-            "interval +0.010 to +0.100), measured on 9 texts held out.",
-        ),
+        ({"gain": Gain(0.05, 0.0104, 0.1, 9)}, [f"{ONE_DIRECTION}.", GAIN]),
         (
             {"strengths": [0], "gain": Gain(0.05, -0.0104, 0.1, 9)},
-            "No reliable preference found: the best setting gave +0.050 nats/token (95% interval "
-            "-0.010 to +0.100), measured on 9 texts held out.\nIt changes nothing: its strengths "
-            "are 0.",
+            [
+                "No reliable preference found: the best setting gained +0.050 nats/token (95% "
+                "interval -0.010 to +0.100), measured on 9 held-out texts.",
+                "Steering: none, all strengths are 0.",
+            ],
         ),
         (
             {
                 "gain": Gain(0.05, 0.01, 0.1, 9),
                 "with_history": WithHistory([0.5], 0, 0, Gain(0.03, 0.02, 0.04, 9)),
             },
-            "It steers layer 2 by 1 of the residual norm.\nExpected gain: +0.050 nats/token (95% "
-            "interval +0.010 to +0.100), measured on 9 texts held out.\n"
-            "With texts of yours in the prompt (generate --history), over these alone: +0.030 "
-            "nats/token (95% interval +0.020 to +0.040).",
+            [f"{ONE_DIRECTION}.", GAIN, f"{ON_TOP} +0.020 to +0.040)."],
         ),
         (
             {
@@ -1146,20 +1052,21 @@ def test_add_needs_a_profile(tiny_chat: TinyModel, history: Path) -> None:
                 "gain": Gain(0.05, 0.01, 0.1, 9),
                 "with_history": WithHistory([0], 0, 0, Gain(0.03, -0.02, 0.04, 9)),
             },
-            "It steers layer 2 by 1 of the residual norm.\nExpected gain: +0.050 nats/token (95% "
-            "interval +0.010 to +0.100), measured on 9 texts held out.\nWith texts of yours in the "
-            "prompt (generate --history), over these alone: +0.030 nats/token (95% interval -0.020 "
-            "to +0.040); so it then changes nothing.",
+            [
+                f"{ONE_DIRECTION}.",
+                GAIN,
+                f"{ON_TOP} -0.020 to +0.040), which is not reliable, so steering is off then.",
+            ],
         ),
     ],
 )
-def test_learn_reports_what_the_profile_will_do(
-    profile: Profile, changes: dict[str, Any], said: str
+def test_learn_reports_what_the_profile_adds(
+    profile: Profile, changes: dict[str, Any], lines: list[str]
 ) -> None:
-    assert _carried(replace(profile.entries[0], **changes)) == said
+    assert summary(replace(profile.entries[0], **changes)).splitlines() == lines
 
 
-def test_learning_again_replaces_the_entry_and_keeps_those_of_other_models(
+def test_learning_again_replaces_only_the_entry_for_the_model(
     learn: Callable[..., Entry], history: Path, folder: Path, tiny_q8: TinyModel
 ) -> None:
     theirs = a_profile(tiny_q8).entries[0]
@@ -1172,10 +1079,8 @@ def test_learning_again_replaces_the_entry_and_keeps_those_of_other_models(
     assert {path.name for path in folder.iterdir()} == {"history.jsonl", "new.json"}
 
 
-@pytest.mark.parametrize(
-    "content", [b"Dear diary, ...", b"", b'{"format": "steerx-edge-profile", "schema": 2}']
-)
-def test_a_file_that_is_no_profile_is_refused_before_any_work(
+@pytest.mark.parametrize("content", [b"Dear diary, ...", b""])
+def test_a_file_that_is_not_a_profile_is_refused_before_any_work(
     folder: Path, history: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
 ) -> None:
     def load(*_: object, **__: object) -> None:
@@ -1183,7 +1088,7 @@ def test_a_file_that_is_no_profile_is_refused_before_any_work(
 
     monkeypatch.setattr("steerx_edge.apps.cli.learn.open_engine", load)
     (folder / "diary.txt").write_bytes(content)
-    for output, message in (("diary.txt", "It is left as it is"), ("a/b.json", "no folder")):
+    for output, message in (("diary.txt", "It was not changed"), ("a/b.json", "no folder")):
         result = run("learn", history, "-o", output)
         assert result.exit_code == 1
         assert message in result.stderr
@@ -1204,23 +1109,18 @@ def test_the_context_that_learning_does_not_use_is_small(
     assert opened[0].llama.n_tokens == 0
 
 
-def test_learning_depends_on_the_texts_alone(
+def test_learning_depends_only_on_the_texts(
     learn: Callable[..., Entry], history: Path, folder: Path
 ) -> None:
-    """The same three items, however they are stored and named."""
+    """The same three items, stored and named in other ways."""
     expected = learn(history)
-    assert same(expected, learn(history))
     rows = [{"n": i, "body": text} for i, text in enumerate(TEXTS)]
-    fields = folder / "fields.jsonl"
-    fields.write_text("\n".join(map(json.dumps, rows)))
-    wording = ("--response", "body", "--prompt", "Write text {n}.")
-    assert same(expected, learn(fields, *wording))
-    authors = folder / "authors.json"
     others = [{"n": 9, "body": "Something else."}, {"n": 9, "body": "And something else."}]
     users = [{"user_id": "x", "profile": others}, {"user_id": "me", "profile": rows}]
-    authors.write_text(json.dumps(users))
-    assert same(expected, learn(authors, "--user", "me", *wording))
-    assert not same(expected, learn(authors, "--user", "x", *wording))
+    (folder / "authors.json").write_text(json.dumps(users))
+    how = ("authors.json", "--response", "body", "--prompt", "Write text {n}.", "--user")
+    assert same(expected, learn(*how, "me"))
+    assert not same(expected, learn(*how, "x"))
 
 
 def test_max_items_takes_the_last_texts(
@@ -1234,23 +1134,21 @@ def test_max_items_takes_the_last_texts(
     assert entry.directions.tobytes() == expected.directions.tobytes()
 
 
-@pytest.mark.parametrize(("layers", "strength"), [("1", 0.0), ("1-2", 0.5), ("1,3", 2.25)])
-def test_layers_and_strength_are_recorded(
-    learn: Callable[..., Entry], history: Path, layers: str, strength: float
+def test_layers_with_a_strength_are_not_calibrated(
+    learn: Callable[..., Entry], history: Path
 ) -> None:
-    entry = learn(history, "--layers", layers, "--strength", str(strength), "--max-items", "2")
-    assert entry.layers == LayerList().convert(layers, None, None)
-    assert entry.strengths.tolist() == [strength] * len(entry.layers)
+    entry = learn(history, "--layers", "1,3", "--strength", "2.25", "--max-items", "2")
+    assert entry.layers == (1, 3)
+    assert entry.strengths.tolist() == [2.25, 2.25]
     assert entry.settings["calibrate"] is False
     assert entry.gain is None
 
 
-@pytest.mark.parametrize(("layers", "candidates"), [("1", {1}), ("3", {3}), ("1-2", {1, 2})])
-def test_layers_are_what_calibration_chooses_from(
-    learn: Callable[..., Entry], history: Path, layers: str, candidates: set[int]
+def test_calibration_chooses_among_the_given_layers(
+    learn: Callable[..., Entry], history: Path
 ) -> None:
-    entry = learn(history, "--layers", layers)
-    assert set(entry.layers) <= candidates
+    entry = learn(history, "--layers", "1,3")
+    assert set(entry.layers) <= {1, 3}
     assert entry.settings["calibrate"] is True
     assert entry.gain is not None
 
@@ -1258,19 +1156,12 @@ def test_layers_are_what_calibration_chooses_from(
 @pytest.mark.parametrize(
     ("value", "layers"),
     [
-        ("12", (12,)),
         ("10,12-14", (10, 12, 13, 14)),
-        (" 1 , 2 - 4 ", None),
-        (" 1 , 2-4 ", (1, 2, 3, 4)),
-        ("5-5", (5,)),
-        ("3,2", (3, 2)),  # whether they can be steered is for the model to say
-        ("9999", (9999,)),
+        (" 1 , 5-5 ", (1, 5)),
+        ("3,2", (3, 2)),  # the model decides whether they can be steered
         ("99999", None),
         ("-1", None),
-        ("1-", None),
         ("1,,2", None),
-        (",", None),
-        ("1;2", None),
         ("4-2", None),
         ("²", None),
     ],
@@ -1287,11 +1178,11 @@ def test_layers_are_numbers_and_ranges(value: str, layers: tuple[int, ...] | Non
 
 
 @pytest.fixture
-def chat(profile: Profile, tiny_chat: TinyModel) -> Callable[..., Result]:
+def chat(profile: Profile) -> Callable[..., Result]:
     """Chat through standard input, a line a turn."""
 
     def chatted(*lines: str, options: Sequence[str] = (), end: str = "\n") -> Result:
-        where = ("chat", "--profile", "me.json", "-m", tiny_chat.path, "-t", "1")
+        where = ("chat", "--profile", "me.json")
         how = ("-n", str(N), "--temp", "0", *options)
         return succeed(*where, *how, input="\n".join(lines) + end)
 
@@ -1325,7 +1216,7 @@ def reference(engine: Engine) -> Reference:
     return Reference(engine)
 
 
-def test_a_chat_remembers_its_turns_and_prints_the_answers_alone(
+def test_a_chat_remembers_its_turns_and_prints_only_answers(
     chat: Callable[..., Result], reference: Reference, profile: Profile
 ) -> None:
     lines = ["Where is Alice?", "And the watch?", "Where is Alice?"]
@@ -1338,14 +1229,14 @@ def test_a_chat_remembers_its_turns_and_prints_the_answers_alone(
     assert chat(lines[0], "", "  ", *lines[1:], "").stdout == result.stdout
 
 
-@pytest.mark.parametrize("leave", ["/exit", "/quit", " /exit "])
-def test_a_chat_ends_when_asked_to(
+@pytest.mark.parametrize("leave", ["/quit", " /exit "])
+def test_commands_end_a_chat(
     chat: Callable[..., Result], reference: Reference, profile: Profile, leave: str
 ) -> None:
     assert chat("Hello", leave, "Hello").stdout == reference.say("Hello", profile) + "\n"
 
 
-def test_strength_is_changed_on_the_way(
+def test_the_strength_changes_during_a_chat(
     chat: Callable[..., Result], reference: Reference, profile: Profile
 ) -> None:
     answers = [reference.say("Hello", profile, strength) for strength in (0.5, 0, -1, 2)]
@@ -1357,28 +1248,26 @@ def test_strength_is_changed_on_the_way(
     assert result.stderr == "Strength 0.\nStrength -1.\nStrength 2.\n"
 
 
-def test_the_profile_is_changed_on_the_way_and_the_strength_stays(
+def test_the_profile_changes_during_a_chat_and_the_strength_stays(
     chat: Callable[..., Result], reference: Reference, profile: Profile
 ) -> None:
     loud = Profile.load("loud.json")
     answers = [reference.say("Hello", profile, 1), reference.say("Hello", loud, 0.5)]
     result = chat("Hello", "/strength 0.5", "/profile loud.json", "Hello")
     assert result.stdout == "".join(f"{answer}\n" for answer in answers)
-    assert result.stderr == "Strength 0.5.\nWriting as loud.json.\n"
+    assert result.stderr == "Strength 0.5.\nSwitched to loud.json.\n"
 
 
-@pytest.mark.parametrize("system", ["", "Be brief."])
 def test_reset_forgets_the_turns_and_keeps_the_system_message(
-    chat: Callable[..., Result], engine: Engine, profile: Profile, system: str
+    chat: Callable[..., Result], engine: Engine, profile: Profile
 ) -> None:
-    once = Reference(engine, system).say("Hello", profile)
-    options = ["--system", system] if system else []
-    result = chat("Hello", "/reset", "Hello", options=options)
+    once = Reference(engine, "Be brief.").say("Hello", profile)
+    result = chat("Hello", "/reset", "Hello", options=["--system", "Be brief."])
     assert result.stdout == f"{once}\n{once}\n"
-    assert "forgotten" in result.stderr
+    assert "new conversation" in result.stderr
 
 
-@pytest.mark.parametrize("line", ["/help", "/?", "/", "/frobnicate", "/Strength 1"])
+@pytest.mark.parametrize("line", ["/help", "/", "/Strength 1"])
 def test_an_unknown_command_prints_the_known_ones(chat: Callable[..., Result], line: str) -> None:
     result = chat(line)
     assert result.stdout == ""
@@ -1391,18 +1280,18 @@ def test_an_unknown_command_prints_the_known_ones(chat: Callable[..., Result], l
     ("line", "message"),
     [
         ("/strength", "'' is not a number"),
-        ("/strength loud", "'loud' is not a number"),
         ("/strength nan", "strength is nan"),
-        ("/strength inf", "strength is inf"),
         ("/strength 1e40", "strength is 1e+40"),
         ("/profile", "cannot be read"),
-        ("/profile nobody.json", "nobody.json: cannot be read"),
         ("/profile strange.json", "this model is tiny-chat"),
+        ("/profile huge.json", "strength is 1.0"),
     ],
 )
-def test_a_mistake_does_not_end_the_chat_and_changes_nothing(
+def test_a_wrong_command_changes_nothing_and_the_chat_goes_on(
     chat: Callable[..., Result], reference: Reference, profile: Profile, line: str, message: str
 ) -> None:
+    huge = replace(profile.entries[0], norms=[3e38], strengths=[3e38])
+    Profile((huge,)).save("huge.json")
     answers = [reference.say("Hello", profile), reference.say("And now?", profile)]
     result = chat("Hello", line, "And now?")
     assert result.stdout == "".join(f"{answer}\n" for answer in answers)
@@ -1411,21 +1300,19 @@ def test_a_mistake_does_not_end_the_chat_and_changes_nothing(
     assert result.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("system", ["", "Be brief."])
 def test_a_conversation_longer_than_the_context_drops_its_oldest_turns(
-    chat: Callable[..., Result], engine: Engine, profile: Profile, system: str
+    chat: Callable[..., Result], engine: Engine, profile: Profile
 ) -> None:
     lines = [f"Tell me of the rabbit and the watch, number {i}." for i in range(7)]
-    reference = Reference(engine, system)
+    reference = Reference(engine, "Be brief.")
     answers = [reference.say(line, profile, room=256 - 64) for line in lines]
     assert 2 < len(reference.messages) < 2 * len(lines)
-    options = ["-c", "256", *(["--system", system] if system else [])]
-    result = chat(*lines, options=options)
+    result = chat(*lines, options=["-c", "256", "--system", "Be brief."])
     assert result.stdout == "".join(f"{answer}\n" for answer in answers)
     assert result.stderr == ""
 
 
-def test_the_texts_that_fit_the_first_message_stand_before_the_conversation(
+def test_the_most_relevant_texts_come_before_a_conversation(
     chat: Callable[..., Result], engine: Engine, profile: Profile, history: Path
 ) -> None:
     lines = ["Alice was late", "And the watch?", "Oh dear!"]
@@ -1438,10 +1325,10 @@ def test_the_texts_that_fit_the_first_message_stand_before_the_conversation(
     options = ["--history", str(history), "--retrieve", "2", "--system", "Be brief."]
     result = chat(*lines, "/reset", *lines[::-1], options=options)
     assert result.stdout == "".join(f"{answer}\n" for answer in answers)
-    assert result.stderr == "The conversation is forgotten.\n"
+    assert result.stderr == "Started a new conversation.\n"
 
 
-def test_the_texts_stay_where_a_long_conversation_drops_its_oldest_turns(
+def test_the_texts_stay_when_the_oldest_turns_are_dropped(
     chat: Callable[..., Result], engine: Engine, profile: Profile, history: Path
 ) -> None:
     lines = [f"Tell me of the rabbit and the watch, number {i}." for i in range(9)]
@@ -1454,7 +1341,7 @@ def test_the_texts_stay_where_a_long_conversation_drops_its_oldest_turns(
     assert result.stderr == ""
 
 
-def test_texts_before_a_conversation_take_half_of_the_context_at_most(
+def test_texts_before_a_conversation_take_at_most_half_of_the_context(
     chat: Callable[..., Result], engine: Engine, profile: Profile, folder: Path
 ) -> None:
     texts = ["Alice was late again. " * 5, "The watch said so. " * 5]
@@ -1465,10 +1352,10 @@ def test_texts_before_a_conversation_take_half_of_the_context_at_most(
     answer = Reference(engine, history=shown[:1]).say("Alice", profile)
     result = chat("Alice", options=["-c", "256", "--history", str(path)])
     assert result.stdout == f"{answer}\n"
-    assert result.stderr == "Only 1 of 2 past texts fit the context; -c raises it.\n"
+    assert result.stderr == "Only 1 of 2 past texts fit the context. Raise it with -c.\n"
 
 
-def test_the_description_stands_before_the_oldest_turn_and_changes_with_the_profile(
+def test_the_description_comes_before_the_oldest_turn_and_changes_with_the_profile(
     chat: Callable[..., Result], engine: Engine, profile: Profile
 ) -> None:
     quiet = replace(profile.entries[0], description=Description("You are quiet.", "user"))
@@ -1489,47 +1376,29 @@ def test_the_description_stands_before_the_oldest_turn_and_changes_with_the_prof
     assert result.stdout == f"{one}\n{two}\n{three}\n"
 
 
-def test_the_texts_before_a_conversation_are_read_once(
-    engine: Engine, history: Path, monkeypatch: pytest.MonkeyPatch, profile: Profile
+def test_the_texts_before_a_conversation_are_evaluated_once(
+    engine: Engine, history: Path, n_evaluated: list[int], profile: Profile
 ) -> None:
-    """What a turn adds to the context is its own, and the answer before it."""
-    evaluated: list[int] = []
-    decode = engine.llama._ctx.decode
-
-    def recorded(batch: Any) -> None:
-        evaluated.append(batch.batch.n_tokens)
-        decode(batch)
-
-    monkeypatch.setattr("steerx_edge.apps.cli.chat.open_engine", lambda *_, **__: engine)
-    monkeypatch.setattr(engine.llama._ctx, "decode", recorded)
+    """A turn adds its own tokens and those of the answer before it."""
     assert profile.entries
     how = ("chat", "--profile", "me.json", "--history", history, "-n", "1", "--temp", "0")
     succeed(*how, input="Alice was late\nAnd now?\n")
     opening = len(engine.prompt(messages_for("Alice was late", history=items())))
-    assert sum(evaluated) - opening < opening / 2
+    assert opening <= sum(n_evaluated) < 1.5 * opening
 
 
 def test_a_full_context_ends_the_answer_and_not_the_chat(chat: Callable[..., Result]) -> None:
     nearly_full = "Alice was late. " * 30
     lines = [line for i in range(12) for line in (f"{nearly_full}{i}", "/reset")]
     result = chat(*lines, options=["-c", "256", "-n", "-1", "--strength", "0"])
-    assert result.stderr == 12 * "The conversation is forgotten.\n"
+    assert result.stderr == 12 * "Started a new conversation.\n"
     assert result.stdout.count("\n") >= 12
 
 
 LONG = "Alice was late again. " * 60  # some 900 tokens
 
 
-def test_a_message_longer_than_the_context_is_refused_and_forgotten(
-    chat: Callable[..., Result], reference: Reference, profile: Profile
-) -> None:
-    answer = reference.say("Hello", profile)
-    result = chat(LONG, "Hello", options=["-c", "512"])
-    assert result.stdout == f"{answer}\n"
-    assert "and the context 512" in result.stderr
-
-
-def test_a_message_longer_than_the_context_is_forgotten_in_mid_conversation(
+def test_a_message_longer_than_the_context_is_dropped(
     chat: Callable[..., Result], reference: Reference, profile: Profile
 ) -> None:
     answers = [reference.say("Hello", profile), reference.say("And now?", profile)]
@@ -1538,10 +1407,10 @@ def test_a_message_longer_than_the_context_is_forgotten_in_mid_conversation(
     assert "and the context 512" in result.stderr
 
 
-def test_a_line_that_is_no_text_does_not_end_the_chat(
-    tiny_chat: TinyModel, reference: Reference, profile: Profile
+def test_a_line_that_is_not_utf_8_does_not_end_the_chat(
+    reference: Reference, profile: Profile
 ) -> None:
-    where = ["chat", "--profile", "me.json", "-m", tiny_chat.path, "-t", "1"]
+    where = ["chat", "--profile", "me.json"]
     result = run(*where, "-n", str(N), "--temp", "0", input=b"Hel\xfflo\n/reset\nHello\n")
     assert result.exit_code == 0
     assert result.stdout.endswith(reference.say("Hello", profile) + "\n")
@@ -1567,12 +1436,12 @@ def authors(folder: Path) -> Path:
 
 
 @pytest.fixture
-def evaluate(tiny_chat: TinyModel, authors: Path) -> Callable[..., Result]:
+def evaluate(authors: Path) -> Callable[..., Result]:
     """Run `evaluate` on the authors."""
 
     def evaluated(*arguments: str) -> Result:
         what = ("evaluate", authors.name, "--response", "note", "--min-items", "4")
-        return run(*what, "-m", tiny_chat.path, "-t", "1", *arguments)
+        return run(*what, *arguments)
 
     return evaluated
 
@@ -1585,7 +1454,7 @@ def test_evaluate_prints_tables_and_keeps_figures(
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
     assert lines[0].startswith("authors.json: 2 held-out texts of 2 of 3 users, 4 to 4 items")
-    assert "Left out, fewer than 4 items: 1 (daisy)." in lines
+    assert "Skipped, fewer than 4 items: 1 (daisy)." in lines
     swept = ("Gain by strength", "Gain by layer", "Gain by items")
     for title in ("Real texts", "Generated texts", *swept):
         assert any(line.startswith(title) for line in lines)
@@ -1613,7 +1482,7 @@ def test_evaluate_prints_tables_and_keeps_figures(
     assert (out / "report.html").read_text().startswith("<!DOCTYPE html>")
 
 
-def test_evaluate_again_measures_nothing_and_says_the_same(
+def test_evaluate_reuses_figures_and_prints_the_same(
     evaluate: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = evaluate("--no-generate", "-o", "out")
@@ -1627,21 +1496,18 @@ def test_evaluate_with_other_arguments_is_refused(evaluate: Callable[..., Result
     assert evaluate("--no-generate").exit_code == 0
     for changed, said in (
         (["--seed", "1"], "seed was 0 and is 1 now"),
-        (["--draws", "1"], "draws was 2 and is 1 now"),
         (["--users", "rabbit"], "users was ['kettle', 'rabbit'] and is ['rabbit'] now"),
         (["--prompt", "Write {n}."], "digest differs"),
     ):
         result = evaluate("--no-generate", *changed)
         assert result.exit_code == 1
         assert said in result.stderr
-        assert "Name another folder (--output)" in result.stderr
+        assert "folder (--output)" in result.stderr
         assert result.stdout == ""
 
 
-def test_evaluate_reads_one_persons_history(
-    folder: Path, history: Path, tiny_chat: TinyModel
-) -> None:
-    where = ("-m", tiny_chat.path, "-t", "1", "--no-generate", "--min-items", "2")
+def test_evaluate_takes_the_history_of_one_person(folder: Path, history: Path) -> None:
+    where = ("--no-generate", "--min-items", "2")
     result = succeed("evaluate", history, *where)
     assert "1 held-out texts of 1 of 1 users, 2 to 2 items" in result.stdout
     assert "A single user: no intervals." in result.stdout
@@ -1669,15 +1535,15 @@ def test_help_loads_neither_llama_cpp_nor_numpy(command: str) -> None:
     assert done.stdout.endswith("\nloaded []\n")
 
 
-def test_usage_errors_of_the_program_name_it_as_it_is_typed() -> None:
+def test_usage_errors_name_the_program() -> None:
     done = process("generate")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("Usage: steerx-edge generate ")
 
 
 @pytest.mark.usefixtures("profile")
-def test_a_reader_that_goes_away_is_no_crash(tiny_chat: TinyModel) -> None:
-    where = ["generate", "--profile", "me.json", "-m", tiny_chat.path, "-t", "1", "-p", PROMPT]
+def test_a_closed_pipe_is_not_a_crash() -> None:
+    where = ["generate", "--profile", "me.json", "-p", PROMPT]
     command = [sys.executable, "-m", "steerx_edge", *map(str, where), "-n", "200"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
         assert running.stdout
@@ -1690,8 +1556,8 @@ def test_a_reader_that_goes_away_is_no_crash(tiny_chat: TinyModel) -> None:
 
 
 @pytest.mark.usefixtures("profile")
-def test_an_interrupt_ends_a_chat_without_a_traceback(tiny_chat: TinyModel) -> None:
-    where = ["chat", "--profile", "me.json", "-m", tiny_chat.path, "-t", "1", "-n", "3"]
+def test_an_interrupt_ends_a_chat_without_a_traceback() -> None:
+    where = ["chat", "--profile", "me.json", "-n", "3"]
     command = [sys.executable, "-m", "steerx_edge", *map(str, where)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as running:
@@ -1708,8 +1574,8 @@ def test_an_interrupt_ends_a_chat_without_a_traceback(tiny_chat: TinyModel) -> N
 
 
 @pytest.mark.usefixtures("profile")
-def test_a_chat_at_a_terminal_greets_and_prompts_on_standard_error(tiny_chat: TinyModel) -> None:
-    where = ["chat", "--profile", "me.json", "-m", tiny_chat.path, "-t", "1", "-n", "3"]
+def test_a_chat_at_a_terminal_greets_and_prompts_on_standard_error() -> None:
+    where = ["chat", "--profile", "me.json", "-n", "3"]
     command = [sys.executable, "-m", "steerx_edge", *map(str, where), "--temp", "0"]
     keyboard, terminal = pty.openpty()
     os.write(keyboard, b"Hello\n/exit\n")
@@ -1717,7 +1583,7 @@ def test_a_chat_at_a_terminal_greets_and_prompts_on_standard_error(tiny_chat: Ti
     os.close(terminal)
     os.close(keyboard)
     assert done.returncode == 0
-    assert done.stderr == "tiny-chat, as me.json writes. /help helps.\n> > "
+    assert done.stderr == "Chatting with tiny-chat and me.json. Type /help for commands.\n> > "
     assert done.stdout.endswith("\n")
     assert "> " not in done.stdout
 
@@ -1727,7 +1593,7 @@ def runs_of_words(text: str, n: int) -> set[tuple[str, ...]]:
     return set(zip(*(words[i:] for i in range(n)), strict=False))
 
 
-def test_nothing_is_written_but_what_was_asked_for_and_nothing_of_the_history_is_in_it(
+def test_commands_write_only_their_output_and_no_text_of_the_history(
     folder: Path, tiny_chat: TinyModel
 ) -> None:
     homes = {

@@ -1,4 +1,4 @@
-"""`steerx-edge forget`: what goes, what stays, and what is said of it."""
+"""`steerx-edge forget`: what it removes, what it keeps, and what it prints."""
 
 from __future__ import annotations
 
@@ -132,12 +132,16 @@ def held_by(profile: Profile, entry: int = 0) -> Memory:
 # ---------------------------------------------------------------- everything
 
 
-def test_the_memory_file_is_removed(folder: Path, profile: Profile) -> None:
-    result = run()
+@pytest.mark.parametrize("content", [b"", b"damaged"])
+def test_the_memory_file_is_removed(folder: Path, profile: Profile, content: bytes) -> None:
+    (folder / "me.memory.gguf").write_bytes(content or (folder / "me.memory.gguf").read_bytes())
+    assert run().stderr == "Removed me.memory.gguf. me.json has no memory now.\n"
     assert names_in(folder) == ["me.json"]
-    assert result.stderr == "Removed me.memory.gguf. me.json has no memory now.\n"
     (entry,) = profile.entries
     assert Profile.load("me.json") == Profile((replace(entry, memory=None),))
+    before = (folder / "me.json").read_bytes()
+    assert run().stderr == "Found no memory file. me.json has no memory now.\n"
+    assert (folder / "me.json").read_bytes() == before
 
 
 def test_the_memories_of_all_models_are_removed(folder: Path, two_models: Profile) -> None:
@@ -158,14 +162,6 @@ def test_a_memory_file_that_is_no_longer_named_is_removed(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("profile")
-def test_a_damaged_memory_file_is_removed(folder: Path) -> None:
-    Path("me.memory.gguf").write_bytes(b"damaged")
-    assert "Removed me.memory.gguf." in run().stderr
-    assert names_in(folder) == ["me.json"]
-    assert Profile.load("me.json").entries[0].memory is None
-
-
-@pytest.mark.usefixtures("profile")
 def test_the_memory_of_a_profile_that_was_renamed_is_removed(
     folder: Path,
 ) -> None:
@@ -176,35 +172,20 @@ def test_the_memory_of_a_profile_that_was_renamed_is_removed(
 
 
 @pytest.mark.usefixtures("profile")
-def test_other_files_are_left(folder: Path) -> None:
-    others = ["me.memory.txt", "you.memory.gguf", "me.memory.old.gguf", "memory.gguf"]
+def test_other_files_stay_even_if_the_profile_names_them(folder: Path) -> None:
+    others = ["me.memory.txt", "you.memory.gguf", "me.memory.old.gguf", "thesis.gguf"]
     for name in others:
         (folder / name).write_text("mine")
-    run()
-    assert names_in(folder) == sorted([*others, "me.json"])
-
-
-@pytest.mark.usefixtures("profile")
-def test_a_file_that_is_not_what_the_profile_says_is_left(folder: Path) -> None:
-    (folder / "thesis.gguf").write_text("mine")
     text = Path("me.json").read_text().replace("me.memory.gguf", "thesis.gguf")
     Path("me.json").write_text(text)
     run()
-    assert names_in(folder) == ["me.json", "thesis.gguf"]
-
-
-@pytest.mark.usefixtures("profile")
-def test_it_is_no_mistake_to_forget_twice() -> None:
-    run()
-    before = Path("me.json").read_bytes()
-    assert run().stderr == "There is no memory file. me.json has no memory now.\n"
-    assert Path("me.json").read_bytes() == before
+    assert names_in(folder) == sorted([*others, "me.json"])
 
 
 @pytest.mark.parametrize(
     "options", [["-m", "a.gguf"], ["--user", "x"], ["--response", "x"], ["--prompt", "x"]]
 )
-def test_options_of_a_text_need_one(profile: Profile, options: list[str]) -> None:
+def test_options_for_texts_need_a_text(profile: Profile, options: list[str]) -> None:
     assert "need --text." in run(*options, code=2).stderr
     assert part_of(Profile.load("me.json")) == part_of(profile)
 
@@ -212,33 +193,27 @@ def test_options_of_a_text_need_one(profile: Profile, options: list[str]) -> Non
 # ---------------------------------------------------------------- the rows of a text
 
 
-def test_the_rows_of_a_text_are_removed(folder: Path, profile: Profile, engine: Engine) -> None:
-    text = write_texts(folder / "text.jsonl", TEXTS[1:2])
-    before = part_of(profile).rows
-    result = run("--text", text)
+@pytest.mark.parametrize("forgotten", [[1], [0, 1]])
+def test_the_rows_of_the_texts_are_removed_and_the_rest_stays(
+    folder: Path, profile: Profile, engine: Engine, forgotten: list[int]
+) -> None:
+    texts = [TEXTS[place] for place in forgotten]
+    removed = rows_of(engine, held_by(profile), texts)
+    file = (folder / "me.memory.gguf").read_bytes()
+    said = run("--text", write_texts(folder / "text.jsonl", texts)).stderr
+    n_tokens = sum(len(engine.tokenize(text.response)) + 1 for text in texts)
+    assert said.startswith(f"Removed {n_tokens} of {len(removed)} rows. The words, the descript")
     left = Profile.load("me.json")
-    n_text = len(engine.tokenize(TEXTS[1].response)) + 1
-    assert part_of(left).rows == before - n_text
-    assert result.stderr.startswith(f"Removed {n_text} of {before} rows. The words, the descript")
-    assert not rows_of(engine, held_by(left), TEXTS[1:2]).any()
-    assert rows_of(engine, held_by(left), [TEXTS[0], TEXTS[2]]).all()
-
-
-def test_what_is_left_is_what_was_there(folder: Path, profile: Profile, engine: Engine) -> None:
-    run("--text", write_texts(folder / "text.jsonl", TEXTS[1:2]))
-    before, after = held_by(profile), held_by(Profile.load("me.json"))
-    kept = ~rows_of(engine, before, TEXTS[1:2])
-    np.testing.assert_array_equal(after.keys, before.keys[kept])
-    np.testing.assert_array_equal(after.tokens, before.tokens[kept])
-    np.testing.assert_array_equal(after.weights, before.weights[kept])
-
-
-def test_the_strength_the_gate_and_the_like_stay(folder: Path, profile: Profile) -> None:
-    run("--text", write_texts(folder / "text.jsonl", TEXTS[1:2]))
-    left = Profile.load("me.json")
-    after = part_of(left)
-    same = replace(part_of(profile), rows=after.rows, memory=after.memory)
+    part = part_of(left)
+    before, after = held_by(profile), held_by(left)
+    assert removed.sum() == n_tokens
+    np.testing.assert_array_equal(after.keys, before.keys[~removed])
+    np.testing.assert_array_equal(after.tokens, before.tokens[~removed])
+    np.testing.assert_array_equal(after.weights, before.weights[~removed])
+    same = replace(part_of(profile), rows=part.rows, memory=part.memory)
     assert left == Profile((replace(profile.entries[0], memory=same),))
+    assert names_in(folder) == ["me.json", "me.memory.gguf", "text.jsonl"]
+    assert (folder / "me.memory.gguf").read_bytes() != file
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -249,28 +224,13 @@ def test_the_rows_of_a_text_are_found_and_no_others(engine: Engine, level: Level
         assert found.tolist() == [owner == place for owner in owners]
 
 
-def test_the_runs_of_a_text_cannot_be_confirmed_any_more(engine: Engine, profile: Profile) -> None:
+def test_the_hashes_of_the_runs_are_removed(engine: Engine, profile: Profile) -> None:
     left, _ = forget_texts(engine, profile, TEXTS[1:2])
     tokens = [*engine.tokenize(TEXTS[1].response), engine.end_of_turn]
     own = run_hashes(np.lib.stride_tricks.sliding_window_view(tokens, SINGLE_RUN))
     before = set(held_by(profile).single.tolist())
     assert before & set(own.tolist())
     assert set(held_by(left).single.tolist()) == before - set(own.tolist())
-
-
-@pytest.mark.usefixtures("profile")
-def test_the_old_file_does_not_stay(folder: Path) -> None:
-    before = Path("me.memory.gguf").read_bytes()
-    run("--text", write_texts(folder / "text.jsonl", TEXTS[1:2]))
-    assert names_in(folder) == ["me.json", "me.memory.gguf", "text.jsonl"]
-    assert Path("me.memory.gguf").read_bytes() != before
-
-
-@pytest.mark.usefixtures("profile")
-def test_several_texts_may_be_forgotten_at_once(folder: Path, engine: Engine) -> None:
-    run("--text", write_texts(folder / "text.jsonl", TEXTS[:2]))
-    left = held_by(Profile.load("me.json"))
-    assert rows_of(engine, left, TEXTS[2:]).all()
 
 
 @pytest.mark.usefixtures("profile")
@@ -281,12 +241,12 @@ def test_when_all_texts_are_forgotten_there_is_no_memory(folder: Path) -> None:
 
 
 @pytest.mark.usefixtures("profile")
-def test_a_text_that_is_not_there_is_said(folder: Path) -> None:
+def test_a_text_that_is_not_in_the_memory_is_an_error(folder: Path) -> None:
     before = {path: path.read_bytes() for path in folder.iterdir()}
     other = HistoryItem("Nobody has ever written anything like it.", "Write text 0.")
     text = write_texts(folder / "text.jsonl", [other])
     said = run("--text", text, code=1).stderr
-    assert said.startswith(f"Error: The memory holds none of {text}, as far as can be told")
+    assert said.startswith(f"Error: No rows of {text} were found in the memory.")
     assert {path: path.read_bytes() for path in before} == before
 
 
@@ -314,13 +274,13 @@ def test_each_model_forgets_its_own_rows(
         assert 0 < part_of(left, place).rows < part_of(two_models, place).rows
 
 
-def test_a_memory_whose_model_is_not_given_is_said_before_anything_is_removed(
+def test_a_memory_without_its_model_is_an_error_and_nothing_is_removed(
     folder: Path, two_models: Profile
 ) -> None:
     before = {path: path.read_bytes() for path in folder.iterdir()}
     text = write_texts(folder / "text.jsonl", TEXTS[1:2])
     said = run("--text", text, code=1).stderr
-    assert f"also has a memory for {two_models.entries[1].model}: name that model" in said
+    assert f"also has a memory for {two_models.entries[1].model}. Name that model" in said
     assert {path: path.read_bytes() for path in before} == before
 
 
@@ -331,7 +291,7 @@ def test_without_a_memory_there_is_nothing_to_forget_texts_from(
     Path("me.memory.gguf").unlink()
     said = run("--text", write_texts(folder / "text.jsonl", TEXTS), code=1).stderr
     assert "Warning: The memory is not used (" in said
-    assert "me.json: there is no memory to forget texts from." in said
+    assert "me.json has no memory to remove texts from." in said
 
 
 def test_a_profile_without_a_memory_forgets_nothing(engine: Engine, profile: Profile) -> None:
@@ -348,7 +308,7 @@ def test_a_profile_without_a_memory_forgets_nothing(engine: Engine, profile: Pro
     ids=["generate", "chat"],
 )
 @pytest.mark.usefixtures("profile")
-def test_commands_say_once_that_a_memory_is_not_used(
+def test_commands_warn_once_that_a_memory_is_not_used(
     command: str, options: list[str], tmp_path: Path
 ) -> None:
     file = tmp_path / "me.memory.gguf"
@@ -361,10 +321,10 @@ def test_commands_say_once_that_a_memory_is_not_used(
     assert said not in result.stdout
 
 
-def test_another_profile_in_a_chat_says_it_too(profile: Profile) -> None:
+def test_switching_profiles_in_a_chat_warns_too(profile: Profile) -> None:
     profile.save("you.json")
     Path("you.memory.gguf").unlink()
     given = ["chat", "--profile", "me.json", "-c", "256", "-t", "1"]
     result = CliRunner().invoke(main, given, input="/profile you.json\n", catch_exceptions=False)
     assert "you.memory.gguf: cannot be read" in result.stderr
-    assert "Writing as you.json." in result.stderr
+    assert "Switched to you.json." in result.stderr

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,20 @@ from steerx_edge.history.item import HistoryItem
 from steerx_edge.learning.effects import effects_of, read_control, read_treatment
 from steerx_edge.llamacpp.analysis import INPUT_LAYER, HookPoint, ScoreRequest, ScoreResult
 from steerx_edge.llamacpp.engine import Engine
-from steerx_edge.llamacpp.interventions import Add, Clamp, Gate, Intervention, Rotate, SetComponent
+from steerx_edge.llamacpp.interventions import (
+    Add,
+    Clamp,
+    Gate,
+    Intervention,
+    Positions,
+    Rotate,
+    SetComponent,
+)
 from steerx_edge.llamacpp.models import identify
 from steerx_edge.profile import Profile
 from steerx_edge.steering.live import steer
 from tests.support.entries import an_entry
+from tests.support.pairwise import pairwise
 from tests.support.steered_reference import unit
 
 pytestmark = pytest.mark.device
@@ -50,6 +60,7 @@ NAMED: dict[HookPoint, tuple[str, ...]] = {
     "attn_out": ("llama", "llama Q8_0", "llama Q4_0", "SmolLM2"),
     "ffn_out": ("llama", "llama Q8_0", "llama Q4_0", "qwen2", "gemma3", "gpt2", "SmolLM2"),
 }
+OFFLOADED = ("none", "output", "half", "all")
 # Enough tokens for a GPU to take over the work of layers that are not offloaded: 32.
 TOKENS = [int(token) for token in np.random.default_rng(2).integers(20, 300, size=60)]
 N_CONTEXT = 20
@@ -101,11 +112,12 @@ class Model:
         """Directions anywhere, half as long as the rows of their layers."""
         rows = self.cpu.run(split(layers=tuple(layers))).captured
         norms = np.median(np.linalg.norm(rows, axis=-1), axis=-1, keepdims=True)
-        return (0.5 * norms * self.directions(layers, seed=seed)).astype(np.float32)
+        return np.asarray(0.5 * norms * self.directions(layers, seed=seed), np.float32)
 
     def directions(self, layers: Sequence[int], *, seed: int = 3) -> Rows:
         rng = np.random.default_rng(seed)
-        return unit(rng.standard_normal((len(layers), self.cpu.analysis.n_embd))).astype(np.float32)
+        directions = unit(rng.standard_normal((len(layers), self.cpu.analysis.n_embd)))
+        return np.asarray(directions, np.float32)
 
 
 class Override(ctypes.Structure):
@@ -150,7 +162,7 @@ def open_llama(
         )
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module")
 def model(
     request: pytest.FixtureRequest, is_rpc: bool, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Model]:
@@ -168,7 +180,30 @@ def model(
     llama.close()
 
 
-@pytest.fixture(scope="module", params=["none", "output", "half", "all"])
+_turns = count()
+
+
+def on_each_model(*names: str, of: Sequence[Sequence[object]] = ()) -> pytest.MarkDecorator:
+    """Run a test on each model, each time with another part of it on the device.
+
+    Over all tests, each model meets each part, and so do most tests. Not every test runs on each
+    model with each part, and of `names`, further parameters, each pair of values is enough.
+
+    Args:
+        names: of further parameters.
+        of: their values.
+    """
+    turn = next(_turns)
+    cases = [
+        (model, OFFLOADED[(turn + i) % len(OFFLOADED)], *options)
+        for i, (model, *options) in enumerate(pairwise(MODELS, *of))
+    ]
+    return pytest.mark.parametrize(
+        ("model", "n_gpu_layers", *names), cases, indirect=["model", "n_gpu_layers"]
+    )
+
+
+@pytest.fixture(scope="module")
 def n_gpu_layers(request: pytest.FixtureRequest, model: Model) -> int:
     """Of `n_layer` blocks and, the first to be offloaded, the output layer."""
     numbers = {"none": 0, "output": 1, "half": model.n_layer // 2 + 1, "all": model.n_layer + 1}
@@ -255,6 +290,8 @@ def layers_off_the_host(llama: Llama) -> set[int]:
     return {layer for layer, host in is_host.items() if not host}
 
 
+@pytest.mark.parametrize("model", MODELS, indirect=True)
+@pytest.mark.parametrize("n_gpu_layers", OFFLOADED, indirect=True)
 def test_offloaded_layers_are_not_in_host_memory(
     model: Model, engine: Engine, n_gpu_layers: int
 ) -> None:
@@ -267,7 +304,7 @@ def test_offloaded_layers_are_not_in_host_memory(
 # Reading
 
 
-@pytest.mark.parametrize("n_context", [1, N_CONTEXT])
+@on_each_model("n_context", of=[[1, N_CONTEXT]])
 def test_every_row_of_every_layer_and_every_score(
     model: Model, engine: Engine, n_context: int
 ) -> None:
@@ -280,13 +317,15 @@ def test_every_row_of_every_layer_and_every_score(
     assert_agree(engine.run(job), model.cpu.run(job), model.bounds)
 
 
-def test_sites(model: Model, engine: Engine) -> None:
+@on_each_model()
+def test_hook_points(model: Model, engine: Engine) -> None:
     for hook_point, names in NAMED.items():
         if model.name in names:
             job = split(layers=model.all_layers, hook_point=hook_point)
             assert_agree(engine.run(job), model.cpu.run(job), model.bounds)
 
 
+@on_each_model()
 def test_early_exit_and_then_a_whole_pass(model: Model, engine: Engine) -> None:
     whole = split(layers=model.all_layers)
     expected = model.cpu.run(whole)
@@ -307,6 +346,7 @@ def test_an_early_exit_ends_every_part_of_the_graph(
 
     def listen(model: Any, parameters: Any) -> Any:
         address = ctypes.cast(parameters.cb_eval, ctypes.c_void_p).value
+        assert address is not None
         hook = llama_cpp.ggml_backend_sched_eval_callback(address)
 
         @llama_cpp.ggml_backend_sched_eval_callback  # type: ignore[untyped-decorator]
@@ -348,6 +388,7 @@ def test_early_exit_where_experts_are_chosen_on_another_device(
             assert_rows_close(actual, expected, EXACT if is_rpc else GPU_F32)
 
 
+@on_each_model()
 def test_effects(model: Model, engine: Engine) -> None:
     arms = []
     for each in (engine, model.cpu):
@@ -364,21 +405,11 @@ def test_effects(model: Model, engine: Engine) -> None:
 # Changing
 
 
-def add(model: Model) -> tuple[Intervention, ...]:
-    layers = (0, model.n_layer // 2, model.n_layer - 1)
-    return (Add(layers, model.vectors(layers), positions="all"),)
-
-
 def set_component(model: Model) -> tuple[Intervention, ...]:
     layers = model.all_layers
     return (
         SetComponent(layers, model.directions(layers), [0.0] * len(layers), positions="response"),
     )
-
-
-def rotate(model: Model) -> tuple[Intervention, ...]:
-    layers = (0, model.n_layer - 1)
-    return (Rotate(layers, model.directions(layers), 0.6),)
 
 
 def gate(model: Model) -> tuple[Intervention, ...]:
@@ -392,16 +423,16 @@ def gate(model: Model) -> tuple[Intervention, ...]:
     return (Gate(Add(layers, 2 * model.vectors(layers)), conditions, threshold),)
 
 
-def clamp(model: Model) -> tuple[Intervention, ...]:
-    layers = (0, model.n_layer // 2)
-    return (Clamp(Add(layers, 9 * model.vectors(layers), positions=30), 0.4),)
-
-
 def several(model: Model) -> tuple[Intervention, ...]:
-    return (*add(model), *rotate(model), *clamp(model))
+    half, last = model.n_layer // 2, model.n_layer - 1
+    return (
+        Add((0, half, last), model.vectors((0, half, last)), positions="all"),
+        Rotate((0, last), model.directions((0, last)), 0.6),
+        Clamp(Add((0, half), 9 * model.vectors((0, half)), positions=30), 0.4),
+    )
 
 
-@pytest.mark.parametrize("make", [add, set_component, rotate, gate, clamp, several])
+@on_each_model("make", of=[[set_component, gate, several]])
 def test_interventions(
     model: Model, engine: Engine, make: Callable[[Model], tuple[Intervention, ...]]
 ) -> None:
@@ -411,6 +442,7 @@ def test_interventions(
     assert_agree(engine.run(job), expected, model.bounds)
 
 
+@on_each_model()
 def test_rows_in_the_middle(model: Model, engine: Engine) -> None:
     """Neither what is changed nor what is read begins with the first row of its batch."""
     layers = (0, model.n_layer // 2)
@@ -426,25 +458,29 @@ def test_rows_in_the_middle(model: Model, engine: Engine) -> None:
     assert_agree(engine.run(job), expected, model.bounds)
 
 
-@pytest.mark.parametrize("rows", ["generated", "all"])
-@pytest.mark.parametrize("in_graph", [True, False])
+@on_each_model("in_graph", "positions", of=[[True, False], ["generated", "all"]])
 def test_a_control_vector_and_the_hook_that_adds_it(
-    monkeypatch: pytest.MonkeyPatch, model: Model, engine: Engine, in_graph: bool, rows: str
+    monkeypatch: pytest.MonkeyPatch,
+    model: Model,
+    engine: Engine,
+    in_graph: bool,
+    positions: Positions,
 ) -> None:
     layers = model.all_layers[1:]
     options: dict[str, Any] = {"layers": model.all_layers, "top_k": engine.analysis.n_vocab}
-    job = split(Add(layers, model.vectors(layers), positions=rows), **options)
+    job = split(Add(layers, model.vectors(layers), positions=positions), **options)
     expected = model.cpu.run(job)
     assert_changed(expected, model.cpu.run(split()), model.bounds)
     monkeypatch.setattr(engine.analysis, "in_graph", in_graph)
     assert_agree(engine.run(job), expected, model.bounds)
 
 
+@on_each_model()
 def test_side_by_side(model: Model, engine: Engine) -> None:
     jobs = [
         split(layers=model.all_layers),
         split(*several(model), layers=model.all_layers),
-        split(*rotate(model), n_context=1, layers=(0,)),
+        split(*set_component(model), n_context=1, layers=(0,)),
         split(layers=(model.n_layer - 1,), n_context=len(TOKENS), score=False),
     ]
     for actual, expected in zip(engine.run_many(jobs), model.cpu.run_many(jobs), strict=True):
@@ -468,6 +504,7 @@ def steered_logits(llama: Llama, profile: Profile) -> Rows:
     return np.stack(rows)
 
 
+@on_each_model()
 def test_steer(model: Model, engine: Engine) -> None:
     layers = (1, model.n_layer - 1)
     vectors = model.vectors(layers)

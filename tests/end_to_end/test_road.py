@@ -118,7 +118,7 @@ def test_the_terminal_shows_the_way_and_what_was_found(learned: Learned) -> None
     assert learned.stdout == b""
     screen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", learned.screen)
     assert f"Learning from {N_ITEMS} of {N_ITEMS} texts with" in screen
-    assert re.search(r"^(About \d+ minutes?|Less than a minute)\.", screen, re.MULTILINE)
+    assert re.search(r"^Estimated time: (\d+ minutes?|less than a minute)\.", screen, re.MULTILINE)
     for step in ("effects", "description", "stylevector", "done"):
         assert step in screen
     assert "calibration" not in screen  # as the strength was given

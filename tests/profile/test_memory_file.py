@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,37 +17,11 @@ from gguf import GGUFReader, GGUFWriter
 from steerx_edge.errors import ProfileError
 from steerx_edge.profile.memory_file import ARCHITECTURE, read_memory, write_memory
 from steerx_edge.steering.ledger import Ledger
-from steerx_edge.steering.memory import KeySpace, Memory
+from steerx_edge.steering.memory import Memory
+from tests.support.entries import a_ledger, a_memory
 
 FINGERPRINT = "sha256:" + "a" * 64
-N, N_EMBD, D = 40, 12, 5
-
-
-def a_memory(n: int = N, seed: int = 0) -> Memory:
-    rng = np.random.default_rng(seed)
-    mean, basis = KeySpace.fit(rng.standard_normal((100, N_EMBD)))
-    return Memory(
-        space=KeySpace(mean, basis[:, :D]),
-        keys=rng.integers(-127, 128, (n, D), dtype=np.int8),
-        tokens=rng.integers(0, 9, n, dtype=np.int32),
-        weights=rng.random(n, dtype=np.float32),
-        single=np.unique(rng.integers(0, 2**32, 7, dtype=np.uint32)),
-        end=7,
-    )
-
-
-def a_ledger() -> Ledger:
-    return Ledger(
-        texts=np.array([-(2**63), -1, 5], np.int64),
-        words=("!!", "caf\u00e9", "so"),
-        counts=np.array([1, 2, 4], np.int32),
-        occurs=np.array([1, 1, 3], np.int32),
-        effects=np.array([0.5, -0.25, -1, 2, 3], np.float32),
-        used=np.array([1, 0, 6], np.float32),
-        expected=np.array([0.5, 2, 4.5], np.float32),
-        several=np.array([7, 2**32 - 1], np.uint32),
-        usual=("caf\u00e9", "to"),
-    )
+N, N_EMBD, D = 6, 8, 5
 
 
 EMPTY_LEDGER = {
@@ -109,8 +82,8 @@ def test_the_fit_of_a_key_space_is_what_a_file_holds() -> None:
 
 def test_the_order_of_the_texts_does_not_lie_in_the_file(path: Path) -> None:
     memory = a_memory()
-    memory.keys[:10], memory.tokens[:10] = memory.keys[10:20], memory.tokens[10:20]  # ties
-    order = np.random.default_rng(2).permutation(N)
+    memory.keys[:2], memory.tokens[:2] = memory.keys[2:4], memory.tokens[2:4]  # ties
+    order = [3, 5, 1, 4, 0, 2]
     shuffled = replace(
         memory,
         keys=memory.keys[order],
@@ -192,16 +165,10 @@ def test_rows_are_mapped_and_cannot_be_changed(path: Path) -> None:
         assert not array.flags.writeable
 
 
-def test_a_memory_outlives_its_file(path: Path) -> None:
-    memory = a_memory().sorted()
-    read = read_memory(path, write(path, memory))
-    path.unlink()
-    assert read.equals(memory)
-
-
-def test_a_file_may_take_the_place_of_the_one_that_is_mapped(path: Path) -> None:
+def test_a_memory_outlives_its_file_and_may_replace_it(path: Path) -> None:
     read = read_memory(path, write(path))
     write(path, read)
+    path.unlink()
     assert read.equals(a_memory().sorted())
 
 
@@ -215,7 +182,7 @@ def test_it_is_a_gguf_file_that_says_what_it_is(path: Path) -> None:
         "steerx-memory.level": "shared",
         "steerx-memory.model": FINGERPRINT,
         "steerx-memory.count": N,
-        "steerx-memory.end": 7,
+        "steerx-memory.end": 2,
     }
     assert {
         tensor.name: (tensor.tensor_type.name, tensor.data.shape) for tensor in reader.tensors
@@ -229,31 +196,7 @@ def test_it_is_a_gguf_file_that_says_what_it_is(path: Path) -> None:
     }
 
 
-def test_a_hundred_thousand_rows_of_a_wide_model_take_at_most_40_mb(path: Path) -> None:
-    n, n_embd, d = 100_000, 1536, 256
-    space = KeySpace(np.zeros(n_embd, np.float32), np.ones((n_embd, d), np.float32))
-    memory = Memory(
-        space,
-        np.ones((n, d), np.int8),
-        np.arange(n, dtype=np.int32),
-        np.ones(n, np.float32),
-        np.arange(n, dtype=np.uint32),
-        2,
-    )
-    write(path, memory)
-    assert path.stat().st_size < 40e6
-
-
 # ---------------------------------------------------------------- writing
-
-
-def test_a_new_file_is_private(path: Path) -> None:
-    before = os.umask(0)
-    try:
-        write(path)
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_a_failure_leaves_the_old_file_alone(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,34 +220,29 @@ def test_a_basis_that_would_be_rounded_is_refused(path: Path) -> None:
     assert not path.exists()
 
 
-BROKEN: list[tuple[Callable[[Memory], Memory], str]] = [
-    (lambda m: replace(m, keys=m.keys[1:]), "keys has shape (39, 5), not (40, 5)"),
-    (lambda m: replace(m, keys=m.keys[:, 1:]), "basis has shape (12, 5), not (12, 4)"),
+DAMAGED: list[tuple[Callable[[Memory], Memory], str]] = [
+    (lambda m: replace(m, keys=m.keys[1:]), "keys has shape (5, 5), not (6, 5)"),
+    (lambda m: replace(m, keys=m.keys[:, 1:]), "basis has shape (8, 5), not (8, 4)"),
     (lambda m: replace(m, keys=m.keys[:0], tokens=m.tokens[:0], weights=m.weights[:0]), "shape"),
     (lambda m: replace(m, keys=m.keys.astype(np.int16)), "keys is int16, not int8"),
-    (lambda m: replace(m, tokens=m.tokens[1:]), "keys has shape (40, 5), not (39, 5)"),
     (lambda m: replace(m, tokens=-m.tokens), "tokens holds a number below 0"),
-    (lambda m: replace(m, weights=m.weights[1:]), "weights has shape (39,), not (40,)"),
+    (lambda m: replace(m, weights=m.weights[1:]), "weights has shape (5,), not (6,)"),
     (lambda m: replace(m, weights=m.weights - 1), "weights holds a value that is not from 0 to 1"),
     (lambda m: replace(m, weights=m.weights + 1), "weights holds a value that is not from 0 to 1"),
     (lambda m: replace(m, weights=m.weights * np.float32("nan")), "weights holds a value that"),
-    (
-        lambda m: replace(m, space=m.space._replace(mean=m.space.mean[1:])),
-        "basis has shape (12, 5), not (11, 5)",
-    ),
-    (
-        lambda m: replace(m, space=m.space._replace(mean=m.space.mean / np.float32(0))),
-        "mean holds a value that is not finite",
-    ),
-    (
-        lambda m: replace(m, space=m.space._replace(basis=m.space.basis * np.float32("inf"))),
-        "basis holds a value that is not finite",
-    ),
+    (lambda m: replace(m, single=m.single[::-1]), "single does not strictly increase"),
+    (lambda m: in_space(m, mean=m.space.mean + 1), "mean is longer than a mean of rows of unit"),
+    (lambda m: in_space(m, mean=m.space.mean / np.float32(0)), "mean holds a value that is not f"),
+    (lambda m: in_space(m, basis=m.space.basis * np.float32("inf")), "basis holds a value that is"),
 ]
 
 
+def in_space(memory: Memory, **changes: Any) -> Memory:
+    return replace(memory, space=memory.space._replace(**changes))
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-@pytest.mark.parametrize(("change", "message"), BROKEN, ids=[each[1] for each in BROKEN])
+@pytest.mark.parametrize(("change", "message"), DAMAGED, ids=[each[1] for each in DAMAGED])
 def test_a_damaged_memory_is_not_written(
     path: Path, change: Callable[[Memory], Memory], message: str
 ) -> None:
@@ -337,7 +275,7 @@ def forge(path: Path, keys: dict[str, Any], tensors: dict[str, Any], arch: str) 
 def forged(path: Path, *, arch: str = ARCHITECTURE, **changes: Any) -> str:
     """What is said of a file that is whole, but for what is changed; None leaves a thing out."""
     memory = a_memory()
-    keys = {"schema": 1, "level": "shared", "model": FINGERPRINT, "count": N, "end": 7}
+    keys = {"schema": 1, "level": "shared", "model": FINGERPRINT, "count": N, "end": 2}
     tensors = {
         "mean": memory.space.mean,
         "basis": memory.space.basis.astype(np.float16),
@@ -362,26 +300,17 @@ FORGERIES: list[tuple[dict[str, Any], str]] = [
     ({"arch": "llama"}, "not a memory file of steerx-edge"),
     ({"schema": 2}, "a memory file of schema 2; this one reads schema 1"),
     ({"schema": None}, "a memory file of schema None; this one reads schema 1"),
-    ({"schema": "1"}, "a memory file of schema '1'; this one reads schema 1"),
     ({"level": "most"}, "damaged memory: its level is unknown"),
     ({"count": N - 1}, "damaged memory: its count is not the number of rows"),
-    ({"count": None}, "damaged memory: its count is not the number of rows"),
     ({"end": None}, "damaged memory: it names no end of a text"),
-    ({"single": np.array([2, 1], np.int32)}, "damaged memory: single does not strictly increase"),
     ({"count": [N, N]}, "not a memory file of steerx-edge"),
     ({"mean": None}, "damaged memory: it has other tensors than a memory"),
     ({"extra": np.ones(3, np.float32)}, "damaged memory: it has other tensors than a memory"),
     ({"basis": np.ones((N_EMBD, D), np.float32)}, "it has other tensors than a memory"),
-    ({"basis": np.ones((N_EMBD, D + 1), np.float16)}, "basis has shape (12, 6), not (12, 5)"),
-    ({"basis": np.full((N_EMBD, D), np.inf, np.float16)}, "basis holds a value that is not finite"),
-    ({"mean": np.ones(N_EMBD, np.float32)}, "mean is longer than a mean of rows of unit length"),
-    ({"mean": np.full(N_EMBD, np.nan, np.float32)}, "mean holds a value that is not finite"),
-    ({"keys": np.ones((N - 1, D), np.int8)}, "keys has shape (39, 5), not (40, 5)"),
+    ({"basis": np.ones((N_EMBD, D + 1), np.float16)}, "basis has shape (8, 6), not (8, 5)"),
     ({"keys": np.ones(N * D, np.int8)}, "has shape"),
-    ({"tokens": np.full(N, -1, np.int32)}, "tokens holds a number below 0"),
-    ({"tokens": np.ones((N, 1), np.int32)}, "tokens has shape (40, 1), not (40,)"),
+    ({"tokens": np.ones((N, 1), np.int32)}, "tokens has shape (6, 1), not (6,)"),
     ({"weights": np.full(N, 1.1, np.float32)}, "weights holds a value that is not from 0 to 1"),
-    ({"weights": np.full(N, np.nan, np.float32)}, "weights holds a value that is not from 0 to 1"),
 ]
 
 
@@ -404,15 +333,17 @@ def test_the_memory_of_another_model_is_refused(path: Path) -> None:
         read_memory(path, sha256, fingerprint="sha256:" + "b" * 64)
 
 
-@pytest.mark.parametrize("data", [b"", b"GG", b"GGUF", b"GGUF" + bytes(20), b"{}", bytes(1000)])
+@pytest.mark.parametrize("data", [b"", b"GGUF", b"GGUF" + bytes(20), bytes(1000)])
 def test_what_is_no_gguf_file_is_refused(path: Path, data: bytes) -> None:
     path.write_bytes(data)
     assert said_of(path) == "not a memory file of steerx-edge"
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("claimed", [2**62, 2**32, 10**6])
-@pytest.mark.parametrize("place", ["tensors", "keys", "string", "array"])
+@pytest.mark.parametrize(
+    ("place", "claimed"),
+    [("tensors", 2**62), ("keys", 2**32), ("string", 2**62), ("array", 2**32), ("array", 10**6)],
+)
 def test_lengths_beyond_the_end_are_refused_at_once(path: Path, place: str, claimed: int) -> None:
     header = b"GGUF" + struct.pack("<IQQ", 3, 1, 1)
     data = {
@@ -428,17 +359,18 @@ def test_lengths_beyond_the_end_are_refused_at_once(path: Path, place: str, clai
 def test_no_truncation_is_read(path: Path) -> None:
     write(path)
     data = path.read_bytes()
-    for length in range(0, len(data) - 32, 7):  # the file ends with up to 31 bytes of nothing
+    for length in range(0, len(data) - 32, 29):  # the file ends with up to 31 bytes of nothing
         path.write_bytes(data[:length])
         said_of(path)
 
 
+@pytest.mark.slow
 def test_accidents_are_noticed_or_harmless(path: Path) -> None:
     write(path)
     valid = path.read_bytes()
     rng = np.random.default_rng(3)
     refusals = []
-    for _ in range(2000):
+    for _ in range(500):
         data = bytearray(valid)
         for place in rng.integers(0, len(data), rng.integers(1, 4)):
             data[place] = rng.integers(256)
@@ -448,7 +380,7 @@ def test_accidents_are_noticed_or_harmless(path: Path) -> None:
         except ProfileError as error:
             refusals.append(str(error))
     assert all(said.isprintable() for said in refusals)
-    assert 500 < len(refusals) < 2000
+    assert 100 < len(refusals) < 500
 
 
 def test_what_is_no_file_is_refused(path: Path) -> None:

@@ -14,6 +14,7 @@ from models import TinyModel
 from models.operations import Array
 from steerx_edge.llamacpp.analysis import AnalysisContext, ScoreRequest, asked_for
 from steerx_edge.steering.memory import KeySpace, Memory, run_hashes
+from tests.support.steered_reference import unit
 
 Text = tuple[Sequence[int], Sequence[int]]
 """What a text answers, and its tokens."""
@@ -83,9 +84,9 @@ def mixture(
         p: (n_vocab,) the model's own distribution.
         single: the runs of four tokens that are not completed.
     """
-    q = unit(np.asarray(row, np.float64)) - memory.space.mean
+    q = unit(row) - memory.space.mean
     q = unit(unit(q) @ memory.space.basis.astype(np.float64))
-    near = [float(q @ unit(key.astype(np.float64))) for key in memory.keys]
+    near = [float(q @ unit(key)) for key in memory.keys]
     nearest = sorted(range(len(near)), key=lambda i: -near[i])[:64]
     total = sum(np.exp((near[i] - near[nearest[0]]) / 0.045) for i in nearest)
     gate = min(1.0, max(0.0, (near[nearest[0]] - 0.3) / 0.4))
@@ -106,7 +107,3 @@ def mixture(
     listened = min(0.95, strength * gate)
     mixed: Array = (1 - listened * offered.sum()) * p + listened * offered
     return mixed
-
-
-def unit(vector: Array) -> Array:
-    return vector / np.linalg.norm(vector)

@@ -14,44 +14,47 @@ from steerx_edge.llamacpp.interventions import Add, Clamp, Gate, Intervention, R
 
 def changed_rows(intervention: Intervention, layer: int, rows: Array) -> Array:
     """What an intervention makes of rows (n, n_embd) after block `layer`."""
-    rows = np.asarray(rows, dtype=np.float64)
+    rows = changed = np.asarray(rows, dtype=np.float64)
     if layer not in intervention.layers:
         return rows
     place = intervention.layers.index(layer)
     match intervention:
         case Add():
-            return rows + intervention.vectors[place]
+            changed = rows + intervention.vectors[place]
         case SetComponent():
             u = unit(intervention.directions[place])
-            return rows - np.outer(rows @ u, u) + intervention.values[place] * u
+            changed = rows - np.outer(rows @ u, u) + intervention.values[place] * u
         case Rotate():
             u = unit(intervention.directions[place])
             norms = np.linalg.norm(rows, axis=1, keepdims=True)
             across = rows - np.outer(rows @ u, u)
             across /= np.linalg.norm(across, axis=1, keepdims=True)
             angles = np.maximum(angle_to(rows, u) - intervention.angle, 0)[:, None]
-            return norms * (np.cos(angles) * u + np.sin(angles) * across)
+            changed = norms * (np.cos(angles) * u + np.sin(angles) * across)
         case Gate():
-            is_open = np.cos(angle_to(rows, intervention.conditions[place]))
-            changed = changed_rows(intervention.inner, layer, rows)
-            return np.where(is_open[:, None] > intervention.threshold, changed, rows)
+            cosines = np.cos(angle_to(rows, intervention.conditions[place]))
+            inner = changed_rows(intervention.inner, layer, rows)
+            changed = np.where(cosines[:, None] > intervention.threshold, inner, rows)
         case Clamp():
             change = changed_rows(intervention.inner, layer, rows) - rows
             most = intervention.share * np.linalg.norm(rows, axis=1, keepdims=True)
             size = np.linalg.norm(change, axis=1, keepdims=True)
-            return rows + change * np.minimum(1, most / np.maximum(size, 1e-300))
+            changed = rows + change * np.minimum(1, most / np.maximum(size, 1e-300))
+    return changed
 
 
 def unit(vector: npt.ArrayLike) -> Array:
-    vector = np.asarray(vector, dtype=np.float64)
-    return vector / np.linalg.norm(vector, axis=-1, keepdims=True)
+    rows: Array = np.asarray(vector, dtype=np.float64)
+    units: Array = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+    return units
 
 
 def angle_to(rows: Array, direction: npt.ArrayLike) -> Array:
     """The angle between each row (n, n_embd) and the direction: (n,) radians."""
     rows, u = np.asarray(rows, dtype=np.float64), unit(direction)
     along = rows @ u
-    return np.arctan2(np.linalg.norm(rows - along[:, None] * u, axis=1), along)
+    angles: Array = np.arctan2(np.linalg.norm(rows - along[:, None] * u, axis=1), along)
+    return angles
 
 
 def steered_forward(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import time
 from pathlib import Path
+from typing import Any
 
 import llama_cpp
 import numpy as np
@@ -32,8 +32,22 @@ QUANTIZED_MEDIAN = {"F16": 0.004, "Q8_0": 0.08, "Q4_0": 0.08, "Q4_K": 0.08}
 # There is no such bound where experts are mixed: a token may go to another one, and all is changed.
 QUANTIZED_MAX = {"F16": 0.04, "Q8_0": 1.0, "Q4_0": 1.0, "Q4_K": 1.0}
 
+# Half of all combinations: neighbours in the lists take turns.
+QUANTIZED = [
+    (architecture, quantization)
+    for i, architecture in enumerate(REFERENCED)
+    for j, quantization in enumerate(QUANTIZED_MEDIAN)
+    if (i + j) % 2 == 0
+]
+FILES = [
+    (architecture, quantization)
+    for i, architecture in enumerate(ARCHITECTURES)
+    for j, quantization in enumerate(QUANTIZATIONS)
+    if (i + j) % 2 == 0
+]
 
-def shape_for(quantization: Quantization) -> dict[str, int]:
+
+def shape_for(quantization: Quantization) -> dict[str, Any]:
     """The default, or one that holds blocks of 256 and keeps the file small."""
     return {"n_layer": 2, "n_embd": 256} if quantization == "Q4_K" else {}
 
@@ -53,7 +67,7 @@ def load(model: TinyModel) -> llama_cpp.Llama:
 
 
 def llama_logits(llama: llama_cpp.Llama, tokens: list[int]) -> npt.NDArray[np.float32]:
-    llama.reset()
+    llama.reset()  # type: ignore[no-untyped-call]
     llama.eval(tokens)
     return llama.scores[: len(tokens)]
 
@@ -68,7 +82,7 @@ def llama_residual(
     libggml.ggml_backend_tensor_get.restype = None
     residual = np.full((model.n_layer, len(tokens), model.n_embd), np.nan, dtype=np.float32)
 
-    @llama_cpp.ggml_backend_sched_eval_callback
+    @llama_cpp.ggml_backend_sched_eval_callback  # type: ignore[untyped-decorator]
     def read(tensor: int, ask: bool, _: int | None) -> bool:
         name, _, layer = libggml.ggml_get_name(tensor).decode().rpartition("-")
         if name == "l_out" and not ask:
@@ -127,10 +141,6 @@ def tokens(llama: llama_cpp.Llama) -> list[int]:
     return llama.tokenize(TEXT.encode())
 
 
-def architecture_of(model: TinyModel) -> str:
-    return type(model.network).architecture
-
-
 def test_any_text_survives_tokenization(llama: llama_cpp.Llama, tokens: list[int]) -> None:
     starts_with_bos = tokens[0] == llama.token_bos()
     assert llama.metadata["tokenizer.ggml.add_bos_token"] == str(starts_with_bos).lower()
@@ -149,17 +159,13 @@ def test_frequent_words_are_one_token(tmp_path: Path, architecture: str) -> None
     ]
 
 
-def test_logits(model: TinyModel, llama: llama_cpp.Llama, tokens: list[int]) -> None:
-    expected = model.forward(tokens).logits
-    assert expected.shape == (len(tokens), model.n_vocab)
-    np.testing.assert_allclose(llama_logits(llama, tokens), expected, rtol=0, atol=F32_MAX)
-
-
-def test_residual(model: TinyModel, llama: llama_cpp.Llama, tokens: list[int]) -> None:
-    expected = model.forward(tokens).residual
-    assert expected.shape == (model.n_layer, len(tokens), model.n_embd)
-    actual = llama_residual(llama, model, tokens)
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=F32_MAX)
+def test_logits_and_residual(model: TinyModel, llama: llama_cpp.Llama, tokens: list[int]) -> None:
+    expected = model.forward(tokens)
+    assert expected.logits.shape == (len(tokens), model.n_vocab)
+    assert expected.residual.shape == (model.n_layer, len(tokens), model.n_embd)
+    actual = llama_logits(llama, tokens), llama_residual(llama, model, tokens)
+    np.testing.assert_allclose(actual[0], expected.logits, rtol=0, atol=F32_MAX)
+    np.testing.assert_allclose(actual[1], expected.residual, rtol=0, atol=F32_MAX)
 
 
 def test_log_probabilities(model: TinyModel, llama: llama_cpp.Llama, tokens: list[int]) -> None:
@@ -171,21 +177,19 @@ def test_log_probabilities(model: TinyModel, llama: llama_cpp.Llama, tokens: lis
 
 
 def test_other_shapes(model: TinyModel, tokens: list[int], tmp_path: Path) -> None:
-    architecture = architecture_of(model)
+    architecture = model.network.architecture
     other = make_tiny(tmp_path / "tiny.gguf", architecture, seed=1, n_layer=2, n_embd=96)
     logits = llama_logits(load(other), tokens)
     np.testing.assert_allclose(logits, other.forward(tokens).logits, rtol=0, atol=F32_MAX)
 
 
-@pytest.mark.parametrize("quantization", QUANTIZED_MEDIAN)
-def test_quantized(
-    model: TinyModel, tokens: list[int], tmp_path: Path, quantization: Quantization
-) -> None:
-    architecture = architecture_of(model)
+@pytest.mark.parametrize(("architecture", "quantization"), QUANTIZED)
+def test_quantized(tmp_path: Path, architecture: str, quantization: Quantization) -> None:
     shape = shape_for(quantization)
     exact = make_tiny(tmp_path / "exact.gguf", architecture, **shape)
     quantized = make_tiny(tmp_path / "tiny.gguf", architecture, quantization=quantization, **shape)
     llama = load(quantized)
+    tokens = llama.tokenize(TEXT.encode())
     logits = llama_logits(llama, tokens)
 
     expected = quantized.forward(tokens)
@@ -198,7 +202,7 @@ def test_quantized(
         assert np.abs(residual - expected.residual).max() < QUANTIZED_MAX[quantization]
 
 
-@pytest.mark.parametrize("layers", [(1,), (2,), (3,), (1, 2, 3)])
+@pytest.mark.parametrize("layers", [(1,), (2, 3)])
 def test_control_vector(model: TinyModel, tokens: list[int], layers: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
     steering = {layer: rng.standard_normal(model.n_embd, dtype=np.float32) for layer in layers}
@@ -249,9 +253,8 @@ def test_weights_are_lively(model: TinyModel, tokens: list[int]) -> None:
     assert np.all(np.diff(norms) > 1)
 
 
-@pytest.mark.parametrize("quantization", QUANTIZATIONS)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_files_are_small_soon_made_and_reproducible(
+@pytest.mark.parametrize(("architecture", "quantization"), FILES)
+def test_files_are_small_and_reproducible(
     tmp_path: Path, architecture: str, quantization: Quantization
 ) -> None:
     def contents(seed: int) -> bytes:
@@ -259,16 +262,13 @@ def test_files_are_small_soon_made_and_reproducible(
         make_tiny(path, architecture, quantization=quantization, seed=seed, **shape)
         return path.read_bytes()
 
-    begin = time.process_time()
     first = contents(seed=0)
-    assert time.process_time() - begin < 1
     assert len(first) < 2_000_000
     assert contents(seed=0) == first
     assert contents(seed=1) != first
 
 
-@pytest.mark.parametrize("quantization", QUANTIZATIONS)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("architecture", "quantization"), FILES)
 def test_every_file_evaluates(
     tmp_path: Path, architecture: str, quantization: Quantization
 ) -> None:
@@ -293,7 +293,7 @@ def test_a_model_without_a_reference_says_so(tmp_path: Path, architecture: str) 
 
 
 def test_make_tiny_llama_is_a_short_name(tmp_path: Path) -> None:
-    arguments = {"quantization": "Q8_0", "seed": 3, "n_layer": 2, "n_embd": 32}
+    arguments: dict[str, Any] = {"quantization": "Q8_0", "seed": 3, "n_layer": 2, "n_embd": 32}
     short = make_tiny_llama(tmp_path / "short.gguf", **arguments)
     long = make_tiny(tmp_path / "long.gguf", "llama", **arguments)
     assert short.path.read_bytes() == long.path.read_bytes()

@@ -1,4 +1,4 @@
-"""The command line, `steerx-edge learn` and so on. One file a command; no logic."""
+"""The command line: one module per command, without logic."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ try:
     import click
 
     from steerx_edge.errors import SteerxError
-except KeyboardInterrupt:  # there is nobody yet to turn it into a sentence
+except KeyboardInterrupt:  # before a command could catch it
     raise SystemExit(130) from None
 
 INTERRUPTED = 130
-"""Exit status, as of a shell's command that Ctrl-C ended."""
+"""Exit status after Ctrl-C, as in a shell."""
 
 COMMANDS = ("learn", "generate", "chat", "evaluate", "forget")
 
 
 class _Commands(click.Group):
-    """Imports a command when it is asked for, and turns our errors and Ctrl-C into one sentence."""
+    """Import commands on demand, and print our errors and Ctrl-C as one sentence."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(COMMANDS)
@@ -45,7 +45,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="steerx-edge", prog_name="steerx-edge")
 def main() -> None:
-    """Make a language model on this machine write the way you do.
+    """Make a local language model write the way you do.
 
-    Learn a profile from your own writing, then generate with it. Nothing leaves the machine.
+    Learn a profile from your own writing, then generate with it. Nothing leaves your machine.
     """

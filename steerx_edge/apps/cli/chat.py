@@ -1,4 +1,4 @@
-"""`steerx-edge chat`: several turns, with the profile's strength at hand."""
+"""`steerx-edge chat`: a conversation with a profile."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ import click
 
 from steerx_edge.apps.cli.common import (
     PastTexts,
-    describe_option,
-    history_options,
     load_profile,
-    model_options,
     open_engine,
-    sampling_options,
-    strength_option,
+    steer_prompt,
+    writing_options,
 )
 
 if TYPE_CHECKING:
@@ -25,25 +22,18 @@ if TYPE_CHECKING:
     from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.llamacpp.prompts import Message
     from steerx_edge.profile import Profile
-    from steerx_edge.steering.live import SteeringHandle
 
-HELP = """/strength X    steer X times as strong; 0 is off
-/profile FILE  change to another profile
-/reset         forget the conversation
-/exit          leave (so does end of input)"""
+HELP = """/strength X    scale steering: 1 is as learned, 0 is off
+/profile FILE  switch to another profile
+/reset         start a new conversation
+/exit          leave (also at the end of input)"""
 
 _LEAST_ROOM = 64
-"""Tokens kept free for an answer; the oldest turns are dropped to make room."""
+"""Tokens kept free for an answer. The oldest turns are dropped to make room."""
 
 
 @click.command()
-@click.option("--profile", "profile_path", required=True, metavar="FILE", help="Your profile.")
-@strength_option
-@history_options
-@describe_option
-@sampling_options
-@model_options
-@click.option("--system", default="", metavar="TEXT", help="System message.")
+@writing_options
 def chat(
     profile_path: str,
     strength: float,
@@ -58,25 +48,24 @@ def chat(
     n_gpu_layers: int,
     system: str,
 ) -> None:
-    """Chat with a model that writes as you do. Type /help for what can be changed on the way.
+    """Chat with your profile. Type /help for commands.
 
-    With --history, the texts that fit your first message best stand before the conversation and
-    stay there, in half of the context at most; after /reset they are chosen anew.
+    With --history, the texts most relevant to your first message stay at the beginning of the
+    conversation and take at most half of the context. After /reset they are chosen again.
     """
     profile = load_profile(profile_path)
     engine = open_engine(model, threads, n_gpu_layers, ctx_size=ctx_size)
 
     from steerx_edge.errors import SteerxError
-    from steerx_edge.steering.live import steer
 
-    def description(profile: Profile) -> str:
-        entry = profile.entry_for(engine.model_id)
-        return entry.description.text if describe else ""
-
-    conversation = _Conversation(engine, system, past, description(profile))
-    steering = steer(engine.llama, profile, strength, with_history=past is not None)
+    conversation = _Conversation(
+        engine, profile, strength, system=system, past=past, describe=describe
+    )
     if sys.stdin.isatty():
-        click.echo(f"{engine.model_id.name}, as {profile_path} writes. /help helps.", err=True)
+        click.echo(
+            f"Chatting with {engine.model_id.name} and {profile_path}. Type /help for commands.",
+            err=True,
+        )
     while (data := _read_line()) is not None:
         try:
             line = data.decode().strip()
@@ -85,17 +74,12 @@ def chat(
                 break
             if command == "/reset":
                 conversation.turns = []
-                click.echo("The conversation is forgotten.", err=True)
+                click.echo("Started a new conversation.", err=True)
             elif command == "/strength":
-                _set_strength(steering, argument)
+                _set_strength(conversation, argument)
             elif command == "/profile":
-                changed = load_profile(argument.strip())
-                conversation.description = description(changed)  # refuses other models' profiles
-                steering.clear()
-                steering = steer(
-                    engine.llama, changed, steering.strength, with_history=past is not None
-                )
-                click.echo(f"Writing as {argument.strip()}.", err=True)
+                conversation.use(load_profile(argument.strip()))
+                click.echo(f"Switched to {argument.strip()}.", err=True)
             elif command.startswith("/"):
                 click.echo(HELP, err=True)
             elif line:
@@ -104,54 +88,83 @@ def chat(
             click.echo("Error: this line is not UTF-8 text.", err=True)
         except SteerxError as error:
             click.echo(f"Error: {error}", err=True)
-    steering.clear()
+    conversation.steering.clear()
 
 
 def _read_line() -> bytes | None:
-    """The next line, or None at the end of input. The prompt goes to standard error."""
+    """Read the next line; None at the end of input. The prompt goes to standard error."""
     if sys.stdin.isatty():
         click.echo("> ", nl=False, err=True)
     return sys.stdin.buffer.readline() or None
 
 
-def _set_strength(steering: SteeringHandle, argument: str) -> None:
+def _set_strength(conversation: _Conversation, argument: str) -> None:
     try:
         strength = float(argument)
     except ValueError:
         click.echo(f"Error: '{argument}' is not a number, such as 0.5.", err=True)
         return
-    steering.strength = strength
-    click.echo(f"Strength {steering.strength:g}.", err=True)
+    conversation.steering.strength = strength
+    click.echo(f"Strength {strength:g}.", err=True)
 
 
 class _Conversation:
-    """The turns so far; before them the system message, the user's texts and a description.
+    """The turns so far, after the system message, in-context texts and a description.
 
-    What stands before them stays as it is, so that the prompt's KV cache stays valid.
+    What comes before the turns does not change during a conversation, so the KV cache of the prompt
+    stays valid.
     """
 
     def __init__(
-        self, engine: Engine, system: str, past: PastTexts | None, description: str
+        self,
+        engine: Engine,
+        profile: Profile,
+        strength: float,
+        *,
+        system: str,
+        past: PastTexts | None,
+        describe: bool,
     ) -> None:
         self.turns: list[Message] = []
-        self.description = description
         self._engine = engine
         self._system = system
         self._past = past
-        self._shown: list[HistoryItem] = []
+        self._describe = describe
+        self._in_context: list[HistoryItem] = []
+        self._profile = profile
+        self._description = self._described(profile)
+        self.steering = steer_prompt(engine, profile, strength, self._in_context)
+
+    def use(self, profile: Profile) -> None:
+        """Switch to another profile, at the same strength.
+
+        Raises:
+            ProfileError: the profile is for another model, or damaged. The old one stays in use.
+        """
+        from steerx_edge.errors import ProfileError
+
+        before = self._profile, self._description
+        self._profile, self._description = profile, self._described(profile)
+        try:
+            self._steer()
+        except ProfileError:
+            self._profile, self._description = before
+            self._steer()
+            raise
 
     def answer(self, line: str, n_predict: int, temp: float, seed: int | None) -> None:
-        """Print the model's turn. The oldest turns go, where the context does not hold them."""
+        """Print the model's turn. The oldest turns are dropped if the context is full."""
         n_ctx = self._engine.llama.n_ctx()
         turns: list[Message] = [*self.turns, {"role": "user", "content": line}]
         if self._past and not self.turns:
-            self._shown = self._past.before(
+            self._in_context = self._past.in_context(
                 line, lambda items: len(self._prompt(turns, items)) <= n_ctx // 2
             )
-        tokens = self._prompt(turns, self._shown)
+            self._steer()
+        tokens = self._prompt(turns, self._in_context)
         while len(tokens) + _LEAST_ROOM > n_ctx and len(turns) > 1:
             turns = turns[2:]
-            tokens = self._prompt(turns, self._shown)
+            tokens = self._prompt(turns, self._in_context)
         answer = ""
         try:
             for piece in self._engine.stream(
@@ -159,16 +172,28 @@ class _Conversation:
             ):
                 click.echo(piece, nl=False)
                 answer += piece
-        except KeyboardInterrupt:  # stops the answer, not the chat
+        except KeyboardInterrupt:  # ends the answer, not the chat
             pass
         click.echo()
         self.turns = [*turns, {"role": "assistant", "content": answer}]
 
-    def _prompt(self, turns: Sequence[Message], shown: Sequence[HistoryItem]) -> list[int]:
+    def _described(self, profile: Profile) -> str:
+        entry = profile.entry_for(self._engine.model_id)
+        return entry.description.text if self._describe else ""
+
+    def _steer(self) -> None:
+        strength = self.steering.strength
+        self.steering.clear()
+        self.steering = steer_prompt(self._engine, self._profile, strength, self._in_context)
+
+    def _prompt(self, turns: Sequence[Message], in_context: Sequence[HistoryItem]) -> list[int]:
         from steerx_edge.llamacpp.prompts import messages_for
 
         first, *others = turns
         opening = messages_for(
-            first["content"], history=shown, description=self.description, system=self._system
+            first["content"],
+            history=in_context,
+            description=self._description,
+            system=self._system,
         )
         return self._engine.prompt([*opening, *others])

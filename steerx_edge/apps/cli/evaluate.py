@@ -1,4 +1,4 @@
-"""`steerx-edge evaluate`: does it help, and is it personal? On real users' held-out texts."""
+"""`steerx-edge evaluate`: measure the gain on held-out texts, and how much of it is personal."""
 
 from __future__ import annotations
 
@@ -11,24 +11,30 @@ from typing import Any, Literal
 
 import click
 
-from steerx_edge.apps.cli.common import model_options, open_engine
-from steerx_edge.apps.cli.learn import LayerList
+from steerx_edge.apps.cli.common import (
+    LayerList,
+    error_console,
+    item_options,
+    model_options,
+    open_engine,
+    progress_bar,
+)
 
 
 class ItemCounts(click.ParamType):  # type: ignore[type-arg]
-    """`8,16,32`: numbers of texts, each at least 2."""
+    """Numbers of texts, each at least 2, such as `8,16,32`."""
 
     name = "numbers"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, ...]:
-        """Read numbers, in any order."""
+        """Parse and sort the numbers."""
         numbers = [re.fullmatch(r"\s*(\d{1,9})\s*", part) for part in str(value).split(",")]
         counts = {int(number[1]) for number in numbers if number}
         if not all(numbers) or min(counts) < 2:
             self.fail(
-                f"'{value}' is no list of numbers of texts, each at least 2, such as 8,16,32.",
+                f"'{value}' is not a list of numbers of texts, each at least 2, such as 8,16,32.",
                 param,
                 ctx,
             )
@@ -41,48 +47,46 @@ class ItemCounts(click.ParamType):  # type: ignore[type-arg]
     "-o",
     "--output",
     metavar="FOLDER",
-    help="Where figures, profiles and report.html go. [default: the name of DATA, -evaluation]",
+    help="Folder for figures, profiles and report.html. [default: the name of DATA plus "
+    "-evaluation]",
 )
 @model_options
-@click.option(
-    "--response", metavar="FIELD", help="The field with the users' texts, where not detected."
-)
-@click.option(
-    "--prompt",
-    metavar="TEMPLATE",
-    help="The request that goes with a text, such as 'Write a tasting note for {title}.'",
-)
-@click.option("--users", metavar="IDS", help="Only these users, by commas.")
+@item_options()
+@click.option("--users", metavar="IDS", help="Evaluate only these users, separated by commas.")
 @click.option(
     "--half",
     type=click.Choice(["odd", "even"]),
-    help="Only every other user of the file: choose on one half, report the other.",
+    help="Evaluate every other user: choose settings on one half, report the other.",
 )
 @click.option(
     "--items",
     type=click.IntRange(min=2),
-    help="Use only so many of the last texts of each history. [default: all]",
+    metavar="N",
+    help="Use only the last N texts of each history. [default: all]",
 )
 @click.option(
     "--min-items",
     type=click.IntRange(min=2),
+    metavar="N",
     default=8,
     show_default=True,
-    help="Leave out, and count, users with fewer texts.",
+    help="Skip users with fewer texts.",
 )
 @click.option(
     "--retrieve",
     type=click.IntRange(min=1),
+    metavar="K",
     default=4,
     show_default=True,
-    help="Past texts in the prompt, where there are any.",
+    help="Past texts in the prompt, for the arms that have any.",
 )
 @click.option(
     "--draws",
     type=click.IntRange(min=0),
+    metavar="K",
     default=2,
     show_default=True,
-    help="Generic profiles for each user, from texts drawn of all others.",
+    help="Generic profiles per user, each learned from randomly drawn texts of other users.",
 )
 @click.option(
     "-n",
@@ -90,29 +94,34 @@ class ItemCounts(click.ParamType):  # type: ignore[type-arg]
     type=click.IntRange(min=1),
     default=128,
     show_default=True,
-    help="Tokens of a generated text at most.",
+    help="Maximum number of tokens per generated text.",
 )
-@click.option("--no-generate", is_flag=True, help="Score the real texts only, which is faster.")
-@click.option("--sweep", is_flag=True, help="Also score 0.25 to 2 times the profiles' strength.")
-@click.option("--sweep-layers", type=LayerList(), help="Also learn at each of these blocks alone.")
+@click.option("--no-generate", is_flag=True, help="Only score the held-out texts, which is faster.")
+@click.option(
+    "--sweep", is_flag=True, help="Also score profiles at 0.25 to 2 times their strength."
+)
+@click.option(
+    "--sweep-layers", type=LayerList(), help="Also learn a profile at each of these layers alone."
+)
 @click.option(
     "--sweep-items",
     type=ItemCounts(),
-    help="Also learn from so many of the last texts alone, such as 8,16,32.",
+    help="Also learn from only the last N texts, for each N given, such as 8,16,32.",
 )
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Of the draws of other users, and of the intervals.",
+    help="Seed for the draws of other users and the intervals.",
 )
 @click.option(
     "--processes",
     type=click.IntRange(min=1),
+    metavar="N",
     default=1,
     show_default=True,
-    help="Users measured side by side, each with -t threads.",
+    help="Users evaluated in parallel, each with -t threads.",
 )
 def evaluate(
     data: str,
@@ -136,23 +145,15 @@ def evaluate(
     seed: int,
     processes: int,
 ) -> None:
-    """Measure on DATA how much profiles help, and how much of that is personal.
+    """Measure on DATA how much profiles help, and how much of the gain is personal.
 
-    DATA is a per-author file such as LaMP's (of an official pair, X_questions.json with
-    X_outputs.json beside it), or one person's history as `learn` reads it, whose last fifth is then
-    held out. Profiles are learned from each user's history, and the texts that are held out scored:
-    with the user's own profile, with generic ones learned from other users, with one other user's,
-    and with texts or a description in the prompt. Interrupted, the same command goes on where it
-    was.
+    DATA is a per-author file such as LaMP's (X_questions.json with X_outputs.json beside it), or
+    one person's history as for `learn`, of which the last fifth is held out. A profile is learned
+    from each user's history. The held-out texts are scored with the user's own profile, with
+    generic profiles learned from other users, with another user's profile, and with texts or a
+    description in the prompt. If interrupted, rerun the same command to resume.
     """
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-    )
 
     from steerx_edge.evaluation import STRENGTHS, Plan, read_sample
     from steerx_edge.evaluation import evaluate as run_evaluation
@@ -175,27 +176,18 @@ def evaluate(
     folder = Path(output or f"{Path(data).stem}-evaluation")
     if threads is None and processes > 1:
         threads = max(1, (os.cpu_count() or 1) // processes)
-    console = Console(stderr=True, highlight=False)
-    with Progress(
-        TextColumn("{task.description:12}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    ) as bar:
-        task = bar.add_task("loading", total=None)
+    console = error_console()
+    with progress_bar(console, "loading") as progress:
         evaluation = run_evaluation(
             partial(open_engine, model, threads, n_gpu_layers),
             sample,
             plan,
             folder,
             processes=processes,
-            progress=lambda what, done, of: bar.update(
-                task, description=what, completed=done, total=of
-            ),
+            progress=progress,
         )
     page = folder / "report.html"
     page.write_text(html_page(evaluation), "utf-8")
-    # A pipe has no width: nothing is wrapped or cut for it.
+    # A pipe has no width, so nothing is wrapped or cut.
     print_report(evaluation, Console(highlight=False, width=None if sys.stdout.isatty() else 200))
     console.print(f"Saved {page}.", markup=False, soft_wrap=True)

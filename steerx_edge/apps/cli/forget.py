@@ -1,22 +1,29 @@
-"""`steerx-edge forget`: delete the memory of a profile, or what it holds of some texts."""
+"""`steerx-edge forget`: delete the memory of a profile, or the rows of some texts in it."""
 
 from __future__ import annotations
 
 import click
 
-from steerx_edge.apps.cli.common import load_profile, open_engine, running_options
+from steerx_edge.apps.cli.common import (
+    item_options,
+    load_profile,
+    open_engine,
+    profile_option,
+    running_options,
+    user_option,
+)
 
-_CTX_SIZE = 256  # of a context that is never used: texts are read in another one
+_CTX_SIZE = 256  # of the generation context, which forgetting does not use
 
 
 @click.command()
-@click.option("--profile", "profile_path", required=True, metavar="FILE", help="Your profile.")
+@profile_option
 @click.option(
     "--text",
     "text_path",
     metavar="FILE",
-    help="Forget only these texts: a file as learn reads it, with the requests that it was learned "
-    "with. [default: forget everything]",
+    help="Forget only these texts: a file as for learn, with the requests they were learned with. "
+    "[default: forget everything]",
 )
 @click.option(
     "-m",
@@ -24,12 +31,11 @@ _CTX_SIZE = 256  # of a context that is never used: texts are read in another on
     "models",
     multiple=True,
     metavar="FILE",
-    help="GGUF model that the memory is for; once for each. [default: as of learn]",
+    help="GGUF model of the memory; repeat it for each model. [default: as for learn]",
 )
 @running_options
-@click.option("--user", metavar="ID", help="Which user, where the file of --text holds several.")
-@click.option("--response", metavar="FIELD", help="The field with your own text, as of learn.")
-@click.option("--prompt", metavar="TEMPLATE", help="The request of a text, as of learn.")
+@user_option
+@item_options()
 def forget(
     profile_path: str,
     text_path: str | None,
@@ -40,9 +46,9 @@ def forget(
     response: str | None,
     prompt: str | None,
 ) -> None:
-    """Delete the memory of a profile, or with --text what it holds of some texts.
+    """Delete the memory of a profile, or with --text the rows of some texts in it.
 
-    The rest of the profile stays: the words, the description and the vectors.
+    The rest of the profile stays: the words, the description and the directions.
     """
     from steerx_edge.errors import ProfileError
 
@@ -52,8 +58,8 @@ def forget(
         from steerx_edge.profile import forget as forget_all
 
         removed = forget_all(profile_path)
-        said = f"Removed {' and '.join(removed)}" if removed else "There is no memory file"
-        click.echo(f"{said}. {profile_path} has no memory now.", err=True)
+        done = f"Removed {' and '.join(removed)}" if removed else "Found no memory file"
+        click.echo(f"{done}. {profile_path} has no memory now.", err=True)
         return
 
     from steerx_edge.history.readers import read_history
@@ -63,14 +69,14 @@ def forget(
     items = read_history(text_path, user=user, response=response, prompt=prompt)
     held = [entry for entry in profile.entries if entry.memory and entry.memory.memory]
     if not held:
-        raise ProfileError(f"{profile_path}: there is no memory to forget texts from.")
+        raise ProfileError(f"{profile_path} has no memory to remove texts from.")
     paths = [find_model(model) for model in models or (None,)]
     known = {fingerprint(path) for path in paths}
     for entry in held:
         if entry.model.fingerprint not in known:
             raise ProfileError(
-                f"{profile_path} also has a memory for {entry.model}: name that model with -m as "
-                "well. Nothing was removed."
+                f"{profile_path} also has a memory for {entry.model}. Name that model with -m too. "
+                "Nothing was removed."
             )
 
     from steerx_edge.forgetting import forget_texts
@@ -84,13 +90,13 @@ def forget(
         engine.llama.close()
     if not n_removed:
         raise ProfileError(
-            f"The memory holds none of {text_path}, as far as can be told: its texts must be as "
-            "learn read them, with the same requests. Nothing was removed."
+            f"No rows of {text_path} were found in the memory. Give its texts as learn read them, "
+            "with the same requests. Nothing was removed."
         )
     profile.save(profile_path)
     click.echo(
-        f"Removed {n_removed} of {n_rows} rows. The words, the description and the vectors in "
-        f"{profile_path} were learned from the text as well: learn again without it to replace "
-        "them.",
+        f"Removed {n_removed} of {n_rows} rows. The words, the description and the directions in "
+        f"{profile_path} were learned from the removed texts too: learn again without them to "
+        "replace these.",
         err=True,
     )

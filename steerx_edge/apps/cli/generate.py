@@ -1,4 +1,4 @@
-"""`steerx-edge generate`: one prompt, one answer in the user's manner."""
+"""`steerx-edge generate`: answer one prompt with a profile."""
 
 from __future__ import annotations
 
@@ -9,14 +9,11 @@ import click
 
 from steerx_edge.apps.cli.common import (
     PastTexts,
-    describe_option,
-    history_options,
     load_profile,
-    model_options,
     open_engine,
     read_text,
-    sampling_options,
-    strength_option,
+    steer_prompt,
+    writing_options,
 )
 
 if TYPE_CHECKING:
@@ -26,23 +23,17 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--profile", "profile_path", required=True, metavar="FILE", help="Your profile.")
 @click.option(
     "-p", "--prompt", required=True, metavar="TEXT", help="The prompt; - reads standard input."
 )
-@strength_option
-@history_options
-@describe_option
-@sampling_options
-@model_options
-@click.option("--system", default="", metavar="TEXT", help="System message.")
-@click.option("--raw", is_flag=True, help="Continue the prompt as it is, without a chat template.")
-@click.option("--no-steer", is_flag=True, help="Generate without steering, to compare.")
+@writing_options
+@click.option("--raw", is_flag=True, help="Continue the prompt without a chat template.")
+@click.option("--no-steer", is_flag=True, help="Generate without steering.")
 @click.option(
     "--compare",
     is_flag=True,
-    help="Print both, without and with the profile; with --history or --describe also what these "
-    "do alone.",
+    help="Print the answers without and with the profile. With --history or --describe, also print "
+    "the answer to that prompt without steering.",
 )
 def generate(
     profile_path: str,
@@ -62,12 +53,13 @@ def generate(
     no_steer: bool,
     compare: bool,
 ) -> None:
-    """Generate with your profile. The text goes to standard output as it is made."""
+    """Generate with your profile. The text goes to standard output as it is generated."""
     if no_steer and compare:
-        raise click.UsageError("--no-steer and --compare exclude each other.")
+        raise click.UsageError("--no-steer and --compare cannot be combined.")
     if raw and (system or past or describe):
         raise click.UsageError(
-            "--raw has no place for --system, --history and --describe; put it in the prompt."
+            "--raw cannot be combined with --system, --history or --describe. Put everything in "
+            "the prompt."
         )
 
     profile = load_profile(profile_path)
@@ -75,11 +67,10 @@ def generate(
     if not text.strip():
         raise click.UsageError("The prompt is empty.")
     engine = open_engine(model, threads, n_gpu_layers, ctx_size=ctx_size)
-    # Also without steering: it is what the user asked about.
+    # With --no-steer too: a profile for another model is a mistake there as well.
     entry = profile.entry_for(engine.model_id)
 
     from steerx_edge.llamacpp.prompts import messages_for
-    from steerx_edge.steering.live import steer
 
     def prompt_tokens(history: Sequence[HistoryItem] = (), description: str = "") -> list[int]:
         if raw:
@@ -89,23 +80,25 @@ def generate(
         )
 
     description = entry.description.text if describe else ""
-    shown: list[HistoryItem] = []
+    in_context: list[HistoryItem] = []
     if past:
         for_answer = min(n_predict if n_predict >= 0 else ctx_size, ctx_size // 2)
-        shown = past.before(
+        in_context = past.in_context(
             text, lambda items: len(prompt_tokens(items, description)) + for_answer < ctx_size
         )
-    tokens = prompt_tokens(shown, description)
+    tokens = prompt_tokens(in_context, description)
     added = ["the description"] if describe else []
     if past:
-        added.append(f"{len(shown)} of your texts")
-    seed = random.randrange(2**31) if seed is None else seed  # noqa: S311 - the same for all
+        added.append(f"{len(in_context)} of your texts")
+    with_added = f"with {' and '.join(added)} in the prompt" if added else ""
+    # All answers are sampled with the same seed.
+    seed = random.randrange(2**31) if seed is None else seed  # noqa: S311
 
     def answer(tokens: Sequence[int], title: str) -> None:
         if compare:
             click.secho(f"--- {title}", bold=True)
-            # A prompt that is evaluated in other parts is rounded otherwise: start afresh, so that
-            # an answer that the profile leaves alone is the same to the letter.
+            # Rounding depends on how a prompt is split into batches. Start each answer afresh, so
+            # that an answer the gate leaves alone is the same to the letter.
             engine.llama.reset()  # type: ignore[no-untyped-call]
         for piece in engine.stream(tokens, max_tokens=n_predict, temperature=temp, seed=seed):
             click.echo(piece, nl=False)
@@ -114,9 +107,8 @@ def generate(
     if compare:
         answer(prompt_tokens(), "without the profile")
     if no_steer or (compare and added):
-        answer(tokens, f"with {' and '.join(added)} in the prompt")
+        answer(tokens, with_added)
     if not no_steer:
-        with steer(engine.llama, profile, strength, with_history=bool(shown)):
-            answer(
-                tokens, f"with {'that and ' if added else ''}{profile_path}, strength {strength:g}"
-            )
+        with steer_prompt(engine, profile, strength, in_context):
+            how = f"{profile_path}, strength {strength:g}"
+            answer(tokens, f"{with_added}, and {how}" if added else f"with {how}")

@@ -1,9 +1,8 @@
-"""Read a user's writing, and the request that each text answers.
+"""Read a user's texts, and the request that each of them answers.
 
-A history is a list of items, each the user's own text and the request that it answers. It is
-read from JSON lines, from per-author files as the LaMP and LongLaMP benchmarks have them, or
-from plain text. Everything that can be wrong with a file is a :class:`HistoryError` that says
-where; no message repeats the user's writing, which is private.
+Each format has a module with two functions: `can_read` looks at the content of a file, and `read`
+returns the items of one user. Everything that is wrong with a file is a `HistoryError` that names
+the place; no message repeats the user's texts, which are private.
 """
 
 from __future__ import annotations
@@ -11,20 +10,27 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.item import HistoryItem, User
-from steerx_edge.history.readers.authors import (
-    choose_user,
-    has_profiles,
-    profile_items,
-    queries_of,
-    rows_by_user,
-    with_outputs,
-)
-from steerx_edge.history.readers.items import items_of
-from steerx_edge.history.readers.plain_text import passages_of, refuse_for_text
-from steerx_edge.history.readers.records import Template, is_json, read_records, read_text
+from steerx_edge.history.readers import authors, items, plain_text
+from steerx_edge.history.readers.json_records import Template
+from steerx_edge.history.readers.source import Options, Source
+
+
+class Reader(Protocol):
+    """The module of a format."""
+
+    def can_read(self, source: Source, /) -> bool:
+        """Return whether the file is in this format."""
+
+    def read(self, source: Source, options: Options, /) -> list[HistoryItem]:
+        """Return the items of one user; at least one."""
+
+
+READERS: tuple[Reader, ...] = (authors, items, plain_text)
+"""The formats. A file is read by the first one that can read it."""
 
 
 def read_history(
@@ -36,44 +42,31 @@ def read_history(
 ) -> list[HistoryItem]:
     """Read one user's history from a file.
 
-    Files ending in ``.jsonl``, ``.ndjson`` or ``.json``, and others whose first line is a JSON
-    object, hold objects, one a line or all in one array; every other file is text, whose
-    passages are parted by blank lines. An object is an item with ``response`` (or ``text``) and
-    perhaps ``prompt``, or all of one author's items: ``user_id`` and ``profile``. Items whose
-    text is empty are left out, and their number is logged as a warning.
+    A file that ends in ``.jsonl``, ``.ndjson`` or ``.json``, or whose first line is a JSON object,
+    holds JSON objects: one per line, or all in one array. Every other file is text, with blank
+    lines between the texts. An object is either an item, with ``response`` (or ``text``) and an
+    optional ``prompt``, or an author, with ``user_id`` and ``profile``, a list of items. Items
+    with empty text are skipped, and a warning with their number is logged.
 
     Args:
         path: The file, in UTF-8.
-        user: The author to read, where a per-author file has several.
-        response: The field that holds the user's own text, for items unlike the above. It is
-            needed for per-author files unless they are of a LaMP or LongLaMP task.
-        prompt: The request's wording with field names in braces, such as
-            ``Write a tasting note for {title}.``. Without it, where ``response`` is given, a
-            request is the item's ``prompt`` field, or empty.
+        user: The author to read, if a per-author file has several.
+        response: The field with the user's text, if it has another name. Per-author files need it
+            unless they are of a LaMP or LongLaMP task.
+        prompt: A template for the request, with field names in braces, such as
+            ``Write a tasting note for {title}.``. If only ``response`` is given, the request is
+            the item's ``prompt`` field, or empty.
 
     Returns:
         The items, in the order of the file; at least one.
 
     Raises:
-        HistoryError: The file cannot be read, or not as asked.
+        HistoryError: The file cannot be read, or the options do not apply to it.
     """
-    file = Path(path)
-    template = None if prompt is None else Template.parse(prompt)
-    text = read_text(file)
-    if not is_json(file, text):
-        refuse_for_text(file, user=user, response=response, prompt=prompt)
-        return passages_of(text)
-    records = read_records(file, text)
-    if has_profiles(records):
-        rows = rows_by_user(records)
-        chosen = choose_user(file, rows, user)
-        return profile_items(rows[chosen], rows.values(), response, template)
-    if user is not None:
-        raise HistoryError(
-            f"{file} is not a per-author file, so there is no user {user!r} to pick from it. "
-            "Leave the user out, or give a file whose rows have user_id and profile."
-        )
-    return items_of(str(file), records, response, template)
+    source = Source(Path(path))
+    options = Options(user, response, None if prompt is None else Template.parse(prompt))
+    reader = next(reader for reader in READERS if reader.can_read(source))
+    return reader.read(source, options)
 
 
 def read_users(
@@ -82,12 +75,12 @@ def read_users(
     response: str | None = None,
     prompt: str | None = None,
 ) -> Iterator[User]:
-    """Read every author of a per-author file, with the held-out queries.
+    """Read all authors of a per-author file, with their held-out queries.
 
     A row is a JSON object with ``user_id``, ``profile`` (the author's items) and ``queries``
-    (each with ``input`` and ``output``); a row without ``queries`` may hold one ``input`` and
-    ``output`` of its own, as LongLaMP's rows do. LaMP publishes what the authors wrote apart from
-    the rest: ``X_outputs.json`` is read with ``X_questions.json`` where it lies beside it.
+    (each with ``input`` and ``output``). A row without ``queries`` may have one ``input`` and
+    ``output`` of its own, as in LongLaMP. LaMP publishes what the authors wrote in a second file:
+    ``X_outputs.json`` is read with ``X_questions.json`` if it lies beside it.
 
     Args:
         path: The file: JSON lines, or one array.
@@ -98,35 +91,23 @@ def read_users(
         The users, in the order of the file. The file is read at once, each user when reached.
 
     Raises:
-        HistoryError: The file cannot be read, or not as asked; a fault in one user's items is
-            raised when that user is reached.
+        HistoryError: The file cannot be read, or the options do not apply to it. An error in the
+            items of one user is raised when that user is reached.
     """
-    file = Path(path)
-    template = None if prompt is None else Template.parse(prompt)
-    text = read_text(file)
-    records = read_records(file, text) if is_json(file, text) else []
-    if not has_profiles(records):
+    source = Source(Path(path))
+    options = Options(None, response, None if prompt is None else Template.parse(prompt))
+    if not authors.can_read(source):
         raise HistoryError(
-            f"{file} is not a per-author file: its rows must be JSON objects with user_id, "
-            "profile and queries. To read one user's history, use read_history."
+            f"{source.path} is not a per-author file: its rows must be JSON objects with user_id, "
+            "profile and queries. Use read_history to read the history of one user."
         )
-    rows = rows_by_user(with_outputs(file, records))
-    return (
-        User(
-            id=name,
-            history=tuple(profile_items(row, rows.values(), response, template)),
-            queries=tuple(queries_of(row)),
-        )
-        for name, row in rows.items()
-    )
+    return authors.read_all(source, options)
 
 
 def has_users(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is a per-author file, as :func:`read_users` reads them.
+    """Return whether a file is a per-author file, as :func:`read_users` reads it.
 
     Raises:
         HistoryError: The file cannot be read.
     """
-    file = Path(path)
-    text = read_text(file)
-    return is_json(file, text) and has_profiles(read_records(file, text))
+    return authors.can_read(Source(Path(path)))

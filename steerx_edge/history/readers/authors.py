@@ -1,29 +1,29 @@
-"""Records that are authors, as LaMP and LongLaMP publish them."""
+"""Per-author files, as LaMP and LongLaMP publish them: one row for each author."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from steerx_edge.errors import HistoryError
-from steerx_edge.history.item import HistoryItem
+from steerx_edge.history.item import HistoryItem, User
 from steerx_edge.history.readers.items import items_of, with_text
-from steerx_edge.history.readers.records import (
+from steerx_edge.history.readers.json_records import (
     Record,
     Template,
     field_of,
     object_of,
     objects_of,
-    parse_document,
-    read_text,
+    parse_json,
     text_of,
 )
+from steerx_edge.history.readers.source import Options, Source, read_text
 
 
 @dataclass(frozen=True)
 class _Task:
-    """Which field of a benchmark's history item the user wrote, and how the task words requests."""
+    """A benchmark task: the field with the user's text, and the template of its requests."""
 
     name: str
     response: str
@@ -31,16 +31,16 @@ class _Task:
 
     @property
     def fields(self) -> set[str]:
-        """The fields an item of this task has."""
+        """The fields of an item of this task."""
         return {self.response} | Template.parse(self.prompt).fields
 
     @property
     def opening(self) -> str:
-        """The first words of the task's requests, enough to tell the tasks apart."""
+        """The first words of the task's requests, which differ between tasks."""
         return " ".join(self.prompt.split()[:4])
 
 
-# Where several tasks share their fields and the file holds no queries, the first one counts.
+# If several tasks have the same fields and the file has no queries, the first task is taken.
 TASKS = (
     _Task(
         "LongLaMP product review",
@@ -60,8 +60,8 @@ TASKS = (
     ),
     _Task("LaMP-4 news headline", "title", "Generate a headline for the following article: {text}"),
     _Task("LaMP-6 email subject", "title", "Generate a subject for the following email: {text}"),
-    # The benchmark's requests end with the first words of the mail. In a history the whole mail is
-    # the user's text, so the request holds none of it.
+    # The benchmark's requests end with the first words of the email. In a history the whole
+    # email is the user's text, so the request ends before it.
     _Task(
         "LongLaMP email completion",
         "text",
@@ -69,16 +69,53 @@ TASKS = (
     ),
 )
 
-# In the order in which they are looked for: ours, then those of the benchmarks as published.
+# In order of precedence: ours, then those of the published benchmarks.
 _ID_FIELDS = ("user_id", "reviewerId", "name", "author", "id")
 
 
-def with_outputs(file: Path, records: list[Record]) -> list[Record]:
-    """LaMP's questions with what the authors wrote, which is in a file of its own."""
+def can_read(source: Source) -> bool:
+    """Return whether the file has rows with a `profile`."""
+    return source.is_json and any(
+        isinstance(record.fields.get("profile"), list) for record in source.records
+    )
+
+
+def read(source: Source, options: Options) -> list[HistoryItem]:
+    """Return the items of one author.
+
+    Raises:
+        HistoryError: the file cannot be read, or does not hold the author.
+    """
+    rows = _rows_by_user(source.records)
+    row = rows[_choose_user(source.path, rows, options.user)]
+    return _profile_items(row, rows.values(), options)
+
+
+def read_all(source: Source, options: Options) -> Iterator[User]:
+    """Return all authors, with their held-out queries. Each is read when it is reached.
+
+    Raises:
+        HistoryError: the file cannot be read, or an author in it.
+    """
+    rows = _rows_by_user(_with_outputs(source.path, source.records))
+    return (
+        User(
+            id=name,
+            history=tuple(_profile_items(row, rows.values(), options)),
+            queries=tuple(_queries_of(row)),
+        )
+        for name, row in rows.items()
+    )
+
+
+def _with_outputs(file: Path, records: Sequence[Record]) -> Sequence[Record]:
+    """Add what the authors wrote, which LaMP publishes in a file beside its questions."""
     outputs = file.with_name(file.name.replace("_questions.json", "_outputs.json"))
     if outputs == file or not outputs.exists():
         return records
-    whole = object_of(str(outputs), parse_document(outputs, read_text(outputs)))
+    whole = object_of(
+        str(outputs), parse_json(outputs, read_text(outputs), expected="Expected one JSON object.")
+    )
     golds = objects_of(Record(str(outputs), whole), "golds", "output")
     output_of = {str(field_of(gold, "id")): text_of(gold, "output") for gold in golds}
     return [
@@ -88,19 +125,14 @@ def with_outputs(file: Path, records: list[Record]) -> list[Record]:
     ]
 
 
-def has_profiles(records: Sequence[Record]) -> bool:
-    """Whether records are authors' rows."""
-    return any(isinstance(record.fields.get("profile"), list) for record in records)
-
-
-def rows_by_user(records: Iterable[Record]) -> dict[str, Record]:
-    """The rows by their authors, in order."""
+def _rows_by_user(records: Iterable[Record]) -> dict[str, Record]:
+    """The rows by author, in the order of the file."""
     rows: dict[str, Record] = {}
     for record in records:
         name = _user_id(record)
         if name in rows:
             raise HistoryError(
-                f"{record.where} is user {name!r} again. Put all that a user wrote in one row."
+                f"{record.where} repeats user {name!r}. Put all texts of a user in one row."
             )
         rows[name] = record
     return rows
@@ -111,11 +143,11 @@ def _user_id(record: Record) -> str:
         value = record.fields.get(field)
         if isinstance(value, (str, int)) and not isinstance(value, bool) and str(value).strip():
             return str(value)
-    raise HistoryError(f"{record.where} names no author. Add a user_id to it.")
+    raise HistoryError(f"{record.where} names no author. Add a user_id.")
 
 
-def choose_user(file: Path, rows: Mapping[str, Record], user: str | None) -> str:
-    """The author that is asked for, or the only one."""
+def _choose_user(file: Path, rows: Mapping[str, Record], user: str | None) -> str:
+    """Return the id of the given author, or of the only one."""
     if user is not None and user in rows:
         return user
     if user is None and len(rows) == 1:
@@ -123,19 +155,18 @@ def choose_user(file: Path, rows: Mapping[str, Record], user: str | None) -> str
     some = ", ".join(repr(name) for name in list(rows)[:3])
     held = f"user {some}" if len(rows) == 1 else f"{len(rows)} users, such as {some}"
     if user is None:
-        raise HistoryError(f"{file} holds {held}. Name the one to read, with user or --user.")
+        raise HistoryError(f"{file} holds {held}. Choose one with user or --user.")
     raise HistoryError(f"{file} has no user {user!r}. It holds {held}.")
 
 
-def profile_items(
-    row: Record, rows: Iterable[Record], response: str | None, template: Template | None
-) -> list[HistoryItem]:
-    """An author's items."""
+def _profile_items(row: Record, rows: Iterable[Record], options: Options) -> list[HistoryItem]:
+    """The items of an author."""
+    response, template = options.response, options.prompt
     profile = objects_of(row, "profile", "profile item")
     if not profile:
-        raise HistoryError(f"{row.where} has an empty profile. There is nothing to learn from.")
+        raise HistoryError(f"{row.where} has an empty profile. Add the author's texts.")
     if response is None:
-        # A file is of one task, so a row without queries is understood from its neighbours.
+        # All rows of a file are of one task, so the other rows' queries tell the task as well.
         inputs = _inputs([row]) or _inputs(rows)
         task = _find_task(row.where, profile[0].fields, inputs)
         if task is not None:
@@ -145,7 +176,7 @@ def profile_items(
 
 
 def _find_task(where: str, fields: Iterable[str], inputs: Sequence[str]) -> _Task | None:
-    """The task that items with these fields are of, or None if they speak for themselves."""
+    """Return the task of items with these fields; None if they need no task to be read."""
     names = set(fields)
     fitting = [task for task in TASKS if task.fields <= names]
     if "response" in names or not fitting:
@@ -155,13 +186,13 @@ def _find_task(where: str, fields: Iterable[str], inputs: Sequence[str]) -> _Tas
             return task
     raise HistoryError(
         f"{where}: the items look like {' or '.join(task.name for task in fitting)}, but the "
-        "queries are worded otherwise. Name the field with the user's own text (response, "
-        "--response) and the wording of the requests (prompt, --prompt)."
+        "queries do not. Name the field with the author's text (response, --response) and give a "
+        "template for the requests (prompt, --prompt)."
     )
 
 
 def _inputs(rows: Iterable[Record]) -> list[str]:
-    """What the held-out queries ask, which tells tasks with the same fields apart."""
+    """The inputs of the held-out queries, which tell tasks with the same fields apart."""
     asked: list[object] = []
     for row in rows:
         queries = row.fields.get("queries")
@@ -170,12 +201,12 @@ def _inputs(rows: Iterable[Record]) -> list[str]:
     return [text for text in inputs if isinstance(text, str)]
 
 
-def queries_of(row: Record) -> list[HistoryItem]:
-    """An author's held-out items."""
+def _queries_of(row: Record) -> list[HistoryItem]:
+    """The held-out items of an author."""
     if "queries" in row.fields:
         records = objects_of(row, "queries", "query")
     else:
-        # Without LaMP's file of outputs, its rows hold out nothing.
+        # LaMP's rows have no output if the file of outputs is missing.
         records = [row] if {"input", "output"} <= row.fields.keys() else []
     return with_text(
         row.where,

@@ -1,24 +1,30 @@
-"""Plain text."""
+"""Plain text, with blank lines between the texts."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.item import HistoryItem
+from steerx_edge.history.readers.source import Options, Source
 
 
-def refuse_for_text(file: Path, **given: str | None) -> None:
-    """Refuse what chooses from records where there are none."""
-    names = [name for name, value in given.items() if value is not None]
-    if names:
+def can_read(_source: Source) -> bool:
+    """Return True: any file can be read as text."""
+    return True
+
+
+def read(source: Source, options: Options) -> list[HistoryItem]:
+    """Return one item per text, without a request.
+
+    Raises:
+        HistoryError: the file cannot be read, or the options name a field or a user.
+    """
+    text = source.text
+    given = [name for name, value in options._asdict().items() if value is not None]
+    if given:
         raise HistoryError(
-            f"{file} is plain text, which has no fields or users to choose from. Leave out "
-            f"{' and '.join(names)}, or give a file of JSON objects."
+            f"{source.path} is plain text and has no fields or users. Leave out "
+            f"{' and '.join(given)}, or give a file with JSON objects."
         )
-
-
-def passages_of(text: str) -> list[HistoryItem]:
-    """Passages that are parted by blank lines, an item each."""
-    return [HistoryItem(passage.strip()) for passage in re.split(r"\n\s*\n", text.strip())]
+    return [HistoryItem(part.strip()) for part in re.split(r"\n\s*\n", text.strip())]

@@ -13,11 +13,6 @@ from steerx_edge.history.readers.authors import TASKS
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
 
-REVIEW_PATTERN = (
-    r"Generate the review text written by a reviewer who has a given an overall rating of "
-    r'"[1-5]\.0" for a product with description ".*"\. The summary of the review text is ".*"\.'
-)
-
 
 def write(folder, name, content):
     path = folder / name
@@ -56,21 +51,22 @@ class TestJsonLines:
         )
         assert read_history(str(path)) == [HistoryItem(text, text)]
 
-    @pytest.mark.parametrize("encode", ["utf-8", "utf-8-sig"])
-    @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+    @pytest.mark.parametrize(("encode", "newline"), [("utf-8", "\r"), ("utf-8-sig", "\r\n")])
     def test_byte_order_mark_and_line_ends(self, tmp_path, encode, newline):
         content = newline.join(['{"text": "one"}', "", '{"text": "two"}', ""])
         path = write(tmp_path, "a.jsonl", content.encode(encode))
         assert [item.response for item in read_history(path)] == ["one", "two"]
 
-    @pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a"])
-    def test_lines_under_any_of_the_names(self, tmp_path, name):
-        path = write(tmp_path, name, '{"text": "one"}\n{"text": "two"}\n')
-        assert read_history(path) == [HistoryItem("one"), HistoryItem("two")]
-
-    @pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
-    def test_one_array(self, tmp_path, name):
-        path = write(tmp_path, name, json.dumps([{"text": "one"}, {"text": "two"}], indent=1))
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("a.json", '{"text": "one"}\n{"text": "two"}\n'),
+            ("a", '{"text": "one"}\n{"text": "two"}\n'),
+            ("a.jsonl", json.dumps([{"text": "one"}, {"text": "two"}], indent=1)),
+        ],
+    )
+    def test_lines_and_arrays_are_recognized(self, tmp_path, name, content):
+        path = write(tmp_path, name, content)
         assert read_history(path) == [HistoryItem("one"), HistoryItem("two")]
 
     def test_fields_and_wording_given(self, tmp_path):
@@ -97,22 +93,18 @@ class TestJsonLines:
         path = write_rows(tmp_path, {"prompt": "Ask.", "response": "A.", "to": "Ana"})
         assert read_history(path, prompt="Write to {to}.") == [HistoryItem("A.", "Write to Ana.")]
 
-    def test_empty_texts_are_left_out_and_counted(self, tmp_path, caplog):
+    def test_empty_texts_are_skipped_and_counted(self, tmp_path, caplog):
         path = write_rows(
             tmp_path, {"text": "one"}, {"text": " \n"}, {"text": None}, {"text": "two"}
         )
         with caplog.at_level(logging.WARNING):
             items = read_history(path)
         assert items == [HistoryItem("one"), HistoryItem("two")]
-        assert caplog.messages == [f"{path}: left out 2 of 4 items, whose text is empty."]
-
-    def test_nothing_is_logged_when_nothing_is_left_out(self, tmp_path, caplog):
-        read_history(write_rows(tmp_path, {"text": "one"}))
-        assert caplog.messages == []
+        assert caplog.messages == [f"{path}: skipped 2 of 4 items with empty text."]
 
 
 class TestPlainText:
-    def test_blank_lines_part_the_passages(self, tmp_path):
+    def test_blank_lines_separate_the_texts(self, tmp_path):
         path = write(
             tmp_path, "a.txt", "\ufeff\n\nOne,\r\nstill one. \n \t\n\tTwo.\n\n\n\n\nThree.\n"
         )
@@ -123,7 +115,7 @@ class TestPlainText:
         ]
         assert {item.request for item in read_history(path)} == {""}
 
-    @pytest.mark.parametrize("first", ["[Verse 1]", "{not json}", "{"])
+    @pytest.mark.parametrize("first", ["[Verse 1]", "{not json}"])
     def test_a_bracket_does_not_make_it_json(self, tmp_path, first):
         path = write(tmp_path, "a.md", f"{first}\n\nTwo.")
         assert read_history(path) == [HistoryItem(first), HistoryItem("Two.")]
@@ -153,7 +145,6 @@ class TestTasks:
     @pytest.mark.parametrize(
         ("item", "queries", "expected"),
         [
-            (REVIEW, None, ("It works.", REVIEW_REQUEST)),
             (REVIEW, asked(REVIEW_REQUEST), ("It works.", REVIEW_REQUEST)),
             (
                 {"summary": "cats", "content": "A post."},
@@ -161,8 +152,6 @@ class TestTasks:
                 ("A post.", "Generate the content for a reddit post cats"),
             ),
             (TITLE_TEXT, None, HEADLINE),
-            (TITLE_TEXT, [], HEADLINE),
-            (TITLE_TEXT, asked("Generate a headline for the following article: B"), HEADLINE),
             (TITLE_TEXT, asked("Generate a subject for the following email: B"), SUBJECT),
             (
                 TITLE_TEXT,
@@ -185,7 +174,6 @@ class TestTasks:
                 asked("Paraphrase the following tweet without any explanation before or after it:"),
                 ("A tweet", ""),
             ),
-            ({"text": "A page", "work": "W"}, asked("Continue this passage: B"), ("A page", "")),
             (
                 {"prompt": "Ask", "response": "A.", "title": "t", "text": "x"},
                 asked("Ask again"),
@@ -198,7 +186,7 @@ class TestTasks:
         response, request = expected
         assert read_history(path) == [HistoryItem(response, request)]
 
-    def test_a_row_without_queries_is_read_like_its_neighbours(self, tmp_path):
+    def test_a_row_without_queries_is_read_like_the_others(self, tmp_path):
         path = write_rows(
             tmp_path,
             author([TITLE_ABSTRACT], [], "u1"),
@@ -209,7 +197,7 @@ class TestTasks:
             (HistoryItem(*PAPER_TITLE),),
         ]
 
-    def test_a_rows_own_queries_go_before_its_neighbours(self, tmp_path):
+    def test_the_queries_of_a_row_take_precedence_over_those_of_others(self, tmp_path):
         path = write_rows(
             tmp_path,
             author([TITLE_TEXT], asked("Generate a subject for the following email: B"), "u1"),
@@ -220,14 +208,12 @@ class TestTasks:
             (HistoryItem(*HEADLINE),),
         ]
 
-    def test_what_is_given_goes_before_what_is_detected(self, tmp_path):
+    def test_options_take_precedence_over_detection(self, tmp_path):
         path = write_rows(tmp_path, author([TITLE_TEXT], asked("Write about B")))
         assert read_history(path, response="text", prompt="Write about {title}") == [
             HistoryItem("A text", "Write about A title")
         ]
         assert read_history(path, response="text") == [HistoryItem("A text", "")]
-
-    def test_a_wording_alone_leaves_the_text_to_detection(self, tmp_path):
         path = write_rows(tmp_path, author([REVIEW]))
         assert read_history(path, prompt="Review {description}.") == [
             HistoryItem("It works.", 'Review A 3/8" {punch}.')
@@ -248,7 +234,6 @@ class TestUsers:
 
     def test_a_single_user_need_not_be_named(self, tmp_path):
         path = write_rows(tmp_path, self.ROWS[0])
-        assert read_history(path) == read_history(path, user="a")
         assert read_history(path) == [HistoryItem("a1"), HistoryItem("a2")]
 
     def test_all_users_with_their_queries(self, tmp_path):
@@ -262,12 +247,12 @@ class TestUsers:
             User("7", (HistoryItem("c1"),), ()),
         ]
 
-    def test_queries_without_an_output_are_left_out_and_counted(self, tmp_path, caplog):
+    def test_queries_without_an_output_are_skipped_and_counted(self, tmp_path, caplog):
         queries = [{"input": "i", "output": ""}, {"input": "j", "output": "o"}]
         path = write_rows(tmp_path, author([{"text": "t"}], queries))
         (user,) = read_users(path)
         assert user.queries == (HistoryItem("o", "j"),)
-        assert caplog.messages == [f"{path}: line 1: left out 1 of 2 queries, whose text is empty."]
+        assert caplog.messages == [f"{path}: line 1: skipped 1 of 2 queries with empty text."]
 
     def test_rows_as_longlamp_publishes_them(self, tmp_path):
         query = 'Generate an abstract for the title "B" using the following items: 1. c'
@@ -285,12 +270,12 @@ class TestUsers:
         assert [user.id for user in read_users(path)] == ["500", "501"]
         assert read_history(path, user="500") == [HistoryItem(*PAPER_TITLE)]
 
-    @pytest.mark.parametrize("field", ["user_id", "reviewerId", "name", "author", "id"])
-    def test_the_fields_that_name_an_author_have_an_order(self, tmp_path, field):
-        names = ["id", "author", "name", "reviewerId", "user_id"]
-        row = {name: name for name in names[: names.index(field) + 1]}
-        (user,) = read_users(write_rows(tmp_path, {**row, "profile": [{"text": "one"}]}))
-        assert user.id == field
+    def test_the_fields_that_name_an_author_have_an_order_of_precedence(self, tmp_path):
+        row = {"profile": [{"text": "one"}]}
+        for field in ("id", "author", "name", "reviewerId", "user_id"):
+            row[field] = field
+            (user,) = read_users(write_rows(tmp_path, row))
+            assert user.id == field
 
     def test_prompt_and_response_given_for_all_users(self, tmp_path):
         path = write_rows(tmp_path, author([{"note": "n", "title": "t"}]))
@@ -303,7 +288,6 @@ FIVE = [author([{"text": WRITING}], [], f"u{n}") for n in range(5)]
 
 ERRORS = {
     "empty file": ("a.jsonl", "", {}, "a.jsonl is empty"),
-    "blank file": ("a.txt", " \n\n", {}, "a.txt is empty"),
     "byte order mark alone": ("a.txt", "\ufeff", {}, "a.txt is empty"),
     "invalid UTF-8": (
         "a.txt",
@@ -311,16 +295,19 @@ ERRORS = {
         {},
         "a.txt is not UTF-8 text (byte 0xff on line 2). Save it as UTF-8",
     ),
-    "UTF-16": ("a.txt", "text".encode("utf-16"), {}, "not UTF-8 text (byte 0xff on line 1)"),
-    "a table": ("a.csv", "prompt,response\n", {}, "a.csv is a .csv file, which is not read"),
-    "a mailbox": ("A.MBOX", "From x\n", {}, ".MBOX file, which is not read"),
+    "a table": (
+        "a.csv",
+        "prompt,response\n",
+        {},
+        "a.csv: .csv files are not supported. Convert it",
+    ),
+    "a mailbox": ("A.MBOX", "From x\n", {}, ".MBOX files are not supported"),
     "invalid JSON": (
         "a.jsonl",
         '{"text": "one"}\n\n{"text": "' + WRITING + '"\n',
         {},
         "a.jsonl: line 3 is not valid JSON (Expecting ',' delimiter, column",
     ),
-    "text named JSON": ("a.json", WRITING, {}, "a.json: line 1 is not valid JSON (Expecting value"),
     "invalid array": (
         "a.json",
         '[\n{"text": "one"},\n}]',
@@ -328,11 +315,14 @@ ERRORS = {
         "a.json: line 3 is not valid JSON",
     ),
     "empty array": ("a.json", "[]", {}, "a.json is an empty array"),
-    "deep nesting": ("a.jsonl", '{"text": ' + "[" * 200_000, {}, "line 1 nests too deep"),
-    "deep array": ("a.json", "[" * 200_000, {}, "a.json nests too deep"),
-    "long number": ("a.jsonl", '{"text": ' + "9" * 5000 + "}", {}, "line 1 nests too deep, or has"),
+    "deep nesting": (
+        "a.jsonl",
+        '{"text": ' + "[" * 200_000,
+        {},
+        "a.jsonl: the JSON value on line 1 is nested too deeply",
+    ),
+    "long number": ("a.jsonl", '{"text": ' + "9" * 5000 + "}", {}, "holds too long a number"),
     "a list a line": ("a.jsonl", '{"text": "one"}\n["two"]', {}, "line 2 holds a list, not an"),
-    "a string in an array": ("a.json", '["one"]', {}, "a.json: entry 1 holds text, not an object"),
     "neither field": (
         "a.jsonl",
         {"title": "t", "body": WRITING},
@@ -341,25 +331,17 @@ ERRORS = {
     ),
     "an object of nothing": ("a.jsonl", {}, {}, "nor 'text' (it is empty)"),
     "a number as text": ("a.jsonl", {"text": 3}, {}, "line 1: 'text' holds a number, not text"),
-    "a truth as text": ("a.jsonl", {"text": True}, {}, "'text' holds true or false, not text"),
-    "an object as text": ("a.jsonl", {"text": {}}, {}, "'text' holds an object, not text"),
-    "half a character": (
+    "a lone surrogate": (
         "a.jsonl",
         '{"text": "\\ud83d"}',
         {},
-        "line 1: 'text' holds half a character (\\ud83d)",
-    ),
-    "half a character asked": (
-        "a.jsonl",
-        '{"prompt": "\\ude00", "text": "one"}',
-        {},
-        "'prompt' holds half a character",
+        "line 1: 'text' holds a lone surrogate, \\ud83d,",
     ),
     "only empty texts": (
         "a.jsonl",
         '{"text": ""}\n{"text": " "}',
         {},
-        "a.jsonl holds 2 items, and the text of each is empty",
+        "a.jsonl: the text of all 2 items is empty",
     ),
     "missing response": (
         "a.jsonl",
@@ -367,29 +349,17 @@ ERRORS = {
         {"response": "note"},
         "line 1 has no field 'note' (it has text, id)",
     ),
-    "missing field of the prompt": (
-        "a.jsonl",
-        {"text": WRITING, "id": 1},
-        {"prompt": "Of {titel}."},
-        "line 1 has no field 'titel' (it has text, id)",
-    ),
     "a list in the prompt": (
         "a.jsonl",
         {"text": "one", "tags": ["a"]},
         {"prompt": "Of {tags}."},
         "'tags' holds a list, not text",
     ),
-    "a truth in the prompt": (
-        "a.jsonl",
-        {"text": "one", "ok": True},
-        {"prompt": "Of {ok}."},
-        "'ok' holds true or false, not text",
-    ),
     "several users": (
         "a.jsonl",
         FIVE,
         {},
-        "a.jsonl holds 5 users, such as 'u0', 'u1', 'u2'. Name the one to read",
+        "a.jsonl holds 5 users, such as 'u0', 'u1', 'u2'. Choose one with user or --user",
     ),
     "unknown user": (
         "a.jsonl",
@@ -397,17 +367,14 @@ ERRORS = {
         {"user": "zz"},
         "a.jsonl has no user 'zz'. It holds 5 users, such as 'u0', 'u1', 'u2'.",
     ),
-    "another user": ("a.jsonl", FIVE[:1], {"user": "zz"}, "has no user 'zz'. It holds user 'u0'."),
-    "a user twice": ("a.jsonl", FIVE[:1] * 2, {}, "line 2 is user 'u0' again"),
+    "a user twice": ("a.jsonl", FIVE[:1] * 2, {}, "line 2 repeats user 'u0'"),
     "a row of no author": ("a.jsonl", [{"profile": []}], {}, "line 1 names no author"),
-    "a truth as id": ("a.jsonl", [{"id": True, "profile": []}], {}, "line 1 names no author"),
     "a row of no profile": (
         "a.jsonl",
         [FIVE[0], {"user_id": "x"}],
         {"user": "x"},
         "line 2: 'profile' must be a list of objects, not nothing",
     ),
-    "an empty profile": ("a.jsonl", [author([])], {}, "line 1 has an empty profile"),
     "a string in a profile": (
         "a.jsonl",
         [author([{"text": "one"}, WRITING])],
@@ -430,13 +397,7 @@ ERRORS = {
         "a.jsonl",
         [author([TITLE_ABSTRACT], asked(WRITING))],
         {},
-        "look like LongLaMP abstract generation or LaMP-5 scholarly title, but the queries",
-    ),
-    "two wordings": (
-        "a.jsonl",
-        [author([TITLE_TEXT], asked("Generate a headline for x", "Generate a subject for y"))],
-        {},
-        "but the queries are worded otherwise",
+        "look like LongLaMP abstract generation or LaMP-5 scholarly title, but the queries do not",
     ),
     "user of a plain file": (
         "a.jsonl",
@@ -444,26 +405,30 @@ ERRORS = {
         {"user": "zz"},
         "a.jsonl is not a per-author file, so there is no user 'zz'",
     ),
-    "user of a text": ("a.txt", "one", {"user": "zz"}, "a.txt is plain text, which has no fields"),
     "fields of a text": (
         "a.txt",
         "one",
-        {"response": "x", "prompt": "y"},
+        {"response": "", "prompt": "y"},
         "Leave out response and prompt",
     ),
     "attribute in the prompt": (
         "a.jsonl",
         {"text": "one"},
         {"prompt": "{text.__class__}"},
-        "may name fields as {name} only",
+        "may hold fields as {name} only",
     ),
-    "index in the prompt": ("a.txt", "one", {"prompt": "{text[0]}"}, "as {name} only"),
-    "conversion in the prompt": ("a.txt", "one", {"prompt": "{text!r}"}, "as {name} only"),
     "format in the prompt": ("a.txt", "one", {"prompt": "{text:>9999999}"}, "as {name} only"),
-    "field in a format": ("a.txt", "one", {"prompt": "{text:{text}}"}, "as {name} only"),
+    "conversion in the prompt": ("a.txt", "one", {"prompt": "{text!r}"}, "as {name} only"),
+    "a boolean in the prompt": (
+        "a.jsonl",
+        {"text": "one", "ok": True},
+        {"prompt": "Of {ok}."},
+        "'ok' holds true or false, not text",
+    ),
+    "a boolean as id": ("a.jsonl", [{"id": True, "profile": []}], {}, "line 1 names no author"),
+    "index in the prompt": ("a.txt", "one", {"prompt": "{text[0]}"}, "as {name} only"),
     "no name in the prompt": ("a.txt", "one", {"prompt": "{}"}, "as {name} only"),
-    "open brace": ("a.txt", "one", {"prompt": "Of {text"}, "cannot be read as a template"),
-    "closed brace": ("a.txt", "one", {"prompt": "Of text}"}, "cannot be read as a template"),
+    "open brace": ("a.txt", "one", {"prompt": "Of {text"}, "is not a valid template"),
 }
 
 
@@ -471,7 +436,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("name", "content", "options", "message"), ERRORS.values(), ids=ERRORS.keys()
     )
-    def test_says_what_is_wrong_and_repeats_no_writing(
+    def test_an_error_says_what_is_wrong_and_repeats_no_text(
         self, tmp_path, name, content, options, message
     ):
         if isinstance(content, dict):
@@ -483,17 +448,17 @@ class TestErrors:
             read_history(path, **options)
         assert WRITING not in str(caught.value)
 
-    def test_missing_file(self, tmp_path):
-        with pytest.raises(HistoryError, match=r"There is no file .*gone\.jsonl\. Check the path"):
-            read_history(tmp_path / "gone.jsonl")
-
-    def test_directory(self, tmp_path):
-        with pytest.raises(HistoryError, match=r"is a directory\. Give one file"):
-            read_history(tmp_path)
-
-    def test_unreadable(self, tmp_path):
-        with pytest.raises(HistoryError, match="cannot be read: File name too long"):
-            read_history(tmp_path / ("x" * 5000))
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("gone.jsonl", r"There is no file .*gone\.jsonl\. Check the path"),
+            (".", r"is a directory\. Give one file"),
+            ("x" * 5000, "cannot be read: File name too long"),
+        ],
+    )
+    def test_a_file_that_cannot_be_read(self, tmp_path, name, message):
+        with pytest.raises(HistoryError, match=message):
+            read_history(tmp_path / name)
 
     @pytest.mark.parametrize(
         ("name", "content"), [("a.txt", "Some prose."), ("a.jsonl", '{"text": "one"}')]
@@ -543,28 +508,7 @@ def shared_rows(name):
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data are not here")
 class TestRealFiles:
-    @pytest.mark.parametrize(
-        ("name", "users", "items", "queries", "wording"),
-        [
-            ("reviews.jsonl", 57, 948, 103, REVIEW_PATTERN),
-            (
-                "headlines.jsonl",
-                42,
-                1623,
-                138,
-                r"Generate a headline for the following article: \S.*",
-            ),
-        ],
-    )
-    def test_requests_are_worded_as_the_queries(self, name, users, items, queries, wording):
-        people = list(read_users(SHARED / name))
-        requests = [item.request for person in people for item in person.history]
-        inputs = [item.request for person in people for item in person.queries]
-        assert (len(people), len(requests), len(inputs)) == (users, items, queries)
-        pattern = re.compile(wording, re.DOTALL)
-        assert [text for text in requests + inputs if not pattern.fullmatch(text)] == []
-
-    def test_a_review_query_is_the_very_request_its_fields_make(self, tmp_path):
+    def test_the_request_of_a_review_equals_the_query_with_its_fields(self, tmp_path):
         rows = shared_rows("reviews.jsonl")
         queries = [query for row in rows for query in row["queries"]]
         path = write_rows(
@@ -574,7 +518,7 @@ class TestRealFiles:
             HistoryItem(query["output"], query["input"]) for query in queries
         ]
 
-    def test_the_users_text_is_kept_to_the_letter(self):
+    def test_texts_and_queries_are_kept_to_the_letter(self):
         fields = {"reviews": "reviewText", "headlines": "title", "novels": "text"}
         for name, field in fields.items():
             rows = shared_rows(f"{name}.jsonl")
@@ -587,11 +531,6 @@ class TestRealFiles:
                 assert person.queries == tuple(
                     HistoryItem(query["output"], query["input"]) for query in row["queries"]
                 )
-
-    def test_passages_have_no_request(self):
-        items = read_history(SHARED / "novels.jsonl", user="nv29")
-        assert len(items) == 40
-        assert {item.request for item in items} == {""}
 
 
 class TestLampPairs:
@@ -615,23 +554,19 @@ class TestLampPairs:
         write(folder, "dev_outputs.json", json.dumps({"task": "LaMP_4", "golds": golds}, **dump))
         return write(folder, "dev_questions.json", json.dumps(self.QUESTIONS))
 
-    @pytest.mark.parametrize("dump", [{}, {"indent": 2}])
-    def test_each_question_is_a_user_with_one_query(self, tmp_path, dump):
-        users = list(read_users(self.pair(tmp_path, self.GOLDS, **dump)))
-        assert [user.id for user in users] == ["310", "311"]
+    def test_each_question_is_a_user_with_one_query(self, tmp_path):
+        users = list(read_users(self.pair(tmp_path, self.GOLDS, indent=2)))
         assert [user.queries for user in users] == [
             (HistoryItem("Out A", "Generate a headline for the following article: A."),),
             (HistoryItem("Out B", "Generate a headline for the following article: B."),),
         ]
         assert [user.history[0].response for user in users] == ["Old", "New"]
 
-    def test_without_outputs_nothing_is_held_out(self, tmp_path):
-        path = write(tmp_path, "dev_questions.json", json.dumps(self.QUESTIONS))
+    def test_a_question_without_an_output_has_no_query(self, tmp_path):
+        path = self.pair(tmp_path, self.GOLDS[:1])
+        assert [len(user.queries) for user in read_users(path)] == [0, 1]
+        (tmp_path / "dev_outputs.json").unlink()
         assert [user.queries for user in read_users(path)] == [(), ()]
-
-    def test_a_question_without_an_output_holds_out_nothing(self, tmp_path):
-        users = list(read_users(self.pair(tmp_path, self.GOLDS[:1])))
-        assert [len(user.queries) for user in users] == [0, 1]
 
     @pytest.mark.parametrize(
         ("content", "message"),
@@ -653,11 +588,10 @@ class TestLampPairs:
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("a.jsonl", json.dumps(author([{"text": "One."}])), True),
         ("a.json", json.dumps([author([{"text": "One."}])]), True),
         ("a.jsonl", '{"text": "One."}', False),
         ("a.txt", "One.", False),
     ],
 )
-def test_has_users_tells_per_author_files_from_others(tmp_path, name, content, expected):
+def test_has_users_recognizes_per_author_files(tmp_path, name, content, expected):
     assert has_users(write(tmp_path, name, content)) is expected
