@@ -273,7 +273,7 @@ def test_texts_read_before_an_interrupt_are_not_read_again(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_texts_that_there_was_no_time_for_stay_new(
+def test_texts_not_read_within_the_time_limit_stay_new(
     tiny_engine: Engine, profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert learn_more(tiny_engine, profile, TEXTS, seconds=0) is profile

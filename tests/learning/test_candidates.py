@@ -88,7 +88,7 @@ def test_without_calibration_only_the_first_contrast_method_is_computed(
 
 
 @pytest.mark.parametrize("silent_at", [{1, 3}, {0, 1, 2, 3}], ids=["two texts", "all texts"])
-def test_a_text_to_whose_request_the_model_replies_nothing_has_no_difference(
+def test_without_a_reply_of_the_model_a_text_has_no_difference(
     tiny_engine: Engine,
     ablation: Ablation,
     monkeypatch: pytest.MonkeyPatch,

@@ -59,7 +59,7 @@ def test_only_the_owner_can_read_it(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o077 == 0
 
 
-def test_without_a_folder_nothing_is_kept_and_nothing_fails(tmp_path: Path) -> None:
+def test_without_a_folder_nothing_is_kept_and_no_call_fails(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (None, tmp_path / "file" / "folder"):
         checkpoint = Checkpoint(folder, "work")

@@ -211,7 +211,7 @@ class TestWords:
         assert {word.word for word in words} == {"Hi", "you"}
 
     @pytest.mark.parametrize("piece", ["=" * 60, "a" * 60])
-    def test_a_long_word_is_a_word(self, piece: str) -> None:
+    def test_a_word_may_be_60_characters_long(self, piece: str) -> None:
         assert {word.word for word in word_effects([made_effects([piece.encode()])])} == {piece}
 
     def test_words_are_ordered_by_their_sum_over_items_then_by_the_alphabet(self) -> None:
@@ -244,7 +244,7 @@ class TestWords:
             ("one", 0.5),
         ]
 
-    def test_count_is_of_occurrences_and_items_of_items(self) -> None:
+    def test_a_word_counts_its_occurrences_and_its_items(self) -> None:
         items = [
             text_effects("so so it so", [1, 1, 1, 1]),
             text_effects("so", [1]),
@@ -262,7 +262,7 @@ class TestWords:
         assert word_effects([text_effects("a b", nats)]) == ()
 
     @pytest.mark.parametrize("items", [[], [made_effects([])], [made_effects([b" ", b"\n"])]])
-    def test_no_words(self, items: list[Effects]) -> None:
+    def test_without_words_there_are_no_effects(self, items: list[Effects]) -> None:
         assert word_effects(items) == ()
 
     def test_the_limit_keeps_the_largest(self) -> None:
@@ -287,7 +287,7 @@ class TestWords:
 
 
 class TestBootstrap:
-    def test_two_values_give_either_of_them(self) -> None:
+    def test_the_interval_of_two_values_reaches_both(self) -> None:
         # Of two draws both are 0 in a quarter of the cases, and both 1 in a quarter.
         low, high = bootstrap_mean_interval(np.array([[0.0], [1.0]]))
         assert (low.tolist(), high.tolist()) == ([0.0], [1.0])
@@ -307,7 +307,7 @@ class TestBootstrap:
             np.testing.assert_allclose([low[[column]], high[[column]]], alone, rtol=1e-12)
 
 
-def test_a_script_without_spaces_gives_characters_and_no_sentences() -> None:
+def test_each_character_of_a_script_without_spaces_is_a_word() -> None:
     words = word_effects([made_effects(["我今".encode(), "天去了".encode(), b" ok"])])
     assert {word.word for word in words} <= {*"我今天去了", "ok"}
 

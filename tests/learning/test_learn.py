@@ -172,7 +172,7 @@ class TestLayers:
             (32, (21,), (16, 25)),
         ],
     )
-    def test_the_default_is_two_thirds_up_or_half_and_four_fifths_to_choose_from(
+    def test_default_layers(
         self, n_layer: int, uncalibrated: tuple[int, ...], candidates: tuple[int, ...]
     ) -> None:
         assert default_layers(n_layer, UNCALIBRATED) == uncalibrated

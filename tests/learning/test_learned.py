@@ -204,7 +204,7 @@ class TestFurtherTexts:
         assert memory is not None
         assert memory.strength == pytest.approx(0.4)
 
-    def test_none_is_read_after_the_time_is_over(self, tiny_engine: Engine) -> None:
+    def test_none_is_read_after_the_time_limit(self, tiny_engine: Engine) -> None:
         counts = self.learned(tiny_engine, seconds=0).counts
         assert (counts["items"], counts["items_given"]) == (2, 4)
 

@@ -50,7 +50,7 @@ def test_a_token_is_weighted_by_its_effect_and_the_end_by_1(level: Level, weight
 
 
 @pytest.mark.parametrize(("level", "weights"), [("causal", [0.5, 0, 0.5, 1]), ("all", [1] * 4)])
-def test_a_word_of_the_request_has_no_weight_in_whatever_case(
+def test_a_word_of_the_request_has_no_weight_and_case_is_ignored(
     level: Level, weights: list[float]
 ) -> None:
     memory = rows_of(["it Bath ...", "so"], level, ["Been to BATH? It's far", ""]).memory(
@@ -59,7 +59,7 @@ def test_a_word_of_the_request_has_no_weight_in_whatever_case(
     np.testing.assert_allclose(memory.weights, weights)
 
 
-def test_a_word_of_an_eighth_of_the_requests_but_of_two_at_least_is_usual() -> None:
+def test_a_word_is_usual_if_an_eighth_of_the_requests_and_at_least_two_have_it() -> None:
     requests = ["So, tea?", "so THEN", "tea for Bath", "it", "it", "", "went", "went, went", "a"]
     assert usual_words(requests[:8]) == {"so", "tea", "it", "went", ","}
     assert usual_words([*requests, *["a"] * 7]) == {"so", "tea", "it", "went", ",", "a"}
@@ -91,7 +91,7 @@ def test_a_text_that_is_left_out_does_not_count_as_a_second_one() -> None:
     assert (memory.weights > 0).tolist() == [False, True, True, True, False, True]
 
 
-def test_a_memory_without_some_texts_has_no_row_of_them() -> None:
+def test_a_memory_has_no_rows_of_texts_that_are_left_out() -> None:
     rows = rows_of(["so it went", "tea kettle", "it so"])
     own, others = rows.memory(without=[0, 2]), rows.memory(without=[1])
     assert {*own.tokens.tolist()} == {1, 5, END}
@@ -99,7 +99,7 @@ def test_a_memory_without_some_texts_has_no_row_of_them() -> None:
     assert not {key.tobytes() for key in own.keys} & {key.tobytes() for key in others.keys}
 
 
-def test_only_runs_that_one_text_alone_has_are_single() -> None:
+def test_a_run_is_single_if_only_one_text_has_it() -> None:
     memory = rows_of(["so it went tea kettle", "it went tea kettle", "so so so so so so"]).memory()
     twice = [4, 6, 1, 5]  # it went tea kettle
     assert run_hashes(np.array([twice]))[0] not in memory.single
@@ -110,13 +110,13 @@ def test_only_runs_that_one_text_alone_has_are_single() -> None:
     assert SINGLE_RUN == 4
 
 
-def test_level_shared_has_no_hash_of_a_run_with_a_word_that_it_does_not_hold() -> None:
+def test_level_shared_hashes_only_runs_of_words_that_it_holds() -> None:
     rows = rows_of(["so it so it so kettle so so", "it so tea so it"], "shared")
     runs = [[0, 4, 0, 4], [4, 0, 4, 0]]  # so it so it, it so it so
     assert rows.memory().single.tolist() == np.sort(run_hashes(np.array(runs))).tolist()
 
 
-def test_a_run_of_a_text_that_is_left_out_and_one_other_is_single() -> None:
+def test_texts_that_are_left_out_do_not_count_for_single_runs() -> None:
     rows = rows_of(["it went tea kettle", "it went tea kettle"])
     assert len(rows.memory().single) == 0
     assert len(rows.memory(without=[1]).single) == 2

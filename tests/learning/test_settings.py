@@ -35,7 +35,7 @@ from steerx_edge.learning.settings import Settings
     ],
     ids=str,
 )
-def test_a_setting_outside_of_its_values_is_an_error_that_names_it(wrong: dict[str, Any]) -> None:
+def test_an_invalid_setting_is_named(wrong: dict[str, Any]) -> None:
     (name,) = wrong
     with pytest.raises(SteerxError, match=f"setting {name} cannot be"):
         Settings(**wrong)

@@ -104,7 +104,7 @@ def test_each_row_is_judged_by_a_gate_that_has_not_seen_it() -> None:
 
 
 @pytest.mark.parametrize("counts", [(2, 2), (2, 16), (24, 16)], ids=str)
-def test_held_out_gates_are_made_of_most_rows(
+def test_held_out_gates_are_fitted_to_most_rows(
     counts: tuple[int, int],
 ) -> None:
     rows = some_rows(*counts, apart=9)

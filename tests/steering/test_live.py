@@ -103,7 +103,7 @@ def test_the_model_is_as_before_after_with_and_after_clear(
         assert greedy(llama, prompt) == unsteered
 
 
-def test_a_real_model_is_steered_and_back_again(smollm2_path: Path) -> None:
+def test_a_real_model_is_steered_and_then_as_before(smollm2_path: Path) -> None:
     llama = Llama(str(smollm2_path), n_ctx=256, n_threads=1, n_threads_batch=1, verbose=False)
     messages = [{"role": "user", "content": "Write one sentence about the sea."}]
 
@@ -177,7 +177,7 @@ def test_logits_do_not_depend_on_how_the_prompt_is_cut_into_batches(
 
 
 @both_positions
-def test_all_rows_are_steered_or_all_but_the_first_ones_of_the_prompt(
+def test_exactly_the_rows_of_the_positions_are_steered(
     open_with: Open, tiny_f32: TinyModel, prompt: list[int], positions: Positions
 ) -> None:
     llama = open_with(logits_all=True)
@@ -455,7 +455,7 @@ def copying_draft(tokens: npt.NDArray[np.intc], /, **_: Any) -> npt.NDArray[np.i
         ),
     ],
 )
-def test_a_change_during_speculative_decoding_applies_as_without(
+def test_a_change_during_speculative_decoding_acts_as_without_a_draft(
     llama: Llama, open_with: Open, prompt: list[int], before: float, after: float | None
 ) -> None:
     generated = []
@@ -615,7 +615,7 @@ def test_a_model_stays_steered_if_the_handle_is_dropped(
     ("make", "is_cleared"),
     [(a_profile, True), (a_profile, False), (biased, True), (knowing, False)],
 )
-def test_a_steered_model_is_freed_with_its_last_reference(
+def test_a_steered_model_is_freed_after_its_last_reference(
     tiny_f32: TinyModel, make: Make, *, is_cleared: bool
 ) -> None:
     llama = Llama(str(tiny_f32.path), n_ctx=64, n_threads=1, verbose=False)

@@ -516,7 +516,7 @@ def test_an_open_gate_costs_one_row(
 
 
 @both_positions
-def test_a_strength_set_meanwhile_leaves_an_unsteered_answer_unsteered(
+def test_a_new_strength_does_not_steer_an_answer_that_began_unsteered(
     llama: Llama, prompt: list[int], unsteered: list[int], positions: Positions
 ) -> None:
     profile = gated(llama, is_open=False, positions=positions)

@@ -34,7 +34,7 @@ def counts(used: Sequence[Sequence[float]], expected: Sequence[Sequence[float]])
         pytest.param(9, 8.04, -math.log(0.904), id="just not negligible, either"),
     ],
 )
-def test_a_value_is_the_log_of_the_smoothed_ratio_and_0_if_negligible(
+def test_a_value_is_the_log_of_the_smoothed_ratio_or_0_if_negligible(
     used: float, expected: float, value: float
 ) -> None:
     values = counts([[used]], [[expected]]).values()

@@ -114,7 +114,7 @@ class LearnedMemory:
         return offered
 
 
-def test_a_run_of_three_is_not_offered_twice() -> None:
+def test_a_run_of_three_is_offered_once() -> None:
     memory = LearnedMemory([10, 11, 12], [10, 11, 12])
     assert memory.offered(0, 2, [10, 11]) == [12]
     assert memory.offered(0, 2, [10, 11, 9, 10, 11]) == [12]

@@ -149,7 +149,7 @@ def test_finer_choices_are_around_the_best_if_it_is_clearly_ahead(
     assert len(finer(KnownScores(gains))) == n
 
 
-def test_a_race_scores_what_is_clearly_behind_on_half_of_the_texts_only() -> None:
+def test_a_race_scores_choices_that_are_clearly_behind_on_half_of_the_texts() -> None:
     gains = {1: -1.0, 2: 0.0, 3: 0.4}  # by block, and of each text a little different
 
     def layers_of(request: ScoreRequest) -> list[int]:
@@ -337,7 +337,7 @@ class TestPlantedHabits:
         scores = HeldOutScores(engine, texts, QUARTERS, *parts)
         return calibrate(replace(scores, gated=guarded, spares_neutral=guarded))
 
-    def test_a_phrase_at_changing_places(self, tiny_engine: Engine) -> None:
+    def test_a_phrase(self, tiny_engine: Engine) -> None:
         phrase = np.random.default_rng(0).integers(FIRST_WORD, N_VOCAB, 6).tolist()
         texts = [
             replace(text, response=[*text.response[:at], *phrase, *text.response[at:]])
@@ -368,7 +368,7 @@ class TestPlantedHabits:
         assert found.gain is not None
         assert found.gain.low > 0
 
-    def test_for_texts_by_the_model_itself_mostly_nothing(self, tiny_engine: Engine) -> None:
+    def test_mostly_nothing_for_texts_by_the_model_itself(self, tiny_engine: Engine) -> None:
         n_people, n_found = 8, 0
         for seed in range(n_people):
             contexts = [text.context for text in random_texts(8, seed)]

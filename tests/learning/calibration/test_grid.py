@@ -25,7 +25,7 @@ from steerx_edge.steering.logit_bias import BIAS_STRENGTHS
         (True, True, len(BIAS_STRENGTHS) * len(MEMORY_STRENGTHS)),
     ],
 )
-def test_strengths_of_directions_go_with_each_of_logit_bias_and_memory(
+def test_strengths_of_directions_are_combined_with_every_other_strength(
     n: int, *, with_logit_bias: bool, with_memory: bool
 ) -> None:
     strengths = ((0, 0.1),)
@@ -47,13 +47,13 @@ def test_strengths_of_directions_go_with_each_of_logit_bias_and_memory(
     ],
     ids=str,
 )
-def test_around_a_setting_are_half_and_twice_its_strengths_and_directions_on_other_blocks(
+def test_around_are_half_and_twice_the_strengths_and_one_more_direction(
     leader: Strengths, expected: list[Strengths]
 ) -> None:
     assert around(leader, layers=(1, 1, 3)) == expected
 
 
-def test_directions_are_given_up_first_then_the_logit_bias_then_half_of_the_memory() -> None:
+def test_weaker_drops_directions_then_the_logit_bias_then_halves_the_memory() -> None:
     steps = [Setting(((0, 0.1), (2, 0.2)), 1.0, 0.8)]
     while steps[-1] != UNSTEERED and len(steps) < 9:
         steps.append(weaker(steps[-1]))

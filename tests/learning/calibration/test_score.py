@@ -96,7 +96,7 @@ def test_gains_are_those_of_the_reference_steered_by_the_other_folds(
                 assert found[j] == pytest.approx(steered - own, abs=3e-4)
 
 
-def test_unsteered_gains_exactly_nothing(tiny_engine: Engine) -> None:
+def test_the_gain_of_unsteered_is_exactly_0(tiny_engine: Engine) -> None:
     for counts in (COUNTS, None):
         scores = unsteered_scores(tiny_engine, random_texts(5), FOLDS, [], counts)
         assert scores.gains(UNSTEERED).tolist() == [0.0] * 5
@@ -106,7 +106,7 @@ def test_unsteered_gains_exactly_nothing(tiny_engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("changed", [0, 2, 3])
-def test_a_text_does_not_enter_scores_of_its_fold_nor_of_folds_in_its_context(
+def test_a_text_is_not_used_for_its_own_fold_or_for_folds_in_its_context(
     tiny_engine: Engine, changed: int
 ) -> None:
     texts, (candidate, *_) = random_texts(5), random_candidates(5)
@@ -131,7 +131,7 @@ def test_a_text_does_not_enter_scores_of_its_fold_nor_of_folds_in_its_context(
 @pytest.mark.parametrize(
     "setting", [Setting((), 0.0, 0.3), Setting(((0, 0.2), (2, 0.1)), 1.0, 0.45)], ids=str
 )
-def test_a_memory_is_scored_without_a_pass_as_with_one(
+def test_scores_with_a_memory_are_those_of_a_pass_with_it(
     tiny_engine: Engine, setting: Setting
 ) -> None:
     texts = similar_texts(5, range(FIRST_WORD, FIRST_WORD + 3), 10)
