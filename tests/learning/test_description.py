@@ -100,6 +100,7 @@ class TestStyleFacts:
         ("You ask questions.", prose("word?", "word?"), prose("word?")),
         ("You trail off with dots.", prose("word..."), prose("word...", n_words=200)),
         ("You trail off with dots.", prose("word.."), prose()),
+        ("You trail off with dots.", prose("word…"), prose("word…", n_words=200)),
         ("You break sentences with dashes.", prose("- word.", "- word."), prose("- word.")),
         ("You break sentences with dashes.", prose("– word.", "word—."), prose("w-w.", "w-w.")),
         ("You use contractions.", prose("don't.", "it’s."), prose("don't.")),
@@ -253,6 +254,10 @@ class TestWhyUnusable:
             (GOOD.removesuffix("exclamation mark!") + "exclam", "it is cut off"),
             (
                 "You have a clear and friendly tone, and an eye for the small things.",
+                "it shares too little with what was measured",
+            ),
+            (
+                "You write your words in sentences, about as most people often do that.",
                 "it shares too little with what was measured",
             ),
             (

@@ -218,11 +218,11 @@ class TestWords:
         items = [
             text_effects("a b c", [1, 4, 2.0]),
             text_effects("c b a", [1.5, -2, 1]),
-            text_effects("a c d", [1, 4, 1]),
-            text_effects("d", [1]),
+            text_effects("a c aa", [1, 4, 1]),
+            text_effects("aa", [1]),
         ]
-        words = word_effects(items)  # a: 3, b: 2, c: 7.5, d: 2
-        assert [word.word for word in words] == ["c", "a", "b", "d"]
+        words = word_effects(items)  # a: 3, b: 2, c: 7.5, aa: 2
+        assert [word.word for word in words] == ["c", "a", "aa", "b"]
         assert [word.effect for word in words] == pytest.approx([7.5 / 4, 3 / 4, 1 / 2, 1 / 2])
 
     def test_words_differ_by_case(self) -> None:
