@@ -32,7 +32,7 @@ from steerx_edge.steering.memory import Memory
 if TYPE_CHECKING:
     from steerx_edge.llamacpp.compat import Llama
 
-_ENOUGH = 12
+ENOUGH = 12
 """The fewest new texts on which the memory's strength is chosen again."""
 
 _FOLD, _FEWEST_FOLDS = 4, 4
@@ -104,7 +104,7 @@ def learn_more(
     scored = scored[: min(gathered.n_new, settings.sample)]
     calibration = _as_it_was(entry, part)
     # Strengths of the logit bias that were edited by hand are not scored.
-    if len(scored) >= _ENOUGH and calibration.setting.logit_bias in BIAS_STRENGTHS:
+    if len(scored) >= ENOUGH and calibration.setting.logit_bias in BIAS_STRENGTHS:
         progress("calibration", 0, 1)
         scores = _scores(engine, entry, scored, ledger, rows)
         scores.score([()])

@@ -1,4 +1,4 @@
-"""Adding texts to a profile gives what learning them at once gives, and reads only what is new."""
+"""Texts added to a profile: as if learned with the others, and only new ones are read."""
 
 from __future__ import annotations
 
@@ -15,26 +15,18 @@ from models import TinyModel
 from steerx_edge.errors import HistoryError, ProfileError
 from steerx_edge.forgetting import forget_texts
 from steerx_edge.history.item import HistoryItem
-from steerx_edge.learning.ablation import Further
+from steerx_edge.learning.ablation import Further, read_further
 from steerx_edge.learning.adding import learn_more
 from steerx_edge.learning.calibration import Calibration, HeldOutScores, Setting
 from steerx_edge.learning.effects import words_of_tokens
 from steerx_edge.learning.learn import learn
 from steerx_edge.learning.settings import Settings
 from steerx_edge.llamacpp.engine import Engine
-from steerx_edge.profile import Entry, Gain, Profile
+from steerx_edge.profile import Gain, Profile
 from steerx_edge.steering.memory import Level
 from tests.support.engines import InterruptedEngine
+from tests.support.histories import TEXTS, without_time
 
-TEXTS = [
-    HistoryItem("the kettle sang all day... lol, so very tired of tea", "Write about the kettle."),
-    HistoryItem("ran down the rabbit hole again... lol! never once looked", "Write of the rabbit."),
-    HistoryItem("her sister read a book with no pictures in it... so dull"),
-    HistoryItem("a daisy chain is worth it... lol, picking all the daisies", "Of a chain."),
-    HistoryItem("tired again... the queen shouted all day", "How was the queen?"),
-    HistoryItem("no tea today, lol! the hatter drank it all"),
-    HistoryItem("the cat grinned... so very smug, never once blinked", "And the cat."),
-]
 FIRST, MORE = TEXTS[:4], TEXTS[4:]
 GAIN = Gain(0.2, 0.1, 0.3, 4)
 SETTINGS = Settings(sample=4, layers=(2,))
@@ -42,15 +34,13 @@ SETTINGS = Settings(sample=4, layers=(2,))
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One text a chunk, the same sample whether texts are added or not, and no calibration."""
+    """Chunks of one text, the first texts as the sample, and no calibration."""
     for module in ("learned", "adding"):
         monkeypatch.setattr(f"steerx_edge.learning.{module}.CHUNK", 1)
     for module in ("learn", "adding"):
         monkeypatch.setattr(
             f"steerx_edge.learning.{module}.sampled", lambda n, most: list(range(min(n, most)))
         )
-    neutral = [HistoryItem(f"It rained {when}.", "Was it dry?") for when in ("now", "then", "here")]
-    monkeypatch.setattr("steerx_edge.learning.calibration.score.neutral_items", lambda _: neutral)
     monkeypatch.setattr(
         "steerx_edge.learning.learned.calibrate",
         lambda *_, **__: Calibration(Setting(((0, 0.1),), 0.5, 0.3), GAIN),
@@ -61,26 +51,14 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def tiny_llama(open_llama: Callable[..., Llama], tiny_f32: TinyModel) -> Llama:
-    """With room for the model's own description."""
-    return open_llama(tiny_f32, n_ctx=1024)
-
-
-@pytest.fixture
 def profile(tiny_engine: Engine) -> Profile:
     return learn(tiny_engine, FIRST, SETTINGS)
-
-
-def entry_of(profile: Profile) -> Entry:
-    (entry,) = profile.entries
-    return dataclasses.replace(entry, created="2000-01-01T00:00:00Z")
 
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], list[str]]]:
     """What is read, and with which others."""
     calls: list[tuple[list[str], list[str]]] = []
-    from steerx_edge.learning.gathering import read_further
 
     def recorded(
         engine: Engine, items: Sequence[HistoryItem], others: Sequence[HistoryItem], *rest: Any
@@ -92,17 +70,18 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], list[str]]]:
     return calls
 
 
-@pytest.mark.parametrize("level", ["causal", "all"])
-@pytest.mark.parametrize("steps", [[TEXTS], [TEXTS[:5], TEXTS]])
-def test_it_gives_what_learning_all_at_once_gives(
+@pytest.mark.parametrize(
+    ("level", "steps"), [("causal", [TEXTS[:5], TEXTS]), ("all", [TEXTS])], ids=["twice", "once"]
+)
+def test_texts_added_later_give_what_learning_all_at_once_gives(
     tiny_engine: Engine, level: Level, steps: Sequence[Sequence[HistoryItem]]
 ) -> None:
     settings = dataclasses.replace(SETTINGS, memory=level)
-    whole = entry_of(learn(tiny_engine, TEXTS, settings))
+    whole = without_time(learn(tiny_engine, TEXTS, settings))
     added = learn(tiny_engine, FIRST, settings)
     for history in steps:
         added = learn_more(tiny_engine, added, history)
-    entry = entry_of(added)
+    entry = without_time(added)
     assert entry.memory is not None
     assert entry.memory == whole.memory
     assert entry.words == whole.words
@@ -111,26 +90,30 @@ def test_it_gives_what_learning_all_at_once_gives(
     assert whole.logit_bias is not None
     np.testing.assert_array_equal(entry.logit_bias.tokens, whole.logit_bias.tokens)
     np.testing.assert_allclose(entry.logit_bias.values, whole.logit_bias.values, atol=1e-5)
-    same = {"logit_bias": whole.logit_bias, "memory": whole.memory}
-    assert dataclasses.replace(entry, description=whole.description, **same) == whole
+    whole = dataclasses.replace(
+        whole, description=entry.description, logit_bias=entry.logit_bias, memory=entry.memory
+    )
+    assert entry == whole
 
 
-def test_it_can_be_saved_in_between(tiny_engine: Engine, profile: Profile, tmp_path: Path) -> None:
+def test_the_profile_can_be_saved_in_between(
+    tiny_engine: Engine, profile: Profile, tmp_path: Path
+) -> None:
     profile.save(tmp_path / "me.json")
     loaded = learn_more(tiny_engine, Profile.load(tmp_path / "me.json"), TEXTS)
-    assert entry_of(loaded) == entry_of(learn_more(tiny_engine, profile, TEXTS))
+    assert without_time(loaded) == without_time(learn_more(tiny_engine, profile, TEXTS))
 
 
-def test_of_shared_words_those_of_one_text_alone_are_forgotten(tiny_engine: Engine) -> None:
+def test_level_shared_does_not_know_words_of_only_one_earlier_text(tiny_engine: Engine) -> None:
     settings = dataclasses.replace(SETTINGS, memory="shared")
-    first = entry_of(learn(tiny_engine, FIRST, settings)).memory
+    first = without_time(learn(tiny_engine, FIRST, settings)).memory
     assert first is not None
     assert first.memory is not None
     assert first.memory.ledger is not None
     assert {"lol", "..."} <= set(first.memory.ledger.words)
     assert "kettle" not in first.memory.ledger.words
     more = [HistoryItem("lol kettle once"), HistoryItem("lol daisies once")]
-    added = entry_of(learn_more(tiny_engine, learn(tiny_engine, FIRST, settings), more)).memory
+    added = without_time(learn_more(tiny_engine, learn(tiny_engine, FIRST, settings), more)).memory
     assert added is not None
     assert added.memory is not None
     end = tiny_engine.end_of_turn
@@ -143,7 +126,7 @@ def test_of_shared_words_those_of_one_text_alone_are_forgotten(tiny_engine: Engi
     assert n_ends[1] - n_ends[0] == n_hidden
 
 
-def test_what_was_read_is_not_read_again(
+def test_texts_that_were_read_before_are_not_read_again(
     tiny_engine: Engine, profile: Profile, read: list[tuple[list[str], list[str]]]
 ) -> None:
     again = HistoryItem(FIRST[0].response.upper() + "\n", "Another request")
@@ -157,23 +140,23 @@ def test_what_was_read_is_not_read_again(
     assert read == []
 
 
-def test_new_texts_alone_are_read_with_each_other(
+def test_without_earlier_texts_new_ones_are_in_each_others_context(
     tiny_engine: Engine, profile: Profile, read: list[tuple[list[str], list[str]]]
 ) -> None:
     added = learn_more(tiny_engine, profile, MORE)
-    assert entry_of(added).counts["items"] == len(TEXTS)
+    assert without_time(added).counts["items"] == len(TEXTS)
     new = {item.response for item in MORE}
     for texts, others in read:
         assert set(others) == new - set(texts)
 
 
-def test_a_single_text_with_nothing_to_read_it_with_is_an_error(
+def test_a_single_text_without_others_for_its_context_is_an_error(
     tiny_engine: Engine, profile: Profile
 ) -> None:
     with pytest.raises(HistoryError, match="a single text, and none that was read before"):
         learn_more(tiny_engine, profile, MORE[:1])
     added = learn_more(tiny_engine, profile, [FIRST[2], MORE[0]])
-    assert entry_of(added).counts["items"] == 5
+    assert without_time(added).counts["items"] == 5
 
 
 class TestCalibration:
@@ -190,17 +173,18 @@ class TestCalibration:
         monkeypatch.setattr("steerx_edge.learning.adding.recalibrate", recalibrated)
         return calls
 
-    def test_it_is_on_new_texts_that_are_held_out(
+    def test_strengths_are_scored_on_held_out_new_texts(
         self,
         tiny_engine: Engine,
         profile: Profile,
         found: list[tuple[HeldOutScores, Calibration]],
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr("steerx_edge.learning.adding._ENOUGH", 3)
-        entry = entry_of(learn_more(tiny_engine, profile, TEXTS))
+        monkeypatch.setattr("steerx_edge.learning.adding.ENOUGH", 3)
+        entry = without_time(learn_more(tiny_engine, profile, TEXTS))
         ((scores, before),) = found
-        assert before == Calibration(Setting(((0, pytest.approx(0.1)),), 0.5, 0.3), GAIN)
+        strength = float(np.float32(0.1))
+        assert before == Calibration(Setting(((0, strength),), 0.5, 0.3), GAIN)
         assert entry.memory is not None
         assert entry.memory.strength == 0.6
         assert entry.gain is not None
@@ -208,7 +192,7 @@ class TestCalibration:
         lengths = [len(tiny_engine.tokenize(item.response)) + 1 for item in TEXTS]
         new = [tiny_engine.tokenize(item.response) for item in MORE]
         assert sorted(text.response for text in scores.texts) == sorted(new)
-        known = dataclasses.replace(profile.entries[0], strengths=[1.0])
+        known = dataclasses.replace(profile.entries[0], strengths=np.ones(1, np.float32))
         assert known.logit_bias is not None
         values = dict(zip(known.logit_bias.tokens, known.logit_bias.values, strict=True))
         for j, text in enumerate(scores.texts):
@@ -220,24 +204,24 @@ class TestCalibration:
             assert steering.logit_bias == pytest.approx(values, abs=1e-6)
             np.testing.assert_allclose(steering.vectors, known.vectors(), atol=1e-6)
 
-    def test_few_texts_do_not_tell(
+    def test_too_few_new_texts_change_no_strength(
         self,
         tiny_engine: Engine,
         profile: Profile,
         found: list[tuple[HeldOutScores, Calibration]],
     ) -> None:
-        entry = entry_of(learn_more(tiny_engine, profile, TEXTS))
+        entry = without_time(learn_more(tiny_engine, profile, TEXTS))
         assert not found
         assert entry.memory is not None
         assert entry.memory.strength == 0.3
         assert entry.gain == GAIN
 
-    def test_the_passes_are_those_of_the_new_and_the_neutral_texts(
+    def test_the_gain_is_that_of_the_new_texts(
         self, tiny_engine: Engine, profile: Profile, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """With the real choice of a strength."""
-        monkeypatch.setattr("steerx_edge.learning.adding._ENOUGH", 3)
-        entry = entry_of(learn_more(tiny_engine, profile, TEXTS))
+        monkeypatch.setattr("steerx_edge.learning.adding.ENOUGH", 3)
+        entry = without_time(learn_more(tiny_engine, profile, TEXTS))
         assert entry.gain is not None
         assert entry.gain.items == len(MORE)
 
@@ -256,7 +240,7 @@ class TestNotAddedTo:
         with pytest.raises(ProfileError, match="put the file back next to the profile"):
             learn_more(tiny_engine, Profile.load(tmp_path / "me.json"), TEXTS)
 
-    def test_a_memory_that_texts_were_forgotten_from(
+    def test_a_memory_after_texts_were_forgotten(
         self, tiny_engine: Engine, profile: Profile
     ) -> None:
         rest, n_removed = forget_texts(tiny_engine, profile, FIRST[:1])
@@ -274,7 +258,7 @@ class TestNotAddedTo:
             learn_more(open_llama(tiny_q8), profile, TEXTS)
 
 
-def test_what_was_read_before_an_interrupt_is_not_read_again(
+def test_texts_read_before_an_interrupt_are_not_read_again(
     tiny_llama: Llama, profile: Profile, tmp_path: Path
 ) -> None:
     engine = InterruptedEngine(tiny_llama)
@@ -285,24 +269,24 @@ def test_what_was_read_before_an_interrupt_is_not_read_again(
     engine.n_calls, engine.last_call = 0, 10**9
     resumed = learn_more(engine, profile, TEXTS, resume=tmp_path)
     assert engine.n_calls == 2
-    assert entry_of(resumed) == entry_of(whole)
+    assert without_time(resumed) == without_time(whole)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_texts_that_time_does_not_suffice_for_stay_new(
+def test_texts_not_read_within_the_time_limit_stay_new(
     tiny_engine: Engine, profile: Profile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert learn_more(tiny_engine, profile, TEXTS, seconds=0) is profile
     clock = iter([0, 1, 2])  # the beginning, and before the first and the second text
     with monkeypatch.context() as patch:
-        patch.setattr("steerx_edge.learning.adding.time.monotonic", lambda: next(clock))
+        patch.setattr("time.monotonic", lambda: next(clock))
         added = learn_more(tiny_engine, profile, TEXTS, seconds=1)
-    assert entry_of(added).counts["items"] == 5
-    whole = entry_of(learn_more(tiny_engine, profile, TEXTS))
-    assert entry_of(learn_more(tiny_engine, added, TEXTS)).memory == whole.memory
+    assert without_time(added).counts["items"] == 5
+    whole = without_time(learn_more(tiny_engine, profile, TEXTS))
+    assert without_time(learn_more(tiny_engine, added, TEXTS)).memory == whole.memory
 
 
-def test_its_steps_are_told(tiny_engine: Engine, profile: Profile) -> None:
+def test_progress_counts_each_step(tiny_engine: Engine, profile: Profile) -> None:
     calls: list[tuple[str, int, int]] = []
     learn_more(tiny_engine, profile, TEXTS, progress=lambda *call: calls.append(call))
     assert calls == [*(("further texts", n, 3) for n in range(3)), ("done", 1, 1)]

@@ -1,4 +1,4 @@
-"""What is kept of unfinished work: all of a step or none, for this work alone, and not for long."""
+"""What is kept of unfinished work: whole steps, for the same work only, and not for long."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from steerx_edge.learning.checkpoint import USER_PATH_VARIABLE, Checkpoint, user_path
 
 
-def test_what_was_put_is_there_for_the_same_work(tmp_path: Path) -> None:
+def test_the_same_work_finds_what_was_put(tmp_path: Path) -> None:
     Checkpoint(tmp_path, "work", 1).put("step", rows=np.eye(3), n=np.asarray(7))
     kept = Checkpoint(tmp_path, "work", 1).get("step")
     assert kept is not None
@@ -27,7 +27,7 @@ def test_other_work_and_other_steps_find_nothing(tmp_path: Path) -> None:
     assert Checkpoint(tmp_path, "work", 2).get("step") is None
 
 
-def test_nothing_is_left_of_work_that_is_complete(tmp_path: Path) -> None:
+def test_complete_work_leaves_nothing(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path, "work")
     checkpoint.put("step", rows=np.eye(3))
     other = Checkpoint(tmp_path, "other")
@@ -37,7 +37,7 @@ def test_nothing_is_left_of_work_that_is_complete(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"no archive at all"])
-def test_a_damaged_file_counts_as_none(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_file_counts_as_missing(tmp_path: Path, content: bytes) -> None:
     checkpoint = Checkpoint(tmp_path, "work")
     checkpoint.put("step", rows=np.eye(3))
     (file,) = tmp_path.glob("*/*.npz")
@@ -59,7 +59,7 @@ def test_only_the_owner_can_read_it(tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o077 == 0
 
 
-def test_without_a_folder_nothing_is_kept_and_nothing_fails(tmp_path: Path) -> None:
+def test_without_a_folder_nothing_is_kept_and_no_call_fails(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (None, tmp_path / "file" / "folder"):
         checkpoint = Checkpoint(folder, "work")
@@ -68,7 +68,7 @@ def test_without_a_folder_nothing_is_kept_and_nothing_fails(tmp_path: Path) -> N
         checkpoint.remove()
 
 
-def test_a_folder_that_goes_away_is_no_error(tmp_path: Path) -> None:
+def test_a_folder_that_disappears_is_no_error(tmp_path: Path) -> None:
     checkpoint = Checkpoint(tmp_path, "work")
     (folder,) = tmp_path.iterdir()
     folder.rmdir()
@@ -76,11 +76,11 @@ def test_a_folder_that_goes_away_is_no_error(tmp_path: Path) -> None:
     assert checkpoint.get("step") is None
 
 
-def test_what_nobody_took_up_again_is_forgotten(tmp_path: Path) -> None:
-    Checkpoint(tmp_path, "old").put("step", rows=np.eye(3))
+def test_work_that_was_not_resumed_for_a_month_is_removed(tmp_path: Path) -> None:
     Checkpoint(tmp_path, "new").put("step", rows=np.eye(3))
-    old = Checkpoint(tmp_path, "old")._folder
-    assert old is not None
+    known = list(tmp_path.iterdir())
+    Checkpoint(tmp_path, "old").put("step", rows=np.eye(3))
+    (old,) = (each for each in tmp_path.iterdir() if each not in known)
     long_ago = time.time() - 31 * 24 * 3600
     os.utime(old, (long_ago, long_ago))
     Checkpoint(tmp_path, "another")
@@ -88,7 +88,9 @@ def test_what_nobody_took_up_again_is_forgotten(tmp_path: Path) -> None:
     assert Checkpoint(tmp_path, "new").get("step") is not None
 
 
-def test_where_it_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_users_folder_is_set_by_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv(USER_PATH_VARIABLE, str(tmp_path))
     assert user_path() == tmp_path
     monkeypatch.delenv(USER_PATH_VARIABLE)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
 from models import TinyModel
-from models.operations import log_softmax
 from steerx_edge.errors import ModelError
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.learning.effects import (
@@ -19,11 +19,11 @@ from steerx_edge.learning.effects import (
     read_control,
     read_treatment,
     word_effects,
-    words_of_tokens,
 )
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.llamacpp.requests import ScoreResult, asked_for
+from steerx_edge.llamacpp.requests import ScoreResult
+from tests.support.histories import reference_arm
 
 ITEM = HistoryItem("She peeped into the book... twice!", "What did she do?")
 IN_CONTEXT = [
@@ -47,27 +47,15 @@ def ablated(engine: Engine, item: HistoryItem, others: Sequence[HistoryItem]) ->
     return effects_of(engine, item, *both_arms(engine, item, others))
 
 
-def made_effects(pieces: Sequence[bytes], nats: Sequence[float] | None = None) -> Effects:
+def made_effects(pieces: Sequence[bytes], nats: Any = None) -> Effects:
     """Token t has 2**t nats unless told otherwise, so that a sum says which tokens are in it."""
     values = [2.0**t for t in range(len(pieces))] if nats is None else nats
     return Effects(list(range(len(pieces))), list(pieces), np.array(values, dtype=np.float32))
 
 
-def text_effects(text: str, nats: Sequence[float]) -> Effects:
+def text_effects(text: str, nats: Any) -> Effects:
     """One token a word."""
     return made_effects([f" {word}".encode() for word in text.split()], nats)
-
-
-def reference_arm(
-    model: TinyModel, context: list[int], response: list[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """log p of the T response tokens, and (layer, T + 1, n_embd) rows from the last context token.
-
-    The last token's row takes a pass over all tokens, but predicts nothing that is scored.
-    """
-    tokens = [*context, *response]
-    log_prob = model.log_probabilities(tokens)[len(context) - 1 :]
-    return log_prob, model.forward(tokens).residual[:, len(context) - 1 :]
 
 
 class TestArms:
@@ -77,10 +65,10 @@ class TestArms:
     ) -> Engine:
         return {"plain": tiny_engine, "chat template": tiny_chat_engine}[request.param]
 
-    @pytest.mark.parametrize("item", [ITEM, HistoryItem(ITEM.response)], ids=["asked", "unasked"])
-    def test_both_arms_are_the_reference_passes(
-        self, engine: Engine, tiny_f32: TinyModel, item: HistoryItem
+    def test_both_arms_are_those_of_the_reference(
+        self, engine: Engine, tiny_f32: TinyModel
     ) -> None:
+        item = ITEM
         arms = both_arms(engine, item, IN_CONTEXT)
         effects = effects_of(engine, item, *arms)
 
@@ -88,29 +76,23 @@ class TestArms:
         with_others = engine.prompt(messages_for(item.request, history=IN_CONTEXT))
         without = engine.prompt(messages_for(item.request))
         assert len(with_others) > len(without) + 20
-        treated, treatment = reference_arm(tiny_f32, with_others, response)
-        untreated, control = reference_arm(tiny_f32, without, response)
+        treated, treatment, _ = reference_arm(tiny_f32, with_others, response)
+        untreated, control, _ = reference_arm(tiny_f32, without, response)
 
         assert effects.tokens == response
         np.testing.assert_allclose(effects.nats, treated - untreated, atol=2e-4)
-        assert np.abs(effects.nats).max() > 0.5  # or the comparison would show nothing
+        assert np.abs(effects.nats).max() > 0.5  # or the comparison would be void
         for arm, expected in zip(arms, (treatment, control), strict=True):
             assert arm.captured.shape == (len(LAYERS), len(response) + 1, tiny_f32.n_embd)
             np.testing.assert_allclose(arm.captured, expected[list(LAYERS)], atol=2e-4)
 
-    def test_both_arms_read_the_final_rows_that_predict_each_token(self, engine: Engine) -> None:
-        for arm in both_arms(engine, ITEM, IN_CONTEXT):
-            assert asked_for(arm.final).shape == (
-                len(engine.tokenize(ITEM.response)) + 1,
-                engine.analysis.n_embd,
-            )
-
-    def test_without_in_context_texts_nothing_has_an_effect(self, engine: Engine) -> None:
+    def test_without_in_context_texts_no_token_has_an_effect(self, engine: Engine) -> None:
         effects = ablated(engine, ITEM, [])
         assert len(effects.nats) > 5
         np.testing.assert_allclose(effects.nats, 0, atol=1e-5)
 
-    def test_items_of_a_fold_are_as_alone(self, engine: Engine) -> None:
+    def test_items_read_together_are_read_as_alone(self, tiny_engine: Engine) -> None:
+        engine = tiny_engine
         items = [ITEM, HistoryItem("Off it went!", "Where?"), HistoryItem("It was dark. So dark.")]
         treatments = read_treatment(engine, items, IN_CONTEXT, LAYERS)
         controls = read_control(engine, items, LAYERS)
@@ -119,36 +101,12 @@ class TestArms:
                 np.testing.assert_allclose(arm.scored, alone.scored, atol=1e-4)
                 np.testing.assert_allclose(arm.captured, alone.captured, atol=1e-4)
 
-    def test_the_treatment_arm_is_also_scored_under_logit_biases(self, engine: Engine) -> None:
-        values = np.random.default_rng(0).normal(size=engine.analysis.n_vocab)
-        biases = np.stack([0 * values, values]).astype(np.float32)
-        (arm,) = read_treatment(engine, [ITEM], IN_CONTEXT, (), biases)
-        biased = asked_for(arm.biased)
-        np.testing.assert_allclose(biased[0], arm.scored, atol=1e-5)
-        assert np.abs(biased[1] - biased[0]).max() > 0.1
-
-    def test_the_pieces_are_the_text(self, tiny_engine: Engine) -> None:
-        item = HistoryItem("Café ’tis — 🙂!")
-        effects = ablated(tiny_engine, item, [])
-        assert len(effects.pieces) == len(effects.tokens) == len(effects.nats)
-        assert b"".join(effects.pieces).decode().strip() == item.response
-
-    def test_what_was_to_be_expected_is_of_the_control_arm(
-        self, engine: Engine, tiny_f32: TinyModel
-    ) -> None:
-        (control,) = read_control(engine, [ITEM], ())
-        response = engine.tokenize(ITEM.response)
-        context = engine.prompt(messages_for(ITEM.request))
-        logits = tiny_f32.forward([*context, *response]).logits[len(context) - 1 : -1]
-        expected = np.exp(log_softmax(logits)).sum(axis=0)
-        np.testing.assert_allclose(asked_for(control.expected), expected, atol=1e-4)
-
-    def test_texts_that_do_not_fit_are_an_error(self, tiny_engine: Engine) -> None:
+    def test_texts_that_do_not_fit_the_context_are_an_error(self, tiny_engine: Engine) -> None:
         long = HistoryItem("so very tired " * 200)
         with pytest.raises(ModelError, match="does not fit the analysis context of 512"):
             read_treatment(tiny_engine, [ITEM], [long], LAYERS)
 
-    def test_real_token_effects_add_up_in_the_words(self, tiny_engine: Engine) -> None:
+    def test_effects_of_words_add_up_to_those_of_tokens(self, tiny_engine: Engine) -> None:
         text = "Café ’tis “so” — it’s  well-known,\n\n🙂🙂 isn't it?! Not 3.14... naïve\tend"
         effects = ablated(tiny_engine, HistoryItem(text), IN_CONTEXT)
         # Words whose sum is not above 0 are left out, so the sign is taken away.
@@ -160,44 +118,19 @@ class TestArms:
 
 
 @pytest.mark.parametrize(
-    ("pieces", "words", "owners"),
-    [
-        ([b" un", b"believ", b"able", b"!"], ["unbelievable", "!"], [0, 0, 0, 1]),
-        ([b"a", b" ", b"b "], ["a", "b"], [0, -1, 1]),
-        ([b"of the", b" end"], ["of", "the", "end"], [1, 2]),
-        ([b"caf\xc3", b"\xa9", b"\n"], ["café"], [0, 0, -1]),
-        ([], [], []),
-    ],
-)
-def test_a_token_belongs_to_the_last_word_it_holds_a_byte_of(
-    pieces: list[bytes], words: list[str], owners: list[int]
-) -> None:
-    found, places = words_of_tokens(pieces)
-    assert (found, places.tolist()) == (words, owners)
-
-
-@pytest.mark.parametrize(
     ("nats", "options", "expected"),
     [
-        pytest.param([0.5, 2, 0.9, 3, 1.5], {}, [1, 3, 4], id="above the threshold"),
         pytest.param([0.5, 2, 1, 3, 1.5], {}, [1, 3, 4], id="at the threshold is not above it"),
-        pytest.param([2, 3, 4, 5], {}, [0, 1, 2, 3], id="all above"),
         pytest.param([2, 3, 4, 5], {"threshold": 3.5}, [1, 2, 3], id="filled up by at_least"),
-        pytest.param([2, 3, 4, 5], {"threshold": 3.5, "at_least": 2}, [2, 3], id="just enough"),
         pytest.param([2, 3, 4, 5], {"threshold": 3.5, "at_least": 1}, [2, 3], id="more than asked"),
         pytest.param([0.1, -4, 0.3, 0.2, -1], {}, [0, 2, 3], id="none above"),
-        pytest.param([-1, -3, -2, -4], {"at_least": 2}, [0, 2], id="all negative"),
-        pytest.param([0, 0, 0, 0, 0], {}, [0, 1, 2], id="ties go to the first"),
         pytest.param([0, 0.5, 0, 0.5, 0], {}, [0, 1, 3], id="ties after the highest"),
         pytest.param([0.1, 0.2], {}, [0, 1], id="fewer tokens than at_least"),
-        pytest.param([-1], {}, [0], id="one token"),
-        pytest.param([0.1, 5], {"at_least": 1}, [1], id="at_least 1, one above"),
-        pytest.param([0.1, 0.2], {"at_least": 0}, [], id="none wanted"),
         pytest.param([-1, -2], {"threshold": -1.5}, [0, 1], id="negative threshold"),
         pytest.param([], {}, [], id="no tokens"),
     ],
 )
-def test_anchors(nats: list[float], options: dict[str, float], expected: list[int]) -> None:
+def test_anchors(nats: list[float], options: dict[str, Any], expected: list[int]) -> None:
     given = np.array(nats, dtype=np.float32)
     selected = anchors(given, **options)
     assert selected.dtype == np.bool_
@@ -219,24 +152,16 @@ class TestWords:
             pytest.param(
                 ["a", ",", " ", "...", "b"], {"a": 1, ",": 2, "...": 8, "b": 16}, id="..."
             ),
-            pytest.param(["a", "?!", ")", "b"], {"a": 1, "?!)": 6, "b": 8}, id="mixed signs"),
-            pytest.param(["don", "'t", " do"], {"don't": 3, "do": 4}, id="apostrophe"),
             pytest.param(["don", "’", "t"], {"don’t": 7}, id="curly apostrophe"),
             pytest.param([" well", "-", "known"], {"well-known": 7}, id="hyphen"),
             pytest.param(["dogs", "'", " ok"], {"dogs": 1, "'": 2, "ok": 4}, id="ends in '"),
-            pytest.param(["a", "--", "b"], {"a": 1, "--": 2, "b": 4}, id="dash"),
-            pytest.param(["“", "Hi", "”"], {"“": 1, "Hi": 2, "”": 4}, id="curly quotes"),
             pytest.param(['"', "Hi", '"'], {'"': 5, "Hi": 2}, id="the same sign twice"),
-            pytest.param(["3", ".", "14"], {"3": 1, ".": 2, "14": 4}, id="digits"),
             pytest.param(["a_b", "c"], {"a_bc": 3}, id="underscore"),
             pytest.param(["a", " ", "\n", " \t", "b"], {"a": 1, "b": 16}, id="white space alone"),
-            pytest.param([" ", "a", " "], {"a": 2}, id="white space at the ends"),
-            pytest.param(["end. ", "Next"], {".": 1, "Next": 2}, id="last byte that is no space"),
             pytest.param(["of the", " end"], {"the": 1, "end": 2}, id="two words in a token"),
             pytest.param(
                 ["ééé", " x", " y"], {"ééé": 1, "x": 2, "y": 4}, id="bytes not characters"
             ),
-            pytest.param(["", "a", "", "b"], {"ab": 10}, id="empty pieces"),
             pytest.param(["İ", " i"], {"İ": 1, "i": 2}, id="as written"),
         ],
     )
@@ -266,7 +191,7 @@ class TestWords:
             ),
         ],
     )
-    def test_characters_may_be_cut_by_tokens(
+    def test_a_character_may_be_split_between_tokens(
         self, pieces: list[bytes], expected: dict[str, float]
     ) -> None:
         words = word_effects([made_effects(pieces)])
@@ -281,41 +206,26 @@ class TestWords:
         assert {word.word: word.effect for word in words} == {"Salut": 1, "!": 4}
 
     @pytest.mark.parametrize("piece", ["\x00", "\x1b", "\x7f", "\x9c", "=" * 61, "a" * 61])
-    def test_text_that_a_profile_cannot_hold_is_no_word(self, piece: str) -> None:
+    def test_what_a_profile_cannot_hold_is_not_a_word(self, piece: str) -> None:
         words = word_effects([made_effects([b"Hi ", piece.encode(), b" you"])])
         assert {word.word for word in words} == {"Hi", "you"}
 
     @pytest.mark.parametrize("piece", ["=" * 60, "a" * 60])
-    def test_a_long_word_is_a_word(self, piece: str) -> None:
+    def test_a_word_may_be_60_characters_long(self, piece: str) -> None:
         assert {word.word for word in word_effects([made_effects([piece.encode()])])} == {piece}
 
-    def test_the_sum_over_words_is_the_sum_over_tokens_that_are_not_white_space(self) -> None:
-        rng = np.random.default_rng(0)
-        pool = ["a", " b", "c ", " ", "\n", "!", "?", "'", "-", "é", " 🙂", "…", "12", " “", "”"]
-        for _ in range(50):
-            pieces = ["x", *rng.choice(pool, size=60)]
-            effects = made_effects(
-                [piece.encode() for piece in pieces], rng.uniform(0.5, 2, size=len(pieces)).tolist()
-            )
-            written = [bool(piece.strip()) for piece in pieces]
-            total = sum(word.effect for word in word_effects([effects], limit=10_000))
-            assert total == pytest.approx(effects.nats[written].sum(dtype=np.float64), rel=1e-6)
-
-    def test_the_largest_sum_over_items_comes_first(self) -> None:
+    def test_words_are_ordered_by_their_sum_over_items_then_by_the_alphabet(self) -> None:
         items = [
             text_effects("a b c", [1, 4, 2.0]),
             text_effects("c b a", [1.5, -2, 1]),
-            text_effects("a c", [1, 4]),
+            text_effects("a c aa", [1, 4, 1]),
+            text_effects("aa", [1]),
         ]
-        words = word_effects(items)  # a: 3, b: 2, c: 7.5
-        assert [word.word for word in words] == ["c", "a", "b"]
-        assert [word.effect for word in words] == pytest.approx([7.5 / 3, 1, 2 / 3])
+        words = word_effects(items)  # a: 3, b: 2, c: 7.5, aa: 2
+        assert [word.word for word in words] == ["c", "a", "aa", "b"]
+        assert [word.effect for word in words] == pytest.approx([7.5 / 4, 3 / 4, 1 / 2, 1 / 2])
 
-    def test_equal_sums_are_in_the_order_of_the_alphabet(self) -> None:
-        words = word_effects([text_effects("c a b", [1, 1, 1])])
-        assert [word.word for word in words] == ["a", "b", "c"]
-
-    def test_case_counts(self) -> None:
+    def test_words_differ_by_case(self) -> None:
         words = word_effects([text_effects("The the THE the", [1, 2, 8, 4])])
         assert {word.word: (word.effect, word.count) for word in words} == {
             "The": (1, 1),
@@ -323,36 +233,36 @@ class TestWords:
             "THE": (8, 1),
         }
 
-    def test_words_of_one_item_alone_are_left_out(self) -> None:
+    def test_words_of_only_one_item_are_left_out(self) -> None:
         items = [text_effects("both one", [1, 50]), text_effects("both two", [1, 50])]
         assert [word.word for word in word_effects(items)] == ["both"]
 
-    def test_a_word_twice_in_one_item_is_still_of_one_item_alone(self) -> None:
-        items = [text_effects("one both one", [50, 1, 50]), text_effects("both", [1])]
-        assert [word.word for word in word_effects(items)] == ["both"]
-
-    def test_words_of_one_item_alone_are_kept_where_there_is_no_other(self) -> None:
+    def test_words_of_only_one_item_are_kept_if_there_are_no_others(self) -> None:
         items = [text_effects("one", [1]), text_effects("two", [2])]
         assert [(word.word, word.effect) for word in word_effects(items)] == [
             ("two", 1),
             ("one", 0.5),
         ]
 
-    def test_count_is_of_occurrences_and_items_of_items(self) -> None:
+    def test_a_word_counts_its_occurrences_and_its_items(self) -> None:
         items = [
             text_effects("so so it so", [1, 1, 1, 1]),
             text_effects("so", [1]),
             text_effects("it", [1]),
         ]
-        words = {word.word: (word.count, word.items, word.effect) for word in word_effects(items)}
-        assert words == {"so": (4, 2, pytest.approx(4 / 3)), "it": (2, 2, pytest.approx(2 / 3))}
+        words = {word.word: word for word in word_effects(items)}
+        assert {name: (word.count, word.items) for name, word in words.items()} == {
+            "so": (4, 2),
+            "it": (2, 2),
+        }
+        assert [words["so"].effect, words["it"].effect] == pytest.approx([4 / 3, 2 / 3])
 
     @pytest.mark.parametrize("nats", [[-1.0, -2.0], [0.0, 0.0]])
     def test_words_without_a_positive_sum_are_left_out(self, nats: list[float]) -> None:
         assert word_effects([text_effects("a b", nats)]) == ()
 
     @pytest.mark.parametrize("items", [[], [made_effects([])], [made_effects([b" ", b"\n"])]])
-    def test_no_words(self, items: list[Effects]) -> None:
+    def test_without_words_there_are_no_effects(self, items: list[Effects]) -> None:
         assert word_effects(items) == ()
 
     def test_the_limit_keeps_the_largest(self) -> None:
@@ -363,25 +273,10 @@ class TestWords:
         assert [word.word for word in word_effects(items)] == largest_first[:30]
         assert [word.word for word in word_effects(items, limit=99)] == largest_first
 
-    def test_the_same_effects_give_the_same_words(self) -> None:
-        rng = np.random.default_rng(0)
-        items = [text_effects("a b c d e", rng.normal(1, 2, 5).tolist()) for _ in range(8)]
-        words = word_effects(items)
-        assert words
-        assert words == word_effects(items)
-
-    def test_the_order_of_the_texts_makes_no_difference(self) -> None:
+    def test_the_order_of_the_texts_does_not_matter(self) -> None:
         rng = np.random.default_rng(0)
         items = [text_effects("a b c", rng.normal(1, 2, 3)) for _ in range(9)]
         assert word_effects(items[::-1]) == word_effects(items)
-
-    def test_the_interval_holds_the_effect(self) -> None:
-        rng = np.random.default_rng(1)
-        items = [text_effects("a b c d e", rng.normal(1, 2, 5).tolist()) for _ in range(12)]
-        words = word_effects(items)
-        assert len(words) >= 3
-        for word in words:
-            assert word.low < word.effect < word.high
 
     def test_the_interval_is_of_the_words_own_values(self) -> None:
         items = [text_effects("same some", [2.0, nats]) for nats in (0, 1, 2, 3)]
@@ -392,15 +287,10 @@ class TestWords:
 
 
 class TestBootstrap:
-    def test_two_values_give_either_of_them(self) -> None:
+    def test_the_interval_of_two_values_reaches_both(self) -> None:
         # Of two draws both are 0 in a quarter of the cases, and both 1 in a quarter.
         low, high = bootstrap_mean_interval(np.array([[0.0], [1.0]]))
         assert (low.tolist(), high.tolist()) == ([0.0], [1.0])
-
-    @pytest.mark.parametrize("n", [1, 2, 9])
-    def test_equal_values_leave_no_doubt(self, n: int) -> None:
-        low, high = bootstrap_mean_interval(np.full((n, 2), 3.0))
-        np.testing.assert_allclose([low, high], 3, rtol=1e-12)
 
     def test_many_values_give_the_normal_interval(self) -> None:
         values = np.random.default_rng(0).normal(5, 2, size=(400, 1))
@@ -409,24 +299,15 @@ class TestBootstrap:
         np.testing.assert_allclose(low, values.mean() - half, atol=0.15 * half)
         np.testing.assert_allclose(high, values.mean() + half, atol=0.15 * half)
 
-    def test_columns_do_not_mix(self) -> None:
+    def test_columns_are_independent(self) -> None:
         values = np.random.default_rng(0).normal(size=(7, 3))
         low, high = bootstrap_mean_interval(values)
         for column in range(3):
             alone = bootstrap_mean_interval(values[:, [column]])
             np.testing.assert_allclose([low[[column]], high[[column]]], alone, rtol=1e-12)
 
-    def test_the_seed_decides(self) -> None:
-        values = np.random.default_rng(0).normal(size=(7, 1))
-        one, same, other = (
-            [float(end[0]) for end in bootstrap_mean_interval(values, seed=seed)]
-            for seed in (1, 1, 2)
-        )
-        assert one == same
-        assert one != other
 
-
-def test_a_script_without_spaces_gives_characters_and_no_sentences() -> None:
+def test_each_character_of_a_script_without_spaces_is_a_word() -> None:
     words = word_effects([made_effects(["我今".encode(), "天去了".encode(), b" ok"])])
     assert {word.word for word in words} <= {*"我今天去了", "ok"}
 

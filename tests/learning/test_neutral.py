@@ -12,7 +12,7 @@ from steerx_edge.learning.neutral import neutral_items
 FILE = Path(neutral.__file__).with_name("neutral_evaluation.jsonl")
 
 
-def test_every_passage_is_short_of_another_kind_and_answers_a_request() -> None:
+def test_passages_are_short_and_differ_in_kind_and_request() -> None:
     lines = [json.loads(line) for line in FILE.read_text("utf-8").splitlines()]
     items = neutral_items("evaluation")
     assert [(item.request, item.response) for item in items] == [
@@ -22,7 +22,7 @@ def test_every_passage_is_short_of_another_kind_and_answers_a_request() -> None:
     assert all(40 <= len(item.response.split()) <= 70 for item in items)
 
 
-def test_none_shares_six_words_with_what_calibration_uses() -> None:
+def test_no_passage_shares_six_words_in_a_row_with_those_of_calibration() -> None:
     calibrated_with = [item.response for item in neutral_items("calibration")]
     assert len(calibrated_with) == 16
     for item in neutral_items("evaluation"):

@@ -347,7 +347,7 @@ ENDS = {
     "sys.exit": ("engine = make(); engine.run(REQUEST); sys.exit(3)", 3),
     "sys.exit while steered": (
         """
-from tests.steering.test_steering import a_profile
+from tests.support.steered_llama import a_profile
 engine = make()
 with steer(engine.llama, a_profile(engine.llama)):
     for piece in engine.stream([1, 300]):

@@ -63,8 +63,9 @@ FORGETTING = "steerx_edge/forgetting.py"
 
 TEST_GATE = "tests/steering/test_gate.py"
 TEST_BIAS = "tests/steering/test_logit_bias.py"
-TEST_MEMORY = "tests/steering/test_causal_memory.py"
-TEST_LIVE = "tests/steering/test_steering.py"
+TEST_MEMORY = "tests/steering/test_memory.py"
+TEST_LIVE = "tests/steering/test_live.py"
+TEST_PREDICTIONS = "tests/steering/test_live_predictions.py"
 TEST_TYPES = "tests/profile/test_types.py"
 TEST_JSON = "tests/profile/test_json_format.py"
 TEST_STORE = "tests/profile/test_store.py"
@@ -75,7 +76,7 @@ TEST_EFFECTS = "tests/learning/test_effects.py"
 TEST_ROWS = "tests/learning/test_memory_rows.py"
 TEST_DIRECTIONS = "tests/learning/test_directions.py"
 TEST_CONTRASTS = "tests/learning/test_contrasts.py"
-TEST_CALIBRATION = "tests/learning/test_calibration.py"
+TEST_CALIBRATION = "tests/learning/calibration"
 TEST_CVEC = "tests/llamacpp/test_control_vector.py"
 TEST_CHANGES = "tests/llamacpp/test_interventions.py"
 TEST_PROMPTS = "tests/llamacpp/test_prompts.py"
@@ -121,33 +122,31 @@ BREAKS = [
         "the memory comes before the logit bias",
         LIVE,
         """\
-        if self._bias is not None:
-            logits[self._tokens] += self._bias
+        logits[self._biased] += self._bias
         # With a draft model few tokens have a row, so all go without.
-        if self._memory is not None and self._has_row and self._llama.draft_model is None:
-            self._memory.shift(self._row(), ids[n_prompt:], logits)
+        if memory is not None and self._has_row and self._llama.draft_model is None:
+            memory.shift(self._row(), ids[n_prompt:], logits)
 """,
         """\
-        if self._memory is not None and self._has_row and self._llama.draft_model is None:
-            self._memory.shift(self._row(), ids[n_prompt:], logits)
-        if self._bias is not None:
-            logits[self._tokens] += self._bias
+        if memory is not None and self._has_row and self._llama.draft_model is None:
+            memory.shift(self._row(), ids[n_prompt:], logits)
+        logits[self._biased] += self._bias
 """,
-        f"{TEST_LIVE} -k memory",
+        f"{TEST_PREDICTIONS} -k mixed",
     ),
     Break(
         "the memory takes the prompt for what was written",
         LIVE,
         "ids[n_prompt:]",
         "ids",
-        f"{TEST_LIVE} -k 'memory or anew or passes_score'",
+        f"{TEST_PREDICTIONS} -k 'counts_as_written or score_requests'",
     ),
     Break(
         "an answer that is left alone is biased",
         LIVE,
         "if self._leaves_alone:\n            return logits",
         "if False:\n            return logits",
-        f"{TEST_LIVE} -k alone",
+        f"{TEST_PREDICTIONS} -k closed",
     ),
     Break(
         "the whole prompt is steered",
@@ -161,14 +160,14 @@ BREAKS = [
         LIVE,
         "self._forget_cells(0 if by_all else self._first_steered)",
         "pass",
-        f"{TEST_LIVE} -k 'before or earlier'",
+        f"{TEST_LIVE} -k earlier",
     ),
     Break(
         "clear leaves the vector on",
         LIVE,
         "llama.set_cache(self._cache)\n        self._switch(on=False)",
         "llama.set_cache(self._cache)\n        pass",
-        f"{TEST_LIVE} -k 'clear or as_it_was'",
+        f"{TEST_LIVE} -k clear",
     ),
     # ------------------------------------------------------------ profile
     Break(
@@ -390,8 +389,8 @@ BREAKS = [
     Break(
         "neutral text may lose anything",
         LEARNING,
-        "losses.items() if loss <= MOST_LOSS",
-        "losses.items()",
+        "for setting in gains if scores.loss(setting) <= MOST_LOSS",
+        "for setting in gains",
         TEST_CALIBRATION,
     ),
     Break(

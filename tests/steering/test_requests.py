@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from steerx_edge.llamacpp.engine import Engine
+from steerx_edge.llamacpp.interventions import Add
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.llamacpp.requests import GenerateRequest, ScoreRequest
 from steerx_edge.steering.memory import ActiveMemory, KeySpace, Memory
@@ -24,19 +26,19 @@ def a_memory() -> ActiveMemory:
     )
 
 
-def test_a_request_takes_every_part_of_a_steering() -> None:
+@pytest.mark.parametrize("request_", [ScoreRequest([1], [2]), GenerateRequest([1])])
+def test_a_request_takes_every_part_of_a_steering(request_: ScoreRequest) -> None:
     memory = a_memory()
-    steering = Steering((1, 3), VECTORS, "all", {5: 1.0}, memory)
-    for request in (ScoreRequest([1], [2]), GenerateRequest([1])):
-        done = steered(request, steering)
-        (added,) = done.interventions
-        assert (added.layers, added.positions) == ((1, 3), "all")
-        np.testing.assert_array_equal(added.vectors, VECTORS)
-        assert done.logit_bias == {5: 1.0}
-        assert done.memory is memory
+    found = steered(request_, Steering((1, 3), VECTORS, "all", {5: 1.0}, memory))
+    (added,) = found.interventions
+    assert isinstance(added, Add)
+    assert (added.layers, added.positions) == ((1, 3), "all")
+    np.testing.assert_array_equal(added.vectors, VECTORS)
+    assert found.logit_bias == {5: 1.0}
+    assert found.memory is memory
 
 
-def test_a_steering_of_nothing_leaves_a_request_as_it_is() -> None:
+def test_a_steering_that_changes_nothing_leaves_a_request_as_it_is() -> None:
     request = ScoreRequest([1], [2])
     assert steered(request, Steering()) == request
     assert steered(request, Steering((1, 3), 0 * VECTORS)) == request
