@@ -37,7 +37,6 @@ from steerx_edge.profile import (
     Description,
     Entry,
     Gain,
-    LogitBias,
     MemoryPart,
     Profile,
     WithHistory,
@@ -45,6 +44,8 @@ from steerx_edge.profile import (
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.live import steer
 from tests.support.entries import an_entry
+from tests.support.steered_llama import bias_of
+from tests.support.steered_llama import chat as chat_of
 
 PROMPT = "Alice was late again"
 N = 12  # tokens generated
@@ -54,6 +55,11 @@ TEXTS = (
     "The White Rabbit ran on, oh dear, oh dear!",
     "She was quiet for once, the watch said nothing.",
 )
+
+
+def beside_texts(strength: float, gain: Gain) -> WithHistory:
+    """One strength of a direction for prompts that hold texts, without a bias or a memory."""
+    return WithHistory(np.full(1, strength, np.float32), 0, 0, gain)
 
 
 MEMORY = MemoryPart(0.3, "causal", 120, "me.memory.gguf", "0123456789abcdef" * 4)
@@ -180,8 +186,9 @@ def test_help_names_every_command(option: str) -> None:
 def test_help_of_a_command_explains_every_option(command: str) -> None:
     text = succeed(command, "-h").stdout
     assert text.startswith("Usage: ")
-    options = main.get_command(click.Context(main), command).params
-    for each in options:
+    found = main.get_command(click.Context(main), command)
+    assert found is not None
+    for each in found.params:
         if isinstance(each, click.Option):
             assert each.opts[-1] in text
             assert each.help, each.opts
@@ -373,11 +380,7 @@ def test_generate_prints_the_steered_text_and_nothing_else(
 def test_no_steer_prints_what_the_model_itself_says(
     generate: Callable[..., str], engine: Engine
 ) -> None:
-    llama = engine.llama
-    chunks = llama.create_chat_completion(
-        [{"role": "user", "content": PROMPT}], temperature=0.0, max_tokens=N, stream=True
-    )
-    expected = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+    expected = chat_of(engine.llama, [{"role": "user", "content": PROMPT}], N, stream=True)
     assert generate("-p", PROMPT, "--no-steer") == expected + "\n"
 
 
@@ -509,7 +512,7 @@ def test_with_texts_in_the_prompt_the_strengths_for_that_case_apply(
     engine: Engine, profile: Profile, history: Path, command: str
 ) -> None:
     gain = Gain(0.1, 0.05, 0.2, 3)
-    entry = replace(profile.entries[0], with_history=WithHistory([0], 0, 0, gain))
+    entry = replace(profile.entries[0], with_history=beside_texts(0, gain))
     Profile((entry,)).save("me.json")
     where = (command, "--profile", "me.json", "-n", str(N))
     where = (*where, "--temp", "0", *(("-p", PROMPT) if command == "generate" else ()))
@@ -527,7 +530,7 @@ def test_if_no_text_fits_the_strengths_for_a_prompt_without_texts_apply(
     engine: Engine, profile: Profile, folder: Path, command: str
 ) -> None:
     gain = Gain(0.1, 0.05, 0.2, 3)
-    entry = replace(profile.entries[0], with_history=WithHistory([0], 0, 0, gain))
+    entry = replace(profile.entries[0], with_history=beside_texts(0, gain))
     Profile((entry,)).save("me.json")
     path = write_history(folder / "long.jsonl", ["Alice was late again. " * 60])
     where = (command, "--profile", "me.json", "-n", str(N))
@@ -994,9 +997,9 @@ ON_TOP = (
     [
         ({}, [f"{ONE_DIRECTION}."]),
         ({"strengths": [0], "gate": GATE}, ["Steering: none, all strengths are 0."]),
-        ({"logit_bias": LogitBias([3, 4], [0.5, -1], 0)}, [f"{ONE_DIRECTION}."]),
+        ({"logit_bias": bias_of({3: 0.5, 4: -1}, 0)}, [f"{ONE_DIRECTION}."]),
         (
-            {"memory": MEMORY, "logit_bias": LogitBias([3, 4], [0.5, -1], 1), "gate": GATE},
+            {"memory": MEMORY, "logit_bias": bias_of({3: 0.5, 4: -1}, 1), "gate": GATE},
             [
                 f"{ONE_DIRECTION}; logit bias on 2 tokens; memory of 120 tokens (level causal, "
                 "strength 0.3).",
@@ -1015,7 +1018,7 @@ ON_TOP = (
         (
             {
                 "gain": Gain(0.05, 0.01, 0.1, 9),
-                "with_history": WithHistory([0.5], 0, 0, Gain(0.03, 0.02, 0.04, 9)),
+                "with_history": beside_texts(0.5, Gain(0.03, 0.02, 0.04, 9)),
             },
             [f"{ONE_DIRECTION}.", GAIN, f"{ON_TOP} +0.020 to +0.040)."],
         ),
@@ -1023,7 +1026,7 @@ ON_TOP = (
             {
                 "memory": replace(MEMORY, strength=0),
                 "gain": Gain(0.05, 0.01, 0.1, 9),
-                "with_history": WithHistory([0], 0, 0, Gain(0.03, -0.02, 0.04, 9)),
+                "with_history": beside_texts(0, Gain(0.03, -0.02, 0.04, 9)),
             },
             [
                 f"{ONE_DIRECTION}.",
@@ -1073,10 +1076,12 @@ def test_the_context_that_learning_does_not_use_is_small(
     learn: Callable[..., Entry], history: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[Engine] = []
-    monkeypatch.setattr(
-        "steerx_edge.apps.cli.learn.open_engine",
-        lambda *args, **options: opened.append(open_engine(*args, **options)) or opened[-1],
-    )
+
+    def noted(*args: Any, **options: Any) -> Engine:
+        opened.append(open_engine(*args, **options))
+        return opened[-1]
+
+    monkeypatch.setattr("steerx_edge.apps.cli.learn.open_engine", noted)
     learn(history)
     assert opened[0].llama.n_ctx() == 256
     assert opened[0].llama.n_tokens == 0
@@ -1263,8 +1268,8 @@ def test_an_unknown_command_prints_the_known_ones(chat: Callable[..., Result], l
 def test_a_wrong_command_changes_nothing_and_the_chat_goes_on(
     chat: Callable[..., Result], reference: Reference, profile: Profile, line: str, message: str
 ) -> None:
-    huge = replace(profile.entries[0], norms=[3e38], strengths=[3e38])
-    Profile((huge,)).save("huge.json")
+    huge = np.full(1, 3e38, np.float32)
+    Profile((replace(profile.entries[0], norms=huge, strengths=huge),)).save("huge.json")
     answers = [reference.say("Hello", profile), reference.say("And now?", profile)]
     result = chat("Hello", line, "And now?")
     assert result.stdout == "".join(f"{answer}\n" for answer in answers)

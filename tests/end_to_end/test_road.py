@@ -21,6 +21,7 @@ from steerx_edge.llamacpp.models import MODEL_VARIABLE, identify
 from steerx_edge.llamacpp.prompts import PromptFormat, messages_for
 from steerx_edge.profile import Profile
 from steerx_edge.steering.live import steer
+from tests.support.steered_llama import chat, complete, reset
 
 DEMO = Path(__file__).parents[2] / "docs" / "demo"
 PROGRAM = Path(sys.executable).with_name("steerx-edge")
@@ -66,7 +67,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str
     folder = tmp_path_factory.mktemp("road")
     lines = (DEMO / "history.jsonl").read_text("utf-8").splitlines(keepends=True)
     (folder / "history.jsonl").write_text("".join(sorted(lines, key=len)[:N_ITEMS]), "utf-8")
-    command = [PROGRAM, "learn", "history.jsonl", "-o", "me.json", "--strength", str(STRENGTH)]
+    command = [str(PROGRAM), "learn", "history.jsonl", "-o", "me.json", "--strength", str(STRENGTH)]
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=theirs
@@ -92,9 +93,9 @@ def llama(smollm2_path: Path) -> Iterator[Llama]:
 
 def generate(learned: Learned, environment: dict[str, str], *arguments: str) -> str:
     """Return what `steerx-edge generate` prints, run as a separate process."""
-    command = [PROGRAM, "generate", "--profile", "me.json", "-p", PROMPT, "-n", str(N_TOKENS)]
-    command += ["--temp", "0", "-c", "512", *arguments]
-    done = subprocess.run(
+    command = [str(PROGRAM), "generate", "--profile", "me.json", "-p", PROMPT]
+    command += ["-n", str(N_TOKENS), "--temp", "0", "-c", "512", *arguments]
+    done: subprocess.CompletedProcess[str] = subprocess.run(
         command, cwd=learned.folder, env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
@@ -106,8 +107,7 @@ def answer(llama: Llama, *contents: str) -> str:
     """Return the greedy answer to a chat of alternating turns."""
     roles = ("user", "assistant")
     messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate(contents)]
-    completion = llama.create_chat_completion(messages, temperature=0.0, max_tokens=N_TOKENS)
-    return completion["choices"][0]["message"]["content"]
+    return chat(llama, messages, N_TOKENS)
 
 
 # ---------------------------------------------------------------- learning
@@ -157,8 +157,7 @@ def test_the_program_generates_what_the_library_does(
     prompt = PromptFormat(llama).tokens(messages_for(PROMPT))
 
     def library() -> str:
-        completion = llama.create_completion(prompt, temperature=0.0, max_tokens=N_TOKENS)
-        return completion["choices"][0]["text"] + "\n"
+        return complete(llama, prompt, N_TOKENS) + "\n"
 
     plain = library()
     with steer(llama, learned.profile):
@@ -182,6 +181,6 @@ def test_a_chat_is_steered_and_leaves_nothing_behind(learned: Learned, llama: Ll
         assert answer(llama, PROMPT, first, "And one to Clara.") == second
     assert answer(llama, PROMPT) == plain
 
-    llama.reset()  # as on a fresh model
+    reset(llama)  # as on a fresh model
     with steer(llama, profile):
         assert answer(llama, PROMPT, first, "And one to Clara.") == second
