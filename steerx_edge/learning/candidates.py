@@ -65,6 +65,7 @@ def candidates_of(
     description: Description | None,
     layers: Sequence[int],
     settings: Settings,
+    *,
     progress: Progress = lambda _what, _done, _of: None,
     checkpoint: Checkpoint | None = None,
 ) -> list[Candidate]:

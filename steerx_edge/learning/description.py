@@ -123,30 +123,24 @@ def fixed_description(words: Sequence[Word], facts: Sequence[str]) -> str:
 def why_unusable(answer: str, words: Sequence[Word], facts: Sequence[str]) -> str | None:
     """What is wrong with a model's description, or None if it may be used."""
     answer_words = [word.casefold() for word in _LETTER_WORD.findall(answer)]
+    n_words = len(answer_words)
     trigrams = list(zip(answer_words, answer_words[1:], answer_words[2:], strict=False))
     known = {word.word.casefold() for word in words}
     known |= {word.casefold() for fact in facts for word in _LETTER_WORD.findall(fact)}
     # Short words, and words that any description has, are shared by chance.
     shared = {word for word in answer_words if len(word) > 3} & known - _IN_ANY_DESCRIPTION
-    if not _MIN_WORDS <= len(answer_words) <= _MAX_WORDS:
-        return f"it has {len(answer_words)} words"
-    if answer_words[0] not in ("you", "your"):
-        return "it does not speak to the user"
-    if {"i", "my", "me"} & set(answer_words[:12]):
-        return "it speaks of the model"
-    if _LEAKED.search(answer) or not is_printable(answer):
-        return "it holds template text"
-    if len(set(trigrams)) < 0.85 * len(trigrams):
-        return "it repeats itself"
-    if answer.count(",") > 0.25 * len(answer_words):
-        return "it is a list"
-    if not re.search(r"[.!?][\"'”’)]*$", answer):
-        return "it is cut off"
-    if _PARROTED.search(answer):
-        return "it repeats the question"
-    if len(shared) < 2:
-        return "it shares too little with what was measured"
-    return None
+    faults = (
+        (f"it has {n_words} words", not _MIN_WORDS <= n_words <= _MAX_WORDS),
+        ("it does not speak to the user", answer_words[:1] not in (["you"], ["your"])),
+        ("it speaks of the model", {"i", "my", "me"} & set(answer_words[:12])),
+        ("it holds template text", _LEAKED.search(answer) or not is_printable(answer)),
+        ("it repeats itself", len(set(trigrams)) < 0.85 * len(trigrams)),
+        ("it is a list", answer.count(",") > 0.25 * n_words),
+        ("it is cut off", not re.search(r"[.!?][\"'”’)]*$", answer)),
+        ("it repeats the question", _PARROTED.search(answer)),
+        ("it shares too little with what was measured", len(shared) < 2),
+    )
+    return next((fault for fault, is_there in faults if is_there), None)
 
 
 def _ask(engine: Engine, words: Sequence[Word], facts: Sequence[str]) -> str:

@@ -79,7 +79,7 @@ def learn(
     progress("description", 0, 1)
     description = describe(engine, words, style_facts([item.response for item in items]))
     candidates = candidates_of(
-        engine, ablation, description, layers, settings, progress, checkpoint
+        engine, ablation, description, layers, settings, progress=progress, checkpoint=checkpoint
     )
     if not candidates:
         raise SteerxError(NO_DIRECTION)

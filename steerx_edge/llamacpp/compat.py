@@ -19,7 +19,7 @@ from typing import Any
 import llama_cpp
 from llama_cpp import Llama, LogitsProcessorList
 
-import steerx_edge._native as _native
+from steerx_edge import _native
 from steerx_edge.errors import ModelError
 
 __all__ = [

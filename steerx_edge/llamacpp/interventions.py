@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-import steerx_edge._native as _native
+from steerx_edge import _native
 from steerx_edge.errors import SteerxError
 from steerx_edge.llamacpp.control_vector import ControlVector
 

@@ -73,6 +73,18 @@ class Ledger:
     usual: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        self._check_lengths()
+        self._check_words()
+        for name in ("texts", "several"):
+            array = getattr(self, name)
+            if (array[1:] <= array[:-1]).any():
+                raise ProfileError(f"damaged memory: {name} does not strictly increase")
+        for name, least in (("effects", -np.inf), ("used", 0), ("expected", 0)):
+            array = getattr(self, name)
+            if not np.isfinite(array).all() or (array < least).any():
+                raise ProfileError(f"damaged memory: {name} holds a value out of range")
+
+    def _check_lengths(self) -> None:
         n_words = len(self.words)
         shapes = {"counts": n_words, "occurs": n_words, "expected": len(self.used)}
         for name, dtype in _ARRAYS.items():
@@ -85,7 +97,9 @@ class Ledger:
                 )
         if int(self.occurs.sum(dtype=np.int64)) != len(self.effects):
             raise ProfileError("damaged memory: effects and occurrences differ in number")
-        if n_words and not (
+
+    def _check_words(self) -> None:
+        if self.words and not (
             self.occurs.min() >= 1
             and self.occurs.max() <= len(self.texts)
             and (self.occurs <= self.counts).all()
@@ -96,14 +110,6 @@ class Ledger:
                 raise ProfileError("damaged memory: words do not increase")
             if not all(word.replace("\u200d", "").isprintable() and word for word in words):
                 raise ProfileError("damaged memory: a word cannot be printed")
-        for name in ("texts", "several"):
-            array = getattr(self, name)
-            if (array[1:] <= array[:-1]).any():
-                raise ProfileError(f"damaged memory: {name} does not strictly increase")
-        for name, least in (("effects", -np.inf), ("used", 0), ("expected", 0)):
-            array = getattr(self, name)
-            if not np.isfinite(array).all() or (array < least).any():
-                raise ProfileError(f"damaged memory: {name} holds a value out of range")
 
     def equals(self, other: Ledger) -> bool:
         """Whether all arrays are the same."""

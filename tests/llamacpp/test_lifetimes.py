@@ -155,7 +155,7 @@ def test_weights_freed_behind_the_back_of_the_model_end_the_engine(tiny_llama: L
     """As a garbage collector may do, that takes the weights first."""
     engine = Engine(tiny_llama)
     engine.run(REQUEST)
-    weights: Any = tiny_llama._model  # nothing else closes them alone
+    weights: Any = tiny_llama._model  # noqa: SLF001  # nothing else closes them alone
     weights.close()
     with pytest.raises(ModelError, match="closed"):
         engine.analysis.run(REQUEST)

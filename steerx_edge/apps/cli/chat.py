@@ -72,16 +72,8 @@ def chat(
             command, _, argument = line.partition(" ")
             if command in ("/exit", "/quit"):
                 break
-            if command == "/reset":
-                conversation.turns = []
-                click.echo("Started a new conversation.", err=True)
-            elif command == "/strength":
-                _set_strength(conversation, argument)
-            elif command == "/profile":
-                conversation.use(load_profile(argument.strip()))
-                click.echo(f"Switched to {argument.strip()}.", err=True)
-            elif command.startswith("/"):
-                click.echo(HELP, err=True)
+            if command.startswith("/"):
+                _obey(conversation, command, argument)
             elif line:
                 conversation.answer(line, n_predict, temp, seed)
         except UnicodeError:
@@ -96,6 +88,20 @@ def _read_line() -> bytes | None:
     if sys.stdin.isatty():
         click.echo("> ", nl=False, err=True)
     return sys.stdin.buffer.readline() or None
+
+
+def _obey(conversation: _Conversation, command: str, argument: str) -> None:
+    """Carry out a command, or say which ones there are."""
+    if command == "/reset":
+        conversation.turns = []
+        click.echo("Started a new conversation.", err=True)
+    elif command == "/strength":
+        _set_strength(conversation, argument)
+    elif command == "/profile":
+        conversation.use(load_profile(argument.strip()))
+        click.echo(f"Switched to {argument.strip()}.", err=True)
+    else:
+        click.echo(HELP, err=True)
 
 
 def _set_strength(conversation: _Conversation, argument: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from steerx_edge.history.item import HistoryItem
+    from steerx_edge.llamacpp.engine import Engine
 
 
 @click.command()
@@ -80,30 +82,21 @@ def generate(
         )
 
     description = entry.description.text if describe else ""
+    added = ["the description"] if describe else []
     in_context: list[HistoryItem] = []
     if past:
         for_answer = min(n_predict if n_predict >= 0 else ctx_size, ctx_size // 2)
         in_context = past.in_context(
             text, lambda items: len(prompt_tokens(items, description)) + for_answer < ctx_size
         )
-    tokens = prompt_tokens(in_context, description)
-    added = ["the description"] if describe else []
-    if past:
         added.append(f"{len(in_context)} of your texts")
+    tokens = prompt_tokens(in_context, description)
     with_added = f"with {' and '.join(added)} in the prompt" if added else ""
     # All answers are sampled with the same seed.
     seed = random.randrange(2**31) if seed is None else seed  # noqa: S311
-
-    def answer(tokens: Sequence[int], title: str) -> None:
-        if compare:
-            click.secho(f"--- {title}", bold=True)
-            # Rounding depends on how a prompt is split into batches. Start each answer afresh, so
-            # that an answer the gate leaves alone is the same to the letter.
-            engine.llama.reset()  # type: ignore[no-untyped-call]
-        for piece in engine.stream(tokens, max_tokens=n_predict, temperature=temp, seed=seed):
-            click.echo(piece, nl=False)
-        click.echo()
-
+    answer = partial(
+        _answer, engine, titled=compare, max_tokens=n_predict, temperature=temp, seed=seed
+    )
     if compare:
         answer(prompt_tokens(), "without the profile")
     if no_steer or (compare and added):
@@ -112,3 +105,24 @@ def generate(
         with steer_prompt(engine, profile, strength, in_context):
             how = f"{profile_path}, strength {strength:g}"
             answer(tokens, f"{with_added}, and {how}" if added else f"with {how}")
+
+
+def _answer(
+    engine: Engine,
+    tokens: Sequence[int],
+    title: str,
+    *,
+    titled: bool,
+    max_tokens: int,
+    temperature: float,
+    seed: int,
+) -> None:
+    """Print an answer as it is generated; under its title if it is one of several."""
+    if titled:
+        click.secho(f"--- {title}", bold=True)
+        # Rounding depends on how a prompt is split into batches. Start each answer afresh, so that
+        # an answer the gate leaves alone is the same to the letter.
+        engine.llama.reset()  # type: ignore[no-untyped-call]
+    for piece in engine.stream(tokens, max_tokens=max_tokens, temperature=temperature, seed=seed):
+        click.echo(piece, nl=False)
+    click.echo()

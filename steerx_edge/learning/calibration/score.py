@@ -156,7 +156,9 @@ class HeldOutScores:
         """
         prompted = replace(self, candidates=(), gated=False, spares_neutral=False)
         neutral = range(self.n_items, self.n_texts)
-        prompted._scored[()] = dict(enumerate(scored)) | {j: self._scored[()][j] for j in neutral}
+        prompted._scored[()] = (  # noqa: SLF001  # of this class
+            dict(enumerate(scored)) | {j: self._scored[()][j] for j in neutral}
+        )
         return prompted
 
     def renew_memory(self) -> None:
