@@ -173,12 +173,12 @@ def base_of(engine: Engine, entry: Entry) -> Base:
     ledger = part.memory.ledger
     if ledger is None:
         raise ProfileError(
-            f"The memory for {entry.model} lacks the sums that texts are added to: texts were "
-            "forgotten from it, or an older version made it. Learn again from all texts."
+            f"The memory for {entry.model} lacks the sums that new texts are added to: texts were "
+            "removed from it, or an older version wrote it. Learn again from all texts."
         )
     if len(ledger.used) != engine.analysis.n_vocab:
         raise ProfileError(
-            f"The memory counts {len(ledger.used)} tokens, and {entry.model} has "
+            f"The memory counts {len(ledger.used)} tokens, but {entry.model} has "
             f"{engine.analysis.n_vocab}: it is damaged. Learn again from all texts."
         )
     return Base(part, part.memory, ledger)
@@ -216,7 +216,7 @@ def _chunks(
         others = [shortened(engine, item) for item in known]
     else:
         raise HistoryError(
-            "There is a single text, and none that was read before: give others as well, since "
+            "There is only one text, and none was read before. Give others too, because "
             "each text is read in the context of others."
         )
     chunks = []

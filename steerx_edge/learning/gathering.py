@@ -29,7 +29,7 @@ CHUNK = 16
 
 
 class Chunk(NamedTuple):
-    """Further texts, and others of the same person that may stand in their context."""
+    """Further texts, and the candidates for their in-context texts."""
 
     texts: Sequence[OwnText]
     others: Sequence[HistoryItem]

@@ -85,6 +85,6 @@ class Settings:
         }
         for name in (name for name, is_wrong in wrong.items() if is_wrong):
             raise SteerxError(
-                f"The setting {name} cannot be {getattr(self, name)!r}: see the documentation of "
-                "Settings for what it takes."
+                f"The setting {name} cannot be {getattr(self, name)!r}. See the documentation of "
+                "Settings for its values."
             )

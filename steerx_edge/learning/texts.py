@@ -42,8 +42,8 @@ def usable(engine: Engine, history: Sequence[HistoryItem], max_items: int | None
     items = chosen(history, max_items)
     if len(items) < MIN_ITEMS:
         raise HistoryError(
-            f"There are {len(items)} different texts to learn from, and at least {MIN_ITEMS} are "
-            "needed: each is read in the context of the others."
+            f"There are {len(items)} different texts to learn from, but at least {MIN_ITEMS} are "
+            "needed, because each is read in the context of the others."
         )
     return [own_text(engine, item) for item in items]
 

@@ -1,4 +1,4 @@
-"""How a request, the user's other texts and a description become a prompt."""
+"""Build prompts from a request, in-context texts and a description."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from steerx_edge.history.item import HistoryItem
 
 NO_REQUEST = "Write a short text."
-"""Stands in for the request of a text that answers none, in models that take turns."""
+"""The request of a text without one, in chat models."""
 
 
 class _Turn(TypedDict):
@@ -22,7 +22,7 @@ class _Turn(TypedDict):
 
 
 class Message(_Turn, total=False):
-    """One turn of a chat; `plain` is its content where the model takes no turns."""
+    """One turn of a chat; `plain` is its content for models without a chat template."""
 
     plain: str
 

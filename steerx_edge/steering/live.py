@@ -73,7 +73,7 @@ def steer(
     """
     if _HANDLE in vars(llama):
         raise SteerxError(
-            "This model is steered already. Call clear() on what steer() returned, or leave its "
+            "This model is already steered. Call clear() on the result of steer(), or leave its "
             "`with` block, before steering it again."
         )
     if not isinstance(profile, Profile):
@@ -159,7 +159,7 @@ class SteeringHandle:
         for what, token in highest.items():
             if token >= n_vocab:
                 raise ProfileError(
-                    f"This profile's {what} names token {token}, and the model has {n_vocab}: "
+                    f"This profile's {what} names token {token}, but the model has only {n_vocab}: "
                     "the profile is damaged. Learn again with this model."
                 )
 

@@ -446,7 +446,7 @@ def test_a_token_that_the_model_lacks_is_refused(
     outside = replace(memory, tokens=np.full_like(memory.tokens, n_vocab))
     part = MemoryPart.of(outside, strength=0.0, level="all")
     for profile in (forcing(llama, n_vocab), a_profile(llama, memory=part)):
-        message = f"names token {n_vocab}, and the model has {n_vocab}"
+        message = f"names token {n_vocab}, but the model has only {n_vocab}"
         with pytest.raises(ProfileError, match=message):
             steer(llama, profile)
         assert not {"generate", "eval"} & set(vars(llama))
