@@ -30,6 +30,7 @@ from steerx_edge.learning.checkpoint import USER_PATH_VARIABLE
 from steerx_edge.learning.duration import estimated_seconds
 from steerx_edge.learning.effects import read_treatment
 from steerx_edge.learning.settings import Settings
+from steerx_edge.live import steer
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import MODEL_VARIABLE, identify
 from steerx_edge.llamacpp.prompts import Message, messages_for
@@ -43,7 +44,6 @@ from steerx_edge.profile import (
     WithHistory,
 )
 from steerx_edge.steering.gate import Gate
-from steerx_edge.steering.live import steer
 from tests.support.entries import an_entry
 
 PROMPT = "Alice was late again"

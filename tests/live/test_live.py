@@ -19,8 +19,8 @@ from llama_cpp.llama_cache import LlamaRAMCache
 
 from models import TinyModel, make_tiny_llama
 from steerx_edge.errors import ProfileError, SteerxError
+from steerx_edge.live import steer
 from steerx_edge.profile import Entry, Gain, Profile, WithHistory
-from steerx_edge.steering.live import steer
 from tests.support.steered_llama import (
     EXACT,
     TEXT,

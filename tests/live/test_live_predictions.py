@@ -17,10 +17,10 @@ from llama_cpp.llama_grammar import LlamaGrammar
 from models import TinyModel, make_tiny
 from models.operations import Array, log_softmax
 from steerx_edge.errors import ModelError, ProfileError
+from steerx_edge.live import steer
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.requests import ScoreRequest
 from steerx_edge.profile import LogitBias, MemoryPart, Profile
-from steerx_edge.steering.live import steer
 from steerx_edge.steering.requests import steered
 from tests.support.gate_reference import gate_for
 from tests.support.memory_reference import memory_of, mixture, normed
