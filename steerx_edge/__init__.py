@@ -1,4 +1,4 @@
-"""Personal steering vectors for llama.cpp: learn how a person writes, and write that way.
+"""Personal steering vectors for llama.cpp: learn how a user writes, and write that way.
 
 See `learn`, `steer` and the README.
 """

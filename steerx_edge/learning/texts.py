@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class OwnText(NamedTuple):
-    """A text of the person."""
+    """A text of the user."""
 
     item: HistoryItem  # cut to its share of the analysis context
     hash: int  # `text_hash` of the whole text

@@ -66,7 +66,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], list[str]]]:
         calls.append(([item.response for item in items], [item.response for item in others]))
         return read_further(engine, items, others, *rest)
 
-    monkeypatch.setattr("steerx_edge.learning.gathering.read_further", recorded)
+    monkeypatch.setattr("steerx_edge.learning.totals.read_further", recorded)
     return calls
 
 
