@@ -1,7 +1,13 @@
+"""Reading histories and per-author files: what is read, and what is said of what cannot be."""
+
+from __future__ import annotations
+
 import json
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,38 +19,41 @@ from steerx_edge.history.readers.authors import TASKS
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
 
+Item = dict[str, object]
+"""An object of a JSON file."""
 
-def write(folder, name, content):
+
+def write(folder: Path, name: str, content: str | bytes) -> Path:
     path = folder / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
 
 
-def write_rows(folder, *rows):
+def write_rows(folder: Path, *rows: Item) -> Path:
     return write(folder, "rows.jsonl", "\n".join(json.dumps(row) for row in rows))
 
 
-def author(profile, queries=None, user_id="u1"):
+def author(profile: object, queries: object = None, user_id: str | int = "u1") -> Item:
     row = {"user_id": user_id, "profile": profile}
     return row if queries is None else {**row, "queries": queries}
 
 
-def asked(*inputs):
+def asked(*inputs: str) -> list[Item]:
     return [{"input": text, "output": "out"} for text in inputs]
 
 
 class TestJsonLines:
-    def test_prompt_and_response(self, tmp_path):
+    def test_prompt_and_response(self, tmp_path: Path) -> None:
         path = write_rows(
             tmp_path, {"prompt": "Ask.", "response": "Answer."}, {"response": "Unasked."}
         )
         assert read_history(path) == [HistoryItem("Answer.", "Ask."), HistoryItem("Unasked.", "")]
 
-    def test_text_alone_has_no_request(self, tmp_path):
+    def test_text_alone_has_no_request(self, tmp_path: Path) -> None:
         path = write_rows(tmp_path, {"text": "One."}, {"text": "Two.", "title": "ignored"})
         assert read_history(path) == [HistoryItem("One."), HistoryItem("Two.")]
 
-    def test_texts_are_kept_to_the_letter(self, tmp_path):
+    def test_texts_are_kept_to_the_letter(self, tmp_path: Path) -> None:
         text = "  Grüße\u2028an alle, 你好\n\n\ttab \U0001f600 "
         path = write(
             tmp_path, "a.jsonl", json.dumps({"prompt": text, "response": text}, ensure_ascii=False)
@@ -52,7 +61,7 @@ class TestJsonLines:
         assert read_history(str(path)) == [HistoryItem(text, text)]
 
     @pytest.mark.parametrize(("encode", "newline"), [("utf-8", "\r"), ("utf-8-sig", "\r\n")])
-    def test_byte_order_mark_and_line_ends(self, tmp_path, encode, newline):
+    def test_byte_order_mark_and_line_ends(self, tmp_path: Path, encode: str, newline: str) -> None:
         content = newline.join(['{"text": "one"}', "", '{"text": "two"}', ""])
         path = write(tmp_path, "a.jsonl", content.encode(encode))
         assert [item.response for item in read_history(path)] == ["one", "two"]
@@ -65,11 +74,11 @@ class TestJsonLines:
             ("a.jsonl", json.dumps([{"text": "one"}, {"text": "two"}], indent=1)),
         ],
     )
-    def test_lines_and_arrays_are_recognized(self, tmp_path, name, content):
+    def test_lines_and_arrays_are_recognized(self, tmp_path: Path, name: str, content: str) -> None:
         path = write(tmp_path, name, content)
         assert read_history(path) == [HistoryItem("one"), HistoryItem("two")]
 
-    def test_fields_and_wording_given(self, tmp_path):
+    def test_fields_and_wording_given(self, tmp_path: Path) -> None:
         path = write_rows(
             tmp_path,
             {"title": "Barolo {2016}", "points": 93, "year": None, "note": "Tar and roses."},
@@ -78,22 +87,24 @@ class TestJsonLines:
             path, response="note", prompt="Write of {title} ({points}, {{so}}){year}."
         ) == [HistoryItem("Tar and roses.", "Write of Barolo {2016} (93, {so}).")]
 
-    def test_response_alone_takes_the_prompt_field(self, tmp_path):
+    def test_response_alone_takes_the_prompt_field(self, tmp_path: Path) -> None:
         path = write_rows(tmp_path, {"prompt": "Ask.", "mine": "A."}, {"mine": "B."})
         assert read_history(path, response="mine") == [
             HistoryItem("A.", "Ask."),
             HistoryItem("B.", ""),
         ]
 
-    def test_prompt_as_the_users_own_text_is_not_its_request_too(self, tmp_path):
+    def test_prompt_as_the_users_own_text_is_not_its_request_too(self, tmp_path: Path) -> None:
         path = write_rows(tmp_path, {"prompt": "What I typed.", "response": "Some model."})
         assert read_history(path, response="prompt") == [HistoryItem("What I typed.")]
 
-    def test_prompt_alone_words_the_request(self, tmp_path):
+    def test_prompt_alone_words_the_request(self, tmp_path: Path) -> None:
         path = write_rows(tmp_path, {"prompt": "Ask.", "response": "A.", "to": "Ana"})
         assert read_history(path, prompt="Write to {to}.") == [HistoryItem("A.", "Write to Ana.")]
 
-    def test_empty_texts_are_skipped_and_counted(self, tmp_path, caplog):
+    def test_empty_texts_are_skipped_and_counted(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         path = write_rows(
             tmp_path, {"text": "one"}, {"text": " \n"}, {"text": None}, {"text": "two"}
         )
@@ -104,7 +115,7 @@ class TestJsonLines:
 
 
 class TestPlainText:
-    def test_blank_lines_separate_the_texts(self, tmp_path):
+    def test_blank_lines_separate_the_texts(self, tmp_path: Path) -> None:
         path = write(
             tmp_path, "a.txt", "\ufeff\n\nOne,\r\nstill one. \n \t\n\tTwo.\n\n\n\n\nThree.\n"
         )
@@ -116,7 +127,7 @@ class TestPlainText:
         assert {item.request for item in read_history(path)} == {""}
 
     @pytest.mark.parametrize("first", ["[Verse 1]", "{not json}"])
-    def test_a_bracket_does_not_make_it_json(self, tmp_path, first):
+    def test_a_bracket_does_not_make_it_json(self, tmp_path: Path, first: str) -> None:
         path = write(tmp_path, "a.md", f"{first}\n\nTwo.")
         assert read_history(path) == [HistoryItem(first), HistoryItem("Two.")]
 
@@ -181,12 +192,14 @@ class TestTasks:
             ),
         ],
     )
-    def test_fields_and_queries_tell_the_task(self, tmp_path, item, queries, expected):
+    def test_fields_and_queries_tell_the_task(
+        self, tmp_path: Path, item: Item, queries: list[Item] | None, expected: tuple[str, str]
+    ) -> None:
         path = write_rows(tmp_path, author([item], queries))
         response, request = expected
         assert read_history(path) == [HistoryItem(response, request)]
 
-    def test_a_row_without_queries_is_read_like_the_others(self, tmp_path):
+    def test_a_row_without_queries_is_read_like_the_others(self, tmp_path: Path) -> None:
         path = write_rows(
             tmp_path,
             author([TITLE_ABSTRACT], [], "u1"),
@@ -197,7 +210,9 @@ class TestTasks:
             (HistoryItem(*PAPER_TITLE),),
         ]
 
-    def test_the_queries_of_a_row_take_precedence_over_those_of_others(self, tmp_path):
+    def test_the_queries_of_a_row_take_precedence_over_those_of_others(
+        self, tmp_path: Path
+    ) -> None:
         path = write_rows(
             tmp_path,
             author([TITLE_TEXT], asked("Generate a subject for the following email: B"), "u1"),
@@ -208,7 +223,7 @@ class TestTasks:
             (HistoryItem(*HEADLINE),),
         ]
 
-    def test_options_take_precedence_over_detection(self, tmp_path):
+    def test_options_take_precedence_over_detection(self, tmp_path: Path) -> None:
         path = write_rows(tmp_path, author([TITLE_TEXT], asked("Write about B")))
         assert read_history(path, response="text", prompt="Write about {title}") == [
             HistoryItem("A text", "Write about A title")
@@ -227,16 +242,16 @@ class TestUsers:
         author([{"text": "c1"}], None, 7),
     )
 
-    def test_one_user_is_picked(self, tmp_path):
+    def test_one_user_is_picked(self, tmp_path: Path) -> None:
         path = write_rows(tmp_path, *self.ROWS)
         assert read_history(path, user="b") == [HistoryItem("b1")]
         assert read_history(path, user="7") == [HistoryItem("c1")]
 
-    def test_a_single_user_need_not_be_named(self, tmp_path):
+    def test_a_single_user_need_not_be_named(self, tmp_path: Path) -> None:
         path = write_rows(tmp_path, self.ROWS[0])
         assert read_history(path) == [HistoryItem("a1"), HistoryItem("a2")]
 
-    def test_all_users_with_their_queries(self, tmp_path):
+    def test_all_users_with_their_queries(self, tmp_path: Path) -> None:
         assert list(read_users(write_rows(tmp_path, *self.ROWS))) == [
             User(
                 "a",
@@ -247,14 +262,16 @@ class TestUsers:
             User("7", (HistoryItem("c1"),), ()),
         ]
 
-    def test_queries_without_an_output_are_skipped_and_counted(self, tmp_path, caplog):
+    def test_queries_without_an_output_are_skipped_and_counted(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         queries = [{"input": "i", "output": ""}, {"input": "j", "output": "o"}]
         path = write_rows(tmp_path, author([{"text": "t"}], queries))
         (user,) = read_users(path)
         assert user.queries == (HistoryItem("o", "j"),)
         assert caplog.messages == [f"{path}: line 1: skipped 1 of 2 queries with empty text."]
 
-    def test_rows_as_longlamp_publishes_them(self, tmp_path):
+    def test_rows_as_longlamp_publishes_them(self, tmp_path: Path) -> None:
         query = 'Generate an abstract for the title "B" using the following items: 1. c'
         path = write_rows(
             tmp_path, {"name": "N", "input": query, "output": "An out", "profile": [TITLE_ABSTRACT]}
@@ -263,20 +280,22 @@ class TestUsers:
             User("N", (HistoryItem(*ABSTRACT),), (HistoryItem("An out", query),))
         ]
 
-    def test_rows_as_lamp_publishes_them(self, tmp_path):
+    def test_rows_as_lamp_publishes_them(self, tmp_path: Path) -> None:
         row = {"id": "500", "input": "Generate a title for this", "profile": [TITLE_ABSTRACT]}
         path = write(tmp_path, "dev_questions.json", json.dumps([row, {**row, "id": "501"}]))
         assert [user.id for user in read_users(path)] == ["500", "501"]
         assert read_history(path, user="500") == [HistoryItem(*PAPER_TITLE)]
 
-    def test_the_fields_that_name_an_author_have_an_order_of_precedence(self, tmp_path):
-        row = {"profile": [{"text": "one"}]}
+    def test_the_fields_that_name_an_author_have_an_order_of_precedence(
+        self, tmp_path: Path
+    ) -> None:
+        row: Item = {"profile": [{"text": "one"}]}
         for field in ("id", "author", "name", "reviewerId", "user_id"):
             row[field] = field
             (user,) = read_users(write_rows(tmp_path, row))
             assert user.id == field
 
-    def test_prompt_and_response_given_for_all_users(self, tmp_path):
+    def test_prompt_and_response_given_for_all_users(self, tmp_path: Path) -> None:
         path = write_rows(tmp_path, author([{"note": "n", "title": "t"}]))
         (user,) = read_users(path, response="note", prompt="Note {title}")
         assert user.history == (HistoryItem("n", "Note t"),)
@@ -431,8 +450,13 @@ class TestErrors:
         ("name", "content", "options", "message"), ERRORS.values(), ids=ERRORS.keys()
     )
     def test_an_error_says_what_is_wrong_and_repeats_no_text(
-        self, tmp_path, name, content, options, message
-    ):
+        self,
+        tmp_path: Path,
+        name: str,
+        content: bytes | str | Item | list[Item],
+        options: dict[str, str],
+        message: str,
+    ) -> None:
         if isinstance(content, dict):
             content = [content]
         if isinstance(content, list):
@@ -450,14 +474,14 @@ class TestErrors:
             ("x" * 5000, "cannot be read: File name too long"),
         ],
     )
-    def test_a_file_that_cannot_be_read(self, tmp_path, name, message):
+    def test_a_file_that_cannot_be_read(self, tmp_path: Path, name: str, message: str) -> None:
         with pytest.raises(HistoryError, match=message):
             read_history(tmp_path / name)
 
     @pytest.mark.parametrize(
         ("name", "content"), [("a.txt", "Some prose."), ("a.jsonl", '{"text": "one"}')]
     )
-    def test_users_of_another_kind_of_file(self, tmp_path, name, content):
+    def test_users_of_another_kind_of_file(self, tmp_path: Path, name: str, content: str) -> None:
         path = write(tmp_path, name, content)
         with pytest.raises(HistoryError, match=rf"{name} is not a per-author file"):
             read_users(path)
@@ -471,20 +495,20 @@ class TestErrors:
             ([{"input": "i", "output": 1}], "line 1, query 1: 'output' holds a number, not text"),
         ],
     )
-    def test_queries(self, tmp_path, queries, message):
+    def test_queries(self, tmp_path: Path, queries: object, message: str) -> None:
         path = write_rows(tmp_path, author([{"text": "one"}], queries))
         with pytest.raises(HistoryError, match=re.escape(message)):
             list(read_users(path))
 
 
-def test_the_page_lists_the_tasks_in_order():
+def test_the_page_lists_the_tasks_in_order() -> None:
     page = (ROOT / "docs" / "history.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (La.*|Long.*?) \| .* \| `(\w+)` \| `(.*)` \|$", page, re.MULTILINE)
     assert rows == [(task.name, task.response, task.prompt) for task in TASKS]
 
 
 class TestDemo:
-    def test_is_forty_texts_and_three_others(self):
+    def test_is_forty_texts_and_three_others(self) -> None:
         history = read_history(ROOT / "docs" / "demo" / "history.jsonl")
         held_out = read_history(ROOT / "docs" / "demo" / "held_out.jsonl")
         assert (len(history), len(held_out)) == (40, 3)
@@ -495,14 +519,14 @@ class TestDemo:
             assert item.response.endswith(",\nMo")
 
 
-def shared_rows(name):
+def shared_rows(name: str) -> list[dict[str, Any]]:
     lines = (SHARED / name).read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines if line]
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the shared data are not here")
 class TestRealFiles:
-    def test_the_request_of_a_review_equals_the_query_with_its_fields(self, tmp_path):
+    def test_the_request_of_a_review_equals_the_query_with_its_fields(self, tmp_path: Path) -> None:
         rows = shared_rows("reviews.jsonl")
         queries = [query for row in rows for query in row["queries"]]
         path = write_rows(
@@ -512,7 +536,7 @@ class TestRealFiles:
             HistoryItem(query["output"], query["input"]) for query in queries
         ]
 
-    def test_texts_and_queries_are_kept_to_the_letter(self):
+    def test_texts_and_queries_are_kept_to_the_letter(self) -> None:
         fields = {"reviews": "reviewText", "headlines": "title", "novels": "text"}
         for name, field in fields.items():
             rows = shared_rows(f"{name}.jsonl")
@@ -542,13 +566,17 @@ class TestLampPairs:
             "profile": [{"id": "3110", "title": "New", "text": "Newer."}],
         },
     )
-    GOLDS = ({"id": "311", "output": "Out B"}, {"id": "310", "output": "Out A"})
+    GOLDS: tuple[Item, ...] = ({"id": "311", "output": "Out B"}, {"id": "310", "output": "Out A"})
 
-    def pair(self, folder, golds, **dump):
-        write(folder, "dev_outputs.json", json.dumps({"task": "LaMP_4", "golds": golds}, **dump))
+    def pair(self, folder: Path, golds: Sequence[Item], indent: int | None = None) -> Path:
+        write(
+            folder,
+            "dev_outputs.json",
+            json.dumps({"task": "LaMP_4", "golds": golds}, indent=indent),
+        )
         return write(folder, "dev_questions.json", json.dumps(self.QUESTIONS))
 
-    def test_each_question_is_a_user_with_one_query(self, tmp_path):
+    def test_each_question_is_a_user_with_one_query(self, tmp_path: Path) -> None:
         users = list(read_users(self.pair(tmp_path, self.GOLDS, indent=2)))
         assert [user.queries for user in users] == [
             (HistoryItem("Out A", "Generate a headline for the following article: A."),),
@@ -556,7 +584,7 @@ class TestLampPairs:
         ]
         assert [user.history[0].response for user in users] == ["Old", "New"]
 
-    def test_a_question_without_an_output_has_no_query(self, tmp_path):
+    def test_a_question_without_an_output_has_no_query(self, tmp_path: Path) -> None:
         path = self.pair(tmp_path, self.GOLDS[:1])
         assert [len(user.queries) for user in read_users(path)] == [0, 1]
         (tmp_path / "dev_outputs.json").unlink()
@@ -572,7 +600,7 @@ class TestLampPairs:
             ('{"golds": [{"id": "310", "output": 3}]}', "'output' holds a number, not text"),
         ],
     )
-    def test_damaged_outputs_are_an_error(self, tmp_path, content, message):
+    def test_damaged_outputs_are_an_error(self, tmp_path: Path, content: str, message: str) -> None:
         path = self.pair(tmp_path, ())
         write(tmp_path, "dev_outputs.json", content)
         with pytest.raises(HistoryError, match=re.escape(message)):
@@ -587,5 +615,7 @@ class TestLampPairs:
         ("a.txt", "One.", False),
     ],
 )
-def test_has_users_recognizes_per_author_files(tmp_path, name, content, expected):
+def test_has_users_recognizes_per_author_files(
+    tmp_path: Path, name: str, content: str, expected: bool
+) -> None:
     assert has_users(write(tmp_path, name, content)) is expected

@@ -1,6 +1,11 @@
+"""The texts that are put before a request: the most relevant ones, and which of them fit."""
+
+from __future__ import annotations
+
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -27,28 +32,30 @@ ITEMS = [
         ("tea", 0, []),
     ],
 )
-def test_the_most_relevant_come_first_then_the_most_recent(query, k, expected, capfd):
+def test_the_most_relevant_come_first_then_the_most_recent(
+    query: str, k: int, expected: list[int], capfd: pytest.CaptureFixture[str]
+) -> None:
     assert Retriever(ITEMS).retrieve(query, k) == expected
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(("query", "first"), [("travel", 1), ("bicycle", 1), ("window", 3)])
-def test_request_and_text_are_both_searched(query, first):
+def test_request_and_text_are_both_searched(query: str, first: int) -> None:
     assert Retriever(ITEMS).retrieve(query, 1) == [first]
 
 
 @pytest.mark.parametrize("query", ["zeppelin", "", "the and of", "x"])
-def test_a_query_that_shares_no_word_finds_the_most_recent(query):
+def test_a_query_that_shares_no_word_finds_the_most_recent(query: str) -> None:
     assert Retriever(ITEMS).retrieve(query, 3) == [3, 2, 1]
 
 
-def test_equally_relevant_items_are_in_order():
+def test_equally_relevant_items_are_in_order() -> None:
     items = [HistoryItem("other"), *[HistoryItem("same words")] * 4, HistoryItem("last")]
     assert Retriever(items).retrieve("same words", 4) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("query", ["kettle tea", "zeppelin"])
-def test_excluded_items_are_not_returned(query):
+def test_excluded_items_are_not_returned(query: str) -> None:
     retriever = Retriever(ITEMS)
     for index in range(len(ITEMS)):
         found = retriever.retrieve(query, 10, exclude={index})
@@ -68,19 +75,21 @@ def test_excluded_items_are_not_returned(query):
     ],
 )
 @pytest.mark.parametrize("query", ["only", ""])
-def test_small_and_empty_histories(items, expected, query):
+def test_small_and_empty_histories(
+    items: list[HistoryItem], expected: list[int], query: str
+) -> None:
     assert Retriever(items).retrieve(query, 5) == expected
 
 
-def test_in_context_texts_have_the_most_relevant_last():
+def test_in_context_texts_have_the_most_relevant_last() -> None:
     expected = [ITEMS[index] for index in (3, 0, 2)]
     assert Retriever(ITEMS).in_context("kettle tea", 3, lambda _: True) == expected
 
 
-def test_in_context_texts_skip_only_what_does_not_fit():
-    asked = []
+def test_in_context_texts_skip_only_what_does_not_fit() -> None:
+    asked: list[list[int]] = []
 
-    def fits(items):
+    def fits(items: Sequence[HistoryItem]) -> bool:
         asked.append([ITEMS.index(item) for item in items])
         return sum(len(item.response) for item in items) <= 63
 
@@ -89,19 +98,19 @@ def test_in_context_texts_skip_only_what_does_not_fit():
     assert Retriever(ITEMS).in_context("kettle tea", 4, lambda _: False) == []
 
 
-def test_a_negative_number_is_refused():
+def test_a_negative_number_is_refused() -> None:
     with pytest.raises(HistoryError, match="must not be negative: -1"):
         Retriever(ITEMS).retrieve("tea", -1)
 
 
-def test_an_item_finds_its_in_context_texts():
+def test_an_item_finds_its_in_context_texts() -> None:
     retriever = Retriever(ITEMS)
     assert [
         retriever.retrieve(query_for(item), 2, exclude={index}) for index, item in enumerate(ITEMS)
     ] == [[2, 1], [0, 2], [0, 1], [2, 1]]
 
 
-def test_the_answer_does_not_depend_on_the_hash_seed():
+def test_the_answer_does_not_depend_on_the_hash_seed() -> None:
     code = (
         "from steerx_edge.history.readers import read_history as r\n"
         "from steerx_edge.history.retrieval import Retriever, query_for\n"
@@ -130,11 +139,11 @@ def test_the_answer_does_not_depend_on_the_hash_seed():
         (HistoryItem("text", " \n"), "text"),
     ],
 )
-def test_query_for(item, query):
+def test_query_for(item: HistoryItem, query: str) -> None:
     assert query_for(item) == query
 
 
-def test_importing_does_not_import_bm25s():
+def test_importing_does_not_import_bm25s() -> None:
     code = "import sys, steerx_edge.history.retrieval; print('bm25s' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT

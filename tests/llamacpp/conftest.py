@@ -174,14 +174,13 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def around(address: int) -> Any:
         hook = real(address)
 
-        @real
         def note(tensor: int, ask: bool, user_data: int) -> bool:
             if ask:
                 names.append(libggml.ggml_get_name(tensor).decode())
             return bool(hook(tensor, ask, user_data))
 
-        kept.append((hook, note))
-        return note
+        kept.append((hook, real(note)))
+        return kept[-1][1]
 
     monkeypatch.setattr(llama_cpp, "ggml_backend_sched_eval_callback", around)
     return names

@@ -11,7 +11,6 @@ import llama_cpp
 import numpy as np
 import pytest
 from llama_cpp import Llama
-from numpy.typing import NDArray
 
 from models import TinyModel, make_tiny_llama
 from models.operations import log_softmax
@@ -44,6 +43,7 @@ from tests.llamacpp.conftest import (
     vectors,
 )
 from tests.support.memory_reference import normed
+from tests.support.steered_llama import last_logits
 from tests.support.steered_reference import scores_of, steered_forward
 
 LAST = N_LAYER - 1
@@ -337,11 +337,6 @@ def test_how_the_llama_runs_its_own_batches_does_not_matter(
     llama.close()
 
 
-def last_logits(llama: Llama) -> NDArray[np.float32]:
-    pointer = llama_cpp.llama_get_logits_ith(llama.ctx, -1)
-    return np.ctypeslib.as_array(pointer, (N_VOCAB,)).copy()
-
-
 def test_the_llamas_own_context_is_not_touched(
     open_llama: Callable[..., Llama], tiny_f32: TinyModel
 ) -> None:
@@ -383,14 +378,21 @@ def test_an_architecture_that_is_not_steered_as_told_is_refused(
     monkeypatch: pytest.MonkeyPatch, tiny_engine: Engine, ignored: Callable[..., None]
 ) -> None:
     monkeypatch.setattr(context_module, "set_control_vector", ignored)
-    made, freed = [], []
+    made: list[int] = []
+    freed: list[int] = []
     make, free = llama_cpp.llama_init_from_model, llama_cpp.llama_free
-    monkeypatch.setattr(
-        llama_cpp, "llama_init_from_model", lambda *args: made.append(make(*args)) or made[-1]
-    )
-    monkeypatch.setattr(
-        llama_cpp, "llama_free", lambda context: freed.append(context) or free(context)
-    )
+
+    def noted_make(model: Any, params: Any) -> Any:
+        context = make(model, params)
+        made.append(context)
+        return context
+
+    def noted_free(context: Any) -> None:
+        freed.append(context)
+        free(context)
+
+    monkeypatch.setattr(llama_cpp, "llama_init_from_model", noted_make)
+    monkeypatch.setattr(llama_cpp, "llama_free", noted_free)
     with pytest.raises(ModelError, match="'llama' ignores control vectors") as refused:
         tiny_engine.score([1, 2], [3])
     assert refused.tb is not None  # nor does a kept error keep its context

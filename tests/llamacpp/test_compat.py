@@ -12,11 +12,11 @@ import llama_cpp
 import numpy as np
 import pytest
 from llama_cpp import Llama
-from numpy.typing import NDArray
 
 from models import ARCHITECTURES, TinyModel, make_tiny
 from steerx_edge.llamacpp import compat
 from tests.conftest import CHAT_TEMPLATE, open_tiny
+from tests.support.steered_llama import last_logits, reset
 
 TOKENS = [5, 9, 17, 33, 65]
 
@@ -33,11 +33,6 @@ def evaluated(tiny_llama: Llama) -> list[list[int]]:
 
     compat.replace_methods(tiny_llama, generate=tiny_llama.generate, evaluate=evaluate)
     return calls
-
-
-def logits_of(llama: Llama) -> NDArray[np.float32]:
-    pointer = llama_cpp.llama_get_logits_ith(llama.ctx, -1)
-    return np.ctypeslib.as_array(pointer, (llama.n_vocab(),)).copy()
 
 
 def first_of(llama: Llama, tokens: Sequence[int]) -> int:
@@ -140,19 +135,19 @@ def test_may_stop_early(tmp_path: Path, architecture: str, monkeypatch: pytest.M
 def test_no_logits_with_rows(tmp_path: Path, architecture: str) -> None:
     with closing(open_tiny(make_tiny(tmp_path / "tiny.gguf", architecture))) as llama:
         llama.eval(TOKENS)
-        usual = logits_of(llama)
-        llama.reset()
+        usual = last_logits(llama)
+        reset(llama)
         llama_cpp.llama_set_embeddings(llama.ctx, True)
         try:
             llama.eval(TOKENS)
-            has_logits = np.allclose(logits_of(llama), usual, atol=1e-3)
+            has_logits = np.allclose(last_logits(llama), usual, atol=1e-3)
         except (RuntimeError, ValueError):
             has_logits = False
     assert has_logits == (architecture not in compat.NO_LOGITS_WITH_ROWS)
 
 
 def test_generate_options(tiny_llama: Llama, evaluated: list[list[int]]) -> None:
-    values = {"reset": False, "temp": 0.0}
+    values: dict[str, Any] = {"reset": False, "temp": 0.0}
     tiny_llama.eval(TOKENS[:2])
     usual = {"top_k": 40, "top_p": 0.95, "min_p": 0.05, "typical_p": 1.0, "repeat_penalty": 1.0}
     n_given = max(map(compat.GENERATE_OPTIONS.index, values)) + 1
@@ -197,11 +192,11 @@ def test_evaluate_anew(tiny_llama: Llama, evaluated: list[list[int]]) -> None:
 
 def test_forget_from(tiny_llama: Llama) -> None:
     tiny_llama.eval(TOKENS)
-    expected = logits_of(tiny_llama)
+    expected = last_logits(tiny_llama)
     tiny_llama.eval([7, 8, 9])
     compat.forget_from(tiny_llama, 2)
     tiny_llama.eval(TOKENS[2:])
-    np.testing.assert_allclose(logits_of(tiny_llama), expected, atol=1e-4)
+    np.testing.assert_allclose(last_logits(tiny_llama), expected, atol=1e-4)
     memory = llama_cpp.llama_get_memory(tiny_llama.ctx)
     assert llama_cpp.llama_memory_seq_pos_max(memory, 0) == len(TOKENS) - 1
 

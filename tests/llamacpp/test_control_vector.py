@@ -18,10 +18,10 @@ from tests.llamacpp.conftest import (
     F32_MAX,
     N_EMBD,
     N_LAYER,
-    N_VOCAB,
     TOKENS,
     vectors,
 )
+from tests.support.steered_llama import Logits, last_logits, reset
 
 LAYERS = [(1,), (3,), (1, 3), (1, 2, 3)]
 
@@ -34,12 +34,11 @@ def steer(llama: Llama, control: ControlVector | None) -> None:
     set_control_vector(llama.ctx, llama.model, control)
 
 
-def last_logits(llama: Llama) -> NDArray[np.float32]:
-    """Of TOKENS, evaluated anew."""
-    llama.reset()
+def logits_anew(llama: Llama) -> Logits:
+    """Of the last of TOKENS, evaluated anew."""
+    reset(llama)
     llama.eval(TOKENS)
-    pointer = llama_cpp.llama_get_logits_ith(llama.ctx, -1)
-    return np.ctypeslib.as_array(pointer, (N_VOCAB,)).copy()
+    return last_logits(llama)
 
 
 @pytest.mark.parametrize("layers", LAYERS)
@@ -49,7 +48,7 @@ def test_every_row_is_steered(
     control = direction(*layers)
     steer(tiny_llama, control)
     trace = tiny_f32.forward(TOKENS, dict(zip(layers, control.vectors, strict=True)))
-    np.testing.assert_allclose(last_logits(tiny_llama), trace.logits[-1], rtol=0, atol=F32_MAX)
+    np.testing.assert_allclose(logits_anew(tiny_llama), trace.logits[-1], rtol=0, atol=F32_MAX)
 
 
 @pytest.mark.parametrize(
@@ -62,17 +61,17 @@ def test_a_vector_or_none_leaves_nothing_of_the_one_before(
     second: tuple[int, ...] | None,
 ) -> None:
     fresh, used = open_llama(tiny_f32), open_llama(tiny_f32)
-    steer(used, first and direction(*first, seed=3))
-    last_logits(used)
+    steer(used, direction(*first, seed=3) if first else None)
+    logits_anew(used)
     for llama in (fresh, used):
-        steer(llama, second and direction(*second))
-    np.testing.assert_array_equal(last_logits(used), last_logits(fresh))
+        steer(llama, direction(*second) if second else None)
+    np.testing.assert_array_equal(logits_anew(used), logits_anew(fresh))
 
 
 def test_no_strength_is_no_steering(tiny_llama: Llama) -> None:
-    before = last_logits(tiny_llama)
+    before = logits_anew(tiny_llama)
     steer(tiny_llama, ControlVector((1, 3), 0 * vectors(2)))
-    np.testing.assert_array_equal(last_logits(tiny_llama), before)
+    np.testing.assert_array_equal(logits_anew(tiny_llama), before)
 
 
 @pytest.mark.parametrize(
@@ -88,10 +87,10 @@ def test_the_arrays_layout_does_not_matter(
 ) -> None:
     control = direction(1, 3)
     steer(tiny_llama, control)
-    expected = last_logits(tiny_llama)
+    expected = logits_anew(tiny_llama)
     steer(tiny_llama, None)
     steer(tiny_llama, ControlVector(control.layers, other(control.vectors)))
-    np.testing.assert_array_equal(last_logits(tiny_llama), expected)
+    np.testing.assert_array_equal(logits_anew(tiny_llama), expected)
 
 
 @pytest.mark.parametrize(
@@ -116,10 +115,10 @@ def test_a_vector_that_does_not_fit_is_refused_and_changes_nothing(
     tiny_llama: Llama, control: ControlVector, message: str
 ) -> None:
     steer(tiny_llama, direction(2))
-    before = last_logits(tiny_llama)
+    before = logits_anew(tiny_llama)
     with pytest.raises(ModelError, match=message):
         steer(tiny_llama, control)
-    np.testing.assert_array_equal(last_logits(tiny_llama), before)
+    np.testing.assert_array_equal(logits_anew(tiny_llama), before)
 
 
 def test_a_refusal_of_llama_cpp_is_not_swallowed(

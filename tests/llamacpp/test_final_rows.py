@@ -57,7 +57,7 @@ class Recorder:
         self, rows: NDArray[np.float32], text: Sequence[int], log_prob: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         self.rows += list(rows)
-        return log_prob - np.arange(1, len(text) + 1, dtype=np.float32)
+        return (log_prob - np.arange(1, len(text) + 1)).astype(np.float32)
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import islice
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,7 +111,7 @@ def test_any_number_of_texts(tiny_engine: Engine, n: int, in_graph: bool) -> Non
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_greedy_text_is_llama_cpp_pythons(
-    open_llama: Callable[..., Llama], tmp_path: Any, architecture: str
+    open_llama: Callable[..., Llama], tmp_path: Path, architecture: str
 ) -> None:
     engine = Engine(open_llama(make_tiny(tmp_path / "tiny.gguf", architecture=architecture)))
     prompts = [tokens_of(1, 5), tokens_of(2, 9)]
@@ -122,12 +122,14 @@ def test_greedy_text_is_llama_cpp_pythons(
         assert len(got) == 8 or engine.llama.token_eos() not in got
 
 
-def test_sampling_follows_its_seed(tiny_engine: Engine) -> None:
-    requests = [
-        GenerateRequest(tokens_of(3, 6), 12, temperature=2.0, seed=seed) for seed in (1, 1, 2)
-    ]
-    one, same, other = tiny_engine.analysis.generate_many(requests)
+def test_sampling_follows_its_seed_and_its_temperature(tiny_engine: Engine) -> None:
+    context, generate = tokens_of(3, 6), tiny_engine.analysis.generate_many
+    one, same, other = generate(
+        [GenerateRequest(context, 12, temperature=2.0, seed=seed) for seed in (1, 1, 2)]
+    )
     assert one == same != other
+    greedy, cold = generate([GenerateRequest(context, 12, temperature=t) for t in (0.0, 1e-3)])
+    assert cold == greedy != one
 
 
 def test_sampling_follows_a_memory(tiny_engine: Engine) -> None:

@@ -197,8 +197,11 @@ def test_positions_that_make_no_sense_are_refused(
 
 def test_without_a_choice_positions_are_those_a_control_vector_would_change() -> None:
     plain = Add((1,), vectors())
-    others = [SetComponent((1,), directions(), [0]), Rotate((1,), directions(), 0.1)]
-    outer = [Gate(plain, directions(), 0.5), Clamp(plain, 0.5)]
+    others: list[Intervention] = [
+        SetComponent((1,), directions(), [0]),
+        Rotate((1,), directions(), 0.1),
+    ]
+    outer: list[Intervention] = [Gate(plain, directions(), 0.5), Clamp(plain, 0.5)]
     assert {each.positions for each in [plain, *others, *outer]} == {"generated"}
     assert {each.layers for each in outer} == {(1,)}
 

@@ -33,6 +33,7 @@ from steerx_edge.llamacpp.interventions import Add
 from steerx_edge.llamacpp.requests import ScoreRequest, ScoreResult
 from tests.conftest import open_tiny
 from tests.llamacpp.conftest import assert_same, changed_batches
+from tests.support.steered_llama import complete, reset
 
 REQUEST = ScoreRequest([1, 300], [301, 302, 303], layers=(0, 3), entropy=True, top_k=2)
 VECTOR = np.ones((1, 64), np.float32)
@@ -115,7 +116,7 @@ def test_a_dropped_engine_frees_its_analysis_and_leaves_the_llama_usable(
     monkeypatch: pytest.MonkeyPatch, tiny_llama: Llama
 ) -> None:
     freed = record_frees(monkeypatch)
-    written = tiny_llama.create_completion([1, 300], max_tokens=5, temperature=0.0)["choices"]
+    written = complete(tiny_llama, [1, 300], 5)
     engine = Engine(tiny_llama)
     engine.run(REQUEST)
     alive = weakref.ref(engine.analysis)
@@ -123,9 +124,8 @@ def test_a_dropped_engine_frees_its_analysis_and_leaves_the_llama_usable(
     gc.collect()
     assert alive() is None
     assert freed == ["llama_free"]
-    tiny_llama.reset()
-    again = tiny_llama.create_completion([1, 300], max_tokens=5, temperature=0.0)["choices"]
-    assert again == written
+    reset(tiny_llama)
+    assert complete(tiny_llama, [1, 300], 5) == written
 
 
 def test_a_closed_engine_makes_a_new_analysis_when_needed(tiny_engine: Engine) -> None:
@@ -140,7 +140,8 @@ def test_a_closed_engine_makes_a_new_analysis_when_needed(tiny_engine: Engine) -
 
 @pytest.mark.parametrize("was_used", [True, False])
 def test_an_analysis_of_a_closed_llama_is_refused(tiny_engine: Engine, was_used: bool) -> None:
-    uses = [tiny_engine.run, lambda _: AnalysisContext(tiny_engine.llama, n_ctx=64)]
+    uses: list[Callable[[ScoreRequest], object]] = [tiny_engine.run]
+    uses.append(lambda _: AnalysisContext(tiny_engine.llama, n_ctx=64))
     if was_used:
         uses.append(tiny_engine.analysis.run)
     tiny_engine.llama.close()
@@ -154,7 +155,8 @@ def test_weights_freed_behind_the_back_of_the_model_end_the_engine(tiny_llama: L
     """As a garbage collector may do, that takes the weights first."""
     engine = Engine(tiny_llama)
     engine.run(REQUEST)
-    tiny_llama._model.close()
+    weights: Any = tiny_llama._model  # nothing else closes them alone
+    weights.close()
     with pytest.raises(ModelError, match="closed"):
         engine.analysis.run(REQUEST)
 

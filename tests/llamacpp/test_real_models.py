@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import llama_cpp
 import numpy as np
 import pytest
 from llama_cpp import Llama, LogitsProcessorList
@@ -23,12 +22,13 @@ from steerx_edge.llamacpp.interventions import Add, Intervention, Rotate, SetCom
 from steerx_edge.llamacpp.models import identify
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.llamacpp.requests import ScoreRequest, ScoreResult
-from steerx_edge.profile import LogitBias, MemoryPart, Profile
+from steerx_edge.profile import MemoryPart, Profile
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.requests import steered
 from tests.support.entries import an_entry
 from tests.support.gate_reference import gate_for
 from tests.support.memory_reference import memory_of
+from tests.support.steered_llama import bias_of, chat, last_logits, reset
 from tests.support.steered_reference import unit
 
 ROUNDING = 0.15
@@ -70,11 +70,10 @@ def real(request: pytest.FixtureRequest) -> Iterator[Real]:
 def test_scores_are_those_of_llama_cpp(real: Real) -> None:
     """But for rounding, since llama.cpp evaluates other rows beside them."""
     llama = real.engine.llama
-    llama.reset()
+    reset(llama)
     llama.eval(real.context)
-    pointer = llama_cpp.llama_get_logits_ith(llama.ctx, -1)
-    log_p = log_softmax(np.ctypeslib.as_array(pointer, (llama.n_vocab(),)).astype(float))
-    llama.reset()
+    log_p = log_softmax(last_logits(llama).astype(float))
+    reset(llama)
     np.testing.assert_allclose(real.plain.scored[0], log_p[real.response[0]], atol=0.02)
     assert real.plain.top_token is not None
     assert real.plain.top_token[0] == log_p.argmax()
@@ -127,7 +126,7 @@ def profile_of(real: Real, part: MemoryPart, gate: Gate) -> Profile:
         real.direction,
         norms=np.linalg.norm(real.plain.captured[real.middle], axis=1).mean(keepdims=True),
         strengths=np.full(1, 0.1, np.float32),
-        logit_bias=LogitBias(np.arange(300, 400), np.linspace(-2, 2, 100), 1.0),
+        logit_bias=bias_of({300 + i: i / 25 - 2 for i in range(100)}),
         memory=part,
         gate=gate,
     )
@@ -152,9 +151,7 @@ def test_a_chat_has_the_probabilities_of_a_pass_with_a_memory(real: Real) -> Non
         return scores
 
     with steer(engine.llama, profile):
-        engine.llama.create_chat_completion(
-            MESSAGES, max_tokens=len(text), logits_processor=LogitsProcessorList([force])
-        )
+        chat(engine.llama, MESSAGES, len(text), logits_processor=LogitsProcessorList([force]))
     job = steered(ScoreRequest(context, text), profile.entries[0].steering())
     scored = engine.run(job).scored
     plain = engine.run(ScoreRequest(context, text)).scored
@@ -167,11 +164,11 @@ def test_a_chat_unlike_the_persons_is_left_alone(real: Real) -> None:
     context = real.engine.prompt(MESSAGES)
     memory = memory_of(llama, [(context, real.response)])
     part = MemoryPart.of(memory, strength=0.5, level="all")
-    answers = [llama.create_chat_completion(MESSAGES, temperature=0, max_tokens=8)]
+    answers = [chat(llama, MESSAGES, 8)]
     for is_open in (False, True):
         gate = gate_for(llama, context, is_open=is_open)
-        llama.reset()
+        reset(llama)
         with steer(llama, profile_of(real, part, gate)):
-            answers.append(llama.create_chat_completion(MESSAGES, temperature=0, max_tokens=8))
-    plain, alone, steered_one = (each["choices"][0]["message"]["content"] for each in answers)
+            answers.append(chat(llama, MESSAGES, 8))
+    plain, alone, steered_one = answers
     assert alone == plain != steered_one

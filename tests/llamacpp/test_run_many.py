@@ -283,10 +283,14 @@ def test_a_logit_bias_is_one_of_biases(
 def test_logit_biases_of_equal_values_are_made_once_for_a_run(
     context: AnalysisContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make, made = scoring.logit_bias_factors, []
-    monkeypatch.setattr(
-        scoring, "logit_bias_factors", lambda *args: made.append(args) or make(*args)
-    )
+    make = scoring.logit_bias_factors
+    made: list[ScoreRequest] = []
+
+    def noted(request: ScoreRequest, n_vocab: int) -> NDArray[np.float32] | None:
+        made.append(request)
+        return make(request, n_vocab)
+
+    monkeypatch.setattr(scoring, "logit_bias_factors", noted)
     biases = np.random.default_rng(5).standard_normal((3, N_VOCAB)).astype(np.float32)
     requests = [drawn(0, 4, 9, biases=biases), drawn(0, 4, 20, biases=biases.copy())]
     before = context.run_many(requests)

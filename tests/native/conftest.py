@@ -82,7 +82,8 @@ class Context:
 
     def logits(self, row: int) -> NDArray[np.float32]:
         pointer = llama_cpp.llama_get_logits_ith(self.address, row)
-        return np.ctypeslib.as_array(pointer, (N_VOCAB,)).copy()
+        logits: Rows = np.ctypeslib.as_array(pointer, (N_VOCAB,)).copy()
+        return logits
 
     def arm(
         self,

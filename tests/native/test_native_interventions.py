@@ -70,7 +70,7 @@ def test_the_rows_asked_for_change_as_numpy_says(
     np.testing.assert_array_equal(after[0, others], before[0, others])
     for layer in (0, 2):  # block 2's own rows: those that block 0's change has led to
         unchanged = before if layer == 0 else apply(context, first_layer_of(change), rows=rows)[1]
-        expected = changed_rows(change, layer, unchanged[layer, list(rows)])
+        expected = changed_rows(change, layer, unchanged[layer, list(rows)].astype(np.float64))
         np.testing.assert_allclose(after[layer, list(rows)], expected, rtol=0, atol=ROUNDING)
         np.testing.assert_array_equal(after[layer, others], unchanged[layer, others])
     np.testing.assert_array_equal(after[:, : rows[0]], before[:, : rows[0]])
@@ -108,7 +108,7 @@ def test_several_are_applied_in_the_order_given(
     _, reverse = apply(context, second, first)
 
     def composed(*changes: Intervention) -> NDArray[np.float64]:
-        rows = before[0]
+        rows: NDArray[np.float64] = before[0]
         for change in changes:
             rows = changed_rows(change, 0, rows)
         return rows
@@ -198,7 +198,7 @@ def test_rotation_of_rows_on_the_axis(context: Context, along: float) -> None:
     if along > 0:
         np.testing.assert_allclose(after[0, row], target, rtol=0, atol=ROUNDING)
     elif along < 0:
-        turned = np.pi - angle_to(after[0, [row]], u[0])[0]
+        turned = np.pi - angle_to(after[0, [row]].astype(np.float64), u[0])[0]
         assert min(abs(turned), abs(turned - 0.7)) < 1e-5
 
 
@@ -226,12 +226,13 @@ def test_a_gate_opens_above_its_threshold(context: Context, threshold: float) ->
 def test_a_gate_asks_for_the_row_as_it_is_by_then(context: Context) -> None:
     """What came before may open it."""
     row, condition = 4, directions(seed=4, n_layers=1)
-    gate = Gate(Add((0,), vectors(n_layers=1)), condition, 0.9)
+    added = Add((0,), vectors(n_layers=1))
+    gate = Gate(added, condition, 0.9)
     opener = Add((0,), 200 * condition)
     before, closed = apply(context, gate, rows=[row])
     np.testing.assert_array_equal(closed, before)
     _, opened = apply(context, opener, gate, rows=[row])
-    expected = before[0, row] + opener.vectors[0] + gate.inner.vectors[0]
+    expected = before[0, row] + opener.vectors[0] + added.vectors[0]
     np.testing.assert_allclose(opened[0, row], expected, rtol=0, atol=1e-4)
 
 

@@ -332,10 +332,11 @@ def test_a_changed_layer_that_never_came_by_is_named(context: Context) -> None:
 
 def test_what_the_graph_does_not_have_is_named(open_context: Callable[..., Context]) -> None:
     context = open_context(hooks=_native.ResidualHooks(find_functions(), 9, N_EMBD))
-    for plan, name in [
+    plans: list[tuple[dict[str, Any], str]] = [
         ({"layers": (1, 7)}, "l_out-7"),
         ({"layers": (1,), "hook_point": "nowhere"}, "nowhere-1"),
-    ]:
+    ]
+    for plan, name in plans:
         context.arm(np.zeros((len(plan["layers"]), 12, N_EMBD), np.float32), **plan)
         context.decode()
         with pytest.raises(RuntimeError, match=f"no tensor {name}$"):
@@ -486,6 +487,9 @@ def test_a_missing_function_is_named() -> None:
         _native.LlamaApi([libggml._handle])
 
 
-def test_functions_may_come_from_several_libraries() -> None:
+def test_functions_may_come_from_several_libraries(
+    open_context: Callable[..., Context], expected: NDArray[np.float64]
+) -> None:
     libraries = [handle_without_functions(), libggml._handle, llama_cpp.llama_cpp._lib._handle]
-    _native.LlamaApi(libraries)
+    hooks = _native.ResidualHooks(_native.LlamaApi(libraries), N_LAYER, N_EMBD)
+    assert_rows_close(open_context(hooks=hooks).read(), expected)

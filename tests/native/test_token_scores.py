@@ -17,6 +17,7 @@ from models import TinyModel
 from models.operations import log_softmax
 from steerx_edge import _native
 from tests.native.conftest import find_functions
+from tests.support.steered_llama import reset
 
 N_VOCAB, N_ROWS = 448, 8
 TOKENS = [1, 300, 301, 77, 302, 5, 303, 304]
@@ -147,7 +148,7 @@ def test_certainty_is_exact(outputs: Outputs) -> None:
     outputs.logits[0] = 0
     outputs.logits[0, 9] = 1e4
     actual = outputs.score(batch_index=[0, 0], target=[9, 10])
-    np.testing.assert_array_equal(actual["log_prob"], np.float32([0, -1e4]))
+    np.testing.assert_array_equal(actual["log_prob"], [0, -1e4])
     np.testing.assert_allclose(actual["entropy"], [0, 0], rtol=0, atol=1e-30)
 
 
@@ -215,25 +216,30 @@ def test_expected_tokens_and_logit_biases(outputs: Outputs, name: str, n_threads
 
 def test_a_real_vocabulary(smollm2: Llama) -> None:
     """49,152 tokens: many blocks of the sum."""
-    smollm2.reset()
+    reset(smollm2)
     smollm2.eval(smollm2.tokenize(b"The capital of France is"))
     last, target = np.array([smollm2.n_tokens - 1], np.int32), np.array([1234], np.int32)
     pointer = llama_cpp.llama_get_logits_ith(smollm2.ctx, int(last[0]))
     logits = np.ctypeslib.as_array(pointer, (1, smollm2.n_vocab())).copy()
-    out = {
+    out: dict[str, Any] = {
         "log_prob": np.empty(1, np.float32),
         "entropy": np.empty(1, np.float32),
         "top_token": np.empty((1, 2), np.int32),
         "top_log_prob": np.empty((1, 2), np.float32),
     }
-    place = {"n_vocab": smollm2.n_vocab(), "batch_index": last, "target": target, "n_threads": 1}
+    place: dict[str, Any] = {
+        "n_vocab": smollm2.n_vocab(),
+        "batch_index": last,
+        "target": target,
+        "n_threads": 1,
+    }
     _native.score_tokens(find_functions(), smollm2.ctx, **place, **out)
     assert_scores(out, logits, target)
     with pytest.raises(IndexError, match=f"row {last[0] - 1} of the batch has no logits"):
         _native.score_tokens(
             find_functions(), smollm2.ctx, **place | {"batch_index": last - 1}, **out
         )
-    smollm2.reset()
+    reset(smollm2)
 
 
 # What does not fit

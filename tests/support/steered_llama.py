@@ -150,7 +150,7 @@ def complete(llama: Any, prompt: str | Sequence[int], n: int = N, **options: Any
     return "".join(chunk["choices"][0]["text"] for chunk in chunks)
 
 
-def chat(llama: Any, messages: Sequence[Mapping[str, str]], n: int = N, **options: Any) -> str:
+def chat(llama: Any, messages: Sequence[Mapping[str, object]], n: int = N, **options: Any) -> str:
     """Greedy `create_chat_completion`, streamed if `stream=True`."""
     answer = llama.create_chat_completion(messages, max_tokens=n, **{"temperature": 0.0, **options})
     if options.get("stream"):
