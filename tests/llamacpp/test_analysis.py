@@ -244,9 +244,9 @@ def test_a_request_that_cannot_be_run_is_refused_and_spoils_nothing(
 
 def test_asking_a_result_for_what_the_pass_did_not_do(tiny_engine: Engine) -> None:
     scored, read = tiny_engine.run(split(layers=())), tiny_engine.run(split(score=False))
-    for not_asked in (lambda: scored.captured, lambda: read.scored):
+    for result, name in ((scored, "captured"), (read, "scored")):
         with pytest.raises(SteerxError, match="did not ask for"):
-            not_asked()
+            getattr(result, name)
     assert (scored.entropy, scored.top_token, scored.top_log_prob) == (None, None, None)
 
 
