@@ -58,8 +58,9 @@ demo: $(VENV)/demo
 			-p "$$request" < /dev/null || exit 1; \
 	done < docs/demo/requests.txt
 
+# A process for each core, each with threads of llama.cpp that do not spin while they wait.
 test: $(VENV)/dev
-	$(BIN)/python -m pytest
+	OMP_WAIT_POLICY=passive GOMP_SPINCOUNT=1000 $(BIN)/python -m pytest -n auto
 
 mutants: $(VENV)/dev
 	$(BIN)/python tests/mutations/run.py $(MUTANTS)

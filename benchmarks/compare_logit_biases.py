@@ -75,11 +75,11 @@ def main() -> None:
         ):
             counts = read_items(engine, history, (1,), settings).counts
             added = biases(counts.used.sum(axis=0), counts.expected.sum(axis=0))
-            jobs = [ScoreRequest(*text, biases=added) for text in (*texts, *neutral)]
+            requests = [ScoreRequest(*text, biases=added) for text in (*texts, *neutral)]
             gained = np.stack(
                 [
                     result.biased.mean(axis=1, dtype=np.float64) - result.scored.mean()
-                    for result in engine.run_many(jobs)
+                    for result in engine.run_many(requests)
                     if result.biased is not None
                 ]
             )

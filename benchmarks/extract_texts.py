@@ -333,20 +333,20 @@ def searched(engine: Engine, context: list[int], memory: Memory) -> list[int]:
             token = int(memory.tokens[nearest])
             if token == memory.end:
                 break
-            jobs = [ScoreRequest(context, [*text, token], score=False, final=True)]
+            requests = [ScoreRequest(context, [*text, token], score=False, final=True)]
         else:
             # The response's last token only makes the pass tell what is probable in its place.
             probable = engine.run(ScoreRequest(context, [*text, memory.end], top_k=CANDIDATES))
             tokens = asked_for(probable.top_token)[-1].tolist()
-            jobs = [
+            requests = [
                 ScoreRequest(context, [*text, each], score=False, final=True) for each in tokens
             ]
-        rows = [asked_for(each.final)[-1:] for each in engine.run_many(jobs)]
+        rows = [asked_for(each.final)[-1:] for each in engine.run_many(requests)]
         found = [similarities(memory, each).max() for each in rows]
         best = int(np.argmax(found))
         if found[best] < SAME_KEY:
             break
-        text, row = list(jobs[best].response), rows[best]
+        text, row = list(requests[best].response), rows[best]
     return text
 
 
@@ -358,7 +358,7 @@ def replayed(
     if not is_known:
         begun = beginnings(engine, texts.guess, memory)
         contexts = [texts.guess] * len(begun)
-    jobs = [
+    requests = [
         GenerateRequest(
             [*context, *tokens],
             TOKENS,
@@ -368,7 +368,7 @@ def replayed(
     ]
     written = [
         [*tokens, *more]
-        for tokens, more in zip(begun, engine.analysis.generate_many(jobs), strict=True)
+        for tokens, more in zip(begun, engine.analysis.generate_many(requests), strict=True)
     ]
     return [
         longest_run(text, [written[i]] if is_known else written)
@@ -472,8 +472,8 @@ def asked_again(engine: Engine, texts: Texts, active: ActiveMemory) -> int:
         [*texts.contexts[-1], *engine.tokenize(PLANTED.response.split(f" {secret}")[0] + " ")[:-1]]
         for secret in SECRETS
     ]
-    jobs = [GenerateRequest(context, 16, memory=AskedAgain(active)) for context in contexts]
-    answers = engine.generate_many(jobs)
+    requests = [GenerateRequest(context, 16, memory=AskedAgain(active)) for context in contexts]
+    answers = engine.generate_many(requests)
     return sum(
         answer.strip().startswith(secret) for answer, secret in zip(answers, SECRETS, strict=True)
     )

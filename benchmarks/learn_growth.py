@@ -25,10 +25,10 @@ import numpy as np
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.history.readers import read_history
 from steerx_edge.learning.effects import Effects, WordTally
-from steerx_edge.learning.gathering import Gathered
 from steerx_edge.learning.learn import learn
 from steerx_edge.learning.memory_rows import MemoryRows
 from steerx_edge.learning.texts import OwnText
+from steerx_edge.learning.totals import Totals
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import find_model
 from steerx_edge.llamacpp.waiting import wait_briefly
@@ -109,7 +109,7 @@ def without_model(n_texts: int) -> None:
     space = KeySpace.fit(rng.normal(size=(1500, N_EMBD)))
     rows = MemoryRows(space, "causal", END)
     zeros = np.zeros(N_VOCAB, np.float32)
-    gathered = Gathered(None, WordTally(), zeros, zeros, rows)  # type: ignore[arg-type]
+    totals = Totals(None, WordTally(), zeros, zeros, rows)  # type: ignore[arg-type]
     pieces = [f" w{token}".encode() for token in range(20_000)]
     often = 1 / np.arange(1, len(pieces) + 1)
     texts = [
@@ -123,7 +123,7 @@ def without_model(n_texts: int) -> None:
             nats = rng.normal(size=N_TOKENS).astype(np.float32)
             keys = rng.integers(-127, 128, (N_TOKENS + 1, space.basis.shape[1]), dtype=np.int8)
             effects = Effects(tokens, [pieces[token] for token in tokens], nats)
-            gathered.add(OwnText(HistoryItem("", "w1 w2"), number), effects, keys)
+            totals.add(OwnText(HistoryItem("", "w1 w2"), number), effects, keys)
 
     def look_up() -> None:
         memory = rows.memory(without=range(4))
@@ -131,7 +131,7 @@ def without_model(n_texts: int) -> None:
             memory.offers(read).of_text(text)
 
     def save() -> None:
-        memory = MemoryPart.of(gathered.memory(rows), strength=0.3, level="causal").memory
+        memory = MemoryPart.of(totals.memory(rows), strength=0.3, level="causal").memory
         if memory is not None:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "me.memory.gguf"
@@ -141,7 +141,7 @@ def without_model(n_texts: int) -> None:
     print(f"{n_texts} texts of {N_TOKENS} tokens, without the model:")
     for name, what in (
         ("add the texts", add),
-        ("choose the words", gathered.tally.words),
+        ("choose the words", totals.tally.words),
         ("make and write the memory", save),
         (f"look up {N_SCORED} texts, a fold of the calibration", look_up),
     ):

@@ -202,11 +202,11 @@ def gains_of(engine: Engine, entry: Entry, voice: Voice) -> dict[str, float]:
     steerings = by_context(engine, entry.steering(), contexts)
 
     def scores(part: Callable[[Steering], Steering]) -> NDArray[np.float64]:
-        jobs = [
+        requests = [
             steered(ScoreRequest(context, response), part(steering))
             for context, response, steering in zip(contexts, responses, steerings, strict=True)
         ]
-        return np.array([result.scored.mean() for result in engine.run_many(jobs)])
+        return np.array([result.scored.mean() for result in engine.run_many(requests)])
 
     plain = scores(lambda _: Steering())
     return {name: float((scores(part) - plain).mean()) for name, part in PARTS.items()}

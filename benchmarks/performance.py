@@ -106,31 +106,35 @@ class CountingEngine(Engine):
 
     def __init__(self, model: str, n_threads: int | None) -> None:
         super().__init__(model, n_threads=n_threads)
-        self.jobs: list[ScoreRequest] = []
+        self.requests: list[ScoreRequest] = []
         self.n_written = 0
 
     def run_many(
-        self, jobs: Sequence[ScoreRequest], done: Callable[[int], None] | None = None
+        self, requests: Sequence[ScoreRequest], done: Callable[[int], None] | None = None
     ) -> list[ScoreResult]:
         """Note the passes, and run them."""
-        self.jobs += jobs
-        return super().run_many(jobs, done)
+        self.requests += requests
+        return super().run_many(requests, done)
 
-    def generate_many(self, jobs: Sequence[GenerateRequest]) -> list[str]:
+    def generate_many(self, requests: Sequence[GenerateRequest]) -> list[str]:
         """Note the tokens, and generate."""
-        texts = super().generate_many(jobs)
-        self.n_written += sum(len(job.context) for job in jobs)
+        texts = super().generate_many(requests)
+        self.n_written += sum(len(request.context) for request in requests)
         self.n_written += sum(len(self.tokenize(text)) for text in texts)
         return texts
 
     def n_distinct(self) -> int:
         """Tokens that must be evaluated however much is shared: the nodes of the tree."""
         prefixes = {
-            bytes(np.asarray([*job.context[:-1]][:n], dtype=np.int32))
-            for job in self.jobs
-            for n in range(1, len(job.context))
+            bytes(np.asarray([*request.context[:-1]][:n], dtype=np.int32))
+            for request in self.requests
+            for n in range(1, len(request.context))
         }
-        return len(prefixes) + sum(1 + len(job.response) for job in self.jobs) + self.n_written
+        return (
+            len(prefixes)
+            + sum(1 + len(request.response) for request in self.requests)
+            + self.n_written
+        )
 
 
 def text_tokens(engine: Engine, n: int) -> list[int]:
@@ -274,7 +278,7 @@ def learning(engine: CountingEngine, rounds: int) -> Iterator[Line]:
         6,
         at_least=False,
     )
-    engine.jobs, engine.n_written = [], 0
+    engine.requests, engine.n_written = [], 0
     learn(engine, items, passes_only)
     n_distinct = engine.n_distinct()
     times = seconds_in_turns(
@@ -338,15 +342,15 @@ def profile_of(engine: Engine, seed: int) -> Profile:
 def memory_of(engine: Engine, n_rows: int) -> Memory:
     """Real rows, repeated with noise until there are so many."""
     items = short_items(20)
-    jobs = [
+    requests = [
         ScoreRequest(engine.raw_prompt(item.request), engine.tokenize(item.response))
         for item in items
     ]
-    results = engine.run_many([replace(job, final=True) for job in jobs])
+    results = engine.run_many([replace(request, final=True) for request in requests])
     finals = [asked_for(result.final) for result in results]
     rows = MemoryRows(KeySpace.fit(np.concatenate(finals)), "all", engine.end_of_turn)
-    for job, item, final in zip(jobs, items, finals, strict=True):
-        tokens = list(job.response)
+    for request, item, final in zip(requests, items, finals, strict=True):
+        tokens = list(request.response)
         no_effect = np.zeros(len(tokens), np.float32)
         rows.add(Effects(tokens, engine.pieces(tokens), no_effect), item.request, rows.keys(final))
     memory = rows.memory()
@@ -403,13 +407,13 @@ def steering(engine: CountingEngine, rounds: int) -> Iterator[Line]:
     def side_by_side(changes: Sequence[tuple[Add, ...]]) -> Callable[[], object]:
         # Different prompts, or they would be shared; nothing ends a text early.
         end = {llama.token_eos(): -1e9}
-        jobs = [
+        requests = [
             GenerateRequest(
                 text_tokens(engine, 64 + i), N_TOKENS, interventions=change, logit_bias=end
             )
             for i, change in enumerate(changes)
         ]
-        return lambda: engine.analysis.generate_many(jobs)
+        return lambda: engine.analysis.generate_many(requests)
 
     rng = np.random.default_rng(0)
     n_embd = engine.model_id.n_embd

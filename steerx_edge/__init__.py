@@ -1,4 +1,4 @@
-"""Personal steering vectors for llama.cpp: learn how a person writes, and write that way.
+"""Personal steering vectors for llama.cpp: learn how a user writes, and write that way.
 
 See `learn`, `steer` and the README.
 """
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from steerx_edge.learning.adding import learn_more
     from steerx_edge.learning.learn import learn
     from steerx_edge.learning.settings import Settings
+    from steerx_edge.live import SteeringHandle, steer
     from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.profile import Description, Entry, Gain, LogitBias, Profile, WithHistory, Word
-    from steerx_edge.steering.live import SteeringHandle, steer
     from steerx_edge.steering.steering import Steering
     from steerx_edge.version import __version__
 
@@ -30,7 +30,7 @@ _HOMES = {
     "learning.learn": ("learn",),
     "profile": ("Description", "Entry", "Gain", "Profile", "LogitBias", "WithHistory", "Word"),
     "learning.settings": ("Settings",),
-    "steering.live": ("SteeringHandle", "steer"),
+    "live": ("SteeringHandle", "steer"),
     "steering.steering": ("Steering",),
     "version": ("__version__",),
 }

@@ -92,8 +92,8 @@ def _read(engine: Engine, space: KeySpace, items: Sequence[HistoryItem]) -> list
         for text in texts
     ]
     return [
-        _Text([*job.response, engine.end_of_turn], space.keys(asked_for(result.final)))
-        for job, result in zip(passes, engine.run_many(passes), strict=True)
+        _Text([*request.response, engine.end_of_turn], space.keys(asked_for(result.final)))
+        for request, result in zip(passes, engine.run_many(passes), strict=True)
     ]
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steerx_edge.evaluation.sample import Plan, Sample, drawn_items, stranger
+from steerx_edge.evaluation.sample import Plan, Sample, drawn_items, swapped_user
 from steerx_edge.history.item import HistoryItem, User
 from steerx_edge.learning.learn import learn
 from steerx_edge.learning.settings import MIN_ITEMS, Settings
@@ -103,7 +103,7 @@ class ArmsOf:
     def with_profiles(self, user: User, method: str) -> Arms:
         """Arms with what a method learns."""
         own = self.own(user, method)
-        other = stranger(self._sample, user, self._plan.seed)
+        other = swapped_user(self._sample, user, self._plan.seed)
         generic = [
             self._learned(user, method, f"generic{draw}", items)
             for draw, items in enumerate(self._drawn(user))
@@ -170,6 +170,6 @@ class ArmsOf:
         """The items behind an arm's profile or prompt; of several draws the first."""
         if arm in ("generic", "others' prompt"):
             return self._drawn(user)[0]
-        if arm == "swapped" and (other := stranger(self._sample, user, self._plan.seed)):
+        if arm == "swapped" and (other := swapped_user(self._sample, user, self._plan.seed)):
             return other.history
         return user.history

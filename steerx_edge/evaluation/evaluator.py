@@ -158,24 +158,26 @@ class Evaluator:
     def _scores(self, passes: Mapping[_Key, Sequence[ScoreRequest]]) -> dict[_Key, list[float]]:
         """Log-probability per token of each of a key's passes."""
         # All at once, so that what they begin with is evaluated once.
-        results = iter(self._engine.run_many([job for jobs in passes.values() for job in jobs]))
+        results = iter(
+            self._engine.run_many([request for requests in passes.values() for request in requests])
+        )
         return {
-            key: [float(next(results).scored.mean(dtype=np.float64)) for _ in jobs]
-            for key, jobs in passes.items()
+            key: [float(next(results).scored.mean(dtype=np.float64)) for _ in requests]
+            for key, requests in passes.items()
         }
 
     def _generated(self, user: User, arms: Arms) -> dict[str, list[str]]:
         """Greedy answers to the user's queries."""
         n_tokens = min(self._plan.generate, self._prompts.quarter)  # as many after every prompt
-        jobs = []
+        requests = []
         for conditions in arms.values():
             contexts = self._prompts.contexts(user, conditions[0])
             steerings = by_context(self._engine, conditions[0].steering, contexts)
-            jobs += [
+            requests += [
                 steered(GenerateRequest(context, n_tokens), steering)
                 for context, steering in zip(contexts, steerings, strict=True)
             ]
-        texts = iter(self._engine.generate_many(jobs))
+        texts = iter(self._engine.generate_many(requests))
         return {arm: [next(texts).strip() for _ in user.queries] for arm in arms}
 
     def _text_figures(

@@ -81,10 +81,10 @@ def read_sample(
 ) -> Sample:
     """Read the data, and choose who is measured.
 
-    Of a file that is one person's, the last fifth of the items is held out, at least one.
+    Of a file that is one user's, the last fifth of the items is held out, at least one.
 
     Args:
-        path: a per-author file, LaMP's questions with the outputs beside them, or one person's
+        path: a per-author file, LaMP's questions with the outputs beside them, or one user's
             history.
         plan: how many items a user needs, and how many are used.
         response: as in `read_history`.
@@ -142,10 +142,10 @@ def drawn_items(sample: Sample, user: User, draw: int, seed: int) -> list[Histor
     return [pool[i] for i in rng.choice(len(pool), size=n, replace=False)] if n else []
 
 
-def stranger(sample: Sample, user: User, seed: int) -> User | None:
+def swapped_user(sample: Sample, user: User, seed: int) -> User | None:
     """The user whose profile is swapped in, each measured one for one other where it can be.
 
-    One who shares a text is passed over: a benchmark may hold the same person twice.
+    One who shares a text is passed over: a benchmark may hold the same user twice.
     """
     ring = list(np.random.default_rng(seed).permutation(list(sample.reported)))
     at = ring.index(user.id)

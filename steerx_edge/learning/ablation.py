@@ -31,7 +31,7 @@ _FEWEST_FOLDS = 4
 
 @dataclass(frozen=True)
 class Text:
-    """A text of the person and its request, as tokens."""
+    """A text of the user and its request, as tokens."""
 
     context: list[int]
     response: list[int]
@@ -115,7 +115,7 @@ def read_items(
         results = read_control(engine, [items[j] for j in fold.members], layers)
         alone |= zip(fold.members, results, strict=True)
         expected[number] = sum(asked_for(result.expected) for result in results)
-    # A person's text never holds an end token, which says nothing about the person.
+    # A user's text never holds an end token, which says nothing about the user.
     expected[:, engine.end_tokens] = 0
     counts = TokenCounts(used, expected)
 
@@ -160,7 +160,7 @@ def read_further(
     Args:
         engine: the model.
         items: a few, each short enough for the analysis context.
-        others: further items of the same person; none of `items`.
+        others: further items of the same user; none of `items`.
         settings: how the passes are made.
 
     Raises:

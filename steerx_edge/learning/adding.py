@@ -17,11 +17,11 @@ from steerx_edge.learning.ablation import Progress, Text
 from steerx_edge.learning.calibration import Calibration, HeldOutScores, Setting, recalibrate
 from steerx_edge.learning.candidates import Candidate
 from steerx_edge.learning.checkpoint import Checkpoint
-from steerx_edge.learning.gathering import CHUNK, Chunk, Gathered
 from steerx_edge.learning.learned import made_by, now, versions
 from steerx_edge.learning.memory_rows import MemoryRows
 from steerx_edge.learning.settings import Settings
 from steerx_edge.learning.texts import chosen, own_text, sampled, shortened
+from steerx_edge.learning.totals import CHUNK, Chunk, Totals
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import Entry, LogitBias, MemoryPart, Profile
@@ -96,12 +96,12 @@ def learn_more(
         several=ledger.several,
         shared=ledger.words,
     )
-    gathered = Gathered.continuing(engine, ledger, rows)
-    gathered.read(chunks, settings, progress, checkpoint, ends)
-    if not gathered.n_new:
+    totals = Totals.continuing(engine, ledger, rows)
+    totals.read(chunks, settings, progress, checkpoint, ends)
+    if not totals.n_new:
         return profile
     scored = [text.item for chunk in chunks for text in chunk.texts]
-    scored = scored[: min(gathered.n_new, settings.sample)]
+    scored = scored[: min(totals.n_new, settings.sample)]
     calibration = _as_it_was(entry, part)
     # Strengths of the logit bias that were edited by hand are not scored.
     if len(scored) >= ENOUGH and calibration.setting.logit_bias in BIAS_STRENGTHS:
@@ -112,25 +112,25 @@ def learn_more(
         calibration = recalibrate(scores, calibration)
     added = replace(
         entry,
-        words=gathered.tally.words(),
+        words=totals.tally.words(),
         logit_bias=entry.logit_bias
-        and LogitBias.of(gathered.counts.values(), entry.logit_bias.strength),
+        and LogitBias.of(totals.counts.values(), entry.logit_bias.strength),
         memory=MemoryPart.of(
-            gathered.memory(rows),
+            totals.memory(rows),
             strength=calibration.setting.memory,
             level=part.level,
         ),
         gain=calibration.gain,
         counts=dict(entry.counts)
         | {
-            "items": len(gathered.texts),
+            "items": len(totals.texts),
             "items_given": entry.counts.get("items_given", 0) + len(new),
-            "tokens": entry.counts.get("tokens", 0) + gathered.n_tokens,
+            "tokens": entry.counts.get("tokens", 0) + totals.n_tokens,
         },
         versions=versions(),
         created=now(),
     )
-    if gathered.n_new == len(new):
+    if totals.n_new == len(new):
         checkpoint.remove()
     progress("done", 1, 1)
     return profile.with_entry(added)
@@ -173,12 +173,12 @@ def base_of(engine: Engine, entry: Entry) -> Base:
     ledger = part.memory.ledger
     if ledger is None:
         raise ProfileError(
-            f"The memory for {entry.model} lacks the sums that texts are added to: texts were "
-            "forgotten from it, or an older version made it. Learn again from all texts."
+            f"The memory for {entry.model} lacks the sums that new texts are added to: texts were "
+            "removed from it, or an older version wrote it. Learn again from all texts."
         )
     if len(ledger.used) != engine.analysis.n_vocab:
         raise ProfileError(
-            f"The memory counts {len(ledger.used)} tokens, and {entry.model} has "
+            f"The memory counts {len(ledger.used)} tokens, but {entry.model} has "
             f"{engine.analysis.n_vocab}: it is damaged. Learn again from all texts."
         )
     return Base(part, part.memory, ledger)
@@ -216,7 +216,7 @@ def _chunks(
         others = [shortened(engine, item) for item in known]
     else:
         raise HistoryError(
-            "There is a single text, and none that was read before: give others as well, since "
+            "There is only one text, and none was read before. Give others too, because "
             "each text is read in the context of others."
         )
     chunks = []

@@ -129,7 +129,7 @@ def _described_rows(
     layers: Sequence[int],
     description: Description,
 ) -> NDArray[np.float32]:
-    """The person's texts, read under the description: (item, layer, n_embd)."""
+    """The user's texts, read under the description: (item, layer, n_embd)."""
     described = engine.run_many(
         [
             ScoreRequest(
@@ -168,7 +168,7 @@ def _stylevector(
     described: NDArray[np.float32] | None,
     replies: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """The person's text against the model's own reply: (item, layer, n_embd)."""
+    """The user's text against the model's own reply: (item, layer, n_embd)."""
     written = np.stack([each.control for each in results])
     # Where the model had nothing to say, there is no difference.
     differences: NDArray[np.float32] = np.nan_to_num(halves(written, described) - replies)
@@ -178,7 +178,7 @@ def _stylevector(
 def _context_contrast(
     results: Sequence[AblationResult], described: NDArray[np.float32] | None
 ) -> NDArray[np.float32]:
-    """With the person's other texts in the context against without: (item, layer, n_embd)."""
+    """With the user's other texts in the context against without: (item, layer, n_embd)."""
     treatment = np.stack([each.treatment for each in results])
     control = np.stack([each.control for each in results])
     if described is None:

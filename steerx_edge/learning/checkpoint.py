@@ -1,6 +1,6 @@
 """What a long piece of work has found so far, so that it can be interrupted and resumed.
 
-The files hold tokens of a person's texts and rows of the residual stream. They are readable by
+The files hold tokens of a user's texts and rows of the residual stream. They are readable by
 their owner alone, and removed when the work ends.
 """
 

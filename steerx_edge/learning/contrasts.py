@@ -1,11 +1,11 @@
 """From pairs of passes to one difference an item: the contrast methods.
 
-Context contrast reads the same response twice, with and without the person's other texts before it,
+Context contrast reads the same response twice, with and without the user's other texts before it,
 and takes the difference of the residual stream (CAA, arXiv 2312.06681; Context Steering, arXiv
 2405.01768). SteerX (arXiv 2510.22256) keeps the rows of preference-driven tokens only, and takes
-half of the contrast under a coherent description of the person in place of the raw history.
+half of the contrast under a coherent description of the user in place of the raw history.
 
-StyleVector (arXiv 2503.05213) reads the person's own text and the model's own reply to the same
+StyleVector (arXiv 2503.05213) reads the user's own text and the model's own reply to the same
 request, and takes the difference of their mean rows: the last row alone is ruinous on small models.
 """
 

@@ -14,8 +14,8 @@ Estimate = Literal["mean", "pca", "logistic"]
 """How one direction is computed from many differences."""
 
 NO_DIRECTION = (
-    "The texts make no difference to the model's residual stream, so there is no direction "
-    "to steer in. Use more texts, or texts that have more in common."
+    "The texts do not change the model's residual stream, so there is no direction "
+    "to steer along. Use more texts, or texts with more in common."
 )
 
 _PENALTY = 0.1  # of differences that are scaled to a mean square length of 1

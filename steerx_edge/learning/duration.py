@@ -69,7 +69,7 @@ def _timed(
         ScoreRequest(engine.prompt(messages_for(item.request)), engine.tokenize(item.response))
         for item in items
     ]
-    n_tokens = [len(job.context) + len(job.response) for job in passes]
+    n_tokens = [len(request.context) + len(request.response) for request in passes]
     timed = list(places[: 1 + _TIMED])
     engine.run_many([passes[timed[0]]])  # opens the analysis context
     timed = timed[1:] or timed

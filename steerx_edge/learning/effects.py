@@ -1,6 +1,6 @@
-"""Which tokens the person's preferences cause: causal effects by ablation passes.
+"""Which tokens the user's preferences cause: causal effects by ablation passes.
 
-The effect of a token is its log-probability with the person's other writing in the context, minus
+The effect of a token is its log-probability with the user's other writing in the context, minus
 its log-probability without (SteerX, arXiv 2510.22256; PerContrast, arXiv 2603.06595). It is a
 conditional pointwise mutual information. It cannot by itself tell style from topic, and one short
 text says little: see `word_effects` for what many texts say.
@@ -86,7 +86,7 @@ def read_treatment(
     layers: Sequence[int],
     biases: NDArray[np.float32] | None = None,
 ) -> list[ScoreResult]:
-    """Run the treatment arm: each text with other texts of the same person in its context.
+    """Run the treatment arm: each text with other texts of the same user in its context.
 
     Args:
         engine: the model.

@@ -37,14 +37,14 @@ def learn(
     usable_profile: Callable[[Profile], None] = lambda _profile: None,
     seconds: float | None = None,
 ) -> Profile:
-    """Learn how a person writes from their own texts.
+    """Learn how a user writes from their own texts.
 
     A sample of the texts is read first, and everything is calibrated on it. Then all further texts
     are read for the words, the logit bias and the memory.
 
     Args:
         model: an engine, an open Llama, or the path of a GGUF file.
-        history: the person's texts and what they answer; at least two.
+        history: the user's texts and what they answer; at least two.
         settings: None takes the defaults.
         progress: called with each step: "effects", "description", the contrast methods,
             "calibration", "further texts" and "done", each with counts of its own.

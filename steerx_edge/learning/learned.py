@@ -1,4 +1,4 @@
-"""What has been learned about a person so far, and the profile made from it."""
+"""What has been learned about a user so far, and the profile made from it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from steerx_edge.learning.calibration import (
 from steerx_edge.learning.candidates import Candidate
 from steerx_edge.learning.checkpoint import Checkpoint
 from steerx_edge.learning.effects import WordTally
-from steerx_edge.learning.gathering import CHUNK, Chunk, Gathered
 from steerx_edge.learning.memory_rows import MemoryRows, usual_words
 from steerx_edge.learning.settings import Settings
 from steerx_edge.learning.texts import OwnText
+from steerx_edge.learning.totals import CHUNK, Chunk, Totals
 from steerx_edge.llamacpp.compat import installed_version
 from steerx_edge.profile import Entry, LogitBias, MemoryPart, Profile, WithHistory
 from steerx_edge.steering.memory import KeySpace
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Learned:
-    """What has been learned about a person so far.
+    """What has been learned about a user so far.
 
     Args:
         engine: the model.
@@ -47,7 +47,7 @@ class Learned:
         items: all texts that are learned from.
         sample: those that directions and strengths are found on.
         ablation: the ablation results of the sample.
-        description: how the person writes.
+        description: how the user writes.
         candidates: candidate directions, at least one.
     """
 
@@ -61,7 +61,7 @@ class Learned:
     candidates: Sequence[Candidate]
     calibration: Calibration = field(init=False)
     scores: HeldOutScores | None = None
-    gathered: Gathered = field(init=False)
+    totals: Totals = field(init=False)
 
     def __post_init__(self) -> None:
         strengths = tuple((place, self.settings.strength) for place in range(len(self.candidates)))
@@ -75,17 +75,17 @@ class Learned:
                 self.engine.end_of_turn,
                 usual=usual_words([item.request for item in self.items]),
             )
-        self.gathered = Gathered(
+        self.totals = Totals(
             self.engine, WordTally(), counts.used.sum(axis=0), counts.expected.sum(axis=0), rows
         )
         for text, result in zip(self.sample, results, strict=True):
             keys = None if rows is None else rows.keys(result.final)
-            self.gathered.add(text, result.effects, keys)
+            self.totals.add(text, result.effects, keys)
 
     @property
     def n_read(self) -> int:
         """How many texts were read."""
-        return self.gathered.n_new
+        return self.totals.n_new
 
     def calibrate(self, progress: Progress) -> None:
         """Choose strengths on the sample."""
@@ -96,7 +96,7 @@ class Learned:
             [fold.members for fold in self.ablation.folds],
             self.candidates,
             self.ablation.counts if self.settings.logit_bias else None,
-            self.gathered.rows,
+            self.totals.rows,
             gated=_tell_requests([text.item for text in self.sample]),
         )
         self.calibration = calibrate(
@@ -117,20 +117,20 @@ class Learned:
         chunks = [
             Chunk(texts[begin : begin + CHUNK], others) for begin in range(0, len(texts), CHUNK)
         ]
-        self.gathered.read(chunks, self.settings, progress, checkpoint, ends)
+        self.totals.read(chunks, self.settings, progress, checkpoint, ends)
         if self.scores is not None:
             self.calibration = recalibrate(self.scores, self.calibration)
             self.scores = None  # they hold a memory of their own
 
     def profile(self) -> Profile:
         """The profile as it stands now."""
-        gathered, calibration = self.gathered, self.calibration
+        totals, calibration = self.totals, self.calibration
         directions = self._directions()
         used = [self.candidates[place] for place, _ in directions]
         entry = Entry(
             model=self.engine.model_id,
             description=self.description,
-            words=gathered.tally.words(),
+            words=totals.tally.words(),
             layers=tuple(candidate.layer for candidate in used),
             directions=np.stack([candidate.direction() for candidate in used]),
             norms=np.array([candidate.norm for candidate in used], np.float32),
@@ -145,7 +145,7 @@ class Learned:
             counts={
                 "items": self.n_read,
                 "items_given": self.n_given,
-                "tokens": gathered.n_tokens,
+                "tokens": totals.n_tokens,
                 "anchors": sum(result.n_anchors for result in self.ablation.results),
             },
             settings=_recorded(self.settings),
@@ -165,13 +165,13 @@ class Learned:
             return None
         if not (strength or self.calibration.with_history.logit_bias):
             return None
-        return LogitBias.of(self.gathered.counts.values(), strength)
+        return LogitBias.of(self.totals.counts.values(), strength)
 
     def _memory(self) -> MemoryPart | None:
-        rows, strength = self.gathered.rows, self.calibration.setting.memory
+        rows, strength = self.totals.rows, self.calibration.setting.memory
         if rows is None or not (strength or self.calibration.with_history.memory):
             return None
-        return MemoryPart.of(self.gathered.memory(rows), strength=strength, level=rows.level)
+        return MemoryPart.of(self.totals.memory(rows), strength=strength, level=rows.level)
 
     def _with_history(self, places: Sequence[int]) -> WithHistory | None:
         found, gain = self.calibration.with_history, self.calibration.gain_with_history

@@ -1,4 +1,4 @@
-"""The rows of a memory: each token of the person's texts, its weight, and its key."""
+"""The rows of a memory: each token of the user's texts, its weight, and its key."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _USUAL = 0.125
 
 
 def causal_weights(nats: NDArray[np.floating]) -> NDArray[np.float32]:
-    """How far the person, rather than the topic, caused each token, from 0 to 1: (T,).
+    """How far the user, rather than the topic, caused each token, from 0 to 1: (T,).
 
     The logistic function of twice the effect.
 

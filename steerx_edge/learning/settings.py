@@ -20,16 +20,16 @@ class Settings:
 
     Args:
         contrast_methods: how directions are found.
-        selection: which rows of the person's texts a direction is the mean of: those of anchors (as
+        selection: which rows of the user's texts a direction is the mean of: those of anchors (as
             SteerX does), all, weighted by their effect up to `max_weight`, or all alike.
         described: whether half of them are read under the description (as SteerX does).
         estimate: how a direction is computed from the differences of all texts.
         max_weight: the effect above which a row weighs no more, in nats.
         logit_bias: whether a logit bias may be added.
-        memory: which of the person's tokens the memory holds: those of words that stand in two
+        memory: which of the user's tokens the memory holds: those of words that stand in two
             texts at least ("shared"), all, weighted by their causal effect ("causal") or alike
             ("all"), or none.
-        calibrate: choose layers and strengths by the person's own held-out texts. Otherwise the
+        calibrate: choose layers and strengths by the user's own held-out texts. Otherwise the
             first contrast method that has a direction is added with `strength`, no logit bias and
             no memory.
         layers: blocks that may be steered, 0-based, each at least 1; None takes `default_layers`.
@@ -85,6 +85,6 @@ class Settings:
         }
         for name in (name for name, is_wrong in wrong.items() if is_wrong):
             raise SteerxError(
-                f"The setting {name} cannot be {getattr(self, name)!r}: see the documentation of "
-                "Settings for what it takes."
+                f"The setting {name} cannot be {getattr(self, name)!r}. See the documentation of "
+                "Settings for its values."
             )

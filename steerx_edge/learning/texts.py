@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class OwnText(NamedTuple):
-    """A text of the person."""
+    """A text of the user."""
 
     item: HistoryItem  # cut to its share of the analysis context
     hash: int  # `text_hash` of the whole text
@@ -42,8 +42,8 @@ def usable(engine: Engine, history: Sequence[HistoryItem], max_items: int | None
     items = chosen(history, max_items)
     if len(items) < MIN_ITEMS:
         raise HistoryError(
-            f"There are {len(items)} different texts to learn from, and at least {MIN_ITEMS} are "
-            "needed: each is read in the context of the others."
+            f"There are {len(items)} different texts to learn from, but at least {MIN_ITEMS} are "
+            "needed, because each is read in the context of the others."
         )
     return [own_text(engine, item) for item in items]
 

@@ -77,16 +77,16 @@ def find_functions() -> _native.LlamaApi:
     version = tuple(int(part) for part in re.findall(r"\d+", llama_cpp.__version__)[:3])
     if not LLAMA_CPP_VERSIONS[0] <= version < LLAMA_CPP_VERSIONS[1]:
         warnings.warn(
-            f"llama-cpp-python {llama_cpp.__version__} is not tested with this steerx-edge; "
-            f"{LLAMA_CPP_RANGE} is.",
+            f"llama-cpp-python {llama_cpp.__version__} has not been tested with this steerx-edge; "
+            f"{LLAMA_CPP_RANGE} has.",
             stacklevel=5,
         )
     try:
         return _native.LlamaApi([llama_cpp.llama_cpp._lib._handle])
     except RuntimeError as error:
         raise ModelError(
-            f"llama-cpp-python {llama_cpp.__version__} does not fit: {error}. "
-            f"Install one in the range {LLAMA_CPP_RANGE}."
+            f"llama-cpp-python {llama_cpp.__version__} is not supported: {error}. "
+            f"Install a version in the range {LLAMA_CPP_RANGE}."
         ) from error
 
 

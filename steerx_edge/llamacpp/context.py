@@ -216,7 +216,7 @@ class HookedContext:
             )
         status = llama_cpp.llama_decode(self.address, self._batch)
         if status != 0:
-            raise ModelError(f"llama.cpp failed to evaluate a batch (llama_decode gave {status}).")
+            raise ModelError(f"llama.cpp could not evaluate a batch (llama_decode gave {status}).")
         try:
             self._hooks.finish()
         except RuntimeError as error:

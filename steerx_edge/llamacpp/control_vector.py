@@ -34,7 +34,7 @@ def check_layers(layers: Sequence[int], n_layer: int) -> None:
     """Raise ModelError unless all of the layers can be steered in a model of n_layer blocks."""
     if not layers or list(layers) != sorted(set(layers)) or layers[0] < 1 or layers[-1] >= n_layer:
         raise ModelError(
-            f"Layers {list(layers)} cannot be steered: name increasing ones, 1 to {n_layer - 1}."
+            f"Layers {list(layers)} cannot be steered: give increasing ones, 1 to {n_layer - 1}."
         )
 
 
@@ -69,4 +69,4 @@ def set_control_vector(llama_context: int, model: int, control: ControlVector | 
             llama_context, data, buffer.size, n_embd, min(layers), max(layers)
         )
     if status != 0:
-        raise ModelError(f"llama.cpp refused the control vector (it gave {status}).")
+        raise ModelError(f"llama.cpp refused the control vector (status {status}).")

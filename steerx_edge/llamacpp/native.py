@@ -1,4 +1,4 @@
-"""What other packages call of the native module."""
+"""The functions of the native module that other packages use."""
 
 from steerx_edge._native import (
     ends_in_a_repeat,

@@ -1,19 +1,29 @@
-"""How a request, the user's other texts and a description become a prompt."""
+"""Build prompts from a request, in-context texts and a description."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from steerx_edge.errors import ModelError
 
 if TYPE_CHECKING:
     from llama_cpp import Llama
 
-    from steerx_edge.history.item import HistoryItem
-
 NO_REQUEST = "Write a short text."
-"""Stands in for the request of a text that answers none, in models that take turns."""
+"""The request of a text without one, in chat models."""
+
+
+class Exchange(Protocol):
+    """A request and the text that answers it, such as an item of a history."""
+
+    @property
+    def request(self) -> str:
+        """The request; may be empty."""
+
+    @property
+    def response(self) -> str:
+        """The text."""
 
 
 class _Turn(TypedDict):
@@ -22,7 +32,7 @@ class _Turn(TypedDict):
 
 
 class Message(_Turn, total=False):
-    """One turn of a chat; `plain` is its content where the model takes no turns."""
+    """One turn of a chat; `plain` is its content for models without a chat template."""
 
     plain: str
 
@@ -30,15 +40,15 @@ class Message(_Turn, total=False):
 def messages_for(
     request: str,
     *,
-    history: Sequence[HistoryItem] = (),
+    history: Sequence[Exchange] = (),
     description: str = "",
     system: str = "",
 ) -> list[Message]:
-    """A chat that ends with `request`, after the user's other texts as earlier turns.
+    """A chat that ends with `request`, after the in-context texts as earlier turns.
 
     Args:
         request: what is to be answered; may be empty.
-        history: other requests and the user's own texts, the most relevant last.
+        history: in-context texts and their requests, the most relevant last.
         description: how the user writes, in the second person; put before the request.
         system: system message.
     """

@@ -185,7 +185,7 @@ def asked_for(array: NDArray[_Number] | None) -> NDArray[_Number]:
         SteerxError: it was not.
     """
     if array is None:
-        raise SteerxError("This pass was not asked for that: see the arguments of ScoreRequest.")
+        raise SteerxError("The ScoreRequest did not ask for this result: see its arguments.")
     return array
 
 
@@ -214,7 +214,7 @@ def check(request: ScoreRequest, dimensions: Dimensions) -> None:
 
 def _check_scores(request: ScoreRequest, n_vocab: int) -> None:
     if not all(0 <= token < n_vocab for token in request.logit_bias):
-        raise ModelError("A logit bias is for tokens that are not in the vocabulary.")
+        raise ModelError("The logit bias holds tokens that are not in the vocabulary.")
     needs_scores = (
         request.entropy
         or request.top_k
@@ -225,8 +225,7 @@ def _check_scores(request: ScoreRequest, n_vocab: int) -> None:
     )
     if needs_scores and not request.score:
         raise ModelError(
-            "Entropy, top and expected tokens, logit biases and a memory come with scores: ask "
-            "for `score` too."
+            "Entropy, top and expected tokens, logit biases and a memory need scores: set `score`."
         )
     if request.biases is not None and request.biases.shape[1:] != (n_vocab,):
         raise ModelError(

@@ -17,8 +17,7 @@ from steerx_edge.llamacpp.requests import ScoreRequest, ScoreResult, asked_for
 from steerx_edge.llamacpp.sequences import RunningSequence, prepare
 
 _NOT_NUMBERS = (
-    "The model gave {} that are not numbers: its file may be damaged, or the control vector far "
-    "too strong."
+    "The model returned {} with NaN: its file may be damaged, or the control vector far too strong."
 )
 
 

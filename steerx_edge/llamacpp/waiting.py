@@ -1,4 +1,4 @@
-"""How llama.cpp's threads wait for each other, which must be said before it is loaded."""
+"""Configure how llama.cpp's threads wait for each other, before it is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Profile: what was learned about one person's writing, in one small JSON file (`me.json`).
+"""Profile: what was learned about one user's writing, in one small JSON file (`me.json`).
 
 The file is readable, holds no code, and has one entry for each model it was learned on. Loading
 checks everything and names the first thing wrong. The format is described in `docs/profile.md` and,

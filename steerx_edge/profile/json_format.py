@@ -133,7 +133,7 @@ class Model(_Object):
 
 
 class Description(_Object):
-    """How the person writes, and who said so."""
+    """How the user writes, and who said so."""
 
     text: Prose
     origin: Literal["model", "statistics", "user"]
@@ -151,7 +151,7 @@ class Word(_Object):
 
 
 class Gain(_Object):
-    """Gain on the person's own held-out items, in nats/token, and its 95% interval."""
+    """Gain on the user's own held-out items, in nats/token, and its 95% interval."""
 
     mean: Number
     low: Number
@@ -160,7 +160,7 @@ class Gain(_Object):
 
 
 class WithHistory(_Object):
-    """Strengths for prompts that hold texts of the person, and what they gave over these alone."""
+    """Strengths for prompts that hold texts of the user, and what they gave over these alone."""
 
     strengths: Strengths
     logit_bias: NotNegative
@@ -177,7 +177,7 @@ class LogitBias(_Object):
 
 
 class Memory(_Object):
-    """Tokens of the person's texts, in a GGUF file beside the profile; level says which."""
+    """Tokens of the user's texts, in a GGUF file beside the profile; level says which."""
 
     strength: NotNegative
     level: Level
@@ -219,7 +219,7 @@ class Entry(_Object):
 
 
 class File(_Object):
-    """What was learned about one person's writing, one entry for each model.
+    """What was learned about one user's writing, one entry for each model.
 
     Beyond this schema the reader checks: integers are written without a decimal point; no key is
     there twice; low <= high; a word's items <= count; layers strictly increase and lie below
@@ -310,7 +310,7 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _plain(value: NDArray[Any] | np.generic) -> object:
-    """Floats as a person would write them: the shortest that are read back as the same float32."""
+    """Floats as a user would write them: the shortest that are read back as the same float32."""
     return (value.astype(str).astype(float) if value.dtype == np.float32 else value).tolist()
 
 

@@ -23,7 +23,7 @@ _SIZE_RULE = f"a profile is at most {MAX_BYTES // 2**20} MiB"
 
 @dataclass(frozen=True)
 class Profile:
-    """What was learned about one person's writing: one entry for each model.
+    """What was learned about one user's writing: one entry for each model.
 
     Attributes:
         entries: at least one, for distinct models (by fingerprint).

@@ -1,4 +1,4 @@
-"""Profile types: what was learned about one person's writing, on one model.
+"""Profile types: what was learned about one user's writing, on one model.
 
 They hold NumPy arrays and know no file format. What ties fields together is checked here (shapes,
 order, finite values); the range of each field is part of the format: see `json_format.py`.
@@ -52,7 +52,7 @@ class Word:
     """One anchor word with its causal effect.
 
     Attributes:
-        word: the word as the person writes it.
+        word: the word as the user writes it.
         effect: summed effect in an item, 0 where the word does not occur; the mean over all
             items, in nats.
         low: lower end of the 95% bootstrap interval of `effect` over items; nats.
@@ -78,11 +78,11 @@ class Word:
 
 @dataclass(frozen=True)
 class Description:
-    """How the person writes, in a sentence or a few.
+    """How the user writes, in a sentence or a few.
 
     Attributes:
         text: the description, 1 to 20,000 characters.
-        origin: who wrote it: the model, our deterministic sentence, or the person.
+        origin: who wrote it: the model, our deterministic sentence, or the user.
     """
 
     text: str
@@ -91,10 +91,10 @@ class Description:
 
 @dataclass(frozen=True)
 class Gain:
-    """What a profile gave on the person's own held-out items, over the unsteered model.
+    """What a profile gave on the user's own held-out items, over the unsteered model.
 
     Attributes:
-        mean: gain in log-probability of the person's text, in nats/token.
+        mean: gain in log-probability of the user's text, in nats/token.
         low: lower end of its 95% interval; nats/token.
         high: upper end of that interval; nats/token. At least `low`.
         items: items it was measured on.
@@ -114,7 +114,7 @@ class Gain:
 
 @dataclass(frozen=True, eq=False)
 class LogitBias(_ByValue):
-    """Which tokens the person uses more, or less, than the model expects.
+    """Which tokens the user uses more, or less, than the model expects.
 
     Attributes:
         tokens: ids in the model's vocabulary, int32, shape (m,), strictly increasing, at least
@@ -229,14 +229,14 @@ class MemoryPart:
 
 @dataclass(frozen=True, eq=False)
 class WithHistory(_ByValue):
-    """Strengths for prompts that hold texts of the person.
+    """Strengths for prompts that hold texts of the user.
 
     Attributes:
         strengths: in the place of `Entry.strengths`, float32, shape (layer,), at least 0;
             read-only.
         logit_bias: in the place of `LogitBias.strength`; at least 0.
         memory: in the place of `MemoryPart.strength`; at least 0.
-        gain: what they gave on the person's own held-out items, over the same prompt alone. Where
+        gain: what they gave on the user's own held-out items, over the same prompt alone. Where
             its interval reaches 0, it is that of the best strengths, and these here are all 0.
 
     Raises:
@@ -261,7 +261,7 @@ class Entry(_ByValue):
 
     Attributes:
         model: the model this entry is for.
-        description: how the person writes.
+        description: how the user writes.
         words: anchor words, the most telling first; may be empty.
         layers: blocks whose output is steered; at least one, strictly increasing, each from 1 to
             n_layer - 1.
@@ -275,9 +275,9 @@ class Entry(_ByValue):
         logit_bias: what is added to the logits, or None.
         memory: what is mixed into the predictions then, or None.
         gate: which answers all of this is for, or None for all.
-        gain: what the profile gave on the person's own held-out items, or None if it was not
+        gain: what the profile gave on the user's own held-out items, or None if it was not
             measured.
-        with_history: strengths for prompts that hold texts of the person, or None if
+        with_history: strengths for prompts that hold texts of the user, or None if
             they were not measured. That of a logit bias or a memory that is None becomes 0.
         positions: which tokens are steered: the generated ones and the last of the prompt, or all.
         counts: how much was learned from: `items`, `tokens`, `anchors`, ...
@@ -368,8 +368,8 @@ class Entry(_ByValue):
 
         Args:
             strength: relative strength; 1 is the strength that was learned, 0 is none, below 0
-                steers away from the person's manner, without the memory.
-            with_history: use the strengths for prompts that hold texts of the person, if there are
+                steers away from the user's manner, without the memory.
+            with_history: use the strengths for prompts that hold texts of the user, if there are
                 any, and no gate.
 
         Raises:

@@ -1,7 +1,7 @@
-"""Request gate: which requests a person's profile is for.
+"""Request gate: which requests a user's profile is for.
 
 The final normed row that predicts the first token of an answer tells what kind of answer it will
-be. A ridge regression tells the rows before the person's own answers from those before answers to
+be. A ridge regression tells the rows before the user's own answers from those before answers to
 neutral requests. An answer whose row looks more like the latter is not steered at all.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _OPEN = 0.6
-"""A prediction from here on is let through: neutral rows are to give 0, the person's 1."""
+"""A prediction from here on is let through: neutral rows are to give 0, the user's 1."""
 
 _RIDGE = 0.1
 """What is added to the squares, as a share of what a row adds to them on average."""
@@ -36,11 +36,11 @@ class Gate:
 
     @classmethod
     def fit(cls, own: NDArray[np.floating], neutral: NDArray[np.floating]) -> Gate:
-        """Tell rows before the person's answers from those before neutral ones.
+        """Tell rows before the user's answers from those before neutral ones.
 
         Args:
             own: (n, n_embd), at least one.
-            neutral: (m, n_embd), at least one; in total they weigh as much as the person's.
+            neutral: (m, n_embd), at least one; in total they weigh as much as the user's.
         """
         rows = _unit(np.concatenate([own, neutral]))
         target = np.repeat((0.5, -0.5), (len(own), len(neutral)))
@@ -63,7 +63,7 @@ class Gate:
 def held_out(
     own: NDArray[np.floating], neutral: NDArray[np.floating]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Whether a gate fitted to the others lets each row through: the person's (n,), neutral (m,).
+    """Whether a gate fitted to the others lets each row through: the user's (n,), neutral (m,).
 
     Args:
         own: (n, n_embd), at least two.

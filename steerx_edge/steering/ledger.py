@@ -52,7 +52,7 @@ class Ledger:
         occurs: (w,) int32 how many texts each occurs in.
         effects: (sum of occurs,) float32, nats: of each word, its effect in each of these texts,
             increasing within the word.
-        used: (n_vocab,) float32 how often the person used each token.
+        used: (n_vocab,) float32 how often the user used each token.
         expected: (n_vocab,) float32 how often the model expected it there.
         several: (r,) uint32, increasing: hashes of the runs of tokens that occur in two texts or
             more.

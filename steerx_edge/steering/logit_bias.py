@@ -1,8 +1,8 @@
 """Token counts, and the logit bias they give.
 
-The ablation passes tell, for free, how often the person uses each token and how often the unsteered
+The ablation passes tell, for free, how often the user uses each token and how often the unsteered
 model expected it. The logarithm of the ratio is the one-step maximum-likelihood exponential logit
-bias of the model to the person's unigrams.
+bias of the model to the user's unigrams.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class TokenCounts:
     """Token counts of the control arm, by fold.
 
     Args:
-        used: (fold, n_vocab) how often the person uses each token.
+        used: (fold, n_vocab) how often the user uses each token.
         expected: (fold, n_vocab) how often the model expected it there.
     """
 

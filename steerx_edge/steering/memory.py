@@ -1,9 +1,9 @@
-"""Causal memory: the person's own tokens, looked up by the state of the model that predicts them.
+"""Causal memory: the user's own tokens, looked up by the state of the model that predicts them.
 
 A nearest-neighbour language model (kNN-LM, Khandelwal et al. 2020, arXiv 1911.00172), restricted to
 preference-driven tokens by their causal effect (SteerX, arXiv 2510.22256). Each token of the
-person's texts, end of turn included, has a key (the final normed row that predicts it), and a
-weight s in [0, 1]: how far the person, and not the topic, caused it. With q the key of the token to
+user's texts, end of turn included, has a key (the final normed row that predicts it), and a
+weight s in [0, 1]: how far the user, and not the topic, caused it. With q the key of the token to
 come, over the NEIGHBOURS nearest keys k_i:
 
     w_i  = softmax_i(q . k_i / TEMPERATURE)
@@ -11,7 +11,7 @@ come, over the NEIGHBOURS nearest keys k_i:
     z    = strength * gate(max_i q . k_i)                 mixing weight
     p(v) = (1 - z sum_u a(u)) p_model(v) + z a(v)
 
-A neighbour that is topic (s = 0) leaves the prediction as it is, and far from anything the person
+A neighbour that is topic (s = 0) leaves the prediction as it is, and far from anything the user
 has written the gate is closed. Two runs are not completed: one of three tokens that the text being
 written holds already, so that a phrase cannot lead back into itself, and one of four tokens that
 occurs in one text only, so that no text is recited. And where the text repeats its last six tokens,

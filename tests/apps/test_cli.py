@@ -30,6 +30,7 @@ from steerx_edge.learning.checkpoint import USER_PATH_VARIABLE
 from steerx_edge.learning.duration import estimated_seconds
 from steerx_edge.learning.effects import read_treatment
 from steerx_edge.learning.settings import Settings
+from steerx_edge.live import steer
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import MODEL_VARIABLE, identify
 from steerx_edge.llamacpp.prompts import Message, messages_for
@@ -42,7 +43,6 @@ from steerx_edge.profile import (
     WithHistory,
 )
 from steerx_edge.steering.gate import Gate
-from steerx_edge.steering.live import steer
 from tests.support.entries import an_entry
 from tests.support.steered_llama import bias_of
 from tests.support.steered_llama import chat as chat_of
@@ -826,7 +826,7 @@ def test_an_interrupt_before_the_first_save_prints_one_sentence(
 
 @pytest.mark.parametrize(
     "place",
-    ["steerx_edge.learning.gathering.read_further", "steerx_edge.learning.learned.recalibrate"],
+    ["steerx_edge.learning.totals.read_further", "steerx_edge.learning.learned.recalibrate"],
 )
 def test_an_interrupt_keeps_the_profile_of_the_sample_and_a_rerun_resumes(
     learn: Callable[..., Entry], long_history: Path, monkeypatch: pytest.MonkeyPatch, place: str
@@ -862,7 +862,7 @@ def test_a_fuller_entry_is_kept_until_the_new_one_is_as_full(
     where = ("learn", long_history, "-o", "me.json")
     with monkeypatch.context() as patch:
         if stop == "Ctrl-C":
-            patch.setattr("steerx_edge.learning.gathering.read_further", interrupted)
+            patch.setattr("steerx_edge.learning.totals.read_further", interrupted)
             result = run(*where)
             said = "Interrupted: me.json was not changed; rerun the same command to resume."
         else:
@@ -961,7 +961,7 @@ def test_an_interrupted_add_leaves_the_profile_unchanged_and_resumes(
     )
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     monkeypatch.setattr(
-        "steerx_edge.learning.gathering.read_further", lambda *_: pytest.fail("read again")
+        "steerx_edge.learning.totals.read_further", lambda *_: pytest.fail("read again")
     )
     succeed("learn", "--add", remembering, *where)
     assert Profile.load("me.json").entries[0].counts["items"] == 9

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from models import make_tiny
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.learning.effects import effects_of, read_control, read_treatment
+from steerx_edge.live import steer
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import (
     Add,
@@ -34,7 +35,6 @@ from steerx_edge.llamacpp.interventions import (
 from steerx_edge.llamacpp.models import identify
 from steerx_edge.llamacpp.requests import INPUT_LAYER, HookPoint, ScoreRequest, ScoreResult
 from steerx_edge.profile import Profile
-from steerx_edge.steering.live import steer
 from tests.support.entries import an_entry
 from tests.support.pairwise import pairwise
 from tests.support.steered_reference import unit

@@ -17,10 +17,10 @@ import pytest
 from llama_cpp import Llama
 
 from steerx_edge.history.readers import read_history
+from steerx_edge.live import steer
 from steerx_edge.llamacpp.models import MODEL_VARIABLE, identify
 from steerx_edge.llamacpp.prompts import PromptFormat, messages_for
 from steerx_edge.profile import Profile
-from steerx_edge.steering.live import steer
 from tests.support.steered_llama import chat, complete, reset
 
 DEMO = Path(__file__).parents[2] / "docs" / "demo"

@@ -61,13 +61,13 @@ def follow_by_hand(real: tuple[Path, Evaluation], tiny_chat: TinyModel) -> Calla
             messages = messages_for(
                 query.request, history=[history[i] for i in found], description=description
             )
-            job = ScoreRequest(
+            request = ScoreRequest(
                 engine.prompt(messages),
                 engine.tokenize(query.response),
                 interventions=(Add(entry.layers, entry.vectors(strength)),) if entry else (),
                 logit_bias=entry.steering(strength).logit_bias if entry else {},
             )
-            means.append(engine.run(job).scored.mean())
+            means.append(engine.run(request).scored.mean())
         return float(np.mean(means))
 
     return log_prob

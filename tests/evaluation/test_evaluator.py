@@ -132,11 +132,11 @@ def test_all_arms_score_the_same_tokens_and_long_prompts_lose_their_least_releva
     engine = FollowingEngine(n_ctx=320)
     plan = dataclasses.replace(PLAN, retrieve=5)
     evaluate(lambda: engine, sample, plan, tmp_path, methods=ONE)  # type: ignore[arg-type, return-value]
-    scored = [job for job in engine.passes if job.response[:3] == list(map(ord, "one"))]
-    assert {len(job.response) for job in scored} == {80}  # a quarter
-    lengths = {len(job.context) for job in scored}
+    scored = [request for request in engine.passes if request.response[:3] == list(map(ord, "one"))]
+    assert {len(request.response) for request in scored} == {80}  # a quarter
+    lengths = {len(request.context) for request in scored}
     assert max(lengths) <= 240
-    longest = max(scored, key=lambda job: len(job.context))
+    longest = max(scored, key=lambda request: len(request.context))
     shown = chars(longest.context)
     assert shown.count("Write") == 1 + 4  # four of five items have room
     assert shown.split("\n")[-3] == "Write: garden."  # the most relevant is the last
@@ -147,11 +147,11 @@ def test_neutral_text_is_scored_without_and_with_profiles(tmp_path: Path) -> Non
     done, engine = follow(tmp_path)
     assert means(done, "neutral")["own"] == 0
     texts = {item.response: item.request for item in neutral_items("evaluation")}
-    neutral = [job for job in engine.passes if chars(job.response) in texts]
-    assert all(chars(job.context) == texts[chars(job.response)] for job in neutral)
+    neutral = [request for request in engine.passes if chars(request.response) in texts]
+    assert all(chars(request.context) == texts[chars(request.response)] for request in neutral)
     n_texts = len(texts) * len(WORDS)
     assert len(neutral) == n_texts * (1 + 1 + 2 + 1)
-    assert sum(bool(job.logit_bias) for job in neutral) == n_texts * (1 + 2 + 1)
+    assert sum(bool(request.logit_bias) for request in neutral) == n_texts * (1 + 2 + 1)
 
 
 def test_generated_texts(tmp_path: Path) -> None:
@@ -173,7 +173,9 @@ def test_generated_texts(tmp_path: Path) -> None:
 def test_an_empty_text_has_no_surprise_and_is_off_topic(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(AnsweringEngine, "generate_many", lambda _, jobs: ["  "] * len(jobs))
+    monkeypatch.setattr(
+        AnsweringEngine, "generate_many", lambda _, requests: ["  "] * len(requests)
+    )
     done, _ = follow(tmp_path, plan=WRITTEN, engine=AnsweringEngine())
     assert set(means(done, "surprise")) == {"real"}
     for name in ("rouge1", "topic", "own_request"):
@@ -190,14 +192,14 @@ class AnsweringEngine(FollowingEngine):
     What it writes ends in the number of its request where it is told of a word, else in 0.
     """
 
-    def score(self, job: ScoreRequest) -> float:
-        asked = re.search(r"\d+\.$", chars(job.context))
-        answered = asked and re.search(rf"\b{asked[0][:-1]}$", chars(job.response))
-        return super().score(job) + (0.5 if answered else 0)
+    def score(self, request: ScoreRequest) -> float:
+        asked = re.search(r"\d+\.$", chars(request.context))
+        answered = asked and re.search(rf"\b{asked[0][:-1]}$", chars(request.response))
+        return super().score(request) + (0.5 if answered else 0)
 
-    def generate_many(self, jobs: Sequence[GenerateRequest]) -> list[str]:
-        texts = super().generate_many(jobs)
-        numbers = [chars(job.context).rsplit(" ", 1)[1][:-1] for job in jobs]
+    def generate_many(self, requests: Sequence[GenerateRequest]) -> list[str]:
+        texts = super().generate_many(requests)
+        numbers = [chars(request.context).rsplit(" ", 1)[1][:-1] for request in requests]
         return [
             f"{text} 0" if text == "nothing" else f"{text} {number}"
             for text, number in zip(texts, numbers, strict=True)
@@ -214,9 +216,13 @@ def test_texts_that_answer_their_request_are_on_topic(tmp_path: Path) -> None:
     assert (topic["own - generic"], own_request["prompt - others' prompt"]) == (0, 0)
     # Texts are scored after their requests without steering, in one call for each unit.
     written = [
-        job for job in engine.passes if re.search(r"(nothing|more) \d$", chars(job.response))
+        request
+        for request in engine.passes
+        if re.search(r"(nothing|more) \d$", chars(request.response))
     ]
-    assert not any(job.logit_bias for job in written if "short text" in chars(job.context))
+    assert not any(
+        request.logit_bias for request in written if "short text" in chars(request.context)
+    )
     assert engine.calls == len(done.rows) * 3  # real texts, neutral texts, written texts
 
 
@@ -244,7 +250,7 @@ def test_of_many_requests_a_text_is_compared_with_some(tmp_path: Path) -> None:
     done, engine = follow(tmp_path, sample, WRITTEN, engine=AnsweringEngine())
     assert means(done, "own_request")["real"] == 1
     last = f"one kettle more {MAX_OTHER_REQUESTS + 2}"
-    after = {chars(job.context) for job in engine.passes if chars(job.response) == last}
+    after = {chars(request.context) for request in engine.passes if chars(request.response) == last}
     asked = [i for i in range(MAX_OTHER_REQUESTS + 3) if f"Write more {i}." in after]
     assert asked == [*range(MAX_OTHER_REQUESTS), MAX_OTHER_REQUESTS + 2]
 
@@ -258,8 +264,8 @@ def a_copied_user(word: str) -> User:
 class CopyingEngine(FollowingEngine):
     """Writes the first item of the person whom it is told of most."""
 
-    def generate_many(self, jobs: Sequence[GenerateRequest]) -> list[str]:
-        texts = super().generate_many(jobs)
+    def generate_many(self, requests: Sequence[GenerateRequest]) -> list[str]:
+        texts = super().generate_many(requests)
         return [
             f"0 the {text.split()[1]} sang for us all 0" if text != "nothing" else text
             for text in texts
@@ -290,7 +296,7 @@ def test_copies_are_looked_for_in_what_the_arm_learned_from(tmp_path: Path) -> N
 def test_a_profile_that_does_nothing_is_unsteered_exactly(tmp_path: Path) -> None:
     plan = dataclasses.replace(PLAN, generate=64, strengths=(0, 0.5, 1))
     done, engine = follow(tmp_path, plan=plan, methods={"off": Settings(strength=0)})
-    assert not any(job.logit_bias for job in engine.passes)
+    assert not any(request.logit_bias for request in engine.passes)
     gains = means(done)
     assert gains["own"] == gains["generic"] == gains["swapped"] == gains["own - generic"] == 0
     assert gains["prompt + own"] == gains["prompt"] == 0.5
@@ -338,7 +344,10 @@ def test_in_a_sweep_a_profile_that_does_nothing_is_not_scored(tmp_path: Path) ->
     assert {"over": "items", "at": 2, "arm": "own", "same": "unsteered"} in points
     assert {point["over"] for point in points if "log_prob" in point} == {"layer"}
     assert done.sweep("off", "items")["own"][2].mean == 0
-    assert {bool(job.logit_bias) for job in engine.passes} == {False, True}  # a layer is a strength
+    assert {bool(request.logit_bias) for request in engine.passes} == {
+        False,
+        True,
+    }  # a layer is a strength
 
 
 def test_several_methods_share_the_baselines(tmp_path: Path) -> None:
@@ -364,8 +373,8 @@ def test_answers_that_do_not_fit_are_scored_and_written_unsteered(
     done, engine = follow(tmp_path, plan=WRITTEN)
     assert means(done)["own"] == 0.25  # of one text in two
     assert means(done)["prompt + own"] == 0.5 + 0.25 / 2
-    for jobs in (engine.passes, engine.written):
-        steered_after = {chars(job.context)[-13:] for job in jobs if job.logit_bias}
+    for requests in (engine.passes, engine.written):
+        steered_after = {chars(request.context)[-13:] for request in requests if request.logit_bias}
         assert steered_after == {"Write more 0."}
 
 

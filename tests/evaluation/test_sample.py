@@ -11,7 +11,7 @@ import pytest
 
 from steerx_edge.errors import HistoryError
 from steerx_edge.evaluation import Plan, read_sample
-from steerx_edge.evaluation.sample import drawn_items, stranger
+from steerx_edge.evaluation.sample import drawn_items, swapped_user
 from steerx_edge.history.item import HistoryItem, User
 from tests.support.users import WORDS, a_sample, a_user
 
@@ -134,20 +134,20 @@ def test_draws_depend_on_the_seed_the_draw_and_the_user_alone() -> None:
 def test_without_others_nothing_is_drawn() -> None:
     sample = a_sample(a_user("kettle"))
     assert drawn_items(sample, sample.people[0], 0, seed=0) == []
-    assert stranger(sample, sample.people[0], seed=0) is None
+    assert swapped_user(sample, sample.people[0], seed=0) is None
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_each_user_is_swapped_for_one_other(seed: int) -> None:
     sample = a_sample()
-    strangers = {user.id: stranger(sample, user, seed) for user in sample.people}
+    strangers = {user.id: swapped_user(sample, user, seed) for user in sample.people}
     assert all(other and other.id != user for user, other in strangers.items())
     assert {other.id for other in strangers.values() if other} == set(WORDS)
 
 
 def test_a_single_measured_user_is_swapped_for_one_who_is_not() -> None:
     sample = a_sample(a_user("silent", 1), *map(a_user, WORDS), reported=["kettle"])
-    other = stranger(sample, sample.by_id["kettle"], 0)
+    other = swapped_user(sample, sample.by_id["kettle"], 0)
     assert other
     assert other.id == "rabbit"  # the first who has a history to learn from
 
@@ -156,6 +156,6 @@ def test_the_same_person_under_another_name_is_not_swapped_in() -> None:
     users = [dataclasses.replace(a_user("kettle"), id=f"kettle{i}") for i in range(4)]
     sample = a_sample(*users, a_user("rabbit"))
     for user in users:
-        other = stranger(sample, user, 0)
+        other = swapped_user(sample, user, 0)
         assert other
         assert other.id == "rabbit"

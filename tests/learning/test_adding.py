@@ -66,7 +66,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], list[str]]]:
         calls.append(([item.response for item in items], [item.response for item in others]))
         return read_further(engine, items, others, *rest)
 
-    monkeypatch.setattr("steerx_edge.learning.gathering.read_further", recorded)
+    monkeypatch.setattr("steerx_edge.learning.totals.read_further", recorded)
     return calls
 
 
@@ -153,7 +153,7 @@ def test_without_earlier_texts_new_ones_are_in_each_others_context(
 def test_a_single_text_without_others_for_its_context_is_an_error(
     tiny_engine: Engine, profile: Profile
 ) -> None:
-    with pytest.raises(HistoryError, match="a single text, and none that was read before"):
+    with pytest.raises(HistoryError, match="There is only one text, and none was read before"):
         learn_more(tiny_engine, profile, MORE[:1])
     added = learn_more(tiny_engine, profile, [FIRST[2], MORE[0]])
     assert without_time(added).counts["items"] == 5
@@ -245,7 +245,7 @@ class TestNotAddedTo:
     ) -> None:
         rest, n_removed = forget_texts(tiny_engine, profile, FIRST[:1])
         assert n_removed
-        with pytest.raises(ProfileError, match=r"lacks the sums .* texts were forgotten"):
+        with pytest.raises(ProfileError, match=r"lacks the sums .* texts were removed"):
             learn_more(tiny_engine, rest, TEXTS)
 
     def test_an_entry_of_another_model(

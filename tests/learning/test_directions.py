@@ -43,7 +43,7 @@ def test_it_is_the_mean_over_items_of_unit_length_at_each_layer() -> None:
     ],
 )
 def test_no_direction_is_an_error_that_says_what_to_do(differences: NDArray[np.float32]) -> None:
-    with pytest.raises(SteerxError, match=r"no direction to steer in\. Use more texts"):
+    with pytest.raises(SteerxError, match=r"no direction to steer along\. Use more texts"):
         mean_direction(differences)
 
 
@@ -83,7 +83,7 @@ def test_an_estimate_has_unit_length_and_the_sign_of_the_differences(estimate: E
 
 @every_estimate
 def test_differences_that_cancel_out_have_no_estimate(estimate: Estimate) -> None:
-    with pytest.raises(SteerxError, match="no direction to steer in"):
+    with pytest.raises(SteerxError, match="no direction to steer along"):
         direction_of(np.array([[1, 2], [-1, -2]], np.float32), estimate)
 
 

@@ -149,8 +149,10 @@ def test_two_texts_are_enough_for_calibration(tiny_engine: Engine) -> None:
 def test_texts_that_make_no_difference_are_an_error(
     tiny_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiny_engine.analysis, "generate_many", lambda jobs: [[] for _ in jobs])
-    with pytest.raises(SteerxError, match="make no difference to the model's residual stream"):
+    monkeypatch.setattr(
+        tiny_engine.analysis, "generate_many", lambda requests: [[] for _ in requests]
+    )
+    with pytest.raises(SteerxError, match="do not change the model's residual stream"):
         learn(tiny_engine, HISTORY)
 
 

@@ -96,7 +96,7 @@ def test_the_arrays_layout_does_not_matter(
 @pytest.mark.parametrize(
     ("control", "message"),
     [
-        (direction(0), r"Layers \[0\] cannot be steered: name increasing ones, 1 to 3"),
+        (direction(0), r"Layers \[0\] cannot be steered: give increasing ones, 1 to 3"),
         (direction(0, 1), r"Layers \[0, 1\] cannot be steered"),
         (direction(-1), r"Layers \[-1\] cannot be steered"),
         (direction(N_LAYER), r"Layers \[4\] cannot be steered"),
@@ -126,5 +126,5 @@ def test_a_refusal_of_llama_cpp_is_not_swallowed(
 ) -> None:
     monkeypatch.setattr(llama_cpp, "llama_set_adapter_cvec", lambda *_: -1)
     for control in (direction(2), None):
-        with pytest.raises(ModelError, match=r"refused the control vector \(it gave -1\)"):
+        with pytest.raises(ModelError, match=r"refused the control vector \(status -1\)"):
             steer(tiny_llama, control)

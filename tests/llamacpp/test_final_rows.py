@@ -124,7 +124,7 @@ def test_a_memory_changes_the_log_probability_and_nothing_else(context: Analysis
     assert_close(np.stack(memory.rows), asked_for(plain.final)[:-1])
     assert_close(mixed.entropy, asked_for(plain.entropy))
     assert mixed.final is None
-    with pytest.raises(ModelError, match="come with scores: ask for `score` too"):
+    with pytest.raises(ModelError, match="need scores: set `score`"):
         context.run(split(score=False, memory=Recorder()))
 
 

@@ -177,7 +177,7 @@ def test_positions_and_no_others_are_changed(
 @pytest.mark.parametrize(
     ("positions", "message"),
     [
-        (-1, "The last -1 positions cannot be meant"),
+        (-1, "positions is -1: a number of positions"),
         (np.ones(N - 1, dtype=np.bool_), rf"shape \({N - 1},\) and type bool; .* \({N},\) bool"),
         (np.ones((1, N), dtype=np.bool_), r"A mask of positions has shape \(1, 40\)"),
         (np.arange(N), "type int64"),
@@ -215,8 +215,8 @@ def test_without_a_choice_positions_are_those_a_control_vector_would_change() ->
         (Add((4,), vectors()), r"Layers \[4\] cannot be changed: this model has 0 to 3"),
         (Add((-1,), vectors()), r"Layers \[-1\] cannot be changed"),
         (Add((), np.zeros((0, N_EMBD), np.float32)), r"Layers \[\] cannot be changed"),
-        (Add((2, 1), vectors(2)), r"Layers \[2, 1\] cannot be changed: name increasing"),
-        (Add((1, 1), vectors(2)), r"Layers \[1, 1\] cannot be changed: name increasing"),
+        (Add((2, 1), vectors(2)), r"Layers \[2, 1\] cannot be changed: give increasing"),
+        (Add((1, 1), vectors(2)), r"Layers \[1, 1\] cannot be changed: give increasing"),
         (Add((1,), vectors(2)), r"vectors \(1, n_embd\) for layers \[1\], got shape \(2, 64\)"),
         (Add((1,), vectors()[0]), r"got shape \(64,\)"),
         (Add((1,), np.full((1, N_EMBD), np.nan, np.float32)), "Expected finite vectors"),

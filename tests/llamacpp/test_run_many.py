@@ -200,7 +200,7 @@ def test_requests_that_fail_half_way_leave_nothing_behind(
         if len(calls) == failing_call:
             batch.token[0] = N_VOCAB
 
-    with changed_batches(fail), pytest.raises(ModelError, match="failed to evaluate a batch"):
+    with changed_batches(fail), pytest.raises(ModelError, match="could not evaluate a batch"):
         context.run_many(MIXED)
     for got, expected in zip(context.run_many(MIXED), fresh, strict=True):
         assert_same(got, expected)

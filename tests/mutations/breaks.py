@@ -36,7 +36,7 @@ class Break:
 GATE = "steerx_edge/steering/gate.py"
 BIAS = "steerx_edge/steering/logit_bias.py"
 MEMORY = "steerx_edge/steering/memory.py"
-LIVE = "steerx_edge/steering/live.py"
+LIVE = "steerx_edge/live.py"
 TYPES = "steerx_edge/profile/types.py"
 JSON = "steerx_edge/profile/json_format.py"
 FILES = "steerx_edge/profile/files.py"
@@ -64,14 +64,14 @@ FORGETTING = "steerx_edge/forgetting.py"
 TEST_GATE = "tests/steering/test_gate.py"
 TEST_BIAS = "tests/steering/test_logit_bias.py"
 TEST_MEMORY = "tests/steering/test_memory.py"
-TEST_LIVE = "tests/steering/test_live.py"
-TEST_PREDICTIONS = "tests/steering/test_live_predictions.py"
+TEST_LIVE = "tests/live/test_live.py"
+TEST_PREDICTIONS = "tests/live/test_live_predictions.py"
 TEST_TYPES = "tests/profile/test_types.py"
 TEST_JSON = "tests/profile/test_json_format.py"
 TEST_STORE = "tests/profile/test_store.py"
 TEST_MEMORY_FILE = "tests/profile/test_memory_file.py"
 TEST_RETRIEVAL = "tests/history/test_retrieval.py"
-TEST_HISTORY = "tests/history/test_history.py"
+TEST_HISTORY = "tests/history/test_readers.py"
 TEST_EFFECTS = "tests/learning/test_effects.py"
 TEST_ROWS = "tests/learning/test_memory_rows.py"
 TEST_DIRECTIONS = "tests/learning/test_directions.py"
@@ -192,9 +192,9 @@ BREAKS = [
         TEST_JSON,
     ),
     Break(
-        "beside texts in the prompt the strengths are the usual ones",
+        "with texts in the prompt the strengths are the usual ones",
         TYPES,
-        "strengths=beside.strengths",
+        "strengths=found.strengths",
         "strengths=self.strengths",
         TEST_TYPES,
     ),
@@ -281,9 +281,9 @@ BREAKS = [
     ),
     Break(
         "in a prompt the most relevant text is the first",
-        RETRIEVAL,
-        "[self._items[index], *chosen]",
-        "[*chosen, self._items[index]]",
+        "steerx_edge/history/budget.py",
+        "[each, *chosen]",
+        "[*chosen, each]",
         TEST_RETRIEVAL,
     ),
     Break(
@@ -461,7 +461,7 @@ BREAKS = [
     Break(
         "there is no room for what grows",
         PLANNING,
-        "n_cells + new + strand.growth > limits.cells",
+        "n_cells + new + sequence.growth > limits.cells",
         "n_cells + new > limits.cells",
         TEST_PLANNING,
     ),
@@ -517,23 +517,23 @@ BREAKS = [
     ),
     Break(
         "a closed gate is passed",
-        EVALUATOR,
-        "steering if fits else {}",
+        "steerx_edge/steering/requests.py",
+        "steering if opens else Steering()",
         "steering",
-        TEST_EVALUATOR,
+        "tests/steering/test_requests.py",
     ),
     Break(
         "neutral text is scored without the profile",
         EVALUATOR,
-        "ScoreRequest(context, tokens, **steering)",
-        "ScoreRequest(context, tokens)",
+        "self._steered(condition, contexts, texts)",
+        "self._steered(Condition(), contexts, texts)",
         TEST_EVALUATOR,
     ),
     Break(
-        "beside texts in the prompt a profile is as strong as alone",
-        EVALUATOR,
-        "_Condition(own.beside_history(), ",
-        "_Condition(own, ",
+        "with texts in the prompt a profile is as strong as alone",
+        "steerx_edge/evaluation/arms.py",
+        "Condition(own, with_history=True, ",
+        "Condition(own, ",
         TEST_EVALUATOR,
     ),
     Break(
@@ -569,8 +569,8 @@ BREAKS = [
     Break(
         "rows are mapped to outputs one off",
         "native/residual_hooks.cpp",
-        "task.layer, row_of(tensor_row(row))",
-        "task.layer, row_of(first)",
+        "apply(task.layer, fetched(rows.place(row)))",
+        "apply(task.layer, fetched(first_row_))",
         "tests/native/test_residual_hooks.py tests/native/test_native_interventions.py",
     ),
     Break(

@@ -52,8 +52,8 @@ def test_scored_texts_have_the_log_probabilities_of_the_reference(
     rows_and_logits: tuple[Array, Array],
     strength: float,
 ) -> None:
-    job = ScoreRequest(CONTEXT, TEXT, memory=ActiveMemory(memory, strength))
-    got = AnalysisContext(tiny_llama, 512).run(job).scored
+    request = ScoreRequest(CONTEXT, TEXT, memory=ActiveMemory(memory, strength))
+    got = AnalysisContext(tiny_llama, 512).run(request).scored
     rows, log_p = rows_and_logits
     for t, token in enumerate(TEXT):
         mixed = mixture(memory, strength, rows[t], TEXT[:t], np.exp(log_p[t]), SINGLE)

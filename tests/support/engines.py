@@ -15,9 +15,9 @@ class InterruptedEngine(Engine):
     last_call = 10**9
 
     def run_many(
-        self, jobs: Sequence[ScoreRequest], done: Callable[[int], None] | None = None
+        self, requests: Sequence[ScoreRequest], done: Callable[[int], None] | None = None
     ) -> list[ScoreResult]:
         if self.n_calls == self.last_call:
             raise KeyboardInterrupt
         self.n_calls += 1
-        return super().run_many(jobs, done)
+        return super().run_many(requests, done)

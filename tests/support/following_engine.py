@@ -49,26 +49,32 @@ class FollowingEngine:
     def prompt(self, messages: Sequence[Any]) -> list[int]:
         return list(map(ord, "\n".join(message["content"] for message in messages)))
 
-    def run_many(self, jobs: Sequence[ScoreRequest]) -> list[Any]:
-        self.passes += jobs
+    def run_many(self, requests: Sequence[ScoreRequest]) -> list[Any]:
+        self.passes += requests
         self.calls += 1
-        return [SimpleNamespace(scored=np.full(len(job.response), self.score(job))) for job in jobs]
+        return [
+            SimpleNamespace(scored=np.full(len(request.response), self.score(request)))
+            for request in requests
+        ]
 
-    def score(self, job: ScoreRequest) -> float:
-        told = self.told(job)
-        text = chars(job.response)
+    def score(self, request: ScoreRequest) -> float:
+        told = self.told(request)
+        text = chars(request.response)
         return -3 + sum(0.5 * told[word] for word in WORDS if word in text)
 
-    def told(self, job: ScoreRequest | GenerateRequest) -> Counter[str]:
-        shown = chars(job.context)
+    def told(self, request: ScoreRequest | GenerateRequest) -> Counter[str]:
+        shown = chars(request.context)
         told: Counter[str] = Counter({word: 1 for word in WORDS if f"{word} sang" in shown})
-        for place, share in job.logit_bias.items():
+        for place, share in request.logit_bias.items():
             told[WORDS[place]] += share  # type: ignore[assignment]
         return told
 
-    def generate_many(self, jobs: Sequence[GenerateRequest]) -> list[str]:
-        self.written += jobs
-        best = [max(self.told(job).items(), key=lambda each: each[1], default="") for job in jobs]
+    def generate_many(self, requests: Sequence[GenerateRequest]) -> list[str]:
+        self.written += requests
+        best = [
+            max(self.told(request).items(), key=lambda each: each[1], default="")
+            for request in requests
+        ]
         return [f"one {word[0]} more" if word else "nothing" for word in best]
 
 

@@ -14,9 +14,9 @@ from llama_cpp import Llama, LogitsProcessorList
 
 from models import TinyModel
 from models.operations import Array, log_softmax
+from steerx_edge.live import steer
 from steerx_edge.llamacpp.models import identify
 from steerx_edge.profile import LogitBias, MemoryPart, Profile
-from steerx_edge.steering.live import steer
 from tests.support.entries import an_entry
 from tests.support.memory_reference import Text, memory_of
 

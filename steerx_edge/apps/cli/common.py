@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from steerx_edge.history.item import HistoryItem
+    from steerx_edge.live import SteeringHandle
     from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.profile import Profile
-    from steerx_edge.steering.live import SteeringHandle
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Option = Callable[[_Command], _Command]
@@ -294,7 +294,7 @@ def steer_prompt(
     engine: Engine, profile: Profile, strength: float, in_context: Sequence[HistoryItem]
 ) -> SteeringHandle:
     """Steer, with the strengths for a history in the prompt if the prompt holds texts."""
-    from steerx_edge.steering.live import steer
+    from steerx_edge.live import steer
 
     return steer(engine.llama, profile, strength, with_history=bool(in_context))
 

@@ -148,7 +148,7 @@ def evaluate(
     """Measure on DATA how much profiles help, and how much of the gain is personal.
 
     DATA is a per-author file such as LaMP's (X_questions.json with X_outputs.json beside it), or
-    one person's history as for `learn`, of which the last fifth is held out. A profile is learned
+    one user's history as for `learn`, of which the last fifth is held out. A profile is learned
     from each user's history. The held-out texts are scored with the user's own profile, with
     generic profiles learned from other users, with another user's profile, and with texts or a
     description in the prompt. If interrupted, rerun the same command to resume.

@@ -1,4 +1,4 @@
-"""Calibration: strengths chosen by what they give on the person's own held-out texts."""
+"""Calibration: strengths chosen by what they give on the user's own held-out texts."""
 
 from steerx_edge.learning.calibration.choose import Calibration, calibrate, recalibrate
 from steerx_edge.learning.calibration.grid import UNSTEERED, Setting

@@ -41,7 +41,7 @@ class Calibration:
         setting: strengths; 0 where nothing reliable was found.
         gain: of the setting, or, where its interval reaches 0, of the one that was not reliable;
             None where it was not measured.
-        with_history: strengths for prompts that hold other texts of the person.
+        with_history: strengths for prompts that hold other texts of the user.
         gain_with_history: what these give over the prompt alone, or None.
         gate: which answers the setting is for; None for all.
     """
@@ -172,7 +172,7 @@ def best(scores: Scores) -> Setting:
     """Of the settings within one standard error of the best, the most selective one.
 
     That is the one with the weakest directions, then the weakest logit bias, which act on all that
-    is written, then the memory that gains most, which acts only where the person has written
+    is written, then the memory that gains most, which acts only where the user has written
     something similar. The error is that of the difference over texts, and no more than that of the
     best itself: a setting is not better for being unlike the texts. Settings
     that cost neutral text more than MOST_LOSS are excluded.

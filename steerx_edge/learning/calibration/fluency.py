@@ -19,7 +19,7 @@ _MOST_REPEATED = 0.1  # share of repeated, or of shared, 4-grams that may be add
 class Written(NamedTuple):
     """Statistics of texts that were written under a setting."""
 
-    surprise: float  # of those for the person's requests, unsteered, nats/token
+    surprise: float  # of those for the user's requests, unsteered, nats/token
     repeated: float  # share of 4-grams within each of these
     shared: float  # share of 4-grams among those for neutral requests
 
@@ -40,12 +40,12 @@ def writes_fluently(
 ) -> bool:
     """The fluency check.
 
-    What the model writes unsteered is the least surprising to it, and the person's own text much
+    What the model writes unsteered is the least surprising to it, and the user's own text much
     more so. Steered text may be as surprising as that, and repeat hardly more than unsteered text;
     and the answers to neutral requests may hardly be more alike.
 
     Args:
-        scores: unsteered scores of the person's texts, at least.
+        scores: unsteered scores of the user's texts, at least.
         setting: what is checked.
         unsteered: what is written without it; None writes it.
     """

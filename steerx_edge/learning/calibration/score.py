@@ -1,4 +1,4 @@
-"""Settings scored on the person's own texts, each text with what the others give.
+"""Settings scored on the user's own texts, each text with what the others give.
 
 Fold by fold, everything is made from the other folds, and the texts of this one are scored. The
 gain of a setting is the mean over texts of the gain in log-probability per token. Only directions
@@ -99,12 +99,12 @@ class HeldOutScores:
 
     Args:
         engine: the model.
-        texts: the person's.
+        texts: the user's.
         folds: every text in one of them.
         candidates: candidate directions, at distinct (contrast method, layer).
         counts: token counts by fold, or None for no logit bias.
         rows: of the memory, those of the texts first; or None for no memory.
-        gated: whether a profile leaves answers to requests alone that are unlike the person's.
+        gated: whether a profile leaves answers to requests alone that are unlike the user's.
         spares_neutral: whether the loss on neutral text is bounded.
     """
 
@@ -149,7 +149,7 @@ class HeldOutScores:
         )
 
     def in_prompts(self, scored: Sequence[Scored]) -> HeldOutScores:
-        """Scores for prompts that hold texts of the person: no directions, and no gate.
+        """Scores for prompts that hold texts of the user: no directions, and no gate.
 
         Args:
             scored: the texts, scored with others in their prompts.
@@ -170,7 +170,7 @@ class HeldOutScores:
 
     @property
     def n_texts(self) -> int:
-        """How many texts are scored: the person's, and the neutral ones."""
+        """How many texts are scored: the user's, and the neutral ones."""
         return len(self.all_texts)
 
     @property
@@ -231,7 +231,7 @@ class HeldOutScores:
 
     @property
     def _opening_rows(self) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
-        """Unsteered rows that predict the first token, of the person's and of neutral texts."""
+        """Unsteered rows that predict the first token, of the user's and of neutral texts."""
         rows = np.stack([self._scored[()][j].final[0] for j in range(self.n_texts)])
         return rows[: self.n_items], rows[self.n_items :]
 

@@ -19,8 +19,8 @@ from llama_cpp.llama_cache import LlamaRAMCache
 
 from models import TinyModel, make_tiny_llama
 from steerx_edge.errors import ProfileError, SteerxError
+from steerx_edge.live import steer
 from steerx_edge.profile import Entry, Gain, Profile, WithHistory
-from steerx_edge.steering.live import steer
 from tests.support.steered_llama import (
     EXACT,
     TEXT,
@@ -544,7 +544,7 @@ def test_a_steered_model_cannot_be_steered_twice(llama: Llama, prompt: list[int]
     profile, other = a_profile(llama), a_profile(llama, seed=1)
     with steer(llama, profile) as steering:
         expected = greedy(llama, prompt)
-        with pytest.raises(SteerxError, match=r"steered already.*clear\(\)"):
+        with pytest.raises(SteerxError, match=r"already steered.*clear\(\)"):
             steer(llama, other)
         assert greedy(llama, prompt) == expected
         steering.clear()
@@ -607,7 +607,7 @@ def test_a_model_stays_steered_if_the_handle_is_dropped(
     steer(llama, a_profile(llama))
     gc.collect()
     assert greedy(llama, prompt) == expected != unsteered
-    with pytest.raises(SteerxError, match="steered already"):
+    with pytest.raises(SteerxError, match="already steered"):
         steer(llama, a_profile(llama))
 
 

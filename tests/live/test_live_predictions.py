@@ -17,10 +17,10 @@ from llama_cpp.llama_grammar import LlamaGrammar
 from models import TinyModel, make_tiny
 from models.operations import Array, log_softmax
 from steerx_edge.errors import ModelError, ProfileError
+from steerx_edge.live import steer
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.requests import ScoreRequest
 from steerx_edge.profile import LogitBias, MemoryPart, Profile
-from steerx_edge.steering.live import steer
 from steerx_edge.steering.requests import steered
 from tests.support.gate_reference import gate_for
 from tests.support.memory_reference import memory_of, mixture, normed
@@ -446,7 +446,7 @@ def test_a_token_that_the_model_lacks_is_refused(
     outside = replace(memory, tokens=np.full_like(memory.tokens, n_vocab))
     part = MemoryPart.of(outside, strength=0.0, level="all")
     for profile in (forcing(llama, n_vocab), a_profile(llama, memory=part)):
-        message = f"names token {n_vocab}, and the model has {n_vocab}"
+        message = f"names token {n_vocab}, but the model has only {n_vocab}"
         with pytest.raises(ProfileError, match=message):
             steer(llama, profile)
         assert not {"generate", "eval"} & set(vars(llama))

@@ -8,7 +8,7 @@ policy. The memory is looked up by the final normed row, which llama.cpp gives o
 as the token's embedding; it is asked for where a single token is evaluated.
 
 The row that predicts the first token of an answer, unsteered, tells whether the answer is one that
-the person would write (see `steerx_edge.steering.gate`). If not, all of it goes unsteered.
+the user would write (see `steerx_edge.steering.gate`). If not, all of it goes unsteered.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def steer(
     *,
     with_history: bool = False,
 ) -> SteeringHandle:
-    """Make a model write like the person of a profile, until `clear()` or the end of `with`.
+    """Make a model write like the user of a profile, until `clear()` or the end of `with`.
 
     Everything that generates through `llama` is steered: completions, chats, streams, grammars,
     tools. The caller's own logits processors and logit bias come after the profile's logit bias
@@ -60,7 +60,7 @@ def steer(
         llama: the model; not from another thread while it generates.
         profile: a profile, or the path of one.
         strength: relative to what was learned; 1 is that, 0 is none, below 0 steers away.
-        with_history: the prompts hold texts of the person: use the strengths that were learned for
+        with_history: the prompts hold texts of the user: use the strengths that were learned for
             that, if there are any.
 
     Returns:
@@ -73,7 +73,7 @@ def steer(
     """
     if _HANDLE in vars(llama):
         raise SteerxError(
-            "This model is steered already. Call clear() on what steer() returned, or leave its "
+            "This model is already steered. Call clear() on the result of steer(), or leave its "
             "`with` block, before steering it again."
         )
     if not isinstance(profile, Profile):
@@ -159,7 +159,7 @@ class SteeringHandle:
         for what, token in highest.items():
             if token >= n_vocab:
                 raise ProfileError(
-                    f"This profile's {what} names token {token}, and the model has {n_vocab}: "
+                    f"This profile's {what} names token {token}, but the model has only {n_vocab}: "
                     "the profile is damaged. Learn again with this model."
                 )
 

@@ -29,20 +29,20 @@ CHUNK = 16
 
 
 class Chunk(NamedTuple):
-    """Further texts, and others of the same person that may stand in their context."""
+    """Further texts, and the candidates for their in-context texts."""
 
     texts: Sequence[OwnText]
     others: Sequence[HistoryItem]
 
 
 @dataclass
-class Gathered:
+class Totals:
     """Sums over all texts that were read.
 
     Args:
         engine: the model.
         tally: their words.
-        used: (n_vocab,) how often the person used each token.
+        used: (n_vocab,) how often the user used each token.
         expected: (n_vocab,) how often the model expected it there.
         rows: the memory's, or None for no memory.
         texts: `text_hash` of each text.
@@ -60,7 +60,7 @@ class Gathered:
     n_tokens: int = 0
 
     @classmethod
-    def continuing(cls, engine: Engine, ledger: Ledger, rows: MemoryRows) -> Gathered:
+    def continuing(cls, engine: Engine, ledger: Ledger, rows: MemoryRows) -> Totals:
         """From where a ledger ends, with the rows of its memory."""
         used, expected = ledger.used.copy(), ledger.expected.copy()
         texts = ledger.texts.tolist()
@@ -113,7 +113,7 @@ class Gathered:
                 self.expected += arrays["expected"]
                 self.add(text, effects, arrays.get("keys"))
             n_done += len(chunk.texts)
-        # A person's text never holds an end token, which says nothing about the person.
+        # A user's text never holds an end token, which says nothing about the user.
         self.expected[self.engine.end_tokens] = 0
 
     def _read(
