@@ -84,9 +84,9 @@ class ArmsOf:
         methods: Mapping[str, Settings],
         profiles: Path,
     ) -> None:
-        self._engine = engine
-        self._sample = sample
-        self._plan = plan
+        self.engine = engine
+        self.sample = sample
+        self.plan = plan
         self._methods = methods
         self._profiles = profiles
 
@@ -103,7 +103,7 @@ class ArmsOf:
     def with_profiles(self, user: User, method: str) -> Arms:
         """Arms with what a method learns."""
         own = self.own(user, method)
-        other = swapped_user(self._sample, user, self._plan.seed)
+        other = swapped_user(self.sample, user, self.plan.seed)
         generic = [
             self._learned(user, method, f"generic{draw}", items)
             for draw, items in enumerate(self._drawn(user))
@@ -127,12 +127,12 @@ class ArmsOf:
     def sweep(self, user: User, method: str, arms: Arms) -> dict[Point, Sequence[Condition]]:
         """Points of the sweep with profiles."""
         points: dict[Point, Sequence[Condition]] = {}
-        for strength in self._plan.strengths:
+        for strength in self.plan.strengths:
             for arm in ("own", "generic"):
                 if arm in arms and strength not in (0, 1):  # unsteered, and the arms themselves
                     changed = [replace(each, strength=strength) for each in arms[arm]]
                     points["strength", strength, arm] = changed
-        for layer in self._plan.layers:
+        for layer in self.plan.layers:
             points["layer", layer, "own"] = [Condition(self.own(user, method, layer))]
         for n in self._item_counts(user):
             entry = self._learned(user, method, f"items{n}", user.history[-n:])
@@ -140,11 +140,11 @@ class ArmsOf:
         return points
 
     def _item_counts(self, user: User) -> list[int]:
-        return [n for n in self._plan.item_counts if n < len(user.history)]
+        return [n for n in self.plan.item_counts if n < len(user.history)]
 
     def _drawn(self, user: User) -> list[list[HistoryItem]]:
-        draws = range(self._plan.draws)
-        drawn = (drawn_items(self._sample, user, draw, self._plan.seed) for draw in draws)
+        draws = range(self.plan.draws)
+        drawn = (drawn_items(self.sample, user, draw, self.plan.seed) for draw in draws)
         return [items for items in drawn if len(items) > 1]
 
     def own(self, user: User, method: str, layer: int | None = None) -> Entry:
@@ -156,20 +156,20 @@ class ArmsOf:
     def _learned(
         self, user: User, method: str, kind: str, items: Sequence[HistoryItem], **changed: Any
     ) -> Entry:
-        number = list(self._sample.by_id).index(user.id)
+        number = list(self.sample.by_id).index(user.id)
         path = self._profiles / f"{method}-{number}-{kind}.json"
         if path.exists():
-            return Profile.load(path).entry_for(self._engine.model_id)
-        n_items = self._plan.items or max(MIN_ITEMS, len(items))
+            return Profile.load(path).entry_for(self.engine.model_id)
+        n_items = self.plan.items or max(MIN_ITEMS, len(items))
         settings = replace(self._methods[method], max_items=n_items, **changed)
-        profile = learn(self._engine, items, settings)
+        profile = learn(self.engine, items, settings)
         profile.save(path)
-        return profile.entry_for(self._engine.model_id)
+        return profile.entry_for(self.engine.model_id)
 
     def learned_from(self, user: User, arm: str) -> Sequence[HistoryItem]:
         """The items behind an arm's profile or prompt; of several draws the first."""
         if arm in ("generic", "others' prompt"):
             return self._drawn(user)[0]
-        if arm == "swapped" and (other := swapped_user(self._sample, user, self._plan.seed)):
+        if arm == "swapped" and (other := swapped_user(self.sample, user, self.plan.seed)):
             return other.history
         return user.history

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from steerx_edge.evaluation.arms import WITHOUT_PROFILE, Arms, ArmsOf, Condition
 from steerx_edge.evaluation.prompts import Prompts
-from steerx_edge.evaluation.sample import Plan, Sample
 from steerx_edge.evaluation.text_metrics import Attribution, copied, overlap, request_fit
 from steerx_edge.history.item import User
 from steerx_edge.learning.calibration.fluency import repeated_four_grams
-from steerx_edge.learning.settings import Settings
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.llamacpp.requests import GenerateRequest, ScoreRequest
 from steerx_edge.steering.requests import by_context, steered
 
 if TYPE_CHECKING:
-    from steerx_edge.llamacpp.engine import Engine
+    pass
 
 Row = dict[str, Any]
 """The figures of one unit, as they are stored; see docs/evaluation.md."""
@@ -41,26 +38,13 @@ class Evaluator:
     """Measures units on one engine.
 
     Args:
-        engine: the model.
-        sample: the users.
-        plan: what is measured.
-        methods: settings by name.
-        profiles: a folder for what is learned.
+        arms: the arms of every user.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        sample: Sample,
-        plan: Plan,
-        methods: Mapping[str, Settings],
-        profiles: Path,
-    ) -> None:
-        self._engine = engine
-        self._sample = sample
-        self._plan = plan
-        self._arms = ArmsOf(engine, sample, plan, methods, profiles)
-        self._prompts = Prompts(engine, plan.retrieve)
+    def __init__(self, arms: ArmsOf) -> None:
+        self._engine, self._sample, self._plan = arms.engine, arms.sample, arms.plan
+        self._arms = arms
+        self._prompts = Prompts(arms.engine, arms.plan.retrieve)
 
     def learn_own(self, unit: Unit) -> None:
         """Learn a user's profile, unless it is there: it will be swapped in for another user."""

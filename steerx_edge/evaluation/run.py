@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from steerx_edge.errors import SteerxError
+from steerx_edge.evaluation.arms import ArmsOf
 from steerx_edge.evaluation.evaluator import BASELINES, Evaluator, Row, Unit
 from steerx_edge.evaluation.figures import Evaluation
 from steerx_edge.evaluation.sample import Plan, Sample
@@ -174,7 +175,7 @@ def _workers(
 ) -> Iterator[Callable[[Callable[[Evaluator, Unit], Any], Sequence[Unit]], Iterator[Any]]]:
     """A function that calls a method of an Evaluator for each unit, in any order."""
     if processes <= 1:
-        evaluator = Evaluator(engine, *what)
+        evaluator = Evaluator(ArmsOf(engine, *what))
         yield lambda call, units: (call(evaluator, unit) for unit in units)
         return
     engine.close()
@@ -206,7 +207,7 @@ def _start(open_engine: Callable[[], Engine], what: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     global _evaluator
-    _evaluator = Evaluator(open_engine(), *what)
+    _evaluator = Evaluator(ArmsOf(open_engine(), *what))
 
 
 def _end_with_parent() -> None:
