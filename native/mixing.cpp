@@ -60,7 +60,7 @@ void weigh(std::span<const float> similarities, std::span<const float> weights, 
     }
 }
 
-void mix(const Logits &logits, std::span<const int32_t> tokens, std::span<const float> shares, double listened) {
+void mix(const Logits &logits, std::span<const int32_t> tokens, std::span<const float> shares, double weight) {
     std::map<size_t, double> offered;
     double total = 0.0;
     for (size_t i = 0; i < tokens.size(); ++i) {
@@ -69,9 +69,9 @@ void mix(const Logits &logits, std::span<const int32_t> tokens, std::span<const 
             throw std::out_of_range("token " + std::to_string(tokens[i]) + " is not in the vocabulary of " +
                                     std::to_string(logits.n));
         }
-        if (listened * shares[i] > 0.0) {
-            offered[token] += listened * shares[i];
-            total += listened * shares[i];
+        if (weight * shares[i] > 0.0) {
+            offered[token] += weight * shares[i];
+            total += weight * shares[i];
         }
     }
     if (offered.empty()) {

@@ -27,8 +27,8 @@ struct Logits {
 };
 
 // Changes logits so that they give (1 - z sum_i shares_i) p(v) + z sum_i shares_i [tokens_i = v], up to a
-// constant, with z = listened and p their softmax. A token may stand in several places; shares are not
+// constant, with z = weight and p their softmax. A token may stand in several places; shares are not
 // negative, and z times their sum is below 1. Throws std::out_of_range for a token beyond the logits.
-void mix(const Logits &logits, std::span<const int32_t> tokens, std::span<const float> shares, double listened);
+void mix(const Logits &logits, std::span<const int32_t> tokens, std::span<const float> shares, double weight);
 
 } // namespace steerx

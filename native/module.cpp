@@ -206,14 +206,14 @@ void weigh(const Array<const float, 2> &similarities, const Array<const float, 2
 }
 
 void mix(const nb::ndarray<float, nb::numpy, nb::ndim<1>, nb::device::cpu> &logits,
-         const Array<const int32_t, 1> &tokens, const Array<const float, 1> &shares, double listened) {
+         const Array<const int32_t, 1> &tokens, const Array<const float, 1> &shares, double weight) {
     require_same_length(tokens.size(), shares.size(), "shares");
     if (logits.stride(0) < 1) {
         throw std::invalid_argument("logits must lie one after the other");
     }
     const nb::gil_scoped_release no_gil;
     steerx::mix({logits.data(), logits.size(), static_cast<size_t>(logits.stride(0))}, span_of(tokens), span_of(shares),
-                listened);
+                weight);
 }
 
 void run_hashes(const Array<const int32_t, 2> &runs, const Array<uint32_t, 1> &hashes) {
@@ -335,9 +335,9 @@ NB_MODULE(_native, m) {
           "similarities (query, k). The GIL is released; one thread.\n"
           "Raises ValueError where k is larger than n.");
 
-    m.def("mix", &mix, "logits"_a.noconvert(), "tokens"_a.noconvert(), "shares"_a.noconvert(), "listened"_a,
+    m.def("mix", &mix, "logits"_a.noconvert(), "tokens"_a.noconvert(), "shares"_a.noconvert(), "weight"_a,
           "Change logits (n_vocab,), which may lie apart, to those of the mixture\n"
-          "(1 - listened * sum(shares)) p + listened * shares, with shares (k,) of tokens (k,).\n"
+          "(1 - weight * sum(shares)) p + weight * shares, with shares (k,) of tokens (k,).\n"
           "The GIL is released. Raises IndexError for a token outside the vocabulary.");
 
     m.def("run_hashes", &run_hashes, "runs"_a.noconvert(), "hashes"_a.noconvert(),

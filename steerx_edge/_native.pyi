@@ -266,18 +266,18 @@ def mix(
     logits: NDArray[np.float32],
     tokens: NDArray[np.int32],
     shares: NDArray[np.float32],
-    listened: float,
+    weight: float,
 ) -> None:
     """Change logits so that they give a mixture of their softmax p with what is offered.
 
-    It is (1 - listened * sum(shares)) p(v) + listened * sum_i shares_i [tokens_i = v]. Only the
+    It is (1 - weight * sum(shares)) p(v) + weight * sum_i shares_i [tokens_i = v]. Only the
     logits of the tokens change, as the others keep their ratios. The GIL is released.
 
     Args:
         logits: (n_vocab,), changed; alone among the arrays it may have gaps.
         tokens: (k,), each may stand in several places.
-        shares: (k,) not below 0; times `listened` they sum to less than 1.
-        listened: without effect unless above 0.
+        shares: (k,) not below 0; times `weight` they sum to less than 1.
+        weight: without effect unless above 0.
 
     Raises:
         IndexError: a token is not in the vocabulary. No logit has changed.

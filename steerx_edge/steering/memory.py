@@ -219,10 +219,10 @@ class TextOffers(NamedTuple):
 
     def log_prob(self, log_prob: NDArray[np.float32], strength: float) -> NDArray[np.float32]:
         """(T,) nats under the mixture, from the model's own."""
-        listened = _listened(self.gates, strength)
-        model = np.log1p(-listened * self.total) + log_prob
+        weight = _mixing_weight(self.gates, strength)
+        model = np.log1p(-weight * self.total) + log_prob
         with np.errstate(divide="ignore"):
-            mixed: NDArray[np.float32] = np.logaddexp(model, np.log(listened * self.own))
+            mixed: NDArray[np.float32] = np.logaddexp(model, np.log(weight * self.own))
         return mixed.astype(np.float32)
 
 
@@ -270,8 +270,8 @@ class ActiveMemory:
         """
         offers = self.memory.offers(row[None])
         tokens, shares, gate = offers.after(np.asarray(before, np.int32), 0)
-        listened = float(_listened(gate, self.strength))
-        native.mix(logits, tokens, shares, listened)
+        weight = float(_mixing_weight(gate, self.strength))
+        native.mix(logits, tokens, shares, weight)
 
 
 def hashes_of(tokens: NDArray[np.integer]) -> NDArray[np.uint32]:
@@ -295,11 +295,11 @@ def _as_strings(keys: NDArray[np.int8]) -> NDArray[np.bytes_]:
     return strings
 
 
-def _listened(gates: NDArray[np.float32] | np.float32, strength: float) -> NDArray[np.float32]:
-    listened: NDArray[np.float32] = np.minimum(
+def _mixing_weight(gates: NDArray[np.float32] | np.float32, strength: float) -> NDArray[np.float32]:
+    weight: NDArray[np.float32] = np.minimum(
         np.float32(strength) * np.asarray(gates), np.float32(_MOST)
     )
-    return listened
+    return weight
 
 
 def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:

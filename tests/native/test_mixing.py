@@ -60,18 +60,18 @@ def test_neighbours_that_do_not_fit_are_refused(shapes: tuple[Any, ...], complai
 
 
 @pytest.mark.parametrize(
-    ("n", "spread", "listened"),
+    ("n", "spread", "weight"),
     [(6, 1, 0.5), (1023, 30, 1e-4), (1024, 300, 1.5), (1025, 1, 1.5), (5000, 30, 0.5)],
 )
-def test_the_softmax_becomes_the_mixture(n: int, spread: float, listened: float) -> None:
+def test_the_softmax_becomes_the_mixture(n: int, spread: float, weight: float) -> None:
     logits = drawn(n, spread)
     offered = np.zeros(n)
     np.add.at(offered, TOKENS, SHARES.astype(np.float64))
-    model = np.log1p(-listened * offered.sum()) + log_p(logits)
+    model = np.log1p(-weight * offered.sum()) + log_p(logits)
     with np.errstate(divide="ignore"):
-        expected = np.logaddexp(model, np.log(listened * offered))
+        expected = np.logaddexp(model, np.log(weight * offered))
     before = logits.copy()
-    _native.mix(logits, TOKENS, SHARES, listened)
+    _native.mix(logits, TOKENS, SHARES, weight)
     np.testing.assert_allclose(log_p(logits), expected, rtol=EXACT, atol=50 * EXACT)
     assert np.flatnonzero(logits != before).tolist() == [0, 3]
 
@@ -99,7 +99,7 @@ def test_what_is_impossible_can_be_offered() -> None:
     assert np.isinf(logits).sum() == 2996
 
 
-def test_what_is_not_listened_to_changes_nothing() -> None:
+def test_a_weight_of_zero_changes_nothing() -> None:
     logits = drawn(10, 5)
     _native.mix(logits, TOKENS, SHARES, 0.0)
     _native.mix(logits, TOKENS, SHARES, -1.0)

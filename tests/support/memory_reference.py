@@ -105,6 +105,6 @@ def mixture(
     if six and six[-1] in six[:-1]:
         offered, gate = np.zeros(len(p)), 1.0
         offered[memory.end] = 1
-    listened = min(0.95, strength * gate)
-    mixed: Array = (1 - listened * offered.sum()) * p + listened * offered
+    weight = min(0.95, strength * gate)
+    mixed: Array = (1 - weight * offered.sum()) * p + weight * offered
     return mixed
