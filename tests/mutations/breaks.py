@@ -396,7 +396,7 @@ BREAKS = [
     Break(
         "no fluency check",
         LEARNING,
-        "<= plain.repeated + _MOST_REPEATED",
+        "<= unsteered.repeated + _MOST_REPEATED",
         "<= 9",
         TEST_CALIBRATION,
     ),

@@ -26,57 +26,73 @@ class Written(NamedTuple):
 
 def fluent(scores: HeldOutScores, setting: Setting) -> Setting:
     """The setting, or the first weaker one that passes the fluency check."""
-    unsteered = None
+    unsteered: Written | None = None
     while setting != UNSTEERED:
-        unsteered = unsteered or written(scores, UNSTEERED)
-        if writes_fluently(scores, setting, unsteered):
+        # Together, so that each prompt is evaluated once.
+        tried = [setting] if unsteered else [setting, UNSTEERED]
+        found, *plain = written(scores, tried)
+        unsteered = unsteered or plain[0]
+        if _is_fluent(scores, found, unsteered):
             break
         setting = weaker(setting)
     return setting
 
 
-def writes_fluently(
-    scores: HeldOutScores, setting: Setting, unsteered: Written | None = None
-) -> bool:
+def writes_fluently(scores: HeldOutScores, setting: Setting) -> bool:
+    """Whether a setting passes the fluency check."""
+    found, unsteered = written(scores, [setting, UNSTEERED])
+    return _is_fluent(scores, found, unsteered)
+
+
+def _is_fluent(scores: HeldOutScores, found: Written, unsteered: Written) -> bool:
     """The fluency check.
 
     What the model writes unsteered is the least surprising to it, and the user's own text much
     more so. Steered text may be as surprising as that, and repeat hardly more than unsteered text;
     and the answers to neutral requests may hardly be more alike.
-
-    Args:
-        scores: unsteered scores of the user's texts, at least.
-        setting: what is checked.
-        unsteered: what is written without it; None writes it.
     """
-    found, plain = written(scores, setting), unsteered or written(scores, UNSTEERED)
     own_surprise = -np.mean([scores.log_prob(UNSTEERED, j) for j in range(scores.n_items)])
     return bool(
-        found.surprise <= max(plain.surprise, own_surprise)
-        and found.repeated <= plain.repeated + _MOST_REPEATED
-        and found.shared <= plain.shared + _MOST_REPEATED
+        found.surprise <= max(unsteered.surprise, own_surprise)
+        and found.repeated <= unsteered.repeated + _MOST_REPEATED
+        and found.shared <= unsteered.shared + _MOST_REPEATED
     )
 
 
-def written(scores: HeldOutScores, setting: Setting) -> Written:
-    """Write answers under a setting made of all texts."""
+def written(scores: HeldOutScores, settings: Sequence[Setting]) -> list[Written]:
+    """Write answers under settings made from all texts."""
     own = range(min(_OWN, scores.n_items))
-    neutral = range(scores.n_items, scores.n_items + _NEUTRAL)
-    steering = scores.steering(setting)
-    answers = [GenerateRequest(scores.all_texts[j].context, _TOKENS) for j in (*own, *neutral)]
-    texts = scores.engine.analysis.generate_many(
-        [
+    places = [*own, *range(scores.n_items, scores.n_items + _NEUTRAL)]
+    answers = [GenerateRequest(scores.all_texts[j].context, _TOKENS) for j in places]
+    requests = []
+    for setting in settings:
+        steering = scores.steering(setting)
+        requests += [
             steered(answer, steering) if scores.is_open[j] else answer
-            for j, answer in zip((*own, *neutral), answers, strict=True)
+            for j, answer in zip(places, answers, strict=True)
         ]
-    )
-    requests = [ScoreRequest(scores.texts[j].context, texts[j]) for j in own if texts[j]]
-    surprise = [-each.scored.mean() for each in scores.engine.run_many(requests)]
-    return Written(
-        float(np.mean(surprise)) if surprise else 0.0,
-        float(np.mean([repeated_four_grams(texts[j]) for j in own])),
-        shared_four_grams(texts[len(own) :]),
-    )
+    texts = scores.engine.analysis.generate_many(requests)
+    by_setting = [texts[i : i + len(places)] for i in range(0, len(texts), len(places))]
+    surprise = _surprise(scores, [each[: len(own)] for each in by_setting])
+    return [
+        Written(
+            surprise[i],
+            float(np.mean([repeated_four_grams(text) for text in each[: len(own)]])),
+            shared_four_grams(each[len(own) :]),
+        )
+        for i, each in enumerate(by_setting)
+    ]
+
+
+def _surprise(scores: HeldOutScores, texts: Sequence[Sequence[Sequence[int]]]) -> list[float]:
+    """Mean surprise, unsteered, of the answers to the user's requests under each setting."""
+    requests = [
+        [ScoreRequest(scores.texts[j].context, text) for j, text in enumerate(each) if text]
+        for each in texts
+    ]
+    results = iter(scores.engine.run_many([request for each in requests for request in each]))
+    surprise = [[-next(results).scored.mean() for _ in each] for each in requests]
+    return [float(np.mean(each)) if each else 0.0 for each in surprise]
 
 
 def repeated_four_grams(tokens: Sequence[Hashable]) -> float:
