@@ -14,6 +14,7 @@ the user would write (see `steerx_edge.steering.gate`). If not, all of it goes u
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,7 @@ from steerx_edge.llamacpp.compat import Llama, LogitsProcessorList
 from steerx_edge.llamacpp.control_vector import ControlVector, set_control_vector
 from steerx_edge.llamacpp.final_row import evaluate_with_row, final_row
 from steerx_edge.llamacpp.models import identify, is_recurrent
-from steerx_edge.profile import Profile
+from steerx_edge.profile import Entry, Profile
 from steerx_edge.steering.steering import Steering
 
 if TYPE_CHECKING:
@@ -81,6 +82,42 @@ def steer(
     return SteeringHandle(llama, profile, strength, with_history=with_history)
 
 
+@dataclass
+class _Answer:
+    """What is being generated."""
+
+    prompt_pending: bool = True
+    leaves_alone: bool = False  # the gate is closed
+
+
+class _Vector:
+    """The control vector of a Llama's own context.
+
+    Attributes:
+        control: what is added while it is on; None for nothing.
+        first_steered: the first KV cell that was made under it, or None.
+    """
+
+    def __init__(self, llama: Llama) -> None:
+        self._llama = llama
+        self._is_on = False
+        self.control: ControlVector | None = None
+        self.first_steered: int | None = None
+
+    def switch(self, *, on: bool) -> None:
+        """Add it from the next evaluation on, or no longer."""
+        on = on and self.control is not None
+        if on != self._is_on and self._llama.ctx is not None:  # else the model was closed
+            set_control_vector(self._llama.ctx, self._llama.model, self.control if on else None)
+        self._is_on = on
+
+    def mark(self, cell: int) -> None:
+        """Note that a cell is made under it."""
+        if self.control is not None:
+            first = self.first_steered
+            self.first_steered = cell if first is None else min(cell, first)
+
+
 class SteeringHandle:
     """What `steer` returns: changes the strength and ends the steering."""
 
@@ -90,18 +127,13 @@ class SteeringHandle:
         self._llama = llama
         self._entry = profile.entry_for(identify(llama))
         self._with_history = with_history
-        self._is_on = False
-        self._first_steered: int | None = None  # first KV cell that was made under the vector
-        self._generation: object = None  # the one that is running
-        self._prompt_pending = False
+        self._vector = _Vector(llama)
+        self._answer: _Answer | None = None
         self._has_row = False  # the last evaluation gave the row that the memory needs
-        self._leaves_alone = False  # the answer that is being generated
-        self._is_recurrent = is_recurrent(llama.model)
         self._generate, self._eval = llama.generate, llama.eval
         self._cache = llama.cache
         # Checks the profile and the strength, before anything is changed.
-        self._check_vocabulary()
-        self._check_memory()
+        _check(self._entry, llama)
         self._set_strength(strength)
         llama.set_cache(None)
         self._replaced = compat.replace_methods(
@@ -120,7 +152,7 @@ class SteeringHandle:
         if vars(self._llama).get(_HANDLE) is not self:
             raise SteerxError("This steering was cleared. Call steer() again.")
         self._set_strength(strength)
-        self._switch(on=False)
+        self._vector.switch(on=False)
         self._start()
 
     def clear(self) -> None:
@@ -133,8 +165,8 @@ class SteeringHandle:
         compat.restore_methods(llama, self._replaced)
         if llama.cache is None:
             llama.set_cache(self._cache)
-        self._switch(on=False)
-        self._forget_cells(0 if self._entry.positions == "all" else self._first_steered)
+        self._vector.switch(on=False)
+        self._forget_cells(0 if self._entry.positions == "all" else self._vector.first_steered)
 
     def _set_strength(self, strength: float) -> None:
         self._use(self._entry.steering(strength, with_history=self._with_history))
@@ -142,46 +174,19 @@ class SteeringHandle:
 
     def _use(self, steering: Steering) -> None:
         self._steering = steering
-        self._control = ControlVector(steering.layers, steering.vectors) if steering.adds else None
+        vectors = ControlVector(steering.layers, steering.vectors) if steering.adds else None
+        self._vector.control = vectors
         self._biased = np.fromiter(steering.logit_bias, np.intp)
         self._bias = np.fromiter(steering.logit_bias.values(), np.float32)
 
-    def _check_vocabulary(self) -> None:
-        logit_bias, memory, n_vocab = (
-            self._entry.logit_bias,
-            self._entry.memory,
-            self._llama.n_vocab(),
-        )
-        highest = {
-            "logit_bias": -1 if logit_bias is None else logit_bias.tokens[-1],
-            "memory": -1 if memory is None or memory.memory is None else memory.memory.tokens.max(),
-        }
-        for what, token in highest.items():
-            if token >= n_vocab:
-                raise ProfileError(
-                    f"This profile's {what} names token {token}, but the model has only {n_vocab}: "
-                    "the profile is damaged. Learn again with this model."
-                )
-
-    def _check_memory(self) -> None:
-        memory = self._entry.memory
-        if memory is None or memory.memory is None:
-            return
-        if self._entry.model.architecture in compat.NO_LOGITS_WITH_ROWS:
-            raise ModelError(
-                f"The architecture '{self._entry.model.architecture}' gives no logits together "
-                "with its rows in this llama.cpp, so a memory cannot be used with it. Learn with "
-                "--memory none, or set the memory's strength to 0 in the profile."
-            )
-
     def _change_logits(
-        self, n_prompt: int, ids: NDArray[np.intc], logits: NDArray[np.single]
+        self, answer: _Answer, n_prompt: int, ids: NDArray[np.intc], logits: NDArray[np.single]
     ) -> NDArray[np.single]:
         """After a prompt, a logits processor as llama-cpp-python calls them.
 
         It may change what it is given.
         """
-        if self._leaves_alone:
+        if answer.leaves_alone:
             return logits
         memory = self._steering.memory
         logits[self._biased] += self._bias
@@ -194,7 +199,7 @@ class SteeringHandle:
         """Where all rows are steered, the vector stays on, and no older cell may be re-used."""
         if self._entry.positions == "all":
             self._forget_cells(0)
-            self._switch(on=self._generation is None or not self._leaves_alone)
+            self._vector.switch(on=self._answer is None or not self._answer.leaves_alone)
 
     def __enter__(self) -> Self:
         return self
@@ -212,78 +217,82 @@ class SteeringHandle:
     ) -> Generator[int, Sequence[int] | None, None]:
         """`Llama.generate`: a new prompt comes in."""
         options = {**dict(zip(compat.GENERATE_OPTIONS, args, strict=False)), **kwargs}
+        answer = _Answer()
         if self._entry.logit_bias is not None or self._entry.memory is not None:
             before = 0 if options.get("reset", True) else self._llama.n_tokens
-            change = partial(self._change_logits, before + len(tokens))
+            change = partial(self._change_logits, answer, before + len(tokens))
             processors = options.get("logits_processor") or ()
             options["logits_processor"] = LogitsProcessorList([change, *processors])
-        self._generation = None  # an unfinished one no longer counts
+        self._answer = None  # an unfinished one no longer counts
         if options.get("reset", True):
             by_all = self._entry.positions == "all" and self._is_gated  # which begins unsteered
-            self._forget_cells(0 if by_all else self._first_steered)
+            self._forget_cells(0 if by_all else self._vector.first_steered)
         if self._acts:
             # The logits left from an unsteered pass over this very prompt must not be sampled, and
             # with them there is no row.
             compat.evaluate_anew(self._llama)
-        self._generation = this = object()
-        self._prompt_pending, self._leaves_alone = True, False
+        self._answer = answer
         try:
             yield from self._generate(tokens, **options)
         finally:
-            if self._generation is this:
-                self._generation = None
+            if self._answer is answer:
+                self._answer = None
                 is_cleared = vars(self._llama).get(_HANDLE) is not self
-                self._switch(on=self._entry.positions == "all" and not is_cleared)
+                self._vector.switch(on=self._entry.positions == "all" and not is_cleared)
 
     def _steered_eval(self, tokens: Sequence[int]) -> None:
-        """`Llama.eval`: the rows of a prompt but its last go unsteered, all others steered.
-
-        The last one is evaluated alone: first unsteered, if it tells whether to steer at all.
-        """
-        prompt_pending, self._prompt_pending = self._prompt_pending, False
-        self._has_row = False
-        if self._generation is None or self._leaves_alone or not self._acts:
+        """`Llama.eval`: the rows of a prompt but its last go unsteered, all others steered."""
+        answer, self._has_row = self._answer, False
+        is_prompt = answer is not None and answer.prompt_pending
+        if answer is not None:
+            answer.prompt_pending = False
+        if answer is None or answer.leaves_alone or not self._acts:
             self._eval(tokens)
             return
-        prompt = tokens = list(tokens)
+        last = list(tokens)
         everywhere = self._entry.positions == "all"
-        if prompt_pending and len(tokens) > 1:
-            self._switch(on=everywhere and not self._is_gated)
-            self._eval(tokens[:-1])
-            tokens = tokens[-1:]
-        if prompt_pending and self._is_gated:
-            self._switch(on=False)
-            self._eval_with_row(tokens)
-            self._leaves_alone = not self._fits()
-            if self._is_recurrent:
-                return  # its state cannot be rolled back: steered from the next token on
-            if self._leaves_alone:  # exactly as if it had never been steered
-                compat.forget_from(self._llama, self._llama.n_tokens - len(prompt))
-                self._eval(prompt)
-                return
-            if self._control is None:
-                return
-            again = len(prompt) if everywhere else 1
-            compat.forget_from(self._llama, self._llama.n_tokens - again)
-            if everywhere and len(prompt) > 1:
-                self._switch(on=True)
-                self._eval(prompt[:-1])
-        self._switch(on=True)
-        begin = self._llama.n_tokens
-        if self._control is not None and (
-            self._first_steered is None or begin < self._first_steered
-        ):
-            self._first_steered = begin
-        if self._steering.memory is None or len(tokens) > 1:
-            self._eval(tokens)
+        if is_prompt and len(last) > 1:
+            self._vector.switch(on=everywhere and not self._is_gated)
+            self._eval(last[:-1])
+            last = last[-1:]
+        if is_prompt and self._is_gated and not self._pass_gate(answer, list(tokens)):
+            return
+        self._vector.switch(on=True)
+        self._vector.mark(self._llama.n_tokens)
+        if self._steering.memory is None or len(last) > 1:
+            self._eval(last)
         else:
-            self._eval_with_row(tokens)
+            self._eval_with_row(last)
+
+    def _pass_gate(self, answer: _Answer, prompt: list[int]) -> bool:
+        """Evaluate the last token of a prompt unsteered, which tells whether to steer at all.
+
+        Returns:
+            Whether that token is still to be evaluated, steered.
+        """
+        self._vector.switch(on=False)
+        self._eval_with_row(prompt[-1:])
+        answer.leaves_alone = not self._fits()
+        if is_recurrent(self._llama.model):
+            return False  # its state cannot be rolled back: steered from the next token on
+        if answer.leaves_alone:  # exactly as if it had never been steered
+            compat.forget_from(self._llama, self._llama.n_tokens - len(prompt))
+            self._eval(prompt)
+            return False
+        if self._vector.control is None:
+            return False
+        everywhere = self._entry.positions == "all"
+        compat.forget_from(self._llama, self._llama.n_tokens - (len(prompt) if everywhere else 1))
+        if everywhere and len(prompt) > 1:
+            self._vector.switch(on=True)
+            self._eval(prompt[:-1])
+        return True
 
     @property
     def _acts(self) -> bool:
         """Whether the strength lets anything act that depends on how a prompt is evaluated."""
         by_row = self._steering.memory is not None or (self._is_gated and bool(self._bias.any()))
-        return self._control is not None or by_row
+        return self._vector.control is not None or by_row
 
     @property
     def _is_gated(self) -> bool:
@@ -305,19 +314,39 @@ class SteeringHandle:
     def _forget_cells(self, first: int | None) -> None:
         """Let llama-cpp-python re-use no KV cell from `first` on for another prompt."""
         llama = self._llama
-        self._first_steered = None
+        self._vector.first_steered = None
         if first is None or first >= llama.n_tokens:
             return
-        if self._generation is None:
+        if self._answer is None:
             compat.forget_from(llama, first)
             compat.evaluate_anew(llama)
         else:
             # An unfinished stream may still go on after these cells, so they stay.
             compat.hide_from(llama, first)
 
-    def _switch(self, *, on: bool) -> None:
-        on = on and self._control is not None
-        if on != self._is_on and self._llama.ctx is not None:  # else the model was closed
-            control = self._control if on else None
-            set_control_vector(self._llama.ctx, self._llama.model, control)
-        self._is_on = on
+
+def _check(entry: Entry, llama: Llama) -> None:
+    """Refuse an entry that this model cannot be steered by.
+
+    Raises:
+        ProfileError: the entry names tokens that the model does not have.
+        ModelError: the architecture gives no rows that a memory needs.
+    """
+    part, bias, n_vocab = entry.memory, entry.logit_bias, llama.n_vocab()
+    memory = None if part is None else part.memory
+    highest = {
+        "logit_bias": -1 if bias is None else bias.tokens[-1],
+        "memory": -1 if memory is None else memory.tokens.max(),
+    }
+    for what, token in highest.items():
+        if token >= n_vocab:
+            raise ProfileError(
+                f"This profile's {what} names token {token}, but the model has only {n_vocab}: "
+                "the profile is damaged. Learn again with this model."
+            )
+    if memory is not None and entry.model.architecture in compat.NO_LOGITS_WITH_ROWS:
+        raise ModelError(
+            f"The architecture '{entry.model.architecture}' gives no logits together "
+            "with its rows in this llama.cpp, so a memory cannot be used with it. Learn with "
+            "--memory none, or set the memory's strength to 0 in the profile."
+        )
