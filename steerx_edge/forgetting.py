@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.learning.texts import shortened
-from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.llamacpp.requests import ScoreRequest, asked_for
+from steerx_edge.learning.texts import requests_for, shortened
+from steerx_edge.llamacpp.requests import asked_for
 from steerx_edge.profile import MemoryPart, Profile
 from steerx_edge.steering.memory import KeySpace, Memory, hashes_of
 
@@ -85,12 +84,7 @@ class _Text(NamedTuple):
 def _read(engine: Engine, space: KeySpace, items: Sequence[HistoryItem]) -> list[_Text]:
     """Read texts as `learn` does."""
     texts = [shortened(engine, item) for item in items]
-    passes = [
-        ScoreRequest(
-            engine.prompt(messages_for(text.request)), engine.tokenize(text.response), final=True
-        )
-        for text in texts
-    ]
+    passes = requests_for(engine, texts, final=True)
     return [
         _Text([*request.response, engine.end_of_turn], space.keys(asked_for(result.final)))
         for request, result in zip(passes, engine.run_many(passes), strict=True)

@@ -36,6 +36,11 @@ class Text:
     context: list[int]
     response: list[int]
 
+    @classmethod
+    def of(cls, engine: Engine, item: HistoryItem) -> Text:
+        """The tokens of an item."""
+        return cls(engine.prompt(messages_for(item.request)), engine.tokenize(item.response))
+
 
 class Fold(NamedTuple):
     """Items that share their in-context texts in the treatment arm."""

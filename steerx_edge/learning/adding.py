@@ -23,7 +23,6 @@ from steerx_edge.learning.settings import Settings
 from steerx_edge.learning.texts import chosen, own_text, sampled, shortened
 from steerx_edge.learning.totals import CHUNK, Chunk, Totals
 from steerx_edge.llamacpp.engine import Engine
-from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import Entry, LogitBias, MemoryPart, Profile
 from steerx_edge.steering.ledger import Ledger, text_hash
 from steerx_edge.steering.logit_bias import BIAS_STRENGTHS, TokenCounts
@@ -276,10 +275,7 @@ def _scores(
         )
     return HeldOutScores(
         engine,
-        [
-            Text(engine.prompt(messages_for(item.request)), engine.tokenize(item.response))
-            for item in items
-        ],
+        [Text.of(engine, item) for item in items],
         [range(number, len(items), n_folds) for number in range(n_folds)],
         candidates,
         counts,

@@ -6,9 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from steerx_edge.learning.texts import sampled, shortened, usable
-from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.llamacpp.requests import ScoreRequest
+from steerx_edge.learning.texts import requests_for, sampled, shortened, usable
 
 if TYPE_CHECKING:
     from steerx_edge.history.item import HistoryItem
@@ -65,10 +63,7 @@ def _timed(
     engine: Engine, items: Sequence[HistoryItem], places: Sequence[int]
 ) -> tuple[list[int], float]:
     """How many tokens each item has with its request, and seconds a token of a few of them."""
-    passes = [
-        ScoreRequest(engine.prompt(messages_for(item.request)), engine.tokenize(item.response))
-        for item in items
-    ]
+    passes = requests_for(engine, items)
     n_tokens = [len(request.context) + len(request.response) for request in passes]
     timed = list(places[: 1 + _TIMED])
     engine.run_many([passes[timed[0]]])  # opens the analysis context

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.llamacpp.requests import ScoreRequest, ScoreResult
+from steerx_edge.learning.texts import requests_for
+from steerx_edge.llamacpp.requests import ScoreResult
 from steerx_edge.profile import Word
 
 if TYPE_CHECKING:
@@ -66,16 +66,7 @@ def read_control(
         ModelError: llama.cpp fails.
     """
     return engine.run_many(
-        [
-            ScoreRequest(
-                engine.prompt(messages_for(item.request)),
-                engine.tokenize(item.response),
-                layers=tuple(layers),
-                final=True,
-                expected=True,
-            )
-            for item in items
-        ]
+        requests_for(engine, items, layers=tuple(layers), final=True, expected=True)
     )
 
 
@@ -99,16 +90,7 @@ def read_treatment(
         ModelError: the texts do not fit the analysis context.
     """
     return engine.run_many(
-        [
-            ScoreRequest(
-                engine.prompt(messages_for(item.request, history=others)),
-                engine.tokenize(item.response),
-                layers=tuple(layers),
-                final=True,
-                biases=biases,
-            )
-            for item in items
-        ]
+        requests_for(engine, items, others, layers=tuple(layers), final=True, biases=biases)
     )
 
 

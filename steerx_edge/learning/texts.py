@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from steerx_edge.errors import HistoryError
 from steerx_edge.history import budget
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.learning.settings import MIN_ITEMS
+from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.llamacpp.requests import ScoreRequest
 from steerx_edge.steering.ledger import plain, text_hash
 
 if TYPE_CHECKING:
@@ -66,3 +68,27 @@ def sampled(n_items: int, most: int) -> list[int]:
     """
     n = min(n_items, most)
     return [(k + 1) * n_items // n - 1 for k in range(n)]
+
+
+def requests_for(
+    engine: Engine,
+    items: Sequence[HistoryItem],
+    in_context: Sequence[HistoryItem] = (),
+    **asked: Any,
+) -> list[ScoreRequest]:
+    """Each text after its request, as a request to the analysis context.
+
+    Args:
+        engine: the model.
+        items: the texts and their requests.
+        in_context: further items before each request, the most relevant last.
+        asked: further arguments of `ScoreRequest`.
+    """
+    return [
+        ScoreRequest(
+            engine.prompt(messages_for(item.request, history=in_context)),
+            engine.tokenize(item.response),
+            **asked,
+        )
+        for item in items
+    ]

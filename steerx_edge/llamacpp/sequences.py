@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -141,24 +141,23 @@ def _prepared(
     depth = dimensions.n_layer
     if not (request.score or request.final):
         depth = max(0, request.layers[-1])
+    change = -1
+    if control is not None:
+        # By value, so that equal vectors run side by side. It is small beside a pass.
+        value = (control.layers, control.vectors.tobytes(), steers_context)
+        change = controls.setdefault(value, len(controls))
     plan = PlannedSequence(
         tokens,
         body=first,
         shareable=min([first, *changed]) if context.shares and not steers_context else 0,
         outputs=depth >= dimensions.n_layer - 1,
         depth=depth,
-        change=-1,
+        change=change,
     )
-    if control is not None:
-        # By value, so that equal vectors run side by side. It is small beside a pass.
-        value = (control.layers, control.vectors.tobytes(), steers_context)
-        plan = replace(plan, change=controls.setdefault(value, len(controls)))
     final = None
     if request.final or request.memory is not None:
         final = np.zeros((n_rows, dimensions.n_embd), np.float32)
-    result = _empty_result(request, len(weights), dimensions)
-    if request.final:
-        result = replace(result, final=final)
+    result = _empty_result(request, len(weights), dimensions, final if request.final else None)
     return RunningSequence(request, plan, weights, changes, control, steers_context, result, final)
 
 
@@ -184,12 +183,18 @@ def _compiled(intervention: Intervention, n_embd: int) -> _native.Intervention:
     return compiled
 
 
-def _empty_result(request: ScoreRequest, n_slots: int, dimensions: Dimensions) -> ScoreResult:
+def _empty_result(
+    request: ScoreRequest,
+    n_slots: int,
+    dimensions: Dimensions,
+    final: NDArray[np.float32] | None,
+) -> ScoreResult:
     n, n_layers, top_k = len(request.response), len(request.layers), request.top_k
     n_embd, biases = dimensions.n_embd, request.biases
     return ScoreResult(
         log_prob=np.empty(n, np.float32) if request.score else None,
         residual=np.zeros((n_layers, n_slots, n_embd), np.float32) if n_layers else None,
+        final=final,
         entropy=np.empty(n, np.float32) if request.entropy else None,
         top_token=np.empty((n, top_k), np.int32) if top_k else None,
         top_log_prob=np.empty((n, top_k), np.float32) if top_k else None,

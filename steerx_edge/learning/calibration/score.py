@@ -20,7 +20,6 @@ from steerx_edge.learning.ablation import Text
 from steerx_edge.learning.calibration.grid import UNSTEERED, Setting, Strengths, settings_of
 from steerx_edge.learning.effects import bootstrap_mean_interval
 from steerx_edge.learning.neutral import neutral_items
-from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.llamacpp.requests import ScoreRequest, ScoreResult, asked_for
 from steerx_edge.profile import Gain
 from steerx_edge.steering.gate import Gate, held_out
@@ -122,13 +121,7 @@ class HeldOutScores:
 
     def __post_init__(self) -> None:
         self.n_items = len(self.texts)
-        neutral = [
-            Text(
-                self.engine.prompt(messages_for(item.request)),
-                self.engine.tokenize(item.response),
-            )
-            for item in neutral_items("calibration")
-        ]
+        neutral = [Text.of(self.engine, item) for item in neutral_items("calibration")]
         self.all_texts = [*self.texts, *neutral]
         self._memories = None if self.rows is None else _Memories(self.rows)
         # The neutral texts are one more fold, which gives nothing to the others.
