@@ -1,14 +1,14 @@
 """Steer any `llama_cpp.Llama` by a profile: control vector, logit bias, memory.
 
-Positions `generated`: the last prompt token and every generated one are steered, the rest of the
-prompt is not. So a prompt's KV cache is the same under every profile and without one, and what is
-generated depends on the prompt alone, not on what was generated before it. The logit bias is added
-to the logits that a token is sampled from, and what the memory offers is mixed in, by either
-policy. The memory is looked up by the final normed row, which llama.cpp gives out beside the logits
-as the token's embedding; it is asked for where a single token is evaluated.
+With positions `generated`, the last prompt token and every generated token are steered, and the
+rest of the prompt is not. So a prompt's KV cache is the same under every profile and without one,
+and what is generated depends on the prompt alone, not on what was generated before it. The logit
+bias is added to the logits that a token is sampled from, and the memory is mixed in, with any
+positions. The memory is looked up by the final normed row, which llama.cpp returns with the logits
+as the token's embedding; it is requested when a single token is evaluated.
 
-The row that predicts the first token of an answer, unsteered, tells whether the answer is one that
-the user would write (see `steerx_edge.steering.gate`). If not, all of it goes unsteered.
+The unsteered row that predicts the first token of an answer decides whether the answer is steered
+at all: see the request gate, `steerx_edge.steering.gate`.
 """
 
 from __future__ import annotations

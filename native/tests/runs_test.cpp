@@ -63,7 +63,7 @@ TEST_CASE("hashes are those that memory files hold") {
     CHECK(hashes == std::vector<uint32_t>{3225325860U, 2646647500U, 4080500788U, 987983807U, 2297307321U});
 }
 
-TEST_CASE("a run of three that stands in the text is not completed") {
+TEST_CASE("a run of three that already occurs in the text is not completed") {
     CHECK(left({1, 2, 3, 1, 2}) == all_but({3})); // it may begin the text
     CHECK(left({1, 1}) == all_but({}));
     CHECK(left({1, 1, 1}) == all_but({1}));

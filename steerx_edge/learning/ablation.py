@@ -193,7 +193,7 @@ def folds_of(engine: Engine, items: Sequence[HistoryItem], settings: Settings) -
     give has not seen a fold at all, not even in context: see `Candidate.contexts`.
     """
     retriever = Retriever(items)
-    # With few items, folds are smaller, so that most of the others are left to be learned from.
+    # With few items, use smaller folds, so that most items remain to learn from.
     n_folds = max(min(len(items), _FEWEST_FOLDS), -(-len(items) // settings.fold))
     folds = []
     for begin in range(n_folds):

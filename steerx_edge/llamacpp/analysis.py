@@ -1,4 +1,4 @@
-"""The analysis context: what runs on a model's weights beside its own context."""
+"""The analysis context: a second context on a model's weights, for scoring and generation."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 class AnalysisContext:
     """Runs requests on the weights of `llama`, and never touches its own context.
 
-    Keeps `llama` alive, and ends when that is closed: in whatever thread, after the pass under way.
-    Not to be used in a forked child, nor from a signal handler. Calls from several threads wait for
+    Keeps `llama` alive. Closing `llama`, from any thread, closes this context after the current
+    pass. Do not use it in a forked child or a signal handler. Calls from several threads wait for
     each other.
 
     Args:
         llama: the model; its context parameters (KV type, RoPE, threads) are taken over.
-        n_ctx: tokens of the longest pass, and of all that run side by side.
+        n_ctx: tokens of the longest pass, and of all passes that run in parallel.
         kv_unified: one KV cache for all sequences; split, a decode call takes one sequence only.
 
     Attributes:

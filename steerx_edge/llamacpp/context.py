@@ -1,6 +1,6 @@
-"""The second llama.cpp context on weights that are loaded already, which is read and changed.
+"""A second llama.cpp context on weights that are already loaded, with a hook on its graph.
 
-It has a hook, a batch, and KV cells for several sequences, and knows nothing of what is asked.
+It has a batch and KV cells for several sequences, and knows nothing about requests.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MICRO_BATCH = 256
 are no faster on a CPU, and attention over a long context takes memory for each of them."""
 
 MAX_SEQUENCES = 16
-"""Sequences that are evaluated side by side at most."""
+"""The most sequences that are evaluated in parallel."""
 
 MOST_OUTPUTS = 128
 """Rows with logits in one decode call. More are no faster: the output weights are read once a call.
@@ -40,7 +40,8 @@ LOGITS_BYTES = 75 << 20
 """Bound on the logits given out at a time: 128 rows of 151,936 tokens, 64 of 262,144."""
 
 _TILE = 32
-"""Calls of a multiple of it are faster: llama.cpp multiplies quantized weights in tiles."""
+"""Batch sizes that are a multiple of this are faster: llama.cpp multiplies quantized weights in
+tiles."""
 
 CLOSED = "The model was closed. Make a new engine from an open one."
 
@@ -48,8 +49,8 @@ CLOSED = "The model was closed. Make a new engine from an open one."
 class HookedContext:
     """A llama_context, its batch, and the hook that it calls.
 
-    It keeps nothing of the Llama that it is made from, so that a garbage collector may free both in
-    any order: it is freed first. All methods but `held` and `close` are for who holds the lock.
+    It holds no reference to the Llama it is created from, so the two may be collected in any order;
+    this context is freed first. Hold the lock (`held`) to call any method except `close`.
 
     Args:
         llama: the model; its context parameters (KV type, RoPE, threads) are taken over.
@@ -59,8 +60,8 @@ class HookedContext:
     Attributes:
         dimensions: of context and model.
         limits: of what is evaluated at a time.
-        shares: whether sequences can share the cells of a prefix.
-        may_stop: whether a decode call can be ended before its logits.
+        shares: whether sequences can share the KV cells of a prefix.
+        may_stop: whether a decode call can stop before the logits.
 
     Raises:
         ModelError: llama.cpp lacks a function we need, or the context cannot be made.
@@ -115,7 +116,7 @@ class HookedContext:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """To be held from `begin` to the last decode call. Raises as `address` does."""
+        """Hold the lock, from `begin` to the last decode call. Raises as `address` does."""
         _ = self.address
         with self._lock.held():
             yield
@@ -138,23 +139,23 @@ class HookedContext:
         return llama_cpp.llama_model_get_vocab(self._model)
 
     def begin(self) -> None:
-        """Empty the KV cache, and end what was interrupted, even while it ended."""
+        """Empty the KV cache, and clean up after an interrupted evaluation."""
         self.end()
-        # What masked cells hold does not count, unless they are no numbers.
+        # The contents of masked cells do not matter, unless they are NaN.
         llama_cpp.llama_memory_clear(self._memory, self._may_hold_nan)
         self._may_hold_nan = True
 
     def holds_numbers(self) -> None:
-        """Tell that nothing was changed since `begin`, so that its cells hold numbers."""
+        """Note that nothing was changed since `begin`, so no cell holds NaN."""
         self._may_hold_nan = False
 
     def end(self) -> None:
-        """Take hook and control vector away."""
+        """Remove the hook's plan and the control vector."""
         self._hooks.cancel()
         self.set_control(None)
 
     def keep(self, kept: Sequence[int], n_before: int) -> None:
-        """Empty the KV cache but for what the next sequences take over from the last one.
+        """Empty the KV cache, except for the prefixes that the next sequences take over.
 
         Args:
             kept: for each of the next sequences, how many tokens.
@@ -176,9 +177,9 @@ class HookedContext:
         return llama_cpp.llama_get_memory(self.address)
 
     def set_control(self, control: ControlVector | None) -> None:
-        """Steer every row from now on; None ends it."""
+        """Set the control vector for all rows from now on; None removes it."""
         if control is not None or self._is_steered:
-            self._is_steered = True  # should this be interrupted
+            self._is_steered = True  # in case this is interrupted
             set_control_vector(self.address, self._model, control)
         self._is_steered = control is not None
 
@@ -192,7 +193,7 @@ class HookedContext:
         reads: Sequence[_native.Read],
         stop: bool,
     ) -> None:
-        """Evaluate one batch with the hook at work, if there is anything for it.
+        """Evaluate one batch, with the hook if there is anything to read or change.
 
         Args:
             segments: where each part of the batch belongs.
@@ -240,7 +241,7 @@ class HookedContext:
                     batch.seq_id[row][place] = number
 
     def close(self) -> None:
-        """Free the llama_context, in whatever thread, after the pass under way."""
+        """Free the llama_context after the current pass; may be called from any thread."""
         self._lock.free(self._free, self._hooks)
 
     def _free(self) -> None:
@@ -251,7 +252,7 @@ class HookedContext:
 
 
 def limits_of(n_ctx: int, n_vocab: int, *, side_by_side: bool) -> Limits:
-    """What one context evaluates at a time.
+    """The most that one context evaluates at a time.
 
     Args:
         n_ctx: its tokens.

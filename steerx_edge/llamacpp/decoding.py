@@ -1,4 +1,4 @@
-"""Sequences evaluated side by side: group by group of the plan, decode call by decode call."""
+"""Evaluate sequences in parallel: the groups of the plan, decode call by decode call."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def evaluate(
     """Evaluate sequences.
 
     Args:
-        context: held by the caller, who closes this generator before letting it go.
+        context: held by the caller, who closes this generator before releasing it.
         sequences: in any order.
         after_call: called after each decode call, for its logits.
 
     Yields:
-        The places of those that stand in the KV cache now, each evaluated to its end.
+        The places of the sequences that are in the KV cache now, fully evaluated.
 
     Raises:
         ModelError: llama.cpp fails, or a row cannot be read or changed.
@@ -87,7 +87,7 @@ def _decode(context: HookedContext, spans: Sequence[Span]) -> None:
 
 
 def _nothing_of(layer: int, n_embd: int) -> _native.Read:
-    """Tells the hook that a pass goes up to a layer, whatever is read of it."""
+    """An empty read that makes the pass run up to a layer."""
     no_rows, no_weights = np.empty(0, np.int32), np.empty(0, np.float32)
     values = np.empty((1, 0, n_embd), np.float32)
     return _native.Read("l_out", (layer,), no_rows, no_rows, no_weights, values)

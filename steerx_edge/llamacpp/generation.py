@@ -1,4 +1,4 @@
-"""Texts generated side by side, each with interventions, logit bias and memory of its own."""
+"""Generate texts in parallel, each with its own interventions, logit bias and memory."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _context_of(request: GenerateRequest) -> ScoreRequest:
 
 
 class _Text:
-    """What has been generated so far after one context."""
+    """A text that is being generated."""
 
     def __init__(self, request: GenerateRequest, sequence: RunningSequence, room: int) -> None:
         self._biased = np.fromiter(request.logit_bias, np.int64)
@@ -69,7 +69,7 @@ class _Text:
         return len(self.tokens) == self._room
 
     def next_token(self, context: HookedContext, row: int) -> int:
-        """After a row of the last batch that has logits."""
+        """Sample the token that follows a row of the last batch."""
         if self._memory is not None or len(self._biased):
             pointer = llama_cpp.llama_get_logits_ith(context.address, row)
             logits = np.ctypeslib.as_array(pointer, (context.dimensions.n_vocab,))
@@ -80,7 +80,7 @@ class _Text:
 
 
 def _continue(context: HookedContext, texts: Sequence[_Text]) -> None:
-    """Generate from the last batch on, which has one row of logits for each, in their order."""
+    """Generate on from the last batch, which has one row of logits for each text, in order."""
     numbers: Sequence[int] = range(len(texts))  # of those that have a row in the last batch
     while numbers:
         unended = []

@@ -1,4 +1,4 @@
-"""What can be asked of the analysis context, and what it gives.
+"""Requests to the analysis context, and their results.
 
 `layer` is always the 0-based block whose output is meant: llama.cpp's `l_out-<layer>`.
 
@@ -179,7 +179,7 @@ class Dimensions(NamedTuple):
 
 
 def asked_for(array: NDArray[_Number] | None) -> NDArray[_Number]:
-    """What a pass gave, which is there where it was asked for.
+    """Return a result that the request asked for.
 
     Raises:
         SteerxError: it was not.
@@ -190,10 +190,10 @@ def asked_for(array: NDArray[_Number] | None) -> NDArray[_Number]:
 
 
 def check(request: ScoreRequest, dimensions: Dimensions) -> None:
-    """Check what can be told of a request before it runs.
+    """Check a request before it runs.
 
     Raises:
-        ModelError: it asks for nothing, or for what the model does not have, or does not fit.
+        ModelError: the request asks for nothing, does not fit, or asks for what the model lacks.
     """
     if not request.context:
         raise ModelError("A pass needs at least one token before its response.")

@@ -1,4 +1,4 @@
-"""Requests that score a response and read its rows, many side by side."""
+"""Run requests that score a response and read its rows, many in parallel."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def run_many(
 
 
 def _complete(sequence: RunningSequence) -> None:
-    """Check the rows of a pass, and mix into its scores what comes after the model."""
+    """Check the rows of a pass, and apply the memory to its scores."""
     request, result, final = sequence.request, sequence.result, sequence.final
     for name, rows in [("residual", result.residual), ("final", final)]:
         if rows is not None and not np.isfinite(rows).all():
@@ -51,7 +51,7 @@ def _complete(sequence: RunningSequence) -> None:
     if request.memory is not None:
         rows = asked_for(final)[:-1]
         result.scored[:] = request.memory.log_prob(rows, request.response, result.scored)
-    sequence.final = None  # of many passes with a memory, they would be too much to keep
+    sequence.final = None  # kept for many passes, they would take too much memory
 
 
 class _Scorer:
@@ -105,10 +105,10 @@ class _Scorer:
             raise ModelError(_NOT_NUMBERS.format("log-probabilities"))
 
     def _factors(self, request: ScoreRequest) -> NDArray[np.float32] | None:
-        """Those of a request; made anew only where it adds other values than the one before.
+        """The bias factors of a request, reused if it has the same biases as the previous one.
 
-        They are as large as rows of logits. To compare takes a tenth of making them, and nothing
-        where requests have the same array, which nobody may change while they run.
+        They are as large as rows of logits. Comparing values is cheaper than computing them, and
+        free if requests have the same array, which must not change while they run.
         """
         if self._latest is not None:
             latest, factors = self._latest

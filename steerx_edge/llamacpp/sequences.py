@@ -1,4 +1,4 @@
-"""Requests on their way: what is read of their rows and changed on them, and where results go."""
+"""Running requests: which rows are read and changed, and where the results go."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Change(NamedTuple):
 
 @dataclass
 class RunningSequence:
-    """A request on its way.
+    """A running request.
 
     Args:
         request: what was asked.
@@ -62,11 +62,11 @@ class RunningSequence:
 
     @property
     def is_changed(self) -> bool:
-        """Whether anything is."""
+        """Whether any row is changed."""
         return bool(self.changes) or self.control is not None
 
     def reads(self, part: Segment) -> Iterator[_native.Read]:
-        """What is read during a decode call that has a part of this sequence."""
+        """The reads of a decode call that holds a part of this sequence."""
         body = self.plan.body
         if part.begin < body:
             return
@@ -88,7 +88,7 @@ class RunningSequence:
         )
 
     def writes(self, part: Segment) -> Iterator[_native.Write]:
-        """What is changed during a decode call that has a part of this sequence."""
+        """The writes of a decode call that holds a part of this sequence."""
         for compiled, layers, mask in self.changes:
             rows = np.flatnonzero(mask[part.begin : part.end]) + part.offset
             if len(rows):
@@ -104,7 +104,7 @@ def read_final(rows: NDArray[np.int32], values: NDArray[np.float32], n_layer: in
 def prepare(
     requests: Sequence[ScoreRequest], context: HookedContext, *, in_graph: bool
 ) -> list[RunningSequence]:
-    """Check requests, and make ready what evaluating them takes.
+    """Check requests and prepare them for evaluation.
 
     Args:
         requests: in any order.
@@ -143,7 +143,7 @@ def _prepared(
         depth = max(0, request.layers[-1])
     change = -1
     if control is not None:
-        # By value, so that equal vectors run side by side. It is small beside a pass.
+        # By value, so that equal vectors run in parallel. Comparing is cheap relative to a pass.
         value = (control.layers, control.vectors.tobytes(), steers_context)
         change = controls.setdefault(value, len(controls))
     plan = PlannedSequence(

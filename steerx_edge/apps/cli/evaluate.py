@@ -1,4 +1,4 @@
-"""`steerx-edge evaluate`: measure the gain on held-out texts, and how much of it is personal."""
+"""`steerx-edge evaluate`: measure the gain and the personal gain on held-out texts."""
 
 from __future__ import annotations
 
