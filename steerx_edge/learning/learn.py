@@ -21,6 +21,7 @@ from steerx_edge.learning.settings import Settings
 from steerx_edge.learning.texts import sampled, usable
 from steerx_edge.llamacpp.control_vector import check_layers
 from steerx_edge.llamacpp.engine import Engine
+from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import Profile
 
 if TYPE_CHECKING:
@@ -72,23 +73,32 @@ def learn(
 
     places = sampled(len(texts), settings.sample)
     sample = [texts[place] for place in places]
-    ablation = read_items(
-        engine, [text.item for text in sample], layers, settings, progress, checkpoint
-    )
-    words = word_effects([result.effects for result in ablation.results])
-    progress("description", 0, 1)
-    description = describe(engine, words, style_facts([item.response for item in items]))
-    candidates = candidates_of(
-        engine, ablation, description, layers, settings, progress=progress, checkpoint=checkpoint
-    )
-    if not candidates:
-        raise SteerxError(NO_DIRECTION)
+    prompts = [engine.prompt(messages_for(text.item.request)) for text in sample]
+    with engine.analysis.storing(prompts):
+        ablation = read_items(
+            engine, [text.item for text in sample], layers, settings, progress, checkpoint
+        )
+        words = word_effects([result.effects for result in ablation.results])
+        progress("description", 0, 1)
+        description = describe(engine, words, style_facts([item.response for item in items]))
+        candidates = candidates_of(
+            engine,
+            ablation,
+            description,
+            layers,
+            settings,
+            progress=progress,
+            checkpoint=checkpoint,
+        )
+        if not candidates:
+            raise SteerxError(NO_DIRECTION)
+        learned = Learned(
+            engine, settings, len(history), items, sample, ablation, description, candidates
+        )
+        if settings.calibrate:
+            learned.calibrate(progress)
 
-    learned = Learned(
-        engine, settings, len(history), items, sample, ablation, description, candidates
-    )
     if settings.calibrate:
-        learned.calibrate(progress)
         further = [texts[place] for place in sorted({*range(len(texts))} - {*places})]
         if further:
             usable_profile(learned.profile())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import llama_cpp
@@ -96,6 +97,17 @@ class AnalysisContext:
             ModelError: a context does not fit, or llama.cpp fails.
         """
         return generation.generate_many(self._context, requests, in_graph=self.in_graph)
+
+    def storing(self, prompts: Iterable[Sequence[int]]) -> AbstractContextManager[None]:
+        """Evaluate prompts once for all passes until the end of a `with` block.
+
+        Their KV cells are copied out of the context, as long as there is room: 96 MiB, or a tenth
+        of a larger model.
+
+        Args:
+            prompts: tokens that contexts begin with.
+        """
+        return self._context.storing(prompts)
 
     def close(self) -> None:
         """Free the context. It cannot be used afterwards."""

@@ -5,9 +5,10 @@ It has a batch and KV cells for several sequences, and knows nothing about reque
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import ctypes
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import llama_cpp
 import numpy as np
@@ -19,8 +20,9 @@ from steerx_edge.llamacpp import compat
 from steerx_edge.llamacpp.control_vector import ControlVector, set_control_vector
 from steerx_edge.llamacpp.locks import ContextLock
 from steerx_edge.llamacpp.models import is_recurrent
-from steerx_edge.llamacpp.planning import Limits, Segment
+from steerx_edge.llamacpp.planning import Limits, Restored, Segment
 from steerx_edge.llamacpp.requests import Dimensions
+from steerx_edge.llamacpp.stored_prompts import StoredPrompts
 
 if TYPE_CHECKING:
     from llama_cpp import Llama
@@ -43,6 +45,12 @@ _TILE = 32
 """Batch sizes that are a multiple of this are faster: llama.cpp multiplies quantized weights in
 tiles."""
 
+STORED_BYTES = 96 << 20
+"""Bound on stored KV cells, or a tenth of a model that is larger than ten times this."""
+
+_BYTES = ctypes.POINTER(ctypes.c_uint8)
+_State: TypeAlias = NDArray[np.uint8]
+
 CLOSED = "The model was closed. Make a new engine from an open one."
 
 
@@ -61,6 +69,7 @@ class HookedContext:
         dimensions: of context and model.
         limits: of what is evaluated at a time.
         shares: whether sequences can share the KV cells of a prefix.
+        stored: prompts whose KV cells are kept outside the context.
         may_stop: whether a decode call can stop before the logits.
 
     Raises:
@@ -80,6 +89,7 @@ class HookedContext:
         is_ordered = kv_unified and not is_recurrent(self._model)
         self.limits = limits_of(n_ctx, llama.n_vocab(), side_by_side=is_ordered)
         self.shares = is_ordered and self.limits.outputs > 1
+        self.stored = StoredPrompts((), 0)
         self.may_stop = compat.may_stop_early(llama)
         self.api = compat.find_functions()
         self._hooks = _native.ResidualHooks(self.api, n_layer, n_embd)
@@ -138,6 +148,16 @@ class HookedContext:
         """Address of the model's llama_vocab."""
         return llama_cpp.llama_model_get_vocab(self._model)
 
+    @contextmanager
+    def storing(self, prompts: Iterable[Sequence[int]]) -> Iterator[None]:
+        """Keep the KV cells of these prompts outside the context, as long as there is room."""
+        size = llama_cpp.llama_model_size(self._model)
+        self.stored = StoredPrompts(prompts, max(STORED_BYTES, size // 10))
+        try:
+            yield
+        finally:
+            self.stored = StoredPrompts((), 0)
+
     def begin(self) -> None:
         """Empty the KV cache, and clean up after an interrupted evaluation."""
         self.end()
@@ -171,6 +191,41 @@ class HookedContext:
             if n_tokens:
                 llama_cpp.llama_memory_seq_cp(memory, spare, number, 0, n_tokens)
         llama_cpp.llama_memory_seq_rm(memory, spare, -1, -1)
+
+    def restore(self, state: _State, restored: Restored) -> None:
+        """Give stored cells to a sequence, which has none yet, and to those that share them.
+
+        Raises:
+            ModelError: llama.cpp fails.
+        """
+        data = state.ctypes.data_as(_BYTES)
+        if not llama_cpp.llama_state_seq_set_data(
+            self.address, data, state.nbytes, restored.number
+        ):
+            raise ModelError("llama.cpp could not restore the KV cells of a prompt.")
+        for follower, n_tokens in restored.followers:
+            llama_cpp.llama_memory_seq_cp(self._memory, restored.number, follower, 0, n_tokens)
+
+    def state(self, number: int, n_tokens: int, fits: Callable[[int], bool]) -> _State | None:
+        """Copy the first cells of a sequence; None where they do not fit.
+
+        Args:
+            number: which sequence.
+            n_tokens: how many cells.
+            fits: whether so many bytes fit.
+        """
+        memory, spare = self._memory, self.limits.sequences
+        llama_cpp.llama_memory_seq_cp(memory, number, spare, 0, n_tokens)
+        try:
+            size = llama_cpp.llama_state_seq_get_size(self.address, spare)
+            if not fits(size):
+                return None
+            state = np.empty(size, np.uint8)
+            data = state.ctypes.data_as(_BYTES)
+            llama_cpp.llama_state_seq_get_data(self.address, data, size, spare)
+            return state
+        finally:
+            llama_cpp.llama_memory_seq_rm(memory, spare, -1, -1)
 
     @property
     def _memory(self) -> Any:

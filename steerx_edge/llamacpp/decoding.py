@@ -40,13 +40,19 @@ def evaluate(
     """
     context.begin()
     n_before = 0
-    for group in plan([each.plan for each in sequences], context.limits):
+    stored = context.stored
+    for group in plan([each.plan for each in sequences], context.limits, stored.n_stored):
         members = [sequences[i] for i in group.members]
         context.keep(group.kept, n_before)
         n_before = len(members)
+        for restored in group.restored:
+            tokens = members[restored.number].plan.tokens[: restored.n_tokens]
+            context.restore(stored.state(tokens), restored)
         first_steered = 0 if members[0].steers_context else group.n_filling
         try:
             for number, call in enumerate(group.calls):
+                if number == group.n_filling:
+                    _store(context, members)
                 if number == first_steered:
                     context.set_control(members[0].control)
                 spans = [Span(members[part.first], part) for part in call]
@@ -57,6 +63,19 @@ def evaluate(
             context.end()
     if not any(each.is_changed for each in sequences):
         context.holds_numbers()
+
+
+def _store(context: HookedContext, members: Sequence[RunningSequence]) -> None:
+    """Store the prompts that are to be, of sequences whose contexts are in the KV cache."""
+    stored, n_layer = context.stored, context.dimensions.n_layer
+    for number, sequence in enumerate(members):
+        plan = sequence.plan
+        if plan.depth < n_layer:
+            continue  # the cells above were not computed
+        for n_tokens in stored.missing(plan.tokens[: plan.shareable]):
+            state = context.state(number, n_tokens, stored.has_room)
+            if state is not None:
+                stored.add(plan.tokens[:n_tokens], state)
 
 
 def _decode(context: HookedContext, spans: Sequence[Span]) -> None:

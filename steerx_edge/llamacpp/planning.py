@@ -10,7 +10,7 @@ Nothing here knows llama.cpp.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -84,6 +84,14 @@ class Segment(NamedTuple):
     offset: int  # of `begin` in the call
 
 
+class Restored(NamedTuple):
+    """A stored prefix that a sequence of the group begins with."""
+
+    number: int
+    n_tokens: int
+    followers: tuple[tuple[int, int], ...]  # the sequences that share it, and how many tokens of it
+
+
 @dataclass(frozen=True)
 class Group:
     """Sequences that run side by side; number k is sequence k.
@@ -91,48 +99,60 @@ class Group:
     Args:
         members: indices of the sequences.
         kept: for each, how many tokens it takes over from the last sequence of the group before.
+        restored: stored prefixes, which are not evaluated.
         calls: the decode calls, in order: those that fill the KV cache, then those of the bodies.
         n_filling: how many of the calls fill the KV cache only.
     """
 
     members: tuple[int, ...]
     kept: tuple[int, ...]
+    restored: tuple[Restored, ...]
     calls: tuple[tuple[Segment, ...], ...]
     n_filling: int
 
 
-def plan(sequences: Sequence[PlannedSequence], limits: Limits) -> Iterator[Group]:
+def plan(
+    sequences: Sequence[PlannedSequence],
+    limits: Limits,
+    stored: Callable[[NDArray[np.int32]], int] = lambda _tokens: 0,
+) -> Iterator[Group]:
     """Groups that evaluate every sequence, each shared prefix once.
 
     A sequence runs in one group; a long prefix is kept from group to group. The order depends on
     the sequences alone.
+
+    Args:
+        sequences: in any order.
+        limits: of a group and a decode call.
+        stored: how many of the first of these tokens are stored, and need no evaluation; asked
+            while the groups are run.
     """
-    order = _order(sequences)
-    members: list[int] = []
-    shared: list[int] = []  # with the sequence before it, for each member
+    members: list[_Member] = []
     n_tokens = n_cells = 0
     last: int | None = None
-    for i in order:
+    for i in _order(sequences):
         sequence = sequences[i]
         common = 0 if last is None else _common(sequences[last], sequence)
-        new = len(sequence.tokens) - common
+        found = stored(sequence.tokens[: sequence.shareable])
+        member = _Member(i, common, 0) if found <= common else _Member(i, 0, found)
+        cells = len(sequence.tokens) - member.shared
+        new = cells - member.stored
         if members and (
             len(members) == limits.sequences
-            or sequence.kind != sequences[members[0]].kind
-            or n_cells + new + sequence.growth > limits.cells
+            or sequence.kind != sequences[members[0].place].kind
+            or n_cells + cells + sequence.growth > limits.cells
             or n_tokens + new > limits.group
         ):
-            yield _group(sequences, members, shared, limits)
-            members, shared = [], []
+            yield _group(sequences, members, limits)
+            members = []
         if not members:
-            n_tokens, n_cells = 0, common
-        members.append(i)
-        shared.append(common)
+            n_tokens, n_cells = 0, member.shared
+        members.append(member)
         n_tokens += new
-        n_cells += new + sequence.growth
+        n_cells += cells + sequence.growth
         last = i
     if members:
-        yield _group(sequences, members, shared, limits)
+        yield _group(sequences, members, limits)
 
 
 def _order(sequences: Sequence[PlannedSequence]) -> list[int]:
@@ -169,18 +189,23 @@ def _common(one: PlannedSequence, other: PlannedSequence) -> int:
     return int(different[0]) if len(different) else n
 
 
+class _Member(NamedTuple):
+    """A sequence of a group: what it begins with and need not evaluate."""
+
+    place: int  # of the sequence
+    shared: int  # tokens, with the sequence before it
+    stored: int  # tokens; if any, it shares none
+
+
 def _group(
-    sequences: Sequence[PlannedSequence],
-    members: Sequence[int],
-    shared: Sequence[int],
-    limits: Limits,
+    sequences: Sequence[PlannedSequence], members: Sequence[_Member], limits: Limits
 ) -> Group:
-    kept = [int(n) for n in np.minimum.accumulate(shared)]
+    shared = [member.shared for member in members]
     filling = _Calls(limits)
     bodies = _Calls(limits)
-    for number, i in enumerate(members):
-        sequence = sequences[i]
-        begin = shared[number]
+    for number, member in enumerate(members):
+        sequence = sequences[member.place]
+        begin = member.shared + member.stored
         # The prefix goes to fewer and fewer of the sequences that follow.
         while begin < sequence.body:
             last = number
@@ -193,8 +218,23 @@ def _group(
             filling.add(number, last, begin, end, outputs=False)
             begin = end
         bodies.add(number, number, sequence.body, len(sequence.tokens), outputs=sequence.outputs)
-    calls = (*filling.finished(), *bodies.finished())
-    return Group(tuple(members), tuple(kept), calls, len(filling.finished()))
+    return Group(
+        tuple(member.place for member in members),
+        tuple(int(n) for n in np.minimum.accumulate(shared)),
+        tuple(
+            Restored(number, member.stored, _followers(shared, number, member.stored))
+            for number, member in enumerate(members)
+            if member.stored
+        ),
+        (*filling.finished(), *bodies.finished()),
+        len(filling.finished()),
+    )
+
+
+def _followers(shared: Sequence[int], number: int, n_tokens: int) -> tuple[tuple[int, int], ...]:
+    """The sequences that share the first tokens of one, and how many of `n_tokens`."""
+    after = np.minimum.accumulate([n_tokens, *shared[number + 1 :]])[1:]
+    return tuple((number + 1 + k, int(n)) for k, n in enumerate(after) if n)
 
 
 class _Calls:

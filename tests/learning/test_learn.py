@@ -28,7 +28,14 @@ from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile import Profile
 from steerx_edge.version import __version__
 from tests.support.engines import InterruptedEngine
-from tests.support.histories import CONTRAST, HISTORY, UNCALIBRATED, only_entry, without_time
+from tests.support.histories import (
+    CONTRAST,
+    HISTORY,
+    UNCALIBRATED,
+    assert_alike,
+    only_entry,
+    without_time,
+)
 
 Calls = list[tuple[str, int, int]]
 
@@ -50,7 +57,8 @@ def test_a_profile_holds_what_each_step_finds(tiny_engine: Engine, settings: Set
     effects = [result.effects for result in ablation.results]
     assert entry.layers == layers
     assert entry.contrast_methods == settings.contrast_methods * len(layers)
-    np.testing.assert_array_equal(entry.directions, [each.direction() for each in candidates])
+    expected = [each.direction() for each in candidates]  # from calls of other sizes
+    np.testing.assert_allclose(entry.directions, expected, rtol=0, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(entry.directions, axis=-1), 1, atol=1e-6)
     assert entry.norms.tolist() == pytest.approx([each.norm for each in candidates])
     assert entry.strengths.tolist() == pytest.approx([settings.strength] * len(layers))
@@ -209,8 +217,7 @@ class TestResuming:
         engine.n_calls, engine.last_call = 0, 10**9
         resumed = without_time(learn(engine, HISTORY, settings, resume=tmp_path))
         assert engine.n_calls == n_calls - n_spared
-        assert resumed == whole
-        assert resumed.directions.tobytes() == whole.directions.tobytes()
+        assert_alike(resumed, whole)
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize(

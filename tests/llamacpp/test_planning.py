@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from steerx_edge.llamacpp.planning import Group, Limits, PlannedSequence, plan
 
@@ -18,9 +19,17 @@ def sequence(tokens: str, body: int, **options: int | bool) -> PlannedSequence:
     return PlannedSequence(values, body=body, **({"shareable": body} | options))  # type: ignore[arg-type]
 
 
-def replay(sequences: Sequence[PlannedSequence], limits: Limits) -> tuple[list[Group], int]:
+def nothing_stored(_tokens: NDArray[np.int32]) -> int:
+    return 0
+
+
+def replay(
+    sequences: Sequence[PlannedSequence],
+    limits: Limits,
+    stored: Callable[[NDArray[np.int32]], int] = nothing_stored,
+) -> tuple[list[Group], int]:
     """Carry a plan out on letters, and check all that must hold; groups and tokens evaluated."""
-    groups = list(plan(sequences, limits))
+    groups = list(plan(sequences, limits, stored))
     done: list[int] = []
     cache: list[list[tuple[int, int]]] = []  # of each sequence: (token, who evaluated it)
     n_evaluated = 0
@@ -31,6 +40,14 @@ def replay(sequences: Sequence[PlannedSequence], limits: Limits) -> tuple[list[G
         assert len({each.kind for each in members}) == 1
         assert list(group.kept) == sorted(group.kept, reverse=True)
         cache = [cache[-1][:n] if n else [] for n in group.kept]
+        for number, n_tokens, followers in group.restored:
+            tokens = members[number].tokens[: members[number].shareable]
+            assert not cache[number]
+            assert n_tokens == stored(tokens)
+            cache[number] = [(int(token), -1 - number) for token in tokens[:n_tokens]]
+            for follower, n_shared in followers:
+                assert not cache[follower]
+                cache[follower] = cache[number][:n_shared]
         cells = {cell for cells in cache for cell in enumerate(cells)}
         for number, call in enumerate(group.calls):
             size = n_outputs = 0
@@ -97,6 +114,13 @@ def test_a_prefix_is_kept_from_group_to_group() -> None:
     assert n_evaluated == 6 + 7
 
 
+def test_what_is_stored_is_not_evaluated() -> None:
+    sequences = [sequence("abcX", 3), sequence("abcY", 3), sequence("abZ", 2)]
+    (group,), n_evaluated = replay(sequences, ROOMY, lambda tokens: min(2, len(tokens)))
+    assert len(group.restored) == 1  # and shared
+    assert n_evaluated == 1 + 1 + 1 + 1
+
+
 def test_equal_tokens_beyond_the_shareable_are_evaluated_twice() -> None:
     _, n_evaluated = replay([sequence("abcd", 3, shareable=1), sequence("abcd", 3)], ROOMY)
     assert n_evaluated == 4 + 3
@@ -161,3 +185,9 @@ def test_random_trees(seed: int) -> None:
     if seed % 2 == 0:
         assert n_evaluated == n_distinct(sequences)
     assert list(plan(sequences, limits)) == groups
+
+    def stored(tokens: NDArray[np.int32]) -> int:
+        return min(len(tokens), 2 * (int(tokens[0]) % 3)) if len(tokens) else 0
+
+    _, n_less = replay(sequences, limits, stored)
+    assert n_less <= n_evaluated

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import llama_cpp
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from models import TinyModel
 from models.operations import log_softmax
 from steerx_edge.errors import ModelError
+from steerx_edge.llamacpp import context as context_module
 from steerx_edge.llamacpp import scoring
 from steerx_edge.llamacpp.analysis import AnalysisContext
 from steerx_edge.llamacpp.context import MAX_SEQUENCES
@@ -434,6 +435,60 @@ def test_a_shared_beginning_is_evaluated_once(
     n_own = sum(len(each.context) - 52 + len(each.response) for each in requests)
     assert sum(len(call.sequences) for call in decoded) == 40 + 2 * 12 + n_own
     assert_all_agree(together, alone(context, requests))
+
+
+def test_stored_prompts_are_evaluated_once_for_all_calls(
+    context: AnalysisContext, decoded: list[Call]
+) -> None:
+    requests = [*sharing(5), drawn(3, 70, 8)]
+    expected = context.run_many(requests)
+
+    def n_evaluated(many: Sequence[ScoreRequest]) -> int:
+        decoded.clear()
+        assert_all_agree(context.run_many(many), expected[: len(many)])
+        return sum(len(call.sequences) for call in decoded)
+
+    # The last token of a context is each sequence's own.
+    n_own = sum(1 + len(each.response) for each in requests)
+    with context.storing([each.context for each in requests]):
+        n_first = n_evaluated(requests)
+        assert n_evaluated(requests) == n_own
+        assert n_evaluated(requests[:1]) == 1 + len(requests[0].response)
+    assert n_evaluated(requests) == n_first
+
+
+def test_a_prompt_is_stored_as_the_beginning_of_a_longer_one(
+    context: AnalysisContext, decoded: list[Call]
+) -> None:
+    requests = sharing(4)
+    expected = context.run_many(requests)
+    with context.storing([tokens_of(0, 40)]):
+        context.run(requests[0])
+        decoded.clear()
+        assert_all_agree(context.run_many(requests), expected)
+    n_distinct = 2 * 12 + 1 + sum(len(each.context) - 52 + len(each.response) for each in requests)
+    assert sum(len(call.sequences) for call in decoded) == n_distinct
+
+
+def test_prompts_are_stored_as_long_as_there_is_room(
+    context: AnalysisContext, decoded: list[Call], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context_module, "STORED_BYTES", 60_000)  # of the cells of 50 tokens
+    requests = [drawn(0, 50, 5), drawn(1, 50, 5)]
+    with context.storing([each.context for each in requests]):
+        expected = context.run_many(requests)
+        decoded.clear()
+        assert_all_agree(context.run_many(requests), expected)
+    assert sum(len(call.sequences) for call in decoded) == 6 + 55
+
+
+def test_cells_of_an_early_exit_are_not_stored(context: AnalysisContext) -> None:
+    early, whole = (drawn(0, 50, 5, score=score, layers=(1,)) for score in (False, True))
+    expected = context.run(whole)
+    context.run(drawn(1, 50, 5))  # else the upper blocks' cells were still there
+    with context.storing([early.context]):
+        context.run(early)
+        assert_all_agree([context.run(whole)], [expected])
 
 
 def test_what_is_steered_is_shared_up_to_the_first_changed_row(

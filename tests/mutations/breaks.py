@@ -452,6 +452,20 @@ BREAKS = [
         TEST_PROMPTS,
     ),
     Break(
+        "a stored prompt goes to one sequence only",
+        PLANNING,
+        "if n)\n",
+        "if n < 0)\n",
+        f"{TEST_PLANNING} tests/llamacpp/test_run_many.py",
+    ),
+    Break(
+        "cells of an early exit are stored",
+        "steerx_edge/llamacpp/decoding.py",
+        "        if plan.depth < n_layer:\n            continue",
+        "        if plan.depth < 0:\n            continue",
+        "tests/llamacpp/test_run_many.py",
+    ),
+    Break(
         "passes of different depth share their beginning",
         PLANNING,
         "if one.depth != other.depth:",

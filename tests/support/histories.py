@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from models import TinyModel
 from models.operations import Array
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.learning.settings import Settings
 from steerx_edge.profile import Entry, Profile
+from steerx_edge.profile.json_format import encode
 
 TEXTS = [
     HistoryItem("the kettle sang all day... lol, so very tired of tea", "Write about the kettle."),
@@ -42,6 +45,34 @@ def only_entry(profile: Profile) -> Entry:
 def without_time(profile: Profile) -> Entry:
     """The same, as if all profiles were made at one time."""
     return replace(only_entry(profile), created="2000-01-01T00:00:00Z")
+
+
+def assert_alike(one: Entry, other: Entry) -> None:
+    """Equal but for the time, and the rounding of float16 and of calls composed differently."""
+
+    def check(a: object, b: object, at: str) -> None:
+        if isinstance(a, dict) and isinstance(b, dict):
+            assert a.keys() == b.keys(), at
+            for name in a.keys() - {"created"}:
+                check(a[name], b[name], f"{at}.{name}")
+        elif isinstance(a, list) and isinstance(b, list):
+            assert len(a) == len(b), at
+            for i, pair in enumerate(zip(a, b, strict=True)):
+                check(*pair, f"{at}[{i}]")
+        elif isinstance(a, float) or isinstance(b, float):
+            assert a == pytest.approx(b, rel=1e-2, abs=1e-2), at
+        else:
+            assert a == b, at
+
+    assert _tokens(one) == _tokens(other)
+    first, second = (json.loads(encode([replace(each, memory=None)])) for each in (one, other))
+    check(first, second, "profile")
+
+
+def _tokens(entry: Entry) -> tuple[float, list[int]] | None:
+    """The strength and the tokens of a memory."""
+    part = entry.memory
+    return None if part is None or part.memory is None else (part.strength, [*part.memory.tokens])
 
 
 def reference_arm(
