@@ -123,7 +123,7 @@ def _tokenize(texts: list[str]) -> list[list[str]]:
     tokens: list[list[str]] = bm25s.tokenize(
         [" ".join(_terms(text)) for text in texts],
         lower=False,
-        token_pattern=r"\S+",
+        token_pattern=r"\S+",  # noqa: S106
         stopwords="en",
         return_ids=False,
         show_progress=False,

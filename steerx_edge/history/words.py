@@ -22,10 +22,11 @@ _KATAKANA = rf"(?:(?={_LETTER})\p{{WB=Katakana}}{_MARKS})++"
 _JOINT = r"""(?:['’‐‑·׳״-]|(?<=\p{Hebrew}\p{M}*)"(?=\p{Hebrew}))"""
 
 WORD = regex.compile(
-    rf"{_KATAKANA}|{_CHARACTER}|{_SPACED}(?:{_JOINT}{_SPACED})*+|(?:(?!{_LETTER})[^\s\ud800-\udfff])+"
+    rf"{_KATAKANA}|{_CHARACTER}|{_SPACED}(?:{_JOINT}{_SPACED})*+"
+    rf"|(?:(?!{_LETTER})[^\s\ud800-\udfff])+"
 )
-"""A word with its apostrophes and hyphens, a character of a script without spaces, a run of katakana,
-or a run of punctuation and emoji. So no word is a whole sentence."""
+"""A word with its apostrophes and hyphens, a character of a script without spaces, a run of
+katakana, or a run of punctuation and emoji. So no word is a whole sentence."""
 
 _FORMAT = regex.compile(r"\p{WB=Format}+")
 _LETTERS = rf"(?:(?!{_UNSPACED})[\p{{L}}\p{{Nl}}\p{{No}}]{_MARKS})++"
@@ -42,32 +43,41 @@ _UNENDED = regex.compile(r"[\p{Thai}\p{Lao}]")
 _ANY_LETTER = regex.compile(r"\p{L}")
 
 
+def with_line_feeds(text: str) -> str:
+    """Return a text with line feeds as line ends."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def normalized(text: str) -> str:
     """Return a text with line feeds as line ends and composed characters (NFC).
 
     The same text is otherwise other tokens in another file.
     """
-    return normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))
+    return normalize("NFC", with_line_feeds(text))
 
 
 def without_format(word: str) -> str:
     """Return a word without invisible characters of format, such as soft hyphens."""
-    return _FORMAT.sub("", word)
+    bare: str = _FORMAT.sub("", word)
+    return bare
 
 
 def letter_words(text: str) -> list[str]:
     """The words of letters, with apostrophes; characters where a script puts no spaces."""
-    return _LETTER_WORD.findall(text)
+    words: list[str] = _LETTER_WORD.findall(text)
+    return words
 
 
 def bare_words(text: str) -> list[str]:
     """Runs of letters and digits; characters where a script puts no spaces."""
-    return _BARE_WORD.findall(text)
+    words: list[str] = _BARE_WORD.findall(text)
+    return words
 
 
 def pieces(text: str) -> list[str]:
     """What white space separates; characters where a script puts no spaces."""
-    return _PIECE.findall(text)
+    words: list[str] = _PIECE.findall(text)
+    return words
 
 
 def runs(text: str) -> list[str | list[str]]:
@@ -80,6 +90,11 @@ def runs(text: str) -> list[str | list[str]]:
 def is_unspaced(word: str) -> bool:
     """Return whether a word is a character, or begins with one, of a script without spaces."""
     return _UNSPACED_CHARACTER.match(word) is not None
+
+
+def is_character(word: str) -> bool:
+    """Return whether a word is one character of a script without spaces."""
+    return _UNSPACED_CHARACTER.fullmatch(word) is not None
 
 
 def sentences(texts: Sequence[str]) -> list[str]:
