@@ -35,9 +35,9 @@ _BARE_WORD = regex.compile(rf"{_CHARACTER}|(?:(?!{_UNSPACED}|_){_LETTER}{_MARKS}
 _RUN = regex.compile(rf"(?:{_CHARACTER})++|{_SPACED}")
 _PIECE = regex.compile(rf"{_CHARACTER}|(?:(?!(?={_LETTER}){_UNSPACED})\S)++")
 _UNSPACED_CHARACTER = regex.compile(_CHARACTER)
-# Some scripts put no space after the end of a sentence, or not always.
+# Some scripts put no space after the end of a sentence, or not always. In Greek, a semicolon asks.
 _SENTENCE_END = regex.compile(
-    r"""[\p{SB=STerm}\p{SB=ATerm}…]+[\p{Pf}\p{Pe}"'”’)]*\s+|[。！？｡।॥።។။]+[\p{Pf}\p{Pe}"']*|\n\s*\n"""
+    r"""[\p{SB=STerm}\p{SB=ATerm}…]+[\p{Pf}\p{Pe}"'”’)]*\s+|(?<=\p{Greek}\p{M}*);\s+|[。！？｡।॥።។။]+[\p{Pf}\p{Pe}"']*|\n\s*\n"""
 )
 _UNENDED = regex.compile(r"[\p{Thai}\p{Lao}]")
 _ANY_LETTER = regex.compile(r"\p{L}")

@@ -60,6 +60,7 @@ _EMPTY = frozenset(
     )
 )
 _OF_WORDS = frozenset({"favour", "favor", "word", "say", "such", "choose", "prefer"})
+_CLAUSE_END = re.compile(r"[,;:]|\b(?:and|but|or|that|which)\b", re.IGNORECASE)
 _QUOTED = re.compile(r"[\"“„«]([^\"“”„«»]*)[\"”“»]")
 _PARROTED = re.compile(r"notes on a writer|typical words|tell the writer", re.IGNORECASE)
 
@@ -198,6 +199,7 @@ def _is_measured(answer: str, words: Sequence[Word], facts: Sequence[str]) -> bo
     the fact, and it denies nothing that the fact does not.
     """
     favoured = {word.word.casefold() for word in words if letter_words(word.word)}
+    nameable = {content for word in favoured for content in _contents(word)}
     measured = [_contents(fact) for fact in facts]
     for sentence in re.split(r"(?<=[.!?])[\"'”’)]*\s+", answer):
         if (
@@ -205,13 +207,16 @@ def _is_measured(answer: str, words: Sequence[Word], facts: Sequence[str]) -> bo
             <= favoured
         ):
             return False
-        claim, _, named = _QUOTED.sub(" ", sentence).partition(" such as ")
-        if not set(_contents(named)) <= favoured | {"word"}:
-            return False
-        for clause in map(_contents, re.split(r"[,;:]|\b(?:and|but|or|that|which)\b", claim)):
-            if set(clause) <= _OF_WORDS:
-                continue
-            if not any(_says(fact, clause) for fact in measured):
+        names = False  # whether words that the user favours are being listed
+        for clause in _CLAUSE_END.split(_QUOTED.sub(" ", sentence)):
+            claim, such_as, named = clause.partition(" such as ")
+            if names and not re.match(r"\s*you\b", clause, re.IGNORECASE):
+                claim, named = "", clause
+            names = names or bool(such_as)
+            said = _contents(claim)
+            if not set(_contents(named)) <= nameable:
+                return False
+            if not set(said) <= _OF_WORDS and not any(_says(fact, said) for fact in measured):
                 return False
     return True
 
