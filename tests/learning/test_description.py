@@ -273,6 +273,12 @@ class TestWhyUnusable:
     def test_a_usable_answer(self, answer: str) -> None:
         assert why_unusable(answer, ANCHORS, FACTS) is None
 
+    def test_a_habit_of_doing_without_is_not_turned_round(self) -> None:
+        facts = ["You write without capital letters.", "You ask questions."]
+        answer = "You ask questions, and you write {} capital letters."
+        assert why_unusable(answer.format("without"), [], facts) is None
+        assert why_unusable(answer.format("in"), [], facts) == UNMEASURED
+
     @pytest.mark.parametrize(
         ("answer", "reason"),
         [
