@@ -106,6 +106,14 @@ def test_a_json_array_is_read_whatever_its_name(
     assert read_history(path) == [HistoryItem("one"), HistoryItem("two")]
 
 
+def test_a_known_export_is_read_by_the_field_that_is_given(tmp_path: Path) -> None:
+    slack = {"type": "message", "ts": "1.0", "user": "U1", "text": "Tea."}
+    path = write(tmp_path / "a.json", json.dumps([slack]))
+    with pytest.raises(HistoryError, match="a Slack export"):
+        read_history(path)
+    assert read_history(path, response="text") == [HistoryItem("Tea.")]
+
+
 def test_one_json_object_on_several_lines(tmp_path: Path) -> None:
     path = write(tmp_path / "a.json", json.dumps({"text": "one"}, indent=1))
     assert read_history(path) == [HistoryItem("one")]

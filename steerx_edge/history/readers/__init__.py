@@ -66,7 +66,10 @@ def read_history(
     """
     source = Source(Path(path))
     options = Options(user, response, None if prompt is None else Template.parse(prompt))
-    reader = next(reader for reader in READERS if reader.can_read(source))
+    named = response is not None and source.is_json  # the field says how a known format is read
+    reader = next(
+        reader for reader in READERS if reader.can_read(source) and not (named and reader is known)
+    )
     return with_mended_texts(str(source.path), reader.read(source, options))
 
 
