@@ -14,7 +14,7 @@ from steerx_edge.errors import HistoryError
 from steerx_edge.history.readers.source import ADVICE, Options, Source
 
 _HEADER = r"[A-Za-z][A-Za-z0-9-]*:[ \t].*\n(?:[ \t].*\n)*"
-_HEADERS = re.compile(rf"(?:{_HEADER}){{3,}}")
+_HEADERS = re.compile(rf"(?:{_HEADER}){{2,}}")
 _TO = (
     "Date|Sent|To|Subject|Gesendet|Datum|An|Betreff|Envoyé|À|Objet|Enviado|Para|Asunto|Inviato|"
     "Oggetto|Verzonden|Aan|Onderwerp"
@@ -38,6 +38,7 @@ _BEGINNINGS = (
     (r"\{\\rtf", "a Rich Text document"),
     (r"<\?xml\b", "an XML document"),
     (r"<!doctype html|<(?:html|head|body|div|p|table)\b[^>]*>", "a web page (HTML)"),
+    (r"<([a-z][\w:-]*)(?:\s[^<>]*)?>(?s:.*)</\1>", "a document with tags (HTML or XML)"),
     (r"\\documentclass\b", "a LaTeX document"),
     (r"BEGIN:VCARD\b", "a file of contacts (vCard)"),
     (r"BEGIN:VCALENDAR\b", "a calendar (iCalendar)"),
@@ -81,7 +82,7 @@ def read(source: Source, _options: Options) -> NoReturn:
 def _name_of(source: Source) -> str | None:
     if source.is_json:
         return _name_of_object(source)
-    text = source.text.lstrip("\n\u200e\ufeff")
+    text = source.text.lstrip("\u200e\ufeff \t\n")
     beginning = text[:2000]
     for pattern, name in _KNOWN_BEGINNINGS:
         if pattern.match(beginning):
@@ -112,7 +113,8 @@ def _is_mail(text: str) -> bool:
     """Return whether a text begins with the headers of an email, or has full ones in it."""
     for match in (_HEADERS.match(text), _LOCAL_HEADERS.match(text)):
         if match and _MAIL.search(match.group()):
-            return True
+            # Two lines may be those of a memo.
+            return match.group().count("\n") > 2 or "@" in match.group()
     return any(
         re.search(r"^(?:MIME-Version|Message-ID): ", match.group(), re.MULTILINE | re.IGNORECASE)
         for match in re.finditer(rf"(?<=\n\n){_HEADERS.pattern}", text)
@@ -127,6 +129,9 @@ def _is_table(text: str) -> bool:
     for delimiter, fewest in (("\t", 2), (",", 3), (";", 3), ("|", 3)):
         rows = _rows(lines, delimiter)
         widths = {len(row) for row in rows if row}
+        spaced = any(cell.startswith(" ") for row in rows for cell in row)  # as in prose
+        if spaced and delimiter in ",;":
+            continue
         if len(widths) == 1 and widths.pop() >= fewest and all(_is_name(cell) for cell in rows[0]):
             return True
     return False
