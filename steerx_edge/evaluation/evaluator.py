@@ -12,6 +12,7 @@ from steerx_edge.evaluation.arms import WITHOUT_PROFILE, Arms, ArmsOf, Condition
 from steerx_edge.evaluation.prompts import Prompts
 from steerx_edge.evaluation.text_metrics import Attribution, copied, overlap, request_fit
 from steerx_edge.history.item import User
+from steerx_edge.history.words import pieces
 from steerx_edge.learning.calibration.fluency import repeated_four_grams
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.llamacpp.requests import GenerateRequest, ScoreRequest
@@ -208,7 +209,7 @@ class Evaluator:
         return compared
 
     def _text_figure(self, user: User, real: str, text: str) -> dict[str, float]:
-        figures = {**overlap(real, text), "repeats": repeated_four_grams(text.split())}
+        figures = {**overlap(real, text), "repeats": repeated_four_grams(pieces(text))}
         if self._attribution:
             rank = self._attribution.rank(user.id, text)
             figures |= {"top1": float(rank == 1), "mrr": 1 / rank}

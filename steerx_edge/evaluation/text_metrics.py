@@ -5,7 +5,6 @@ Needs the packages of the extra `eval`. Nothing is downloaded.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -16,15 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steerx_edge.errors import SteerxError
-
-_WORD = re.compile(r"[^\W_]+")
+from steerx_edge.history.words import bare_words
 
 
 class _Words:
-    """ROUGE's own tokens, which are runs of a-z and 0-9, for any script."""
+    """ROUGE's own tokens, which are runs of a-z and 0-9, for any script; see `bare_words`."""
 
     def tokenize(self, text: str) -> list[str]:
-        return _WORD.findall(text.lower())
+        return bare_words(text.lower())
 
 
 class _NoSynonyms:
@@ -110,7 +108,7 @@ def copied(texts: Sequence[str], history: Sequence[str]) -> dict[str, float]:
 
 
 def _folded_words(text: str) -> tuple[str, ...]:
-    return tuple(_WORD.findall(text.casefold()))
+    return tuple(bare_words(text.casefold()))
 
 
 def _runs_of_six(words: tuple[str, ...]) -> list[tuple[str, ...]]:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from steerx_edge.history.words import normalized
+
 
 @dataclass(frozen=True)
 class HistoryItem:
     """One text by the user.
+
+    The same text is the same item, whatever it came from: line ends become line feeds, and
+    characters are composed (NFC).
 
     Attributes:
         response: The text.
@@ -16,6 +21,10 @@ class HistoryItem:
 
     response: str
     request: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "response", normalized(self.response))
+        object.__setattr__(self, "request", normalized(self.request))
 
 
 @dataclass(frozen=True)

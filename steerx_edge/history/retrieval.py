@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from itertools import pairwise
+from unicodedata import normalize
+
+import regex
 
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.budget import most_relevant
 from steerx_edge.history.item import HistoryItem
+from steerx_edge.history.words import runs
 
 
 def query_for(item: HistoryItem) -> str:
@@ -22,8 +27,9 @@ class Retriever:
     """A BM25 index of one user's items (Lucene's variant, k1 = 1.5, b = 0.75).
 
     An item is indexed by its request and its text together, so a query matches similar requests
-    and texts on the same subject. Words are lower-cased, have two characters or more, and are not
-    stemmed; English stop words are dropped.
+    and texts on the same subject. Words are compared without case, have two characters or more, and
+    are not stemmed; English stop words are dropped. Scripts without spaces are indexed by pairs of
+    characters, and Chinese characters also by one. Points of Arabic and Hebrew are left out.
     """
 
     def __init__(self, items: Sequence[HistoryItem]) -> None:
@@ -91,10 +97,35 @@ class Retriever:
         return scores
 
 
+# Points and lengthening of Arabic and Hebrew, and characters that only join or format.
+_OPTIONAL = regex.compile(r"[[\p{Mn}&&[\u0591-\u06ed]]\u0640\u200c\u200d\p{WB=Format}]+", regex.V1)
+_WIDE = regex.compile(r"[\uff01-\uffee]+")  # forms of letters that fill a square, or half of one
+_HAN = regex.compile(r"\p{Han}")
+
+
+def _terms(text: str) -> list[str]:
+    """The words that a text is found by."""
+    text = _WIDE.sub(lambda match: normalize("NFKC", match.group()), normalize("NFC", text))
+    text = _OPTIONAL.sub("", text.casefold())
+    terms: list[str] = []
+    for run in runs(text):
+        if isinstance(run, str):
+            terms += [run] if len(run) > 1 else []
+        else:
+            terms += [a + b for a, b in pairwise(run)] if len(run) > 1 else run
+            terms += [character for character in run if len(run) > 1 and _HAN.match(character)]
+    return terms
+
+
 def _tokenize(texts: list[str]) -> list[list[str]]:
     import bm25s
 
     tokens: list[list[str]] = bm25s.tokenize(
-        texts, stopwords="en", return_ids=False, show_progress=False
+        [" ".join(_terms(text)) for text in texts],
+        lower=False,
+        token_pattern=r"\S+",  # noqa: S106
+        stopwords="en",
+        return_ids=False,
+        show_progress=False,
     )
     return tokens

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from steerx_edge.history.words import WORD, without_format
 from steerx_edge.learning.texts import requests_for
 from steerx_edge.llamacpp.requests import ScoreResult
 from steerx_edge.profile import Word
@@ -27,17 +28,10 @@ if TYPE_CHECKING:
     from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.steering.ledger import Ledger
 
-# Chinese, Japanese and South-East Asian scripts, which put no spaces between words.
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
-
-WORD = re.compile(
-    rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+(?:['’-][^\W{_UNSPACED}]+)*|[^\w\s\udc80-\udcff]+"
-)
-"""A word with its apostrophes and hyphens, a character of a script without spaces, or a run of
-punctuation. So no word is a whole sentence."""
-
 _RESAMPLES = 1000
 _LONGEST_WORD = 60
+# They join letters and emoji; flags of regions are spelled with invisible letters.
+_JOINERS = re.compile("[\u200c\u200d\U000e0020-\U000e007f]")
 
 
 @dataclass(frozen=True)
@@ -216,8 +210,8 @@ def bootstrap_mean_interval(
 
 
 def is_printable(text: str) -> bool:
-    """Whether a text shows as it is; emoji may be joined from several."""
-    return text.replace("\u200d", "").isprintable()
+    """Whether a text shows as it is; letters and emoji may be joined from several."""
+    return _JOINERS.sub("", text).isprintable()
 
 
 def _words(effects: Effects) -> list[tuple[str, float]]:
@@ -245,7 +239,7 @@ def words_of_tokens(pieces: Sequence[bytes]) -> tuple[list[str], NDArray[np.int6
     for match in WORD.finditer(text):
         start = len(text[: match.start()].encode(errors="surrogateescape"))
         word_of_byte[start : start + len(match.group().encode())] = len(words)
-        words.append(match.group())
+        words.append(without_format(match.group()))
     ends = np.cumsum([len(piece) for piece in pieces])
     owners = np.full(len(pieces), -1)
     for place, (end, piece) in enumerate(zip(ends, pieces, strict=True)):

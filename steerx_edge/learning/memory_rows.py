@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.learning.effects import WORD, words_of_tokens
+from steerx_edge.history.words import WORD, without_format
+from steerx_edge.learning.effects import words_of_tokens
 from steerx_edge.steering.memory import KeySpace, Level, Memory, hashes_of
 
 if TYPE_CHECKING:
@@ -190,4 +191,4 @@ class MemoryRows:
 
 def _words_in(request: str) -> set[str]:
     """In lower case."""
-    return {word.casefold() for word in WORD.findall(request)}
+    return {without_format(word).casefold() for word in WORD.findall(request)}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from steerx_edge.errors import HistoryError
 from steerx_edge.history import budget
 from steerx_edge.history.item import HistoryItem
+from steerx_edge.history.readers.mojibake import mended
 from steerx_edge.learning.settings import MIN_ITEMS
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.llamacpp.requests import ScoreRequest
@@ -15,6 +17,8 @@ from steerx_edge.steering.ledger import plain, text_hash
 
 if TYPE_CHECKING:
     from steerx_edge.llamacpp.engine import Engine
+
+logger = logging.getLogger(__name__)
 
 
 class OwnText(NamedTuple):
@@ -46,6 +50,13 @@ def usable(engine: Engine, history: Sequence[HistoryItem], max_items: int | None
         raise HistoryError(
             f"There are {len(items)} different texts to learn from, but at least {MIN_ITEMS} are "
             "needed, because each is read in the context of the others."
+        )
+    if n_broken := sum(mended(item.response) != item.response for item in items):
+        logger.warning(
+            "%d of %d texts look like UTF-8 that was read as Latin-1 or Windows-1252. Decode them "
+            "as UTF-8, or they are learned as they are.",
+            n_broken,
+            len(items),
         )
     return [own_text(engine, item) for item in items]
 

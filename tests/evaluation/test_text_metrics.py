@@ -27,6 +27,8 @@ def test_rouge_l_minds_the_order_and_rouge_1_does_not() -> None:
 def test_words_of_every_script_count() -> None:
     assert overlap("Über Käse", "über käse")["rouge1"] == 1
     assert overlap("чайник пел", "чайник пел")["rougeL"] == 1
+    assert overlap("हिन्दी में", "हिन्दा में")["rouge1"] == 0.5
+    assert overlap("我喝茶", "我不喝茶")["rouge1"] == pytest.approx(6 / 7)
     assert overlap("one", "") == {"rouge1": 0, "rougeL": 0, "meteor": 0}
 
 
@@ -60,6 +62,7 @@ ALPHABET = "a b c d e f g h i j"
         (["STRASSE b c d e f"], ["straße b c d e f"], 1, 0),
         (["a b c d e f", "x y z x y z x y z"], [ALPHABET], 1 / 5, 0),  # of all texts together
         (["a b c d e f", "short"], [ALPHABET], 1, 0),
+        (["我每天早上喝茶。"], ["他每天早上喝茶"], 1 / 2, 0),  # by characters
     ],
 )
 def test_copied_by_hand(texts: list[str], history: list[str], leaked: float, habit: float) -> None:

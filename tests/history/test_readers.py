@@ -15,6 +15,7 @@ from steerx_edge.errors import HistoryError
 from steerx_edge.history.item import HistoryItem, User
 from steerx_edge.history.readers import has_users, read_history, read_users
 from steerx_edge.history.readers.authors import TASKS
+from steerx_edge.history.words import normalized
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "data"
@@ -317,9 +318,9 @@ ERRORS = {
         "a.csv",
         "prompt,response\n",
         {},
-        "a.csv: .csv files are not supported. Convert it",
+        "a.csv: .csv files are not supported yet. Convert it",
     ),
-    "a mailbox": ("A.MBOX", "From x\n", {}, ".MBOX files are not supported"),
+    "a mailbox": ("A.MBOX", "From x\n", {}, ".MBOX files are not supported yet"),
     "invalid JSON": (
         "a.jsonl",
         '{"text": "one"}\n\n{"text": "' + WRITING + '"\n',
@@ -544,7 +545,7 @@ class TestRealFiles:
             for row, person in zip(rows, people, strict=True):
                 assert person.id == row["user_id"]
                 assert [item.response for item in person.history] == [
-                    item[field] for item in row["profile"]
+                    normalized(item[field]) for item in row["profile"]
                 ]
                 assert person.queries == tuple(
                     HistoryItem(query["output"], query["input"]) for query in row["queries"]

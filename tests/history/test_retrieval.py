@@ -149,3 +149,25 @@ def test_importing_does_not_import_bm25s() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
     )
     assert done.stdout == "False\n"
+
+
+SCRIPTS = {
+    "ja": (
+        ["猫が好きです。", "コーヒーを飲みました。", "犬の散歩をした。"],
+        "コーヒーを飲みたい",
+        1,
+    ),
+    "ja, one": (["猫が好きです。", "茶を飲みました。", "犬の散歩をした。"], "猫", 0),
+    "ja, half width": (["ラーメンを食べた。", "猫。", "犬。"], "ﾗｰﾒﾝ", 0),
+    "zh": (["我喜欢喝茶。", "今天下雨了。", "他在公园跑步。"], "喝茶", 0),
+    "th": (["ฉันชอบดื่มกาแฟ", "วันนี้ฝนตก", "เขาไปวิ่ง"], "กาแฟ", 0),
+    "ar, without points": (["كِتَابٌ جَدِيدٌ", "بيت", "قلم"], "كتاب", 0),
+    "hi": (["चाय पीता हूँ", "हिन्दी लिखता हूँ", "घर"], "हिन्दी", 1),
+    "NFD": (["le caf\u00e9", "le the\u0301", "non"], "the\u0301", 1),
+    "fa": (["می\u200cخواهم", "کتاب", "خانه"], "میخواهم", 0),
+}
+
+
+@pytest.mark.parametrize(("texts", "query", "found"), SCRIPTS.values(), ids=SCRIPTS.keys())
+def test_texts_are_found_in_every_script(texts: list[str], query: str, found: int) -> None:
+    assert Retriever([HistoryItem(text) for text in texts]).retrieve(query, 1) == [found]

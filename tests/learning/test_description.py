@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from unicodedata import normalize
 
 import pytest
 from llama_cpp import Llama
@@ -151,6 +152,39 @@ class TestStyleFacts:
             "You write in the first person.",
         ]
 
+    WORLD: tuple[tuple[str, list[str]], ...] = (
+        ("茶を飲みました。とても寒いです。", ["You write sentences of about 7 characters."]),
+        (
+            "你喜欢喝茶吗？我不知道。",
+            ["You write sentences of about 5 characters.", "You ask questions."],
+        ),
+        ("เขาชอบดื่มชามาก วันนี้ฝนตก", []),
+        (
+            "मैं हिन्दी में लिखता हूँ। मैं चाय भी पीता हूँ।",
+            ["You write sentences of about 5 words."],
+        ),
+        ("Πού είναι; Δεν ξέρω.", ["You write sentences of about 2 words.", "You ask questions."]),
+    )
+
+    @pytest.mark.parametrize(("text", "facts"), WORLD)
+    def test_facts_of_other_scripts(self, text: str, facts: list[str]) -> None:
+        assert style_facts([text]) == facts
+
+    def test_questions_and_exclamations_of_other_scripts(self) -> None:
+        assert style_facts(["أَيْنَ كِتَابِي؟ هُنَا!"]) == [
+            "You write sentences of about 2 words.",
+            "You use exclamation marks often.",
+            "You ask questions.",
+        ]
+
+    def test_facts_of_english_are_not_said_of_other_languages(self) -> None:
+        text = "Idem kući i spavam i jedem čaj i učim i šećem i čekam."
+        assert "You write in the first person." not in style_facts([text])
+
+    def test_composed_or_not_the_facts_are_the_same(self) -> None:
+        text = "Été à Bézancon, café crème à côté. Voilà une idée déjà née."
+        assert style_facts([normalize("NFD", text)]) == style_facts([text])
+
     def test_line_breaks_at_a_width_do_not_end_sentences(self) -> None:
         mail = (
             "The meeting on Thursday has been moved to Friday at noon, because the\n"
@@ -177,6 +211,12 @@ class TestFixedDescription:
             ),
             (
                 [],
+                ["吧", "ラーメン", "呢"],
+                'You favour words such as "ラーメン". You favour characters such as "吧", "呢".',
+            ),
+            ([], ["،", "،،"], "You write in a manner of your own."),
+            (
+                [],
                 list("abcdefgh"),
                 'You favour words such as "a", "b", "c", "d", "e", "f".',
             ),
@@ -195,8 +235,8 @@ FACTS = [
 ]
 ANCHORS = words("honestly", "lol", "...", "tbh", "Vibe")
 GOOD = (
-    "You write the way you talk, in short and playful sentences that often trail off. "
-    'You are fond of "honestly" and "lol", and you rarely hold back an exclamation mark!'
+    "You write short sentences, of about 7 words, and you often trail off with dots. "
+    'You favour words such as "honestly" and "lol", and you use exclamation marks often!'
 )
 
 
@@ -205,25 +245,39 @@ def other_words(n: int, letter: str = "x") -> str:
     return " ".join(f"{letter}{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(n))
 
 
+UNMEASURED = "it claims what was not measured"
+FALSE_CLAIMS = [
+    "You are a humorous writer, with exclamation marks.",
+    "You write long sentences, of about 7 words.",
+    "You write short sentences, of about 9 words.",
+    "You use short words and exclamation marks.",
+    "You never use exclamation marks in the text.",
+    "You write without exclamation marks or dots.",
+    'You like the word "honest" and exclamation marks.',
+    'You use the word "lol" instead of the more formal "tbh".',
+    "You use exclamation marks and words such as honestly and truly.",
+]
+
+
 class TestWhyUnusable:
     @pytest.mark.parametrize(
         "answer",
         [
             pytest.param(GOOD, id="good"),
             pytest.param('You write short sentences, and often say "honestly."', id="quoted end"),
-            pytest.param("You like a good VIBE and HONESTLY little else at all.", id="case"),
-            pytest.param("You often write short sentences that trail off.", id="8 words"),
-            pytest.param(f"You trail off with dots {other_words(85)}.", id="90 words"),
-            pytest.param(f"You write short {other_words(9)} I am {GOOD}", id="a late I"),
-            pytest.param(
-                f"You trail off, honestly: {other_words(5)} {other_words(8, 'y')} "
-                f"{other_words(5)}.",
-                id="17 of 20 trigrams are distinct",
-            ),
+            pytest.param("You use dots, and words such as VIBE and HONESTLY.", id="case"),
+            pytest.param("You often write short sentences, and use dots.", id="8 words"),
+            pytest.param("You trail off, and you also use exclamation marks.", id="two facts"),
         ],
     )
     def test_a_usable_answer(self, answer: str) -> None:
         assert why_unusable(answer, ANCHORS, FACTS) is None
+
+    def test_a_habit_of_doing_without_is_not_turned_round(self) -> None:
+        facts = ["You write without capital letters.", "You ask questions."]
+        answer = "You ask questions, and you write {} capital letters."
+        assert why_unusable(answer.format("without"), [], facts) is None
+        assert why_unusable(answer.format("in"), [], facts) == UNMEASURED
 
     @pytest.mark.parametrize(
         ("answer", "reason"),
@@ -241,7 +295,7 @@ class TestWhyUnusable:
             (GOOD + " [/INST].", "it holds template text"),
             (GOOD + " ### More.", "it holds template text"),
             (GOOD + " See https://example.org.", "it holds template text"),
-            (GOOD.replace("off. ", "off.\r\n"), "it holds template text"),
+            (GOOD.replace("dots. ", "dots.\r\n"), "it holds template text"),
             (GOOD.replace("off", "\x1b[1moff"), "it holds template text"),
             ("You write short sentences. " * 4, "it repeats itself"),
             (
@@ -268,6 +322,7 @@ class TestWhyUnusable:
                 "You say honestly, and honestly again, and honestly to the very end.",
                 "it shares too little with what was measured",
             ),
+            *((f"You trail off with dots. {claim}", UNMEASURED) for claim in FALSE_CLAIMS),
         ],
     )
     def test_an_unusable_answer_has_a_reason(self, answer: str, reason: str) -> None:

@@ -163,6 +163,15 @@ class TestWords:
                 ["ééé", " x", " y"], {"ééé": 1, "x": 2, "y": 4}, id="bytes not characters"
             ),
             pytest.param(["İ", " i"], {"İ": 1, "i": 2}, id="as written"),
+            pytest.param(["हि", "न्", "दी", " मैं"], {"हिन्दी": 7, "मैं": 8}, id="marks"),
+            pytest.param(["می", "\u200c", "خواهم"], {"می\u200cخواهم": 7}, id="a joiner"),
+            pytest.param(["Do", "\u00ad", "nau"], {"Donau": 7}, id="a soft hyphen"),
+            pytest.param(["ラー", "メン", "を"], {"ラーメン": 3, "を": 4}, id="katakana"),
+            pytest.param(
+                ["🏴", "\U000e0067\U000e0062\U000e007f"],
+                {"🏴\U000e0067\U000e0062\U000e007f": 3},
+                id="a flag",
+            ),
         ],
     )
     def test_a_word_has_the_effects_of_its_tokens(

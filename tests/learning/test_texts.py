@@ -67,3 +67,11 @@ def test_a_sample_is_spread_over_all_texts_and_holds_the_last(
     n_items: int, most: int, places: list[int]
 ) -> None:
     assert sampled(n_items, most) == places
+
+
+def test_texts_in_a_wrong_encoding_are_told(
+    tiny_engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    usable(tiny_engine, [*HISTORY, HistoryItem("caf\u00c3\u00a9")], None)
+    (message,) = caplog.messages
+    assert message.startswith(f"1 of {len(HISTORY) + 1} texts look like UTF-8 that was read as")

@@ -42,6 +42,7 @@ JSON = "steerx_edge/profile/json_format.py"
 FILES = "steerx_edge/profile/files.py"
 STORE = "steerx_edge/profile/store.py"
 MEMORY_FILE = "steerx_edge/profile/memory_file.py"
+WORDS = "steerx_edge/history/words.py"
 RETRIEVAL = "steerx_edge/history/retrieval.py"
 READERS = "steerx_edge/history/readers"
 EFFECTS = "steerx_edge/learning/effects.py"
@@ -70,6 +71,8 @@ TEST_TYPES = "tests/profile/test_types.py"
 TEST_JSON = "tests/profile/test_json_format.py"
 TEST_STORE = "tests/profile/test_store.py"
 TEST_MEMORY_FILE = "tests/profile/test_memory_file.py"
+TEST_WORDS = "tests/history/test_words.py"
+TEST_FORMATS = "tests/history/test_formats.py"
 TEST_RETRIEVAL = "tests/history/test_retrieval.py"
 TEST_HISTORY = "tests/history/test_readers.py"
 TEST_EFFECTS = "tests/learning/test_effects.py"
@@ -300,6 +303,45 @@ BREAKS = [
         "if name in rows:",
         "if False:",
         TEST_HISTORY,
+    ),
+    Break("marks are not part of a word", WORDS, r"[\p{WB=Extend}\p{WB=ZWJ}", "[", TEST_WORDS),
+    Break(
+        "characters are not composed", WORDS, 'normalize("NFC", ', 'normalize("NFD", ', TEST_WORDS
+    ),
+    Break(
+        "scripts without spaces have no pairs of characters",
+        RETRIEVAL,
+        "[a + b for a, b in pairwise(run)]",
+        '["".join(run)]',
+        TEST_RETRIEVAL,
+    ),
+    Break(
+        "known formats are prose",
+        READERS,
+        "return _name_of(source) is not None",
+        "return False",
+        TEST_FORMATS,
+    ),
+    Break(
+        "wrongly decoded text is taken as it is",
+        READERS,
+        "if not _TELLING.search(text):",
+        "if True:",
+        TEST_FORMATS,
+    ),
+    Break(
+        "a description may deny what was measured",
+        "steerx_edge/learning/description.py",
+        ' and ("without" in fact) == ("without" in clause)',
+        "",
+        "tests/learning/test_description.py",
+    ),
+    Break(
+        "a description may claim what was not measured",
+        "steerx_edge/learning/description.py",
+        "return clause in runs",
+        "return bool(runs)",
+        "tests/learning/test_description.py",
     ),
     # ------------------------------------------------------------ learning
     Break(

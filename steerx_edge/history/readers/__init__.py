@@ -14,8 +14,9 @@ from typing import Protocol
 
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.item import HistoryItem, User
-from steerx_edge.history.readers import authors, items, plain_text
+from steerx_edge.history.readers import authors, items, known, plain_text
 from steerx_edge.history.readers.json_records import Template
+from steerx_edge.history.readers.mojibake import with_mended_texts
 from steerx_edge.history.readers.source import Options, Source
 
 
@@ -29,7 +30,7 @@ class Reader(Protocol):
         """Return the items of one user; at least one."""
 
 
-READERS: tuple[Reader, ...] = (authors, items, plain_text)
+READERS: tuple[Reader, ...] = (known, authors, items, plain_text)
 """The formats. A file is read by the first one that can read it."""
 
 
@@ -42,14 +43,14 @@ def read_history(
 ) -> list[HistoryItem]:
     """Read one user's history from a file.
 
-    A file that ends in ``.jsonl``, ``.ndjson`` or ``.json``, or whose first line is a JSON object,
-    holds JSON objects: one per line, or all in one array. Every other file is text, with blank
-    lines between the texts. An object is either an item, with ``response`` (or ``text``) and an
-    optional ``prompt``, or an author, with ``user_id`` and ``profile``, a list of items. Items
-    with empty text are skipped, and a warning with their number is logged.
+    What a file is, is decided by its content. It holds JSON objects, one per line or all in one
+    array, or text with blank lines between the texts. Other known formats, such as mailboxes and
+    exports of chats, are refused by name. An object is either an item, with ``response`` (or
+    ``text``) and an optional ``prompt``, or an author, with ``user_id`` and ``profile``, a list of
+    items. Items with empty text are skipped, and a warning with their number is logged.
 
     Args:
-        path: The file, in UTF-8.
+        path: The file, in UTF-8 or UTF-16.
         user: The author to read, if a per-author file has several.
         response: The field with the user's text, if it has another name. Per-author files need it
             unless they are of a LaMP or LongLaMP task.
@@ -65,8 +66,11 @@ def read_history(
     """
     source = Source(Path(path))
     options = Options(user, response, None if prompt is None else Template.parse(prompt))
-    reader = next(reader for reader in READERS if reader.can_read(source))
-    return reader.read(source, options)
+    named = response is not None and source.is_json  # the field says how a known format is read
+    reader = next(
+        reader for reader in READERS if reader.can_read(source) and not (named and reader is known)
+    )
+    return with_mended_texts(str(source.path), reader.read(source, options))
 
 
 def read_users(

@@ -18,6 +18,7 @@ from steerx_edge.history.readers.json_records import (
     parse_json,
     text_of,
 )
+from steerx_edge.history.readers.mojibake import with_mended_texts
 from steerx_edge.history.readers.source import Options, Source, read_text
 
 
@@ -101,8 +102,10 @@ def read_all(source: Source, options: Options) -> Iterator[User]:
     return (
         User(
             id=name,
-            history=tuple(_profile_items(row, rows.values(), options)),
-            queries=tuple(_queries_of(row)),
+            history=tuple(
+                with_mended_texts(row.where, _profile_items(row, rows.values(), options))
+            ),
+            queries=tuple(with_mended_texts(row.where, _queries_of(row))),
         )
         for name, row in rows.items()
     )

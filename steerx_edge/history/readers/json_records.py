@@ -76,11 +76,24 @@ def read_records(path: Path, text: str) -> list[Record]:
         lines = [
             (number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()
         ]
+        if whole := _one_object(text):
+            return [Record(str(path), whole)]
         values = [parse_json(path, line, number, expected=_EXPECTED) for number, line in lines]
         places = [f"{path}: line {number}" for number, _ in lines]
     return [
         Record(where, object_of(where, value)) for where, value in zip(places, values, strict=True)
     ]
+
+
+def _one_object(text: str) -> Mapping[str, object] | None:
+    """The only object of a text, if it stands on several lines."""
+    if text.lstrip().partition("\n")[0].rstrip().endswith("}"):
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def parse_json(path: Path, text: str, first_line: int = 1, *, expected: str) -> object:

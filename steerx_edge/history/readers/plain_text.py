@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import re
 
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.item import HistoryItem
-from steerx_edge.history.readers.source import Options, Source
+from steerx_edge.history.readers.source import ADVICE, Options, Source
+
+logger = logging.getLogger(__name__)
+
+# Text formats that would teach markup and headers, if their content does not tell what they are.
+_UNSUPPORTED_SUFFIXES = {".csv", ".eml", ".htm", ".html", ".mbox", ".rtf", ".tsv", ".xml"}
+
+# Of Markdown: fields between two lines of dashes (YAML), or of plus signs (TOML).
+_FRONT_MATTER = re.compile(
+    r"\s*(?:---[ ]*\n(?=\w[\w.-]*[ ]*:)(?:\w[\w.-]*[ ]*:(?:[ ].*)?\n|[ \t-].*\n|\#.*\n|\n)+?---"
+    r"|\+\+\+[ ]*\n(?:.*\n)+?\+\+\+)[ ]*(?:\n|$)"
+)
 
 
 def can_read(_source: Source) -> bool:
@@ -20,6 +32,9 @@ def read(source: Source, options: Options) -> list[HistoryItem]:
     Raises:
         HistoryError: the file cannot be read, or the options name a field or a user.
     """
+    suffix = source.path.suffix
+    if suffix.lower() in _UNSUPPORTED_SUFFIXES:
+        raise HistoryError(f"{source.path}: {suffix} files are not supported yet. {ADVICE}")
     text = source.text
     given = [name for name, value in options._asdict().items() if value is not None]
     if given:
@@ -27,4 +42,10 @@ def read(source: Source, options: Options) -> list[HistoryItem]:
             f"{source.path} is plain text and has no fields or users. Leave out "
             f"{' and '.join(given)}, or give a file with JSON objects."
         )
+    if front := _FRONT_MATTER.match(text):
+        lines = front.group().rstrip("\n").count("\n") + 1
+        logger.warning("%s: skipped the front matter, %d lines.", source.path, lines)
+        text = text[front.end() :]
+        if not text.strip():
+            raise HistoryError(f"{source.path} holds front matter alone, and no text.")
     return [HistoryItem(part.strip()) for part in re.split(r"\n\s*\n", text.strip())]

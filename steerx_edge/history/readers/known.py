@@ -1,0 +1,148 @@
+"""Formats that are recognized by their content, but not read yet.
+
+Read as prose they would teach headers, names and markup. The error names the format.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
+
+from steerx_edge.errors import HistoryError
+from steerx_edge.history.readers.source import ADVICE, Options, Source
+
+_HEADER = r"[A-Za-z][A-Za-z0-9-]*:[ \t].*\n(?:[ \t].*\n)*"
+_HEADERS = re.compile(rf"(?:{_HEADER}){{2,}}")
+_TO = (
+    "Date|Sent|To|Subject|Gesendet|Datum|An|Betreff|Envoyé|À|Objet|Enviado|Para|Asunto|Inviato|"
+    "Oggetto|Verzonden|Aan|Onderwerp"
+)
+_MAIL = re.compile(
+    r"^(?:MIME-Version|Message-ID|Received|Return-Path|Delivered-To|X-Mozilla-Status):"
+    rf"|^(?:From|De|Von|Da|Van): .*\n(?s:.*)^(?:{_TO}): "
+    rf"|^(?:Date|To|Subject): .*\n(?s:.*)^From: ",
+    re.MULTILINE | re.IGNORECASE,
+)
+_LOCAL_HEADERS = re.compile(r"(?:[^\W\d_]+: .*\n){3,}")
+_DAY = r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}"
+_TIME = r"\D{0,8}\d{1,2}[:.]\d{2}(?:[:.]\d{2})?[^\d\n\]-]{0,8}"
+_STAMP = rf"\W?(?:\[{_DAY}{_TIME}\]|{_DAY}{_TIME} -) "
+_CHAT = re.compile(_STAMP)
+_MESSAGE = re.compile(rf"^{_STAMP}[^\n:]{{1,60}}: ", re.MULTILINE)
+_BEGINNINGS = (
+    (r"From \S+ .*\d{4}.*\n(?:>?From .*\n)?[A-Za-z][A-Za-z0-9-]*:", "a mailbox (mbox)"),
+    (r"\d+ *\n(?:[A-Za-z][A-Za-z0-9-]*: .*\n){2}", "an email of Apple Mail (.emlx)"),
+    (r"window\.YTD\.[\w.]+ *=", "a file of an X (Twitter) archive"),
+    (r"\{\\rtf", "a Rich Text document"),
+    (r"<\?xml\b", "an XML document"),
+    (r"<!doctype html|<(?:html|head|body|div|p|table)\b[^>]*>", "a web page (HTML)"),
+    (r"<([a-z][\w:-]*)(?:\s[^<>]*)?>(?s:.*)</\1>", "a document with tags (HTML or XML)"),
+    (r"\\documentclass\b", "a LaTeX document"),
+    (r"BEGIN:VCARD\b", "a file of contacts (vCard)"),
+    (r"BEGIN:VCALENDAR\b", "a calendar (iCalendar)"),
+    (r"WEBVTT\b|1\n\d\d:\d\d:\d\d,\d{3} -->", "a file of subtitles"),
+)
+_KNOWN_BEGINNINGS = tuple(
+    (re.compile(pattern, re.IGNORECASE), name) for pattern, name in _BEGINNINGS
+)
+# By the fields of the only object, or of the first in an array; all of them must be there.
+_OBJECTS = (
+    ({"cells", "nbformat"}, "a Jupyter notebook"),
+    ({"chats", "personal_information"}, "a Telegram export"),
+    ({"name", "type", "id", "messages"}, "a Telegram export"),
+    ({"participants", "messages"}, "a Facebook or Instagram export"),
+    ({"guild", "channel", "messages"}, "a Discord export"),
+    ({"ID", "Timestamp", "Contents"}, "a Discord export"),
+    ({"mapping", "current_node"}, "a ChatGPT export"),
+    ({"chat_messages"}, "a Claude export"),
+    ({"orderedItems"}, "a Mastodon export"),
+    ({"type", "ts", "user", "text"}, "a Slack export"),
+    ({"conv", "messages"}, "an export of llama.cpp's web interface"),
+    ({"messages"}, "a file of chat messages"),
+    ({"conversations"}, "a file of chat messages"),
+)
+
+
+def can_read(source: Source) -> bool:
+    """Return whether the file is in a known format that is not read."""
+    return _name_of(source) is not None
+
+
+def read(source: Source, _options: Options) -> NoReturn:
+    """Name the format.
+
+    Raises:
+        HistoryError: always.
+    """
+    raise HistoryError(f"{source.path} is {_name_of(source)}, which is not supported yet. {ADVICE}")
+
+
+def _name_of(source: Source) -> str | None:
+    if source.is_json:
+        return _name_of_object(source)
+    text = source.text.lstrip("\u200e\ufeff \t\n")
+    beginning = text[:2000]
+    for pattern, name in _KNOWN_BEGINNINGS:
+        if pattern.match(beginning):
+            return name
+    if _CHAT.match(beginning) and _MESSAGE.search(beginning):
+        return "a WhatsApp chat"
+    if _is_mail(text):
+        return "an email"
+    return "a table" if _is_table(text) else None
+
+
+def _name_of_object(source: Source) -> str | None:
+    try:
+        fields = source.records[0].fields
+    except HistoryError:
+        return None  # the reader of JSON says what is wrong
+    if _is_own(fields):
+        return None
+    return next((name for keys, name in _OBJECTS if keys <= fields.keys()), None)
+
+
+def _is_own(fields: Mapping[str, object]) -> bool:
+    """Return whether an object is one of ours: an author, or an item."""
+    return isinstance(fields.get("profile"), list) or isinstance(fields.get("response"), str)
+
+
+def _is_mail(text: str) -> bool:
+    """Return whether a text begins with the headers of an email, or has full ones in it."""
+    for match in (_HEADERS.match(text), _LOCAL_HEADERS.match(text)):
+        if match and _MAIL.search(match.group()):
+            # Two lines may be those of a memo.
+            return match.group().count("\n") > 2 or "@" in match.group()
+    return any(
+        re.search(r"^(?:MIME-Version|Message-ID): ", match.group(), re.MULTILINE | re.IGNORECASE)
+        for match in re.finditer(rf"(?<=\n\n){_HEADERS.pattern}", text)
+    )
+
+
+def _is_table(text: str) -> bool:
+    """Return whether the first lines have the same number of columns: three, or two by tabs."""
+    lines = text.split("\n")[:6]
+    if len([line for line in lines if line.strip()]) < 4 or not all(map(str.strip, lines[:4])):
+        return False
+    for delimiter, fewest in (("\t", 2), (",", 3), (";", 3), ("|", 3)):
+        rows = _rows(lines, delimiter)
+        widths = {len(row) for row in rows if row}
+        spaced = any(cell.startswith(" ") for row in rows for cell in row)  # as in prose
+        if spaced and delimiter in ",;":
+            continue
+        if len(widths) == 1 and widths.pop() >= fewest and all(_is_name(cell) for cell in rows[0]):
+            return True
+    return False
+
+
+def _rows(lines: Sequence[str], delimiter: str) -> list[list[str]]:
+    try:
+        return list(csv.reader(lines, delimiter=delimiter))[:4]
+    except csv.Error:
+        return []
+
+
+def _is_name(cell: str) -> bool:
+    return 0 < len(cell.strip()) <= 30 and not re.search(r"[.!?]\s*$", cell)

@@ -1,0 +1,189 @@
+"""What a file is, is decided by its content."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from steerx_edge.errors import HistoryError
+from steerx_edge.history.item import HistoryItem
+from steerx_edge.history.readers import read_history, read_users
+from steerx_edge.history.readers.mojibake import mended
+
+HEADERS = "From: Ann <a@example.org>\nTo: b@example.org\nSubject: Tea\nMIME-Version: 1.0\n"
+MAIL = f"{HEADERS}\nDear Ben,\n\nthe tea is here.\n"
+KNOWN = {
+    "mbox without suffix": ("Sent", f"From - Thu Jan 01 10:00:00 2026\n{MAIL}", "a mailbox (mbox)"),
+    "mbox": ("a.txt", f"From a@example.org Thu Jan  1 10:00:00 2026\n{MAIL}", "a mailbox (mbox)"),
+    "Maildir": (
+        "1700000000.M1P2.host:2,S",
+        f"Return-Path: <a@example.org>\nReceived: from x\n\tby y; Thu\n{MAIL}",
+        "an email",
+    ),
+    "saved mail": ("a.txt", "From: Ann\nSent: Monday\nTo: Ben\nSubject: Tea\n\nHi.\n", "an email"),
+    "German mail": (
+        "a.txt",
+        "Von: Ann\nGesendet: Montag\nAn: Ben\nBetreff: Tee\n\nHi.",
+        "an email",
+    ),
+    "mail in prose": ("a.txt", f"My mails.\n\n{MAIL}", "an email"),
+    "short mail": ("a.txt", "From: a@example.org\nSubject: Tea\n\nHi.", "an email"),
+    "part of a web page": ("a", '<div class="a">Hi</div>', "a web page (HTML)"),
+    "a drawing": ("a", '<svg width="1"></svg>', "a document with tags (HTML or XML)"),
+    "Apple Mail": ("a.emlx", f"1234\n{MAIL}", "an email of Apple Mail (.emlx)"),
+    "WhatsApp on iOS": (
+        "_chat.txt",
+        "[15.12.25, 10:30:00] Ann: \u200eencrypted\n[15.12.25, 10:31:00] Ben: hi\n",
+        "a WhatsApp chat",
+    ),
+    "WhatsApp on Android": (
+        "chat.txt",
+        "12/15/25, 10:30\u202fAM - Messages are encrypted.\n12/15/25, 10:31\u202fAM - Ben: hi\n",
+        "a WhatsApp chat",
+    ),
+    "tweets": (
+        "tweets.js",
+        'window.YTD.tweets.part0 = [ {"tweet": {}} ]',
+        "an X (Twitter) archive",
+    ),
+    "notebook": (
+        "a.ipynb",
+        json.dumps({"cells": [], "metadata": {}, "nbformat": 4}, indent=1),
+        "a Jupyter notebook",
+    ),
+    "Telegram": (
+        "result.json",
+        json.dumps({"name": "Ann", "type": "personal_chat", "id": 1, "messages": []}, indent=1),
+        "a Telegram export",
+    ),
+    "ChatGPT": ("a.json", '[{"mapping": {}, "current_node": "x"}]', "a ChatGPT export"),
+    "Facebook": ("a.txt", '{"participants": [], "messages": []}', "a Facebook or Instagram export"),
+    "web page": ("page", "<!DOCTYPE html>\n<html><p>Hi</p></html>", "a web page (HTML)"),
+    "Rich Text": ("a.txt", r"{\rtf1\ansi Hi}", "a Rich Text document"),
+    "table": ("a.txt", "id,date,text\n" + "1,2026,Hi there\n" * 4, "a table"),
+    "PDF": ("a.txt", b"%PDF-1.7\n\x00\xff", "a PDF document"),
+    "Word": ("a", b"PK\x03\x04\x00", "a ZIP archive, or a document in one (.docx, .odt, .epub)"),
+}
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.mark.parametrize(("name", "content", "kind"), KNOWN.values(), ids=KNOWN.keys())
+def test_a_known_format_is_named(
+    tmp_path: Path, name: str, content: str | bytes, kind: str
+) -> None:
+    with pytest.raises(HistoryError) as caught:
+        read_history(write(tmp_path / name, content))
+    assert f"{kind}, which is not supported yet. Convert it" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Subject: tea\n\nDear Ben",
+        "From: the desk of Ann\n\nHello.",
+        "Note: buy tea\nTime: 10:30\nPlace: home\n\nOk.",
+        "[2026-01-01 10:30] woke up\n\n[2026-01-02 10:30] woke up",
+        "From: Ann\nTo: Ben\n\nHello.",
+        "Flour, 500 g, sieved\nEggs, 3, large\nMilk, 1 l, cold\nSalt, a pinch, fine",
+        "<3 you all",
+        "Roses, tea\nand thyme, and\nmore of it\nall, in, all",
+        "---\nOne.\n---\nTwo.",
+        "From here to 2026 it was quiet.\nTea.",
+        '["Quoted", she said.',
+    ],
+)
+def test_prose_is_prose(tmp_path: Path, text: str) -> None:
+    items = read_history(write(tmp_path / "a.txt", text))
+    assert "\n\n".join(item.response for item in items) == text
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a", "a.csv"])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_json_array_is_read_whatever_its_name(
+    tmp_path: Path, name: str, indent: int | None
+) -> None:
+    path = write(tmp_path / name, json.dumps([{"text": "one"}, {"text": "two"}], indent=indent))
+    assert read_history(path) == [HistoryItem("one"), HistoryItem("two")]
+
+
+def test_a_known_export_is_read_by_the_field_that_is_given(tmp_path: Path) -> None:
+    slack = {"type": "message", "ts": "1.0", "user": "U1", "text": "Tea."}
+    path = write(tmp_path / "a.json", json.dumps([slack]))
+    with pytest.raises(HistoryError, match="a Slack export"):
+        read_history(path)
+    assert read_history(path, response="text") == [HistoryItem("Tea.")]
+
+
+def test_one_json_object_on_several_lines(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.json", json.dumps({"text": "one"}, indent=1))
+    assert read_history(path) == [HistoryItem("one")]
+
+
+@pytest.mark.parametrize("fence", ["---\ntitle: Tea\ntags:\n  - hot\n---\n", '+++\na = "b"\n+++\n'])
+def test_front_matter_is_skipped(
+    tmp_path: Path, fence: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "a.md", f"{fence}\nOne.\n\nTwo.")
+    assert read_history(path) == [HistoryItem("One."), HistoryItem("Two.")]
+    lines = fence.count("\n")
+    assert caplog.messages == [f"{path}: skipped the front matter, {lines} lines."]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
+def test_encodings_that_show_in_the_bytes(tmp_path: Path, encoding: str) -> None:
+    path = write(tmp_path / "a.txt", "Grüße, 你好 all\r\n\r\nTwo.".encode(encoding))
+    assert read_history(path) == [HistoryItem("Grüße, 你好 all"), HistoryItem("Two.")]
+
+
+def test_zero_bytes_are_no_text(tmp_path: Path) -> None:
+    with pytest.raises(HistoryError, match="holds a zero byte on line 2, so it is not a text file"):
+        read_history(write(tmp_path / "a.txt", b"one\ntwo\0three four"))
+
+
+@pytest.mark.parametrize("newline", ["\r\n", "\r"])
+def test_line_ends_in_json_strings_are_line_feeds(tmp_path: Path, newline: str) -> None:
+    path = write(tmp_path / "a.jsonl", json.dumps({"text": f"one{newline}two"}))
+    assert read_history(path) == [HistoryItem("one\ntwo")]
+
+
+BROKEN = ["Déjà vu 😀", "Это чай", "It’s “tea” – ok", "naïve café", "日本語です"]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
+@pytest.mark.parametrize("text", BROKEN)
+def test_wrongly_decoded_text_is_mended(text: str, encoding: str) -> None:
+    # As Windows does: bytes without a character of their own become control characters.
+    broken = "".join(
+        bytes([byte]).decode(encoding, "ignore") or chr(byte) for byte in text.encode()
+    )
+    assert mended(broken) == text
+
+
+@pytest.mark.parametrize(
+    "text", [*BROKEN, "AMANHÃ… CAFÉ…", "«\xa0CAFÉ\xa0» à\xa0«\xa0lui\xa0»", "»Spaß«", "¿QUÉ?", "Ãl"]
+)
+def test_right_text_is_left(text: str) -> None:
+    assert mended(text) == text
+
+
+def test_mending_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{"text": "caf\u00c3\u00a9"}, {"text": "café"}, {"text": "caf\ufffd"}]
+    path = write(tmp_path / "a.jsonl", "\n".join(map(json.dumps, rows)))
+    assert [item.response for item in read_history(path)] == ["café", "café", "caf\ufffd"]
+    assert caplog.messages == [
+        f"{path}: mended 1 of 3 texts, whose UTF-8 had been read as Latin-1 or Windows-1252.",
+        f"{path}: 1 of 3 texts hold characters that were read in a wrong encoding. Correct the "
+        "file, or they are learned as they are.",
+    ]
+
+
+def test_users_are_mended_too(tmp_path: Path) -> None:
+    row = {"user_id": "u", "profile": [{"text": "caf\u00c3\u00a9"}]}
+    (user,) = read_users(write(tmp_path / "a.jsonl", json.dumps(row)))
+    assert user.history == (HistoryItem("café"),)
