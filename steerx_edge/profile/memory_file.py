@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from steerx_edge.errors import ProfileError
 from steerx_edge.profile.files import about, check_file, replacing
+from steerx_edge.profile.gguf_contents import Contents, contents_of
 from steerx_edge.steering.ledger import Ledger
 from steerx_edge.steering.memory import LEVELS, KeySpace, Level, Memory
 
@@ -110,7 +110,9 @@ def read_memory(
     with about(path, "read"):
         check_file(Path(path), MAX_BYTES, _SIZE_RULE)
         with Path(path).open("rb") as file:
-            contents = _contents(file)  # of one open file: what is read is what is hashed
+            contents = contents_of(
+                file, _FOREIGN
+            )  # of one open file: what is read is what is hashed
         if _digest(contents.data) != sha256:
             raise ProfileError("not the file saved with the profile")
         return _memory_of(contents, fingerprint)
@@ -178,37 +180,7 @@ def _read(name: str) -> str:
     return f"{_LEDGER}{name}"
 
 
-class _Contents(NamedTuple):
-    """The contents of a GGUF file, unchecked."""
-
-    data: NDArray[np.uint8]
-    keys: Mapping[str, Any]
-    tensors: Mapping[str, NDArray[Any]]
-
-
-def _contents(file: BinaryIO) -> _Contents:
-    from gguf import GGUFReader, GGUFValueType
-
-    class Reader(GGUFReader):
-        """Refuses arrays among the keys: GGUFReader believes any length they claim."""
-
-        def _get_field_parts(self, orig_offs: int, raw_type: int) -> Any:
-            if raw_type == GGUFValueType.ARRAY:
-                raise ValueError("an array among the keys")
-            return super()._get_field_parts(orig_offs, raw_type)
-
-    try:
-        reader = Reader(cast("os.PathLike[str]", file))  # numpy maps what is open already
-        return _Contents(
-            data=reader.data,
-            keys={name: field.contents() for name, field in reader.fields.items()},
-            tensors={tensor.name: np.asarray(tensor.data) for tensor in reader.tensors},
-        )
-    except Exception as error:  # of many types
-        raise ProfileError(_FOREIGN) from error
-
-
-def _memory_of(contents: _Contents, fingerprint: str | None) -> Memory:
+def _memory_of(contents: Contents, fingerprint: str | None) -> Memory:
     keys, tensors = contents.keys, contents.tensors
     if keys.get("general.architecture") != ARCHITECTURE:
         raise ProfileError(_FOREIGN)

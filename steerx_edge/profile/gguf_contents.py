@@ -1,0 +1,53 @@
+"""The contents of a GGUF file that may come from a stranger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steerx_edge.errors import ProfileError
+
+if TYPE_CHECKING:
+    import os
+
+
+class Contents(NamedTuple):
+    """The contents of a GGUF file, unchecked."""
+
+    data: NDArray[np.uint8]
+    keys: Mapping[str, Any]
+    tensors: Mapping[str, NDArray[Any]]
+
+
+def contents_of(file: BinaryIO, foreign: str) -> Contents:
+    """Map a GGUF file.
+
+    Args:
+        file: open; it stays mapped as long as an array of it is in use.
+        foreign: says that it is no such file.
+
+    Raises:
+        ProfileError: the file is no GGUF file, or damaged.
+    """
+    from gguf import GGUFReader, GGUFValueType
+
+    class Reader(GGUFReader):
+        """Refuses arrays among the keys: GGUFReader believes any length they claim."""
+
+        def _get_field_parts(self, orig_offs: int, raw_type: int) -> Any:
+            if raw_type == GGUFValueType.ARRAY:
+                raise ValueError("an array among the keys")
+            return super()._get_field_parts(orig_offs, raw_type)
+
+    try:
+        reader = Reader(cast("os.PathLike[str]", file))  # numpy maps what is open already
+        return Contents(
+            data=reader.data,
+            keys={name: field.contents() for name, field in reader.fields.items()},
+            tensors={tensor.name: np.asarray(tensor.data) for tensor in reader.tensors},
+        )
+    except Exception as error:  # of many types
+        raise ProfileError(foreign) from error

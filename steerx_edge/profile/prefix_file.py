@@ -1,0 +1,162 @@
+"""Prefix file: a GGUF file beside the profile, `me.prefix.<8 digits of the fingerprint>.gguf`.
+
+It holds texts of the user as they are, with their requests, and the model's KV cells for them. No
+profile names it: it is found by its name. Everything in it is checked before it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steerx_edge.errors import ProfileError
+from steerx_edge.history.item import HistoryItem
+from steerx_edge.profile.files import about, check_file, replacing, size_of
+from steerx_edge.profile.gguf_contents import contents_of
+
+ARCHITECTURE = "steerx-prefix"
+SCHEMA = 1
+MAX_BYTES = 2**32
+
+_SIZE_RULE = f"a prefix is at most {MAX_BYTES // 2**20} MiB"
+_FOREIGN = "not a prefix file of steerx-edge"
+_DAMAGED = "the prefix is damaged: learn again with --prefix"
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """Texts of the user that every prompt begins with, and the KV cells of this beginning.
+
+    Attributes:
+        items: the texts and their requests, in the order of the prompt; at least one.
+        tokens: (n,) int32, the beginning of the prompt.
+        fingerprint: of the model.
+        made_by: what the cells depend on; see `steerx_edge.llamacpp.kept_prefix.made_by`.
+        state: (bytes,) uint8, of a sequence that holds these tokens, as llama.cpp gives it out.
+    """
+
+    items: tuple[HistoryItem, ...]
+    tokens: NDArray[np.int32]
+    fingerprint: str
+    made_by: Mapping[str, str]
+    state: NDArray[np.uint8] = field(repr=False)
+
+    def save(self, profile: str | os.PathLike[str]) -> Path:
+        """Write the prefix file next to a profile, all of it or nothing.
+
+        Args:
+            profile: path of the profile. A new prefix file is private (mode 0600).
+
+        Returns:
+            The path of the prefix file.
+
+        Raises:
+            ProfileError: the file cannot be written.
+        """
+        path = prefix_path(profile, self.fingerprint)
+        with about(path, "written"), replacing(Path(os.path.realpath(path))) as (temporary,):
+            self._write(temporary)
+        return path
+
+    def _write(self, path: Path) -> None:
+        from gguf import GGUFWriter
+
+        texts = json.dumps([[item.request, item.response] for item in self.items]).encode()
+        tensors: dict[str, NDArray[Any]] = {
+            "texts": np.frombuffer(texts, np.int8),
+            "tokens": self.tokens,
+            "state": self.state.view(np.int8),
+        }
+        made_by = json.dumps(dict(self.made_by), sort_keys=True)
+        writer = GGUFWriter(os.fspath(path), ARCHITECTURE)
+        try:
+            writer.add_uint32(f"{ARCHITECTURE}.schema", SCHEMA)
+            writer.add_string(f"{ARCHITECTURE}.model", self.fingerprint)
+            writer.add_string(f"{ARCHITECTURE}.made_by", made_by)
+            writer.add_string(f"{ARCHITECTURE}.sha256", _digest(tensors, made_by))
+            for name, array in tensors.items():
+                writer.add_tensor(name, array)
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+        finally:
+            writer.close()
+
+    @classmethod
+    def load(cls, profile: str | os.PathLike[str], fingerprint: str) -> Prefix | None:
+        """Read the prefix file next to a profile and check everything in it.
+
+        Args:
+            profile: path of the profile.
+            fingerprint: of the model that it must be for.
+
+        Returns:
+            The prefix, whose state is a view of the file; None where there is no such file.
+
+        Raises:
+            ProfileError: the file cannot be read, is another one, or is damaged.
+        """
+        path = prefix_path(profile, fingerprint)
+        if not path.exists():
+            return None
+        with about(path, "read"):
+            check_file(path, MAX_BYTES, _SIZE_RULE)
+            with path.open("rb") as file:
+                contents = contents_of(file, _FOREIGN)
+            return _prefix_of(contents.keys, contents.tensors, fingerprint)
+
+    @property
+    def size(self) -> str:
+        """The size of the state, in words."""
+        return size_of(self.state.nbytes)
+
+
+def prefix_path(profile: str | os.PathLike[str], fingerprint: str) -> Path:
+    """Where the prefix of a profile for a model lies."""
+    path = Path(profile)
+    stem = path.stem.lstrip(".") or "profile"
+    digits = fingerprint.removeprefix("sha256:")[:8]
+    return path.with_name(f"{stem}.prefix.{digits}.gguf")
+
+
+def _digest(tensors: Mapping[str, NDArray[Any]], made_by: str) -> str:
+    digest = hashlib.sha256(made_by.encode())
+    for name in ("texts", "tokens", "state"):
+        digest.update(np.ascontiguousarray(tensors[name]).data)
+    return digest.hexdigest()
+
+
+def _prefix_of(
+    keys: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], fingerprint: str
+) -> Prefix:
+    if keys.get("general.architecture") != ARCHITECTURE:
+        raise ProfileError(_FOREIGN)
+    if (schema := keys.get(f"{ARCHITECTURE}.schema")) != SCHEMA:
+        raise ProfileError(f"a prefix file of schema {schema!r}; this one reads schema {SCHEMA}")
+    if keys.get(f"{ARCHITECTURE}.model") != fingerprint:
+        raise ProfileError("the prefix of another model")
+    dtypes = {name: array.dtype for name, array in tensors.items()}
+    if dtypes != {"texts": np.int8, "tokens": np.int32, "state": np.int8}:
+        raise ProfileError(_DAMAGED)
+    made_by = keys.get(f"{ARCHITECTURE}.made_by")
+    if not isinstance(made_by, str) or _digest(tensors, made_by) != keys.get(
+        f"{ARCHITECTURE}.sha256"
+    ):
+        raise ProfileError(_DAMAGED)
+    try:
+        items = tuple(
+            HistoryItem(request=str(request), response=str(response))
+            for request, response in json.loads(tensors["texts"].tobytes())
+        )
+        found = {str(name): str(value) for name, value in json.loads(made_by).items()}
+    except (ValueError, TypeError, AttributeError) as error:  # written by somebody else
+        raise ProfileError(_DAMAGED) from error
+    return Prefix(items, tensors["tokens"], fingerprint, found, tensors["state"].view(np.uint8))
