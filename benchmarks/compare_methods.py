@@ -54,10 +54,17 @@ def main() -> None:
     parser.add_argument("--users", default="", help="ids, by commas")
     parser.add_argument("--items", type=int, help="the last so many texts; all by default")
     parser.add_argument("--sweep-items", default="", help="also learn from so many, by commas")
+    parser.add_argument("--prefix", type=int, default=0, help="tokens of texts as a prefix")
     parser.add_argument("--generate", type=int, default=0, help="tokens of a generated text")
     args = parser.parse_args()
     counts = tuple(int(count) for count in args.sweep_items.split(",") if count)
-    plan = Plan(items=args.items, generate=args.generate, draws=1, item_counts=counts)
+    plan = Plan(
+        items=args.items,
+        generate=args.generate,
+        draws=1,
+        item_counts=counts,
+        prefix=args.prefix,
+    )
     users = [name for name in args.users.split(",") if name]
     sample = read_sample(args.data, plan, users=users, half=args.half)
     if args.first:

@@ -26,6 +26,7 @@ WITHOUT_PROFILE = {
     "generic": "unsteered",
     "swapped": "unsteered",
     "prompt + own": "prompt",
+    "prefix + own": "prefix",
 }
 """The arm that an arm equals where its profile does nothing."""
 
@@ -39,6 +40,7 @@ class Condition:
         strength: relative strength.
         with_history: use the profile's strengths for texts in the prompt.
         history: what in-context texts are retrieved from; may be empty.
+        prefix: what the texts are chosen from that the prompt begins with; may be empty.
         description: put in the prompt; may be empty.
     """
 
@@ -46,6 +48,7 @@ class Condition:
     strength: float = 1.0
     with_history: bool = False
     history: Sequence[HistoryItem] = ()
+    prefix: Sequence[HistoryItem] = ()
     description: str = ""
 
     @cached_property
@@ -58,7 +61,7 @@ class Condition:
     @property
     def prompts(self) -> bool:
         """Whether it changes the prompt."""
-        return bool(self.history or self.description)
+        return bool(self.history or self.prefix or self.description)
 
 
 Arms = Mapping[str, Sequence[Condition]]
@@ -98,6 +101,11 @@ class ArmsOf:
             "prompt": [Condition(history=user.history)],
             "others' prompt": drawn,
         }
+        if self.plan.prefix:
+            arms |= {
+                "prefix": [Condition(prefix=user.history)],
+                "others' prefix": [Condition(prefix=items) for items in self._drawn(user)],
+            }
         return {arm: conditions for arm, conditions in arms.items() if conditions}
 
     def with_profiles(self, user: User, method: str) -> Arms:
@@ -115,6 +123,8 @@ class ArmsOf:
             "swapped": [Condition(self.own(other, method))] if other else [],
             "prompt + own": [Condition(own, with_history=True, history=user.history)],
         }
+        if self.plan.prefix:
+            arms["prefix + own"] = [Condition(own, with_history=True, prefix=user.history)]
         return {arm: conditions for arm, conditions in arms.items() if conditions}
 
     def prompt_sweep(self, user: User) -> dict[Point, Sequence[Condition]]:
@@ -150,7 +160,8 @@ class ArmsOf:
     def own(self, user: User, method: str, layer: int | None = None) -> Entry:
         """The profile of a user's own history, learned unless it is there."""
         if layer is None:
-            return self._learned(user, method, "own", user.history)
+            prefix = self.plan.prefix
+            return self._learned(user, method, "own", user.history, prefix=prefix)
         return self._learned(user, method, f"layer{layer}", user.history, layers=(layer,))
 
     def _learned(
@@ -168,7 +179,7 @@ class ArmsOf:
 
     def learned_from(self, user: User, arm: str) -> Sequence[HistoryItem]:
         """The items behind an arm's profile or prompt; of several draws the first."""
-        if arm in ("generic", "others' prompt"):
+        if arm in ("generic", "others' prompt", "others' prefix"):
             return self._drawn(user)[0]
         if arm == "swapped" and (other := swapped_user(self.sample, user, self.plan.seed)):
             return other.history

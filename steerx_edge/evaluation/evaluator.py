@@ -45,7 +45,7 @@ class Evaluator:
     def __init__(self, arms: ArmsOf) -> None:
         self._engine, self._sample, self._plan = arms.engine, arms.sample, arms.plan
         self._arms = arms
-        self._prompts = Prompts(arms.engine, arms.plan.retrieve)
+        self._prompts = Prompts(arms.engine, arms.plan.retrieve, arms.plan.prefix)
 
     def learn_own(self, unit: Unit) -> None:
         """Learn a user's profile, unless it is there: it will be swapped in for another user."""

@@ -20,6 +20,8 @@ CONTRASTS = {
     "own - swapped": ("own", "swapped"),
     "prompt - others' prompt": ("prompt", "others' prompt"),
     "prompt + own - prompt": ("prompt + own", "prompt"),
+    "prefix - others' prefix": ("prefix", "others' prefix"),
+    "prefix + own - prefix": ("prefix + own", "prefix"),
 }
 """Differences of two arms: what is personal, and what a profile adds to the prompt."""
 

@@ -11,6 +11,7 @@ from steerx_edge.history.budget import cut, most_relevant, shortened
 from steerx_edge.history.item import HistoryItem, User
 from steerx_edge.history.retrieval import Retriever
 from steerx_edge.learning.neutral import neutral_items
+from steerx_edge.learning.prefix import chosen_prefix
 from steerx_edge.llamacpp.prompts import messages_for
 
 if TYPE_CHECKING:
@@ -23,11 +24,13 @@ class Prompts:
     Args:
         engine: the model.
         n_in_context: how many texts are retrieved for a request.
+        n_prefix: tokens of the texts that prompts may begin with.
     """
 
-    def __init__(self, engine: Engine, n_in_context: int) -> None:
+    def __init__(self, engine: Engine, n_in_context: int, n_prefix: int = 0) -> None:
         self._engine = engine
         self._n_in_context = n_in_context
+        self._n_prefix = n_prefix
         self.quarter = engine.analysis.n_ctx // 4
         """Tokens of a text, or of a request, at most."""
 
@@ -38,6 +41,7 @@ class Prompts:
     def contexts(self, user: User, condition: Condition) -> list[list[int]]:
         """The prompt before each held-out text; in-context texts that do not fit are left out."""
         retriever = Retriever(condition.history)
+        prefix = chosen_prefix(self._engine, condition.prefix, self._n_prefix)
         contexts = []
         for query in user.queries:
             found = retriever.retrieve(query.request, self._n_in_context)
@@ -45,7 +49,8 @@ class Prompts:
                 [self._shortened(condition.history[i]) for i in found],
                 lambda items, query=query: self._fits(query, items, condition.description),  # type: ignore[misc]
             )
-            contexts.append(self._context(query, in_context, condition.description))
+            texts = [*prefix, *in_context]
+            contexts.append(self._context(query, texts, condition.description))
         return contexts
 
     @cached_property

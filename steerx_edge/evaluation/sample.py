@@ -28,6 +28,8 @@ class Plan:
         items: use only this many of the latest items; None uses all.
         min_items: users with fewer items are left out, and counted.
         retrieve: past items in the prompt.
+        prefix: tokens of past items that every prompt begins with, in arms of their own; 0 leaves
+            these out.
         draws: generic profiles for each user; their figures are averaged.
         generate: tokens of a generated text at most; 0 generates none.
         strengths: also score own and generic profiles at these multiples of their strength.
@@ -40,6 +42,7 @@ class Plan:
     items: int | None = None
     min_items: int = 8
     retrieve: int = 4
+    prefix: int = 0
     draws: int = 2
     generate: int = 128
     strengths: tuple[float, ...] = ()

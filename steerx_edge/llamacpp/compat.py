@@ -32,11 +32,13 @@ __all__ = [
     "before_model_is_freed",
     "chat_formatter",
     "context_params",
+    "empty",
     "end_openmp_threads",
     "evaluate_anew",
     "find_functions",
     "forget_from",
     "hide_from",
+    "holds",
     "installed_version",
     "kind_of_model",
     "may_stop_early",
@@ -207,3 +209,19 @@ def hide_from(llama: Llama, cell: int) -> None:
     `Llama.generate` compares a prompt with `Llama.input_ids`; -1 is no token.
     """
     llama.input_ids[cell] = -1
+
+
+def empty(llama: Llama) -> None:
+    """Empty the context: its KV cells, and what `Llama` knows of them."""
+    llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(llama.ctx), True)
+    llama.n_tokens = 0
+
+
+def holds(llama: Llama, tokens: Sequence[int]) -> None:
+    """Note which tokens the context holds, after its cells were put there from outside.
+
+    `Llama.generate` compares a prompt with `Llama.input_ids`, and there are no logits.
+    """
+    llama.input_ids[: len(tokens)] = tokens
+    llama.n_tokens = len(tokens)
+    llama._requires_eval = True

@@ -67,6 +67,10 @@ def _asking(request: str, description: str = "") -> Message:
     return message
 
 
+_MERGED = 2
+"""Tokens before a text that a tokenizer may merge with its beginning."""
+
+
 class PromptFormat:
     """The model's own chat template; a plain one for base models, which have none.
 
@@ -91,6 +95,20 @@ class PromptFormat:
     def is_chat(self) -> bool:
         """Whether the model has a chat template."""
         return self._formatter is not None
+
+    def beginning(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids that every prompt begins with whose messages begin with these.
+
+        They end with a control token where there is one, since no content changes the tokens
+        before it.
+
+        Raises:
+            ModelError: the model's template does not take these messages.
+        """
+        one, other = (self.tokens([*messages, _asking(request)]) for request in ("a", "0"))
+        n_common = next(i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+        ends = [i + 1 for i in range(n_common) if _is_control(self._llama, one[i])]
+        return one[: max(ends, default=max(0, n_common - _MERGED))]
 
     def tokens(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a prompt that ends where the answer begins; never empty.

@@ -22,11 +22,16 @@ LABELS = {
     "generic": "generic profile",
     "swapped": "another user's profile",
     "prompt + own": "own texts in the prompt + own profile",
+    "prefix": "own texts as a prefix",
+    "others' prefix": "others' texts as a prefix",
+    "prefix + own": "own texts as a prefix + own profile",
     "real": "the real texts",
     "own - generic": "personal: own - generic profile",
     "own - swapped": "own - another user's profile",
     "prompt - others' prompt": "personal: own - others' texts in the prompt",
     "prompt + own - prompt": "own profile over the prompt alone",
+    "prefix - others' prefix": "personal: own - others' texts as a prefix",
+    "prefix + own - prefix": "own profile over the prefix alone",
 }
 
 SWEEPS: Mapping[Over, str] = {

@@ -81,6 +81,14 @@ class ItemCounts(click.ParamType):  # type: ignore[type-arg]
     help="Past texts in the prompt, for the arms that have any.",
 )
 @click.option(
+    "--prefix",
+    type=click.IntRange(min=0),
+    metavar="TOKENS",
+    default=0,
+    show_default=True,
+    help="Also measure prompts that begin with so many tokens of past texts.",
+)
+@click.option(
     "--draws",
     type=click.IntRange(min=0),
     metavar="K",
@@ -136,6 +144,7 @@ def evaluate(
     items: int | None,
     min_items: int,
     retrieve: int,
+    prefix: int,
     draws: int,
     n_predict: int,
     no_generate: bool,
@@ -164,6 +173,7 @@ def evaluate(
         items=items,
         min_items=min_items,
         retrieve=retrieve,
+        prefix=prefix,
         draws=draws,
         generate=0 if no_generate else n_predict,
         strengths=STRENGTHS if sweep else (),

@@ -1,0 +1,141 @@
+"""The texts that every prompt may begin with, and their KV cells.
+
+In-context texts are the strongest baseline, and cost their tokens with every request. A fixed
+choice of them is evaluated once. See docs/results.md for the choices that were tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from steerx_edge.errors import ModelError
+from steerx_edge.history.budget import most_relevant, shortened
+from steerx_edge.history.item import HistoryItem
+from steerx_edge.learning.texts import requests_for
+from steerx_edge.llamacpp import compat
+from steerx_edge.llamacpp.kept_prefix import KeptPrefixes, made_by, state_of
+from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.profile.prefix_file import Prefix
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from steerx_edge.learning.ablation import Fold
+    from steerx_edge.llamacpp.engine import Engine
+    from steerx_edge.llamacpp.requests import ScoreResult
+    from steerx_edge.steering.logit_bias import TokenCounts
+
+DEFAULT_TOKENS = 1024
+"""What pays: see docs/results.md."""
+
+_REQUEST, _RESPONSE = 64, 256  # tokens of each text
+_MOST_SKIPPED = 8
+"""Texts in a row that are too long for what is left, after which no more are tried."""
+
+
+def most_prefix_tokens(engine: Engine) -> int:
+    """The longest prefix with which texts can still be scored: half of the analysis context."""
+    return engine.analysis.n_ctx // 2
+
+
+def chosen_prefix(engine: Engine, items: Sequence[HistoryItem], n_tokens: int) -> list[HistoryItem]:
+    """The latest texts that fit, the last one last; long ones and their requests truncated.
+
+    Args:
+        engine: the model.
+        items: texts of the user, the latest last.
+        n_tokens: of the prompt up to the next request.
+    """
+    n_skipped = 0
+
+    def fits(longer: Sequence[HistoryItem]) -> bool:
+        nonlocal n_skipped
+        if n_skipped >= _MOST_SKIPPED:
+            return False
+        is_short = len(engine.prompt(messages_for("", history=longer))) <= n_tokens
+        n_skipped = 0 if is_short else n_skipped + 1
+        return is_short
+
+    latest = (
+        shortened(engine, item, request=_REQUEST, response=_RESPONSE) for item in reversed(items)
+    )
+    return most_relevant(latest, fits, skip=True)
+
+
+def prefix_of(engine: Engine, items: Sequence[HistoryItem]) -> Prefix:
+    """Evaluate texts that prompts begin with, in the model's own context.
+
+    Args:
+        engine: the model; nothing is steered or generated meanwhile.
+        items: the texts; at least one, as `chosen_prefix` returns them.
+
+    Raises:
+        ModelError: the texts do not fit the context, or llama.cpp fails.
+    """
+    tokens = engine.prompts.beginning(messages_for("", history=items)[:-1])
+    KeptPrefixes(engine.llama).evaluate(tokens)
+    state = state_of(engine.llama, len(tokens))
+    return Prefix(
+        tuple(items),
+        np.array(tokens, np.int32),
+        engine.model_id.fingerprint,
+        made_by(engine.llama),
+        state,
+    )
+
+
+def bytes_per_token(engine: Engine) -> int:
+    """How large the KV cells of one token are, in the model's own context.
+
+    Raises:
+        ModelError: llama.cpp fails.
+    """
+    llama, sizes = engine.llama, []
+    for n in (1, 2):
+        compat.empty(llama)
+        llama.eval([0] * n)
+        sizes.append(state_of(llama, n).nbytes)
+    compat.empty(llama)
+    return sizes[1] - sizes[0]
+
+
+def read_under_prefix(
+    engine: Engine,
+    items: Sequence[HistoryItem],
+    folds: Sequence[Fold],
+    counts: TokenCounts,
+    n_tokens: int,
+) -> list[ScoreResult]:
+    """Score each text after its request and a prefix of texts of the other folds.
+
+    Args:
+        engine: the model.
+        items: the texts and their requests.
+        folds: every text in one of them.
+        counts: token counts by fold.
+        n_tokens: of the prefix.
+
+    Returns:
+        For each item: final rows, and scores under every strength of the logit bias.
+
+    Raises:
+        ModelError: the prefix is too long for the analysis context, or llama.cpp fails.
+    """
+    if n_tokens > most_prefix_tokens(engine):
+        raise ModelError(
+            f"A prefix of {n_tokens} tokens is too long: at most {most_prefix_tokens(engine)} "
+            "leave room for a request and a text."
+        )
+    found: dict[int, ScoreResult] = {}
+    for number, fold in enumerate(folds):
+        others = [item for j, item in enumerate(items) if j not in fold.members]
+        prefix = chosen_prefix(engine, others, n_tokens)
+        biases: NDArray[np.float32] | None = counts.tried(without=number)
+        requests = requests_for(
+            engine, [items[j] for j in fold.members], prefix, final=True, biases=biases
+        )
+        found |= zip(fold.members, engine.run_many(requests), strict=True)
+    return [found[j] for j in range(len(items))]
