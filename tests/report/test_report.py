@@ -16,7 +16,7 @@ from steerx_edge.report.tables import LABELS, about, tables
 from steerx_edge.report.terminal import PlainConsole, print_report
 
 VOID = {"meta", "br"}
-HOSTILE = "<script>alert('1')</script>&[bold] :smile: \x1b[31m\udc80"
+HOSTILE = "<script>'</script>&[b] :smile: \x1b[31m\udc80"
 SHOWN = HOSTILE.replace("\x1b", r"\x1b").replace("\udc80", r"\udc80")
 
 

@@ -46,7 +46,6 @@ class _Commands(click.Group):
             where = f"'{error.filename}'" if error.filename else "Standard input or output"
             with suppress(OSError):
                 click.echo(f"Error: {visible(where)} failed: {error.strerror}.", err=True)
-            _drop_unwritten()
             sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -55,7 +54,7 @@ class _Commands(click.Group):
         except SteerxError as error:
             raise click.ClickException(visible(str(error))) from error
         except click.ClickException as error:
-            error.message = visible(error.message)
+            error.message = visible(error.message)  # type: ignore[misc]
             raise
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
@@ -76,16 +75,6 @@ def _prepare_streams() -> None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
         elif isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":
             stream.reconfigure(errors="replace")
-
-
-def _drop_unwritten() -> None:
-    """Drop what a stream cannot write, or Python tries again as it ends."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            with suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
