@@ -19,13 +19,12 @@ from steerx_edge.llamacpp.waiting import wait_briefly
 wait_briefly()
 
 import numpy as np
-from rich.console import Console
 
 from steerx_edge import Engine, Settings
 from steerx_edge.evaluation import Evaluation, Plan, evaluate, read_sample
 from steerx_edge.learning.effects import bootstrap_mean_interval
 from steerx_edge.report.html import html_page
-from steerx_edge.report.terminal import print_report
+from steerx_edge.report.terminal import PlainConsole, print_report
 
 METHODS = {
     "steerx": Settings(),
@@ -78,7 +77,7 @@ def main() -> None:
         processes=args.processes,
         progress=lambda what, done, of: print(f"{what}: {done} of {of}", flush=True),
     )
-    print_report(evaluation, Console(width=200))
+    print_report(evaluation, PlainConsole(width=200))
     print_differences(evaluation)
     (args.output / "report.html").write_text(html_page(evaluation), "utf-8")
 

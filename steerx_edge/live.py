@@ -13,7 +13,9 @@ at all: see the request gate, `steerx_edge.steering.gate`.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -23,7 +25,7 @@ import numpy as np
 
 from steerx_edge.errors import ModelError, ProfileError, SteerxError
 from steerx_edge.llamacpp import compat
-from steerx_edge.llamacpp.compat import Llama, LogitsProcessorList
+from steerx_edge.llamacpp.compat import Llama, LlamaState, LogitsProcessorList
 from steerx_edge.llamacpp.control_vector import ControlVector, set_control_vector
 from steerx_edge.llamacpp.final_row import evaluate_with_row, final_row
 from steerx_edge.llamacpp.models import identify, is_recurrent
@@ -40,6 +42,15 @@ if TYPE_CHECKING:
 _HANDLE = "_steerx_edge_steering"
 """Where a steered Llama keeps its handle: there is one at most."""
 
+_ENDED = (
+    "This stream was made while the model was steered, and the steering has ended: what is read "
+    "from now on is not steered. Read the whole stream before clear(), or within `with`."
+)
+_OWN_LOOP = (
+    "llama.sample() was called outside of llama.generate(): this token is not steered, nor what "
+    "llama.eval() evaluates by itself. Use llama.generate(), or a completion or chat."
+)
+
 
 def steer(
     llama: Llama,
@@ -50,12 +61,17 @@ def steer(
 ) -> SteeringHandle:
     """Make a model write like the user of a profile, until `clear()` or the end of `with`.
 
-    Everything that generates through `llama` is steered: completions, chats, streams, grammars,
-    tools. The caller's own logits processors and logit bias come after the profile's logit bias
-    and memory. Its prompt cache (`set_cache`) is set aside meanwhile, as saved states do not tell
-    under which vector they were made; for the same reason do not mix `save_state` and steering.
+    Completions, chats and `llama.generate` are steered, with streams, grammars and tools. The
+    caller's own logits processors and logit bias come after the profile's logit bias and memory.
     With a draft model, do not clear in the middle of a stream, and the memory is not used, since
     several tokens are evaluated at once.
+
+    Not steered, with a `UserWarning` where it happens: the rest of a stream that is read after
+    `clear()` or the end of `with`, and a caller's own loop of `llama.eval` and `llama.sample`.
+
+    Prompt caches and `save_state` may be used: from what is saved while the model is steered, no
+    later prompt takes a steered cell. (A cache that was set before is set aside meanwhile.) This
+    does not hold for states that are saved by llama.cpp's own functions.
 
     Args:
         llama: the model; not from another thread while it generates.
@@ -130,14 +146,22 @@ class SteeringHandle:
         self._vector = _Vector(llama)
         self._answer: _Answer | None = None
         self._has_row = False  # the last evaluation gave the row that the memory needs
-        self._generate, self._eval = llama.generate, llama.eval
+        self._generate, self._eval, self._sample = llama.generate, llama.eval, llama.sample
+        self._complete = llama.create_completion
+        self._save, self._load = llama.save_state, llama.load_state
         self._cache = llama.cache
         # Checks the profile and the strength, before anything is changed.
         _check(self._entry, llama)
         self._set_strength(strength)
         llama.set_cache(None)
         self._replaced = compat.replace_methods(
-            llama, generate=self._steered_generate, evaluate=self._steered_eval
+            llama,
+            generate=self._steered_generate,
+            eval=self._steered_eval,
+            sample=self._checked_sample,
+            create_completion=self._checked_completion,
+            save_state=self._save_state,
+            load_state=self._load_state,
         )
         setattr(llama, _HANDLE, self)
         self._start()
@@ -149,7 +173,7 @@ class SteeringHandle:
 
     @strength.setter
     def strength(self, strength: float) -> None:
-        if vars(self._llama).get(_HANDLE) is not self:
+        if self._is_cleared:
             raise SteerxError("This steering was cleared. Call steer() again.")
         self._set_strength(strength)
         self._vector.switch(on=False)
@@ -158,7 +182,7 @@ class SteeringHandle:
     def clear(self) -> None:
         """End the steering; the model is as it was. Safe to call again."""
         llama = self._llama
-        if vars(llama).get(_HANDLE) is not self:
+        if self._is_cleared:
             return
         delattr(llama, _HANDLE)
         self._use(Steering())  # an unfinished stream may go on
@@ -216,6 +240,10 @@ class SteeringHandle:
         self, tokens: Sequence[int], *args: Any, **kwargs: Any
     ) -> Generator[int, Sequence[int] | None, None]:
         """`Llama.generate`: a new prompt comes in."""
+        if self._is_cleared:  # made before, and read from now on
+            warnings.warn(_ENDED, stacklevel=2)
+            yield from self._llama.generate(tokens, *args, **kwargs)
+            return
         options = {**dict(zip(compat.GENERATE_OPTIONS, args, strict=False)), **kwargs}
         answer = _Answer()
         if self._entry.logit_bias is not None or self._entry.memory is not None:
@@ -233,12 +261,41 @@ class SteeringHandle:
             compat.evaluate_anew(self._llama)
         self._answer = answer
         try:
-            yield from self._generate(tokens, **options)
+            yield from _warning(self._generate(tokens, **options), lambda: self._is_cleared)
         finally:
             if self._answer is answer:
                 self._answer = None
-                is_cleared = vars(self._llama).get(_HANDLE) is not self
-                self._vector.switch(on=self._entry.positions == "all" and not is_cleared)
+                self._vector.switch(on=self._entry.positions == "all" and not self._is_cleared)
+
+    def _checked_completion(self, *args: Any, **kwargs: Any) -> Any:
+        """`Llama.create_completion`: a stream generates nothing before it is read from."""
+        answer = self._complete(*args, **kwargs)
+        return answer if isinstance(answer, dict) else self._read(answer)
+
+    def _read(self, stream: Iterator[Any]) -> Iterator[Any]:
+        if self._is_cleared:
+            warnings.warn(_ENDED, stacklevel=2)
+        yield from stream
+
+    def _checked_sample(self, *args: Any, **kwargs: Any) -> Any:
+        """`Llama.sample`, of which a caller may have made a loop of their own."""
+        if self._answer is None:
+            warnings.warn(_OWN_LOOP, stacklevel=2)
+        return self._sample(*args, **kwargs)
+
+    def _save_state(self) -> LlamaState:
+        """`Llama.save_state`, for a prompt cache or the caller: no prompt matches steered cells."""
+        state = self._save()
+        first = 0 if self._entry.positions == "all" else self._vector.first_steered
+        if first is not None:
+            compat.hide_from(state, first)
+        return state
+
+    def _load_state(self, state: LlamaState) -> None:
+        """`Llama.load_state`: where all rows are steered, no cell that it brings may be re-used."""
+        self._load(state)
+        if self._entry.positions == "all":
+            compat.hide_from(self._llama, 0)
 
     def _steered_eval(self, tokens: Sequence[int]) -> None:
         """`Llama.eval`: the rows of a prompt but its last go unsteered, all others steered."""
@@ -289,6 +346,10 @@ class SteeringHandle:
         return True
 
     @property
+    def _is_cleared(self) -> bool:
+        return vars(self._llama).get(_HANDLE) is not self
+
+    @property
     def _acts(self) -> bool:
         """Whether the strength lets anything act that depends on how a prompt is evaluated."""
         by_row = self._steering.memory is not None or (self._is_gated and bool(self._bias.any()))
@@ -323,6 +384,24 @@ class SteeringHandle:
         else:
             # An unfinished stream may still go on after these cells, so they stay.
             compat.hide_from(llama, first)
+
+
+def _warning(
+    stream: Generator[int, Sequence[int] | None, None], is_over: Callable[[], bool]
+) -> Generator[int, Sequence[int] | None, None]:
+    """A stream of tokens that warns where it goes on after the steering has ended."""
+    warned = False
+    with closing(stream):
+        token = next(stream, None)
+        while token is not None:
+            given = yield token
+            if is_over() and not warned:
+                warned = True
+                warnings.warn(_ENDED, stacklevel=3)
+            try:
+                token = stream.send(given)
+            except StopIteration:
+                return
 
 
 def _check(entry: Entry, llama: Llama) -> None:

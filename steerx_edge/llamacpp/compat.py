@@ -12,12 +12,12 @@ from __future__ import annotations
 import ctypes
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from inspect import signature
 from typing import Any
 
 import llama_cpp
-from llama_cpp import Llama, LogitsProcessorList
+from llama_cpp import Llama, LlamaState, LogitsProcessorList
 
 from steerx_edge import _native
 from steerx_edge.errors import ModelError
@@ -28,6 +28,7 @@ __all__ = [
     "LLAMA_CPP_VERSIONS",
     "NO_LOGITS_WITH_ROWS",
     "Llama",
+    "LlamaState",
     "LogitsProcessorList",
     "before_model_is_freed",
     "chat_formatter",
@@ -158,23 +159,23 @@ def may_stop_early(llama: Llama) -> bool:
     return not (has_experts and llama_cpp.llama_supports_gpu_offload())
 
 
-def replace_methods(
-    llama: Llama,
-    *,
-    generate: Callable[..., Iterator[int]],
-    evaluate: Callable[[Sequence[int]], None],
-) -> dict[str, Any]:
+def replace_methods(llama: Llama, **methods: Callable[..., Any]) -> dict[str, Any]:
     """Let everything that generates through `llama` call these in place of its own methods.
 
     By attributes of the object, which come before its class's: completions call `self.generate`,
-    and that calls `self.eval` for all that it evaluates.
+    and that calls `self.eval` for all that it evaluates and `self.sample`; chats call
+    `llama.create_completion`, and prompt caches `self.save_state` and `self.load_state`.
+
+    Args:
+        llama: the model.
+        methods: by the names of the methods that they replace.
 
     Returns:
         What `restore_methods` takes.
     """
-    replaced = {name: vars(llama).get(name) for name in ("generate", "eval")}
-    llama.generate = generate  # type: ignore[method-assign,assignment]
-    llama.eval = evaluate  # type: ignore[method-assign,assignment]
+    replaced = {name: vars(llama).get(name) for name in methods}
+    for name, method in methods.items():
+        setattr(llama, name, method)
     return replaced
 
 
@@ -203,10 +204,10 @@ def forget_from(llama: Llama, n_tokens: int) -> None:
     llama.n_tokens = n_tokens
 
 
-def hide_from(llama: Llama, cell: int) -> None:
-    """Let no prompt match the context from a cell on, and let the context go on as it is.
+def hide_from(llama: Llama | LlamaState, cell: int) -> None:
+    """Let no prompt match the context, or a saved one, from a cell on; it can go on as it is.
 
-    `Llama.generate` compares a prompt with `Llama.input_ids`; -1 is no token.
+    `Llama.generate` and prompt caches compare a prompt with `input_ids`; -1 is no token.
     """
     llama.input_ids[cell] = -1
 

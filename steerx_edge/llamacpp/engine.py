@@ -22,7 +22,7 @@ from steerx_edge.llamacpp.analysis import AnalysisContext
 from steerx_edge.llamacpp.context import CLOSED
 from steerx_edge.llamacpp.locks import ContextLock
 from steerx_edge.llamacpp.models import find_model, identify
-from steerx_edge.llamacpp.prompts import Message, PromptFormat
+from steerx_edge.llamacpp.prompts import Message, PromptFormat, encoded
 from steerx_edge.llamacpp.requests import GenerateRequest, ScoreRequest, ScoreResult
 
 if TYPE_CHECKING:
@@ -111,8 +111,10 @@ class Engine:
         """The token that ends an answer: as the chat template writes it, else the model's own."""
         ends = {*self.end_tokens}
         asked = Message(role="user", content="a")
-        answered = [asked, Message(role="assistant", content="b"), asked]
-        for token in self.prompt(answered)[len(self.prompt([asked])) :]:
+        answered = self.prompt([asked, Message(role="assistant", content="b"), asked])
+        # A thinking block of the prompt may be absent from an earlier turn.
+        n_common = Llama.longest_token_prefix(answered, self.prompt([asked]))
+        for token in answered[n_common:]:
             if token in ends:
                 return token
         return self.llama.token_eos()
@@ -123,13 +125,7 @@ class Engine:
         Raises:
             ModelError: the text holds half a character, which no encoding takes.
         """
-        try:
-            data = text.encode()
-        except UnicodeEncodeError as error:
-            raise ModelError(
-                f"The text holds a lone surrogate at position {error.start}. Remove it."
-            ) from error
-        return self.llama.tokenize(data, add_bos=False, special=False)
+        return self.llama.tokenize(encoded(text), add_bos=False, special=False)
 
     def pieces(self, tokens: Sequence[int]) -> list[bytes]:
         """The bytes of each token; a character may be spread over several."""
@@ -151,8 +147,12 @@ class Engine:
         return self.prompts.tokens(messages)
 
     def raw_prompt(self, text: str) -> list[int]:
-        """Token ids of a text without a chat template; control tokens in it are parsed."""
-        return self.llama.tokenize(text.encode(), add_bos=True, special=True)
+        """Token ids of a text without a chat template; control tokens in it are parsed.
+
+        Raises:
+            ModelError: the text holds half a character, which no encoding takes.
+        """
+        return self.llama.tokenize(encoded(text), add_bos=True, special=True)
 
     def run(self, request: ScoreRequest) -> ScoreResult:
         """One teacher-forced pass: scores and residual rows together."""

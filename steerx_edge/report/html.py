@@ -8,6 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from steerx_edge.report.tables import LABELS, SWEEPS, Table, about, label, place, tables
+from steerx_edge.report.visible import visible
 
 if TYPE_CHECKING:
     from steerx_edge.evaluation.figures import Evaluation, Figure, Over, Sweep
@@ -25,11 +26,11 @@ def html_page(evaluation: Evaluation) -> str:
             if sweep:
                 plots.append(_plot(f"Gain by {over}, nats/token{name}", _sweep_plot(sweep, over)))
     first, *others = tables(evaluation, medians=True)
-    title = escape(f"steerx-edge evaluation: {evaluation.header['data']}")
+    title = _escaped(f"steerx-edge evaluation: {evaluation.header['data']}")
     body = "".join(
         [
             f"<h1>{title}</h1>",
-            *(f"<p>{escape(line)}</p>" for line in about(evaluation)),
+            *(f"<p>{_escaped(line)}</p>" for line in about(evaluation)),
             "<p>Figures in brackets are medians over users.</p>",
             _html_table(first),
             *plots,
@@ -74,19 +75,25 @@ _ROW = 22
 _MARGIN = 34
 
 
+def _escaped(text: str) -> str:
+    """Write a text as HTML, in which it is only text."""
+    return escape(visible(text))
+
+
 def _html_table(table: Table) -> str:
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in table.columns)
+    head = "".join(f'<th scope="col">{_escaped(column)}</th>' for column in table.columns)
     rows = "".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows
+        "<tr>" + "".join(f"<td>{_escaped(cell)}</td>" for cell in row) + "</tr>"
+        for row in table.rows
     )
     return (
-        f'<h2>{escape(table.title)}</h2><div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f'<h2>{_escaped(table.title)}</h2><div class="scroll"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
 
 
 def _plot(title: str, drawing: str) -> str:
-    return f"<h2>{escape(title)}</h2>{drawing}"
+    return f"<h2>{_escaped(title)}</h2>{drawing}"
 
 
 class _Axis:
@@ -218,7 +225,7 @@ def _legend(arms: Sequence[str]) -> list[str]:
 
 def _mark(arm: str, x: float, y: float, said: str) -> str:
     """Draw a dot, ring, cross or square: arms differ by shape as well as by colour."""
-    title = f"<title>{escape(said)}</title>"
+    title = f"<title>{_escaped(said)}</title>"
     if arm in ("swapped", "prompt"):
         lines = "l8,8m0,-8l-8,8" if arm == "swapped" else "h8v8h-8z"
         return f'<path class="{arm} mark" d="M{x - 4},{y - 4}{lines}">{title}</path>'
@@ -226,11 +233,11 @@ def _mark(arm: str, x: float, y: float, said: str) -> str:
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{escape(text)}</text>'
+    return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{_escaped(text)}</text>'
 
 
 def _svg(height: float, marks: Sequence[str], name: str) -> str:
     return (
-        f'<svg role="img" aria-label="{escape(name)}" viewBox="0 0 {_WIDTH} {height}" '
+        f'<svg role="img" aria-label="{_escaped(name)}" viewBox="0 0 {_WIDTH} {height}" '
         f'width="{_WIDTH}" height="{height}">{"".join(marks)}</svg>'
     )

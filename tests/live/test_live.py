@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -35,6 +35,7 @@ from tests.support.steered_llama import (
     chat,
     complete,
     first_steered,
+    forcing,
     from_row,
     greedy,
     greedy_steered,
@@ -418,12 +419,13 @@ def test_a_change_during_a_generation_applies_from_the_next_row_on(
     profile = a_profile(llama, positions=positions)
     steering = steer(llama, profile, before)
     generated, logits = [], []
-    with closing(llama.generate(prompt, temp=0.0)) as stream:
+    with ExitStack() as warned, closing(llama.generate(prompt, temp=0.0)) as stream:
         for token in islice(stream, N):
             generated.append(token)
             logits.append(last_logits(llama))
             if len(generated) == 4 and after is None:
                 steering.clear()
+                warned.enter_context(pytest.warns(UserWarning, match="steering has ended"))
             elif len(generated) == 4 and after is not None:
                 steering.strength = after
     tokens = [*prompt, *generated[:-1]]
@@ -437,6 +439,52 @@ def test_a_change_during_a_generation_applies_from_the_next_row_on(
         assert_steered_exactly(llama, tiny_f32, prompt, profile, after)
         steering.clear()
     assert_steered_exactly(llama, tiny_f32, prompt, profile, 0.0)
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        lambda llama, prompt: llama.generate(prompt, temp=0.0),
+        lambda llama, prompt: llama.create_completion(
+            prompt, max_tokens=60, temperature=0.0, stream=True
+        ),
+        lambda llama, _: llama.create_chat_completion(
+            [{"role": "user", "content": TEXT}], max_tokens=60, temperature=0.0, stream=True
+        ),
+    ],
+    ids=["tokens", "completion", "chat"],
+)
+@pytest.mark.parametrize("n_read", [0, 1])
+def test_a_stream_read_after_the_end_says_that_it_is_not_steered(
+    llama: Llama, prompt: list[int], begin: Callable[..., Iterator[object]], n_read: int
+) -> None:
+    with steer(llama, forcing(llama)):  # whole characters, so that each token is a chunk
+        stream = begin(llama, prompt)
+        assert len(list(islice(stream, n_read))) == n_read
+    with pytest.warns(UserWarning, match=r"steering has ended.*Read the whole stream") as warned:
+        assert len(list(islice(stream, 3))) == 3
+    assert len(warned) == 1
+
+
+def test_a_stream_first_read_after_the_end_is_unsteered(
+    llama: Llama, prompt: list[int], unsteered: list[int]
+) -> None:
+    with steer(llama, a_profile(llama)):
+        stream = llama.generate(prompt, temp=0.0)
+    with pytest.warns(UserWarning, match="steering has ended"):
+        tokens = list(islice(stream, N))
+    assert tokens == unsteered
+
+
+def test_a_loop_of_ones_own_says_that_it_is_not_steered(llama: Llama, prompt: list[int]) -> None:
+    llama.eval(prompt)
+    with steer(llama, a_profile(llama)):
+        greedy(llama, prompt)  # which calls the same methods
+        llama.eval(prompt)  # fills the cache, as applications do before they generate
+        with pytest.warns(UserWarning, match=r"not steered.*llama\.generate\(\)") as warned:
+            llama.sample(temp=0.0)
+    assert warned[0].filename == __file__
+    llama.sample(temp=0.0)  # without a word
 
 
 def copying_draft(tokens: npt.NDArray[np.intc], /, **_: Any) -> npt.NDArray[np.intc]:
@@ -676,3 +724,72 @@ def test_a_prompt_cache_set_while_steered_stays(llama: Llama) -> None:
     with steer(llama, a_profile(llama)):
         llama.set_cache(own)
     assert llama.cache is own
+
+
+def save_and_load(llama: Llama) -> None:
+    llama.load_state(llama.save_state())
+
+
+def save_inside(llama: Llama, prompt: list[int], profile: Profile) -> Any:
+    """Leave a state of the prompt and its steered answer."""
+    with steer(llama, profile):
+        greedy(llama, prompt)
+        return llama.save_state()
+
+
+@both_positions
+def test_from_a_state_saved_while_steered_nothing_steered_is_used_again(
+    llama: Llama, tiny_f32: TinyModel, prompt: list[int], positions: Positions
+) -> None:
+    profile = a_profile(llama, positions=positions)
+    state = save_inside(llama, prompt, profile)
+    (*answered,) = state.input_ids[: state.n_tokens].tolist()
+    answer = greedy_steered(llama, prompt, positions=positions)
+    for text in (prompt, [*prompt, *answer[:4]]):
+        llama.load_state(state)
+        assert_steered_exactly(llama, tiny_f32, text, profile, 0.0)
+        with steer(llama, profile):
+            llama.load_state(state)
+            assert_steered_exactly(llama, tiny_f32, text, profile)
+            save_and_load(llama)
+            assert_steered_exactly(llama, tiny_f32, text, profile)
+    assert (answered[0] == prompt[0]) == (positions == "generated")  # whose prompt is unsteered
+
+
+@both_positions
+def test_a_state_saved_before_is_steered_from_where_the_positions_begin(
+    llama: Llama, tiny_f32: TinyModel, prompt: list[int], positions: Positions
+) -> None:
+    profile = a_profile(llama, positions=positions)
+    greedy(llama, prompt)
+    state = llama.save_state()
+    with steer(llama, profile):
+        greedy(llama, prompt)
+        llama.load_state(state)
+        assert_steered_exactly(llama, tiny_f32, prompt, profile)
+
+
+@both_positions
+def test_a_prompt_cache_set_while_steered_holds_no_steered_cell_for_a_later_prompt(
+    open_with: Open, prompt: list[int], positions: Positions
+) -> None:
+    llama, fresh = open_with(), open_with()
+    llama.set_cache(cache := LlamaRAMCache())
+    fresh.set_cache(LlamaRAMCache())
+    with steer(llama, a_profile(llama, positions=positions)):
+        llama.set_cache(cache)
+        answer = complete(llama, prompt)
+        reset(llama)
+        assert complete(llama, prompt) == answer
+    (key,) = cache.cache_state
+    for text in (prompt, list(key)):
+        reset(llama)
+        assert complete(llama, text) == complete(fresh, text)
+        assert_cells_alike(llama, fresh)
+
+
+def assert_cells_alike(llama: Llama, fresh: Llama) -> None:
+    """Both continue with the same logits, to rounding."""
+    for each in (llama, fresh):
+        each.eval([300])
+    np.testing.assert_allclose(last_logits(llama), last_logits(fresh), atol=EXACT, rtol=0)

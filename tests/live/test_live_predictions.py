@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -402,7 +402,8 @@ def test_a_change_of_the_strength_applies_from_the_next_token_on(
             steering.clear()
         else:
             steering.strength = after
-        rest = list(islice(stream, 4))
+        with nullcontext() if after is not None else pytest.warns(match="has ended"):
+            rest = list(islice(stream, 4))
     assert rest[0] not in (WORD, TAUGHT[1][2])
     steering.clear()
     assert rest == greedy(llama, [*prompt, *begun], 4)

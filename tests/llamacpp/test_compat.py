@@ -31,7 +31,7 @@ def evaluated(tiny_llama: Llama) -> list[list[int]]:
         calls.append(list(tokens))
         own(tokens)
 
-    compat.replace_methods(tiny_llama, generate=tiny_llama.generate, evaluate=evaluate)
+    compat.replace_methods(tiny_llama, eval=evaluate)
     return calls
 
 
@@ -170,7 +170,7 @@ def test_replace_methods(tiny_llama: Llama) -> None:
         calls.append(f"eval {len(tokens)}")
         own_eval(tokens)
 
-    replaced = compat.replace_methods(tiny_llama, generate=generate, evaluate=evaluate)
+    replaced = compat.replace_methods(tiny_llama, generate=generate, eval=evaluate)
     tiny_llama.create_completion(TOKENS, max_tokens=2, temperature=0.0)
     assert calls == ["generate 5", "eval 5", "eval 1"]
     compat.restore_methods(tiny_llama, replaced)

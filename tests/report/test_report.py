@@ -9,15 +9,15 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from steerx_edge.evaluation import Evaluation
 from steerx_edge.report.html import html_page
 from steerx_edge.report.tables import LABELS, about, tables
-from steerx_edge.report.terminal import print_report
+from steerx_edge.report.terminal import PlainConsole, print_report
 
 VOID = {"meta", "br"}
-HOSTILE = "<script>alert('1')</script>&[bold]"
+HOSTILE = "<script>'</script>&[b] :smile: \x1b[31m\udc80"
+SHOWN = HOSTILE.replace("\x1b", r"\x1b").replace("\udc80", r"\udc80")
 
 
 def rows_of(user: str, method: str, gain: float, items: int = 9) -> list[dict[str, Any]]:
@@ -256,7 +256,7 @@ def test_the_page_is_well_formed_and_holds_every_figure(evaluation: Evaluation) 
 
 def test_the_terminal_shows_every_cell(evaluation: Evaluation) -> None:
     out = io.StringIO()
-    print_report(evaluation, Console(file=out, width=200))
+    print_report(evaluation, PlainConsole(file=out, width=200))
     lines = [line.strip() for line in out.getvalue().splitlines()]
     assert "\x1b" not in out.getvalue()
     assert set(about(evaluation)) <= set(lines)
@@ -278,12 +278,13 @@ def test_the_page_is_self_contained(evaluation: Evaluation) -> None:
 def test_names_are_escaped() -> None:
     page = html_page(an_evaluation(HOSTILE, "bob", data=HOSTILE))
     checker = parse(page)
+    assert page.encode()  # as it is saved
     assert "script" not in {tag for tag, _ in checker.tags}
-    assert HOSTILE in checker.texts
-    assert f"steerx-edge evaluation: {HOSTILE}" in checker.texts
+    assert SHOWN in checker.texts
+    assert f"steerx-edge evaluation: {SHOWN}" in checker.texts
     out = io.StringIO()
-    print_report(an_evaluation("ann", data=HOSTILE), Console(file=out, width=200))
-    assert HOSTILE in out.getvalue()
+    print_report(an_evaluation("ann", data=HOSTILE), PlainConsole(file=out, width=200))
+    assert SHOWN in out.getvalue()
 
 
 def places(page: Checker, tag: str, *names: str) -> list[tuple[float, ...]]:

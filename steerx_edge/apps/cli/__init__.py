@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
+import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
@@ -9,6 +13,7 @@ try:
     import click
 
     from steerx_edge.errors import SteerxError
+    from steerx_edge.report.visible import visible
 except KeyboardInterrupt:  # before a command could catch it
     raise SystemExit(130) from None
 
@@ -32,14 +37,44 @@ class _Commands(click.Group):
         )
         return command
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run a command; where a standard stream fails, say so and exit with 1."""
+        _prepare_streams()
+        try:
+            return super().main(*args, **options)
+        except OSError as error:
+            where = f"'{error.filename}'" if error.filename else "Standard input or output"
+            with suppress(OSError):
+                click.echo(f"Error: {visible(where)} failed: {error.strerror}.", err=True)
+            sys.exit(1)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except SteerxError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(visible(str(error))) from error
+        except click.ClickException as error:
+            error.message = visible(error.message)  # type: ignore[misc]
+            raise
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+def _prepare_streams() -> None:
+    """Let no closed stream and no encoding stop a command.
+
+    A closed stream is empty, or takes all; a model or a profile that is opened does not get its
+    number. What an encoding does not have is written as `?`.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        stream = getattr(sys, name)
+        if stream is None:
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
+        elif isinstance(stream, io.TextIOWrapper) and stream.errors != "backslashreplace":
+            stream.reconfigure(errors="replace")
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from codecs import BOM_UTF8
 from typing import TYPE_CHECKING
 
 import click
@@ -11,7 +12,9 @@ from steerx_edge.apps.cli.common import (
     PastTexts,
     load_profile,
     open_engine,
+    say,
     steer_prompt,
+    write_text,
     writing_options,
 )
 
@@ -62,10 +65,7 @@ def chat(
         engine, profile, strength, system=system, past=past, describe=describe
     )
     if sys.stdin.isatty():
-        click.echo(
-            f"Chatting with {engine.model_id.name} and {profile_path}. Type /help for commands.",
-            err=True,
-        )
+        say(f"Chatting with {engine.model_id.name} and {profile_path}. Type /help for commands.")
     while (data := _read_line()) is not None:
         try:
             line = data.decode().strip()
@@ -77,41 +77,44 @@ def chat(
             elif line:
                 conversation.answer(line, n_predict, temp, seed)
         except UnicodeError:
-            click.echo("Error: this line is not UTF-8 text.", err=True)
+            say("Error: this line is not UTF-8 text.")
         except SteerxError as error:
-            click.echo(f"Error: {error}", err=True)
+            say(f"Error: {error}")
     conversation.steering.clear()
 
 
 def _read_line() -> bytes | None:
-    """Read the next line; None at the end of input. The prompt goes to standard error."""
+    """Read the next line; None at the end of input. The prompt goes to standard error.
+
+    Some shells begin what they pipe with a byte order mark.
+    """
     if sys.stdin.isatty():
-        click.echo("> ", nl=False, err=True)
-    return sys.stdin.buffer.readline() or None
+        say("> ", nl=False)
+    return sys.stdin.buffer.readline().removeprefix(BOM_UTF8) or None
 
 
 def _obey(conversation: _Conversation, command: str, argument: str) -> None:
     """Carry out a command, or say which ones there are."""
     if command == "/reset":
         conversation.turns = []
-        click.echo("Started a new conversation.", err=True)
+        say("Started a new conversation.")
     elif command == "/strength":
         _set_strength(conversation, argument)
     elif command == "/profile":
         conversation.use(load_profile(argument.strip()))
-        click.echo(f"Switched to {argument.strip()}.", err=True)
+        say(f"Switched to {argument.strip()}.")
     else:
-        click.echo(HELP, err=True)
+        say(HELP)
 
 
 def _set_strength(conversation: _Conversation, argument: str) -> None:
     try:
         strength = float(argument)
     except ValueError:
-        click.echo(f"Error: '{argument}' is not a number, such as 0.5.", err=True)
+        say(f"Error: '{argument}' is not a number, such as 0.5.")
         return
     conversation.steering.strength = strength
-    click.echo(f"Strength {strength:g}.", err=True)
+    say(f"Strength {strength:g}.")
 
 
 class _Conversation:
@@ -176,7 +179,7 @@ class _Conversation:
             for piece in self._engine.stream(
                 tokens, max_tokens=n_predict, temperature=temp, seed=seed
             ):
-                click.echo(piece, nl=False)
+                write_text(piece)
                 answer += piece
         except KeyboardInterrupt:  # ends the answer, not the chat
             pass

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from steerx_edge.report.visible import visible
 
+if TYPE_CHECKING:
     from steerx_edge.history.item import HistoryItem
     from steerx_edge.live import SteeringHandle
     from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.profile import Profile
+    from steerx_edge.report.terminal import PlainConsole
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Option = Callable[[_Command], _Command]
@@ -187,10 +188,7 @@ class PastTexts(NamedTuple):
         chosen = Retriever(self.items).in_context(request, self.most, fits)
         wanted = min(self.most, len(self.items))
         if len(chosen) < wanted:
-            click.echo(
-                f"Only {len(chosen)} of {wanted} past texts fit the context. Raise it with -c.",
-                err=True,
-            )
+            say(f"Only {len(chosen)} of {wanted} past texts fit the context. Raise it with -c.")
         return chosen
 
 
@@ -268,7 +266,7 @@ def load_profile(path: str) -> Profile:
 
     profile = Profile.load(path)
     for problem in profile.problems:
-        click.echo(f"Warning: {problem}", err=True)
+        say(f"Warning: {problem}")
     return profile
 
 
@@ -285,7 +283,7 @@ def open_engine(
     from steerx_edge.llamacpp.models import find_model
 
     path = find_model(model)  # before llama.cpp starts, as most mistakes are made here
-    log_errors(partial(click.echo, nl=False, err=True))
+    log_errors(partial(say, nl=False))
     with hold_interrupts():  # an exception in the log callback would be lost
         return Engine(path, n_ctx=ctx_size, n_threads=threads, n_gpu_layers=n_gpu_layers)
 
@@ -303,7 +301,7 @@ def read_text(argument: str) -> str:
     """Return an argument, or standard input if it is `-`."""
     try:
         if argument == "-":
-            return sys.stdin.buffer.read().decode()
+            return sys.stdin.buffer.read().decode("utf-8-sig")
         argument.encode()
     except UnicodeError as error:
         raise click.UsageError("The prompt is not UTF-8 text.") from error
@@ -323,15 +321,25 @@ def hold_interrupts() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def error_console() -> Console:
-    """Return a console on standard error."""
-    from rich.console import Console
+def say(text: str, *, nl: bool = True) -> None:
+    """Print a message on standard error; control characters in it are made visible."""
+    click.echo(visible(text), nl=nl, err=True)
 
-    return Console(stderr=True, highlight=False)
+
+def write_text(piece: str) -> None:
+    """Print generated text on standard output; only a terminal is spared control characters."""
+    click.echo(visible(piece) if sys.stdout.isatty() else piece, nl=False, color=True)
+
+
+def error_console() -> PlainConsole:
+    """Return a console on standard error."""
+    from steerx_edge.report.terminal import PlainConsole
+
+    return PlainConsole(stderr=True)
 
 
 @contextmanager
-def progress_bar(console: Console, first: str) -> Iterator[Callable[[str, int, int], None]]:
+def progress_bar(console: PlainConsole, first: str) -> Iterator[Callable[[str, int, int], None]]:
     """Show a progress bar, and yield the function that updates it: step, done, total."""
     from rich.progress import (
         BarColumn,
@@ -343,7 +351,7 @@ def progress_bar(console: Console, first: str) -> Iterator[Callable[[str, int, i
     )
 
     with Progress(
-        TextColumn("{task.description:16}"),
+        TextColumn("{task.description:16}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -162,12 +162,10 @@ def evaluate(
     generic profiles learned from other users, with another user's profile, and with texts or a
     description in the prompt. If interrupted, rerun the same command to resume.
     """
-    from rich.console import Console
-
     from steerx_edge.evaluation import STRENGTHS, Plan, read_sample
     from steerx_edge.evaluation import evaluate as run_evaluation
     from steerx_edge.report.html import html_page
-    from steerx_edge.report.terminal import print_report
+    from steerx_edge.report.terminal import PlainConsole, print_report
 
     plan = Plan(
         items=items,
@@ -199,5 +197,5 @@ def evaluate(
     page = folder / "report.html"
     page.write_text(html_page(evaluation), "utf-8")
     # A pipe has no width, so nothing is wrapped or cut.
-    print_report(evaluation, Console(highlight=False, width=None if sys.stdout.isatty() else 200))
-    console.print(f"Saved {page}.", markup=False, soft_wrap=True)
+    print_report(evaluation, PlainConsole(width=None if sys.stdout.isatty() else 200))
+    console.print(f"Saved {page}.", soft_wrap=True)

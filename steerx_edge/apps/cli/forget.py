@@ -10,6 +10,7 @@ from steerx_edge.apps.cli.common import (
     open_engine,
     profile_option,
     running_options,
+    say,
     user_option,
 )
 
@@ -59,7 +60,7 @@ def forget(
 
         removed = forget_all(profile_path)
         done = f"Removed {' and '.join(removed)}" if removed else "Found no memory file"
-        click.echo(f"{done}. {profile_path} has no memory now.", err=True)
+        say(f"{done}. {profile_path} has no memory now.")
         return
 
     from steerx_edge.history.readers import read_history
@@ -94,9 +95,8 @@ def forget(
             "with the same requests. Nothing was removed."
         )
     profile.save(profile_path)
-    click.echo(
+    say(
         f"Removed {n_removed} of {n_rows} rows. The words, the description and the directions in "
         f"{profile_path} were learned from the removed texts too: learn again without them to "
         "replace these.",
-        err=True,
     )

@@ -14,8 +14,10 @@ from steerx_edge.apps.cli.common import (
     open_engine,
     read_text,
     steer_prompt,
+    write_text,
     writing_options,
 )
+from steerx_edge.report.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,10 +121,10 @@ def _answer(
 ) -> None:
     """Print an answer as it is generated; under its title if it is one of several."""
     if titled:
-        click.secho(f"--- {title}", bold=True)
+        click.secho(visible(f"--- {title}"), bold=True)
         # Rounding depends on how a prompt is split into batches. Start each answer afresh, so that
         # an answer the gate leaves alone is the same to the letter.
         engine.llama.reset()  # type: ignore[no-untyped-call]
     for piece in engine.stream(tokens, max_tokens=max_tokens, temperature=temperature, seed=seed):
-        click.echo(piece, nl=False)
+        write_text(piece)
     click.echo()

@@ -20,6 +20,7 @@ from steerx_edge.apps.cli.common import (
     model_options,
     open_engine,
     progress_bar,
+    say,
     user_option,
 )
 
@@ -136,7 +137,7 @@ def learn(
             settings = replace(settings, strength=strength, calibrate=False)
         _learn(engine, items, settings, saved, seconds)
     except KeyboardInterrupt:
-        click.echo(saved.when_interrupted(), err=True)
+        say(saved.when_interrupted())
         raise click.exceptions.Exit(INTERRUPTED) from None
 
 
@@ -157,8 +158,6 @@ def _learn(
     seconds: float | None,
 ) -> None:
     """Learn a new entry."""
-    from rich.markup import escape
-
     from steerx_edge.learning.checkpoint import user_path
     from steerx_edge.learning.duration import estimated_seconds
     from steerx_edge.learning.learn import learn as learn_profile
@@ -170,7 +169,7 @@ def _learn(
     if n_used < min(len(items), settings.max_items or len(items)):
         console.print("Skipped duplicate texts.")
     console.print(_duration(estimated_seconds(engine, items, settings)))
-    output, fuller = escape(saved.output), saved.n_texts_for(engine.model_id)
+    output, fuller = saved.output, saved.n_texts_for(engine.model_id)
     with progress_bar(console, "effects") as progress:
 
         def save_sample(profile: Profile) -> None:
@@ -213,15 +212,13 @@ def _add(
     engine: Engine, items: Sequence[HistoryItem], saved: _Saved, seconds: float | None
 ) -> None:
     """Add new texts to the existing profile."""
-    from rich.markup import escape
-
     from steerx_edge.learning.adding import base_of, learn_more, unread
     from steerx_edge.learning.checkpoint import user_path
     from steerx_edge.learning.duration import estimated_seconds_more
 
     if saved.existing is None:
         return
-    console, output = error_console(), escape(saved.output)
+    console, output = error_console(), saved.output
     entry = saved.existing.entry_for(engine.model_id)
     new, known = unread(items, base_of(engine, entry).ledger)
     if not new:
@@ -308,7 +305,6 @@ def _existing_profile(path: Path) -> Profile | None:
 
 
 def _report(console: Any, entry: Entry, output: str, n_to_read: int) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -321,7 +317,7 @@ def _report(console: Any, entry: Entry, output: str, n_to_read: int) -> None:
         table.add_column(name, justify=justify)  # type: ignore[arg-type]
     for word in entry.words[:_SHOWN_WORDS]:
         table.add_row(
-            escape(word.word),
+            word.word,
             f"{word.effect:+.2f}",
             f"{word.low:+.2f} to {word.high:+.2f}",
             str(word.items),
@@ -330,7 +326,7 @@ def _report(console: Any, entry: Entry, output: str, n_to_read: int) -> None:
     counts = entry.counts
     console.print(table)
     console.print(f"\nDescription ({origins[entry.description.origin]}):")
-    console.print(escape(entry.description.text))
+    console.print(entry.description.text)
     console.print(
         f"\n{counts['anchors']} of {counts['tokens']} tokens in {counts['items']} texts are "
         f"anchors: your other texts make them much more probable.\n{summary(entry)}"
@@ -342,7 +338,7 @@ def _report(console: Any, entry: Entry, output: str, n_to_read: int) -> None:
             "The memory file lies beside the profile. Your texts can be read back from it with the "
             "model: keep it as private as the texts."
         )
-    console.print(f"Saved {escape(output)}.")
+    console.print(f"Saved {output}.")
 
 
 def summary(entry: Entry) -> str:
