@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from steerx_edge.errors import ModelError, ProfileError, SteerxError
+from steerx_edge.live_prefix import LivePrefix
 from steerx_edge.llamacpp import compat
 from steerx_edge.llamacpp.compat import Llama, LlamaState, LogitsProcessorList
 from steerx_edge.llamacpp.control_vector import ControlVector, set_control_vector
@@ -58,6 +59,7 @@ def steer(
     strength: float = 1.0,
     *,
     with_history: bool = False,
+    prefix: bool = False,
 ) -> SteeringHandle:
     """Make a model write like the user of a profile, until `clear()` or the end of `with`.
 
@@ -79,23 +81,33 @@ def steer(
         strength: relative to what was learned; 1 is that, 0 is none, below 0 steers away.
         with_history: the prompts hold texts of the user: use the strengths that were learned for
             that, if there are any.
+        prefix: begin chats (`create_chat_completion`), after their system message, with the texts
+            of the prefix next to `profile`, which must be a path: see `learn --prefix`. Their KV
+            cells are put into the context in milliseconds. Other prompts get these cells if they
+            begin with the same tokens. Implies `with_history`.
 
     Returns:
         A handle whose `strength` can be changed at any time.
 
     Raises:
-        ProfileError: the profile cannot be read, or was made for another model.
+        ProfileError: the profile or its prefix cannot be read, or was made for another model.
         ModelError: `llama` is closed, or its architecture gives no rows that a memory needs.
-        SteerxError: `llama` is steered already.
+        SteerxError: `llama` is steered already, or the profile steers the prompt itself, which a
+            prefix cannot begin with.
     """
     if _HANDLE in vars(llama):
         raise SteerxError(
             "This model is already steered. Call clear() on the result of steer(), or leave its "
             "`with` block, before steering it again."
         )
+    live_prefix = None
+    if prefix:
+        if isinstance(profile, Profile):
+            raise SteerxError("With prefix=True, give the path of the profile: it lies next to it.")
+        live_prefix = LivePrefix.load(llama, profile)
     if not isinstance(profile, Profile):
         profile = Profile.load(profile)
-    return SteeringHandle(llama, profile, strength, with_history=with_history)
+    return SteeringHandle(llama, profile, strength, with_history=with_history, prefix=live_prefix)
 
 
 @dataclass
@@ -138,20 +150,32 @@ class SteeringHandle:
     """What `steer` returns: changes the strength and ends the steering."""
 
     def __init__(
-        self, llama: Llama, profile: Profile, strength: float, *, with_history: bool
+        self,
+        llama: Llama,
+        profile: Profile,
+        strength: float,
+        *,
+        with_history: bool,
+        prefix: LivePrefix | None = None,
     ) -> None:
         self._llama = llama
         self._entry = profile.entry_for(identify(llama))
-        self._with_history = with_history
+        self._with_history = with_history or prefix is not None
+        self._prefix = prefix
         self._vector = _Vector(llama)
         self._answer: _Answer | None = None
         self._has_row = False  # the last evaluation gave the row that the memory needs
         self._generate, self._eval, self._sample = llama.generate, llama.eval, llama.sample
-        self._complete = llama.create_completion
+        self._complete, self._chat = llama.create_completion, llama.create_chat_completion
         self._save, self._load = llama.save_state, llama.load_state
         self._cache = llama.cache
         # Checks the profile and the strength, before anything is changed.
         _check(self._entry, llama)
+        if prefix is not None and self._entry.positions == "all":
+            raise SteerxError(
+                "This profile steers all positions, the prompt's too, so no prompt can begin with "
+                "a prefix that was evaluated unsteered. Leave out the prefix."
+            )
         self._set_strength(strength)
         llama.set_cache(None)
         self._replaced = compat.replace_methods(
@@ -160,6 +184,7 @@ class SteeringHandle:
             eval=self._steered_eval,
             sample=self._checked_sample,
             create_completion=self._checked_completion,
+            create_chat_completion=self._prefixed_chat,
             save_state=self._save_state,
             load_state=self._load_state,
         )
@@ -246,6 +271,8 @@ class SteeringHandle:
             return
         options = {**dict(zip(compat.GENERATE_OPTIONS, args, strict=False)), **kwargs}
         answer = _Answer()
+        if self._prefix is not None and options.get("reset", True):
+            tokens = self._begin(self._prefix, list(tokens), options)
         if self._entry.logit_bias is not None or self._entry.memory is not None:
             before = 0 if options.get("reset", True) else self._llama.n_tokens
             change = partial(self._change_logits, answer, before + len(tokens))
@@ -266,6 +293,25 @@ class SteeringHandle:
             if self._answer is answer:
                 self._answer = None
                 self._vector.switch(on=self._entry.positions == "all" and not self._is_cleared)
+
+    def _begin(
+        self, prefix: LivePrefix, tokens: list[int], options: dict[str, Any]
+    ) -> Sequence[int]:
+        """Let the context begin with the prefix; what `generate` is still to be given."""
+        self._answer = None  # an unfinished one no longer counts
+        self._vector.switch(on=False)
+        self._forget_cells(self._vector.first_steered)
+        n_tokens = prefix.begin(tokens)
+        if not n_tokens or prefix.rolls_back or n_tokens == len(tokens):
+            return tokens
+        options["reset"] = False
+        return tokens[n_tokens:]
+
+    def _prefixed_chat(self, messages: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
+        """`Llama.create_chat_completion`."""
+        if self._prefix is not None and not self._is_cleared:
+            messages = self._prefix.placed(messages)
+        return self._chat(messages, *args, **kwargs)  # type: ignore[arg-type]
 
     def _checked_completion(self, *args: Any, **kwargs: Any) -> Any:
         """`Llama.create_completion`: a stream generates nothing before it is read from."""

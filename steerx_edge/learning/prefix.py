@@ -16,7 +16,7 @@ from steerx_edge.history.budget import most_relevant, shortened
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.learning.texts import requests_for
 from steerx_edge.llamacpp import compat
-from steerx_edge.llamacpp.kept_prefix import KeptPrefixes, made_by, state_of
+from steerx_edge.llamacpp.kept_prefix import made_by, state_of
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile.prefix_file import Prefix
 
@@ -76,7 +76,11 @@ def prefix_of(engine: Engine, items: Sequence[HistoryItem]) -> Prefix:
         ModelError: the texts do not fit the context, or llama.cpp fails.
     """
     tokens = engine.prompts.beginning(messages_for("", history=items)[:-1])
-    KeptPrefixes(engine.llama).evaluate(tokens)
+    n_ctx = compat.most_tokens(engine.llama)
+    if len(tokens) >= n_ctx:
+        raise ModelError(f"A prefix of {len(tokens)} tokens does not fit the context of {n_ctx}.")
+    compat.empty(engine.llama)
+    engine.llama.eval(tokens)
     state = state_of(engine.llama, len(tokens))
     return Prefix(
         tuple(items),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import llama_cpp
 import numpy as np
@@ -25,6 +25,7 @@ from steerx_edge.llamacpp.models import identify, is_recurrent
 if TYPE_CHECKING:
     from llama_cpp import Llama
 
+_Tokens: TypeAlias = tuple[int, ...]
 _BYTES = ctypes.POINTER(ctypes.c_uint8)
 _SEQUENCE = 0  # the one that llama-cpp-python evaluates
 _MOST_KEPT = 4
@@ -89,73 +90,69 @@ class KeptPrefixes:
 
     Args:
         llama: the model; not used from another thread meanwhile.
+
+    Attributes:
+        rolls_back: whether the context can be taken back to the end of a prefix, after it went on.
+            Where not, a prompt is to be evaluated from there, without `Llama.generate`'s reset.
     """
 
     def __init__(self, llama: Llama) -> None:
         self._llama = llama
-        self._states: dict[tuple[int, ...], NDArray[np.uint8]] = {}
+        self._states: dict[_Tokens, NDArray[np.uint8] | None] = {}
         is_windowed = llama_cpp.llama_model_n_swa(llama.model) > 0
-        self._rolls_back = not is_recurrent(llama.model) and not (
+        self.rolls_back = not is_recurrent(llama.model) and not (
             is_windowed and not llama.context_params.swa_full
         )
 
-    @property
-    def rolls_back(self) -> bool:
-        """Whether the context can be taken back to the end of a prefix after it went on."""
-        return self._rolls_back
+    def add(self, tokens: Sequence[int], state: NDArray[np.uint8] | None = None) -> None:
+        """Keep a prefix from its first evaluation on, or by the state of a context that holds it.
 
-    def keep(self, tokens: Sequence[int], state: NDArray[np.uint8]) -> None:
-        """Keep the state of a context that holds these tokens, made by the same: see `made_by`."""
-        self._states[tuple(tokens)] = state
+        Args:
+            tokens: of the prefix.
+            state: made by the same as this Llama: see `made_by`.
+        """
+        self._states.setdefault(tuple(tokens), state)
         while len(self._states) > _MOST_KEPT:
             del self._states[next(iter(self._states))]
 
-    def evaluate(self, tokens: Sequence[int]) -> None:
-        """Evaluate a prefix and keep it, unless it is kept already.
+    def state(self, tokens: Sequence[int]) -> NDArray[np.uint8] | None:
+        """The state of a context that holds a prefix; None before its first evaluation."""
+        return self._states[tuple(tokens)]
 
-        Raises:
-            ModelError: it does not fit the context, or llama.cpp fails.
-        """
-        if tuple(tokens) in self._states:
-            return
-        llama, n_ctx = self._llama, compat.most_tokens(self._llama)
-        if len(tokens) >= n_ctx:
-            raise ModelError(
-                f"The prefix has {len(tokens)} tokens and the context {n_ctx}. Raise it with -c, "
-                "or learn a shorter one with --prefix."
-            )
-        compat.empty(llama)
-        llama.eval(tokens)
-        self.keep(tokens, state_of(llama, len(tokens)))
-
-    def put_back(self, prompt: Sequence[int]) -> int:
-        """Let the context begin with the longest kept prefix of a prompt.
+    def begin(self, prompt: Sequence[int]) -> int:
+        """Let the context begin with the longest prefix of a prompt, evaluated or put back.
 
         Returns:
-            How many tokens of the prompt that is; 0 where none is kept.
+            How many tokens of the prompt that is; 0 where no prefix fits.
+
+        Raises:
+            ModelError: llama.cpp fails.
         """
-        kept = max(
-            (tokens for tokens in self._states if tuple(prompt[: len(tokens)]) == tokens),
-            key=len,
-            default=(),
-        )
-        if kept and not self._holds(kept) and not self._restore(kept):
-            return 0
-        return len(kept)
+        fitting = (tokens for tokens in self._states if tuple(prompt[: len(tokens)]) == tokens)
+        tokens: _Tokens = max(fitting, key=len, default=())
+        if tokens and not (self._holds(tokens) or self._restore(tokens)):
+            compat.empty(self._llama)
+            self._llama.eval(tokens)
+            self._states[tokens] = state_of(self._llama, len(tokens))
+        return len(tokens)
 
-    def _holds(self, tokens: tuple[int, ...]) -> bool:
+    def _holds(self, tokens: _Tokens) -> bool:
         llama, n = self._llama, len(tokens)
-        there = llama.n_tokens >= n if self._rolls_back else llama.n_tokens == n
-        return there and tuple(llama.input_ids[:n].tolist()) == tokens
+        there = llama.n_tokens >= n if self.rolls_back else llama.n_tokens == n
+        return (
+            there
+            and self._states[tokens] is not None
+            and tuple(llama.input_ids[:n].tolist()) == tokens
+        )
 
-    def _restore(self, tokens: tuple[int, ...]) -> bool:
-        """Put a state back; without it, the prompt is evaluated as any other."""
+    def _restore(self, tokens: _Tokens) -> bool:
+        """Put a state back, where there is one that fits."""
         llama, state = self._llama, self._states[tokens]
+        if state is None:
+            return False
         compat.empty(llama)
         data: Any = state.ctypes.data_as(_BYTES)
         if not llama_cpp.llama_state_seq_set_data(llama.ctx, data, state.nbytes, _SEQUENCE):
-            compat.empty(llama)
-            del self._states[tokens]
             return False
         compat.holds(llama, tokens)
         return True
