@@ -1,14 +1,15 @@
 """What a long piece of work has found so far, so that it can be interrupted and resumed.
 
 The files hold tokens of a user's texts and rows of the residual stream. They are readable by
-their owner alone, and removed when the work ends.
+their owner alone, and removed when the work ends. Nothing else is ever removed: neither another
+folder nor a file that somebody put into one of these.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
+import re
 import tempfile
 import time
 import zipfile
@@ -21,6 +22,9 @@ from numpy.typing import NDArray
 
 USER_PATH_VARIABLE = "STEERX_EDGE_USER_PATH"
 
+_FOLDER = "steerx-edge-{}"
+_FOLDER_PATTERN = re.compile(_FOLDER.format("[0-9a-f]{32}"))
+_OWN_SUFFIXES = (".npz", ".partial")
 _FORGOTTEN_AFTER = 30 * 24 * 3600  # seconds
 
 
@@ -47,7 +51,7 @@ class Checkpoint:
         self._folder: Path | None = None
         if folder is None:
             return
-        name = hashlib.sha256(repr(work).encode()).hexdigest()[:32]
+        name = _FOLDER.format(hashlib.sha256(repr(work).encode()).hexdigest()[:32])
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             _remove_forgotten(folder)
@@ -69,7 +73,7 @@ class Checkpoint:
         if self._folder is None:
             return
         with suppress(OSError):
-            descriptor, path = tempfile.mkstemp(dir=self._folder)
+            descriptor, path = tempfile.mkstemp(dir=self._folder, suffix=_OWN_SUFFIXES[1])
             partial = Path(path)
             try:
                 with os.fdopen(descriptor, "wb") as file:
@@ -81,12 +85,22 @@ class Checkpoint:
     def remove(self) -> None:
         """Forget everything: the work is complete."""
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            _remove(self._folder)
 
 
 def _remove_forgotten(folder: Path) -> None:
     """Remove work that was never resumed."""
     for other in folder.iterdir():
         with suppress(OSError):
-            if other.is_dir() and time.time() - other.stat().st_mtime > _FORGOTTEN_AFTER:
-                shutil.rmtree(other)
+            is_own = _FOLDER_PATTERN.fullmatch(other.name) and not other.is_symlink()
+            if is_own and time.time() - other.stat().st_mtime > _FORGOTTEN_AFTER:
+                _remove(other)
+
+
+def _remove(folder: Path) -> None:
+    """Remove what this module wrote to a folder, and the folder if nothing else is in it."""
+    with suppress(OSError):
+        for file in folder.iterdir():
+            if file.suffix in _OWN_SUFFIXES:
+                file.unlink()
+        folder.rmdir()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from steerx_edge.errors import ProfileError
 from steerx_edge.model_id import ModelId
 from steerx_edge.profile.files import about, check_file, replacing, size_of
 from steerx_edge.profile.json_format import decode, encode
-from steerx_edge.profile.memory_file import read_memory, write_gguf
+from steerx_edge.profile.memory_file import is_memory_file, read_memory, write_gguf
 from steerx_edge.profile.types import Entry, FieldError
 
 MAX_BYTES = 64 * 2**20
@@ -98,8 +98,9 @@ class Profile:
         private (mode 0600); an existing one keeps its mode. A symbolic link keeps its place and
         its target is replaced, and the memories are written next to the target: `me.memory.gguf`
         for `me.json`, and `me.memory.<8 digits of the fingerprint>.gguf` for further entries. What
-        the old profile named so and the new one does not is removed. The reference to a memory that
-        could not be loaded stays as it is.
+        the old profile named so and the new one does not is removed. A file of such a name that is
+        no memory stays, and the memory gets another name. The reference to a memory that could not
+        be loaded stays as it is.
 
         Args:
             path: the file to write, by custom `me.json`.
@@ -111,7 +112,7 @@ class Profile:
         with about(path, "written"):
             target = Path(os.path.realpath(path))
             outdated = _memory_files_of(target)
-            names = _memory_names(self.entries, target)
+            names = _memory_names(self.entries, target, outdated)
             files = [target.with_name(name) for name in names.values()]
             entries = list(self.entries)
             with replacing(*files, target) as (*memories, temporary):
@@ -147,7 +148,7 @@ def forget(path: str | os.PathLike[str]) -> list[str]:
     """Remove the memories of a profile file, and their names in it.
 
     Args:
-        path: of the profile. Files next to it that are named like its memories are removed, too.
+        path: of the profile. Memory files next to it that are named like its own are removed, too.
 
     Returns:
         The names of the files that were removed.
@@ -157,13 +158,15 @@ def forget(path: str | os.PathLike[str]) -> list[str]:
     """
     profile = Profile.load(path)
     target = Path(os.path.realpath(path))
-    # A file of any other name only if it is what the profile says.
-    known = {each.memory.file for each in profile.entries if each.memory and each.memory.memory}
-    files = [
-        file
-        for file in sorted(target.parent.iterdir())
-        if file.name in known or _is_memory_file(file.name, target)
-    ]
+    known = {part.file: part for each in profile.entries if (part := each.memory)}
+
+    def is_own(file: Path) -> bool:
+        if not _is_memory_name(file.name, target):
+            # Only if it is what the profile says.
+            return file.name in known and known[file.name].memory is not None
+        return file.name in known or is_memory_file(file)
+
+    files = [file for file in sorted(target.parent.iterdir()) if is_own(file)]
     if any(entry.memory for entry in profile.entries):
         Profile(tuple(replace(entry, memory=None) for entry in profile.entries)).save(path)
     for file in files:
@@ -183,26 +186,40 @@ def _read_entries(path: Path) -> tuple[Entry, ...]:
     return decode(path.read_bytes())
 
 
-def _memory_names(entries: tuple[Entry, ...], profile: Path) -> dict[int, str]:
-    """The names of the files to be written, by the place of the entry."""
+def _memory_names(
+    entries: tuple[Entry, ...], profile: Path, replaceable: Collection[str]
+) -> dict[int, str]:
+    """The names of the files to be written, by the place of the entry.
+
+    No file is replaced that is neither in `replaceable` nor a memory.
+    """
     stem = _memory_stem(profile)
     parts = [entry.memory for entry in entries]
     taken = {part.file for part in parts if part is not None and part.memory is None}
     names = {}
+
+    def is_free(path: Path) -> bool:
+        return not path.exists() or is_memory_file(path)
+
     for i, part in enumerate(parts):
         if part is not None and part.memory is not None:
             digits = entries[i].model.fingerprint.removeprefix("sha256:")
             choices = (f"{stem}{which}.gguf" for which in ("", f".{digits[:8]}", f".{digits}"))
-            names[i] = next(name for name in choices if name not in taken)
+            names[i] = next(
+                name
+                for name in choices
+                if name not in taken and (name in replaceable or is_free(profile.with_name(name)))
+            )
             taken.add(names[i])
     return names
 
 
 def _memory_stem(profile: Path) -> str:
-    return f"{profile.stem.lstrip('.') or 'profile'}.memory"
+    # Of another suffix the whole name, so that no two profiles share a file.
+    return f"{profile.name.removesuffix('.json').lstrip('.') or 'profile'}.memory"
 
 
-def _is_memory_file(name: str, profile: Path) -> bool:
+def _is_memory_name(name: str, profile: Path) -> bool:
     """Whether a file's name is one that saving `profile` gives to a memory."""
     stem = re.escape(_memory_stem(profile))
     return bool(re.fullmatch(rf"{stem}(\.[0-9a-f]{{8}}|\.[0-9a-f]{{64}})?\.gguf", name))
@@ -212,7 +229,7 @@ def _memory_files_of(profile: Path) -> set[str]:
     """The names of the memory files that the profile at a path has now, where it saved them."""
     with suppress(ProfileError, OSError):
         names = {entry.memory.file for entry in _read_entries(profile) if entry.memory}
-        return {name for name in names if _is_memory_file(name, profile)}
+        return {name for name in names if _is_memory_name(name, profile)}
     return set()
 
 

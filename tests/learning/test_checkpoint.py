@@ -88,6 +88,27 @@ def test_work_that_was_not_resumed_for_a_month_is_removed(tmp_path: Path) -> Non
     assert Checkpoint(tmp_path, "new").get("step") is not None
 
 
+def test_what_it_did_not_make_is_never_removed(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, "old")
+    checkpoint.put("step", rows=np.eye(3))
+    (own,) = tmp_path.iterdir()
+    novel = tmp_path / "my novel"
+    link = tmp_path / f"steerx-edge-{'0' * 32}"
+    novel.mkdir()
+    link.symlink_to(novel)
+    for path in (novel / "chapter 1.npz", own / "notes.txt"):
+        path.write_text("It was a dark and stormy night.")
+    long_ago = time.time() - 31 * 24 * 3600
+    for path in (novel, own):
+        os.utime(path, (long_ago, long_ago))
+    Checkpoint(tmp_path, "new")
+    assert (novel / "chapter 1.npz").exists()
+    assert [path.name for path in own.iterdir()] == ["notes.txt"]
+    checkpoint.put("step", rows=np.eye(3))
+    checkpoint.remove()
+    assert [path.name for path in own.iterdir()] == ["notes.txt"]
+
+
 def test_the_users_folder_is_set_by_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -436,6 +436,32 @@ def test_a_file_that_saving_would_not_have_named_so_is_never_removed(
     assert thesis.exists()
 
 
+def test_a_file_that_is_no_memory_is_not_replaced(path: Path) -> None:
+    model = path.with_name("me.memory.gguf")
+    model.write_bytes(b"GGUF, a model called me.memory")
+    before = model.read_bytes()
+    profile = a_profile_with_memories("a")
+    for _ in range(2):
+        profile.save(path)
+        assert model.read_bytes() == before
+        assert names_in(path.parent) == ["me.json", "me.memory.aaaaaaaa.gguf", "me.memory.gguf"]
+    assert Profile.load(path) == profile
+
+
+def test_a_memory_that_no_profile_names_is_replaced(path: Path, memory_path: Path) -> None:
+    path.unlink()
+    a_profile_with_memories("b").save(path)
+    assert names_in(path.parent) == [path.name, memory_path.name]
+    assert Profile.load(path) == a_profile_with_memories("b")
+
+
+def test_profiles_that_differ_in_the_suffix_have_memories_of_their_own(tmp_path: Path) -> None:
+    for digit, name in zip("abc", ("me.json", "me.v1", "me.v2"), strict=True):
+        a_profile_with_memories(digit).save(tmp_path / name)
+    assert Profile.load(tmp_path / "me.json") == a_profile_with_memories("a")
+    assert Profile.load(tmp_path / "me.v1") == a_profile_with_memories("b")
+
+
 def test_a_profile_without_a_memory_imports_no_gguf(path: Path) -> None:
     Profile((a_full_entry(memory=None),)).save(path)
     code = (
