@@ -155,8 +155,10 @@ def evaluate(
     """
     from rich.console import Console
 
+    from steerx_edge.errors import SteerxError
     from steerx_edge.evaluation import STRENGTHS, Plan, read_sample
     from steerx_edge.evaluation import evaluate as run_evaluation
+    from steerx_edge.evaluation.run import REPORT_FILE
     from steerx_edge.report.html import html_page
     from steerx_edge.report.terminal import print_report
 
@@ -186,8 +188,13 @@ def evaluate(
             processes=processes,
             progress=progress,
         )
-    page = folder / "report.html"
-    page.write_text(html_page(evaluation), "utf-8")
+    page = folder / REPORT_FILE
+    try:
+        page.write_text(html_page(evaluation), "utf-8")
+    except OSError as error:
+        raise SteerxError(
+            f"'{page}' cannot be written: {error.strerror}. Rerun the same command to resume."
+        ) from error
     # A pipe has no width, so nothing is wrapped or cut.
     print_report(evaluation, Console(highlight=False, width=None if sys.stdout.isatty() else 200))
     console.print(f"Saved {page}.", markup=False, soft_wrap=True)
