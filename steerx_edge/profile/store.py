@@ -11,9 +11,10 @@ from pathlib import Path
 
 from steerx_edge.errors import ProfileError
 from steerx_edge.model_id import ModelId
-from steerx_edge.profile.files import about, check_file, replacing, size_of
+from steerx_edge.profile.files import about, check_file, locked, replacing, size_of
 from steerx_edge.profile.json_format import decode, encode
 from steerx_edge.profile.memory_file import is_memory_file, read_memory, write_gguf
+from steerx_edge.profile.merging import merged
 from steerx_edge.profile.types import Entry, FieldError
 
 MAX_BYTES = 64 * 2**20
@@ -111,16 +112,33 @@ class Profile:
         """
         with about(path, "written"):
             target = Path(os.path.realpath(path))
-            outdated = _memory_files_of(target)
-            names = _memory_names(self.entries, target, outdated)
-            files = [target.with_name(name) for name in names.values()]
-            entries = list(self.entries)
-            with replacing(*files, target) as (*memories, temporary):
-                for (i, name), memory in zip(names.items(), memories, strict=True):
-                    entries[i] = _with_file(entries[i], memory, name)
-                temporary.write_bytes(_encoded(entries))
-            for name in outdated - {entry.memory.file for entry in entries if entry.memory}:
-                target.with_name(name).unlink(missing_ok=True)
+            with locked(target):
+                _write(self.entries, target)
+
+    def save_changes(self, path: str | os.PathLike[str], since: Profile | None) -> Profile:
+        """Write the entries that changed, and keep what others changed in the file meanwhile.
+
+        All other entries stay as they are in the file now. In the changed ones, the edits that
+        docs/profile.md describes are kept if they were made since.
+
+        Args:
+            path: as of `save`.
+            since: the profile as it was loaded from there, or as this method returned it, before
+                the work began; None if there was no file.
+
+        Returns:
+            What the file holds now.
+
+        Raises:
+            ProfileError: the file cannot be read or written, or another program has learned a
+                changed entry anew or changed its memory; nothing is changed then.
+        """
+        with about(path, "written"):
+            target = Path(os.path.realpath(path))
+            with locked(target):
+                current = _loaded(target) if target.exists() else ()
+                entries = merged(self.entries, since.entries if since else (), current)
+                return Profile(tuple(_write(entries, target)))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Profile:
@@ -139,9 +157,7 @@ class Profile:
                 wrong, its place in the file, and what was expected.
         """
         with about(path, "read"):
-            entries = _read_entries(Path(path))
-            folder = Path(os.path.realpath(path)).parent
-            return cls(tuple(_with_memory(entry, folder) for entry in entries))
+            return cls(_loaded(Path(path)))
 
 
 def forget(path: str | os.PathLike[str]) -> list[str]:
@@ -156,9 +172,15 @@ def forget(path: str | os.PathLike[str]) -> list[str]:
     Raises:
         ProfileError: the profile cannot be read or written.
     """
-    profile = Profile.load(path)
+    with about(path, "read"):
+        check_file(Path(path), MAX_BYTES, _SIZE_RULE)
     target = Path(os.path.realpath(path))
-    known = {part.file: part for each in profile.entries if (part := each.memory)}
+    with about(path, "written"), locked(target):
+        return _forget(_loaded(target), target)
+
+
+def _forget(entries: Sequence[Entry], target: Path) -> list[str]:
+    known = {part.file: part for each in entries if (part := each.memory)}
 
     def is_own(file: Path) -> bool:
         if not _is_memory_name(file.name, target):
@@ -167,11 +189,26 @@ def forget(path: str | os.PathLike[str]) -> list[str]:
         return file.name in known or is_memory_file(file)
 
     files = [file for file in sorted(target.parent.iterdir()) if is_own(file)]
-    if any(entry.memory for entry in profile.entries):
-        Profile(tuple(replace(entry, memory=None) for entry in profile.entries)).save(path)
+    if any(entry.memory for entry in entries):
+        _write([replace(entry, memory=None) for entry in entries], target)
     for file in files:
         file.unlink(missing_ok=True)
     return [file.name for file in files]
+
+
+def _write(entries: Sequence[Entry], target: Path) -> list[Entry]:
+    """Write a profile whose file is locked; return its entries with the names of their files."""
+    outdated = _memory_files_of(target)
+    names = _memory_names(entries, target, outdated)
+    files = [target.with_name(name) for name in names.values()]
+    entries = list(entries)
+    with replacing(*files, target) as (*memories, temporary):
+        for (i, name), memory in zip(names.items(), memories, strict=True):
+            entries[i] = _with_file(entries[i], memory, name)
+        temporary.write_bytes(_encoded(entries))
+    for name in outdated - {entry.memory.file for entry in entries if entry.memory}:
+        target.with_name(name).unlink(missing_ok=True)
+    return entries
 
 
 def _encoded(entries: Sequence[Entry]) -> bytes:
@@ -181,13 +218,19 @@ def _encoded(entries: Sequence[Entry]) -> bytes:
     return data
 
 
+def _loaded(path: Path) -> tuple[Entry, ...]:
+    """The entries of a profile, with their memories."""
+    folder = Path(os.path.realpath(path)).parent
+    return tuple(_with_memory(entry, folder) for entry in _read_entries(path))
+
+
 def _read_entries(path: Path) -> tuple[Entry, ...]:
     check_file(path, MAX_BYTES, _SIZE_RULE)
     return decode(path.read_bytes())
 
 
 def _memory_names(
-    entries: tuple[Entry, ...], profile: Path, replaceable: Collection[str]
+    entries: Sequence[Entry], profile: Path, replaceable: Collection[str]
 ) -> dict[int, str]:
     """The names of the files to be written, by the place of the entry.
 
