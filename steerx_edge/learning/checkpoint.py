@@ -28,12 +28,28 @@ _OWN_SUFFIXES = (".npz", ".partial")
 _FORGOTTEN_AFTER = 30 * 24 * 3600  # seconds
 
 
-def user_path() -> Path:
-    """Where user data is kept: $STEERX_EDGE_USER_PATH, else the platform's usual place."""
+def user_path() -> Path | None:
+    """Where user data is kept: $STEERX_EDGE_USER_PATH, else the platform's usual place.
+
+    None if neither is set and the user has no home folder.
+    """
+    if chosen := os.environ.get(USER_PATH_VARIABLE):
+        return Path(chosen)
     from platformdirs import user_data_path
 
-    chosen = os.environ.get(USER_PATH_VARIABLE)
-    return Path(chosen) if chosen else user_data_path("steerx-edge")
+    try:
+        path = user_data_path("steerx-edge")
+    except (RuntimeError, KeyError):  # no home
+        return None
+    # An empty HOME stands for the root folder, and without an entry for the user `~` stays `~`.
+    has_home = os.environ.get("HOME") != "" or bool(os.environ.get("XDG_DATA_HOME"))
+    return path if has_home and path.is_absolute() else None
+
+
+def unfinished_path() -> Path | None:
+    """The folder of all unfinished work, or None if there is no place for it."""
+    path = user_path()
+    return path and path / "unfinished"
 
 
 class Checkpoint:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -115,4 +117,39 @@ def test_the_users_folder_is_set_by_the_environment(
     monkeypatch.setenv(USER_PATH_VARIABLE, str(tmp_path))
     assert user_path() == tmp_path
     monkeypatch.delenv(USER_PATH_VARIABLE)
-    assert user_path().name == "steerx-edge"
+    path = user_path()
+    assert path is not None
+    assert path.name == "steerx-edge"
+
+
+NO_HOME = """
+import os
+import platformdirs
+from steerx_edge.learning.checkpoint import Checkpoint, unfinished_path
+platformdirs.user_data_path()  # imports what another user may not read
+if os.geteuid() == 0:
+    os.setuid(54321)  # nobody in the list of users
+Checkpoint(unfinished_path(), "work").put("step")
+print(unfinished_path())
+"""
+
+
+@pytest.mark.parametrize("home", [None, "", "~"])
+def test_without_a_home_nothing_is_kept(tmp_path: Path, home: str | None) -> None:
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    if home is not None:
+        environment["HOME"] = home
+    command = [sys.executable, "-c", NO_HOME]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    known = home is None and os.geteuid() != 0  # then the list of users has a home
+    assert (done.stdout == "None\n") != known, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_data_folder_of_the_desktop_is_used_without_a_home(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv(USER_PATH_VARIABLE)
+    monkeypatch.setenv("HOME", "")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert user_path() == tmp_path / "steerx-edge"
