@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.learning.texts import requests_for, shortened
+from steerx_edge.learning.texts import items_of, requests_for, shortened
 from steerx_edge.llamacpp.requests import asked_for
 from steerx_edge.profile import MemoryPart, Profile
 from steerx_edge.steering.memory import KeySpace, Memory, hashes_of
@@ -27,14 +27,14 @@ _SAME = 0.98
 
 
 def forget_texts(
-    engine: Engine, profile: Profile, items: Sequence[HistoryItem]
+    engine: Engine, profile: Profile, items: Sequence[str | HistoryItem]
 ) -> tuple[Profile, int]:
     """Remove the rows of some texts from the memory of a model.
 
     Args:
         engine: the model.
         profile: a profile with an entry for the model.
-        items: the texts as they were learned, with their requests.
+        items: the texts as they were learned, with their requests if they had any.
 
     Returns:
         The profile without these rows, not saved yet, and the number of rows removed.
@@ -42,13 +42,14 @@ def forget_texts(
     Raises:
         ProfileError: the profile has no entry for this model.
         ModelError: llama.cpp fails.
+        HistoryError: an item is no text.
     """
     entry = profile.entry_for(engine.model_id)
     part = entry.memory
     if part is None or part.memory is None:
         return profile, 0
     memory, end = part.memory, engine.end_of_turn
-    read = _read(engine, memory.space, items)
+    read = _read(engine, memory.space, items_of(items))
     kept = ~_rows_of(memory, read, end)
     n_removed = len(kept) - int(kept.sum())
     if not n_removed:

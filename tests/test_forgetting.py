@@ -36,3 +36,13 @@ def test_the_words_of_all_texts_are_forgotten_with_one_of_them(tiny_chat_engine:
     assert left.memory
     assert n_removed == len(read[0][1]) + 1
     assert left.memory.ledger is None
+
+
+def test_strings_can_be_forgotten(tiny_chat_engine: Engine) -> None:
+    engine = tiny_chat_engine
+    read = [(engine.prompt(messages_for("")), engine.tokenize(text.response)) for text in TEXTS]
+    memory = memory_of(engine.llama, read, end=engine.end_of_turn)
+    part = MemoryPart.of(memory, strength=0.3, level="all")
+    entry = an_entry(engine.model_id, (1,), np.eye(1, engine.model_id.n_embd), memory=part)
+    _, n_removed = forget_texts(engine, Profile((entry,)), [TEXTS[0].response])
+    assert n_removed == len(read[0][1]) + 1

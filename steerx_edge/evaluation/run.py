@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 METHODS: Mapping[str, Settings] = {"steerx": Settings()}
 ROWS_FILE = "rows.jsonl"
 SUMMARY_FILE = "summary.jsonl"
+REPORT_FILE = "report.html"
+PROFILES = "profiles"
 
 _T = TypeVar("_T")
 
@@ -71,8 +73,9 @@ def evaluate(
         check_layers((layer,), engine.analysis.n_layer)
     header = _header(engine.model_id, sample, plan, methods)
     store = Store(folder / ROWS_FILE, header)
-    profiles = folder / "profiles"
-    profiles.mkdir(exist_ok=True)
+    profiles = folder / PROFILES
+    with _saving(profiles):
+        profiles.mkdir(exist_ok=True)
     units = [(user, method) for user in sample.reported for method in (BASELINES, *methods)]
     missing = [unit for unit in units if unit not in store.rows]
     own = [unit for unit in missing if unit[1] != BASELINES]
@@ -85,7 +88,8 @@ def evaluate(
             progress("measuring", done, len(missing))
     evaluation = Evaluation(header, [store.rows[unit] for unit in units])
     lines = (json.dumps(asdict(line), ensure_ascii=False) for line in evaluation.lines())
-    (folder / SUMMARY_FILE).write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    with _saving(folder / SUMMARY_FILE):
+        (folder / SUMMARY_FILE).write_text("".join(f"{line}\n" for line in lines), "utf-8")
     return evaluation
 
 
@@ -133,6 +137,12 @@ class Store:
             if whole != data:
                 os.truncate(path, len(whole))
             if not lines:
+                for name in (SUMMARY_FILE, REPORT_FILE, PROFILES):
+                    if path.with_name(name).exists():
+                        raise SteerxError(
+                            f"'{path.with_name(name)}' is of something else, and an evaluation "
+                            "would replace it. Choose another folder (--output)."
+                        )
                 lines = [header]
                 self._append(header)
         except (OSError, ValueError) as error:
@@ -148,13 +158,28 @@ class Store:
         self.rows: dict[Unit, Row] = {(row["user"], row["method"]): row for row in lines[1:]}
 
     def add(self, row: Row) -> None:
-        """Keep a row."""
-        self._append(row)
+        """Keep a row.
+
+        Raises:
+            SteerxError: it cannot be written.
+        """
+        with _saving(self._path):
+            self._append(row)
         self.rows[row["user"], row["method"]] = row
 
     def _append(self, row: Row) -> None:
         with self._path.open("ab", buffering=0) as file:
             file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+
+
+@contextmanager
+def _saving(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SteerxError(
+            f"'{path}' cannot be written: {error.strerror}. Rerun the same command to resume."
+        ) from error
 
 
 def _difference(kept: object, header: Row) -> str:

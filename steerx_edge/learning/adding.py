@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,12 +15,13 @@ from steerx_edge.errors import HistoryError, ProfileError
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.learning.ablation import Progress, Text
 from steerx_edge.learning.calibration import Calibration, HeldOutScores, Setting, recalibrate
+from steerx_edge.learning.calibration.grid import MEMORY_STRENGTHS
 from steerx_edge.learning.candidates import Candidate
 from steerx_edge.learning.checkpoint import Checkpoint
 from steerx_edge.learning.learned import made_by, now, versions
 from steerx_edge.learning.memory_rows import MemoryRows
 from steerx_edge.learning.settings import Settings
-from steerx_edge.learning.texts import chosen, own_text, sampled, shortened
+from steerx_edge.learning.texts import BLANK_LINES, chosen, items_of, own_text, sampled, shortened
 from steerx_edge.learning.totals import CHUNK, Chunk, Totals
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.profile import Entry, LogitBias, MemoryPart, Profile
@@ -40,10 +41,11 @@ _FOLD, _FEWEST_FOLDS = 4, 4
 def learn_more(
     model: Engine | Llama | str | os.PathLike[str],
     profile: Profile,
-    history: Sequence[HistoryItem],
+    history: Sequence[str | HistoryItem],
     *,
     progress: Progress = lambda _what, _done, _of: None,
     resume: Path | None = None,
+    save: Callable[[Profile], None] = lambda _profile: None,
     seconds: float | None = None,
 ) -> Profile:
     """Add texts to the entry of a profile for this model, and read only those that are new.
@@ -52,17 +54,20 @@ def learn_more(
     all strengths but the memory's stay as they are. Texts that were read before are recognized and
     not read again. They still help: the new ones are read with some of them in the context, or,
     where too few of them are given, with each other. If there are twelve new texts or more, the
-    memory's strength and the gain are determined again on up to 24 of these. The request gate
+    memory's strength and the gain are determined again on up to 24 of these, unless that strength
+    is 0 or was edited by hand. The request gate
     stays.
 
     Args:
         model: an engine, an open Llama, or the path of a GGUF file.
         profile: as `learn` made it, with its memory.
-        history: texts and what they answer, new ones and others.
+        history: texts, alone or with what they answer, new ones and others.
         progress: called with each step: "further texts", "calibration" and "done", each with counts
             of its own.
-        resume: a folder that keeps what was found, until the profile is complete, so that the same
-            call resumes where it was interrupted; None keeps nothing.
+        resume: a folder that keeps what was found, until the profile is complete and `save` has
+            returned, so that the same call resumes where it was interrupted; None keeps nothing.
+        save: called with the profile that is returned, unless no text was read. If it fails,
+            `resume` still keeps the work.
         seconds: no more texts are read after so long; those left are new the next time.
 
     Returns:
@@ -70,14 +75,15 @@ def learn_more(
 
     Raises:
         ProfileError: the profile has no entry for this model, or one that cannot be added to.
-        HistoryError: there is a single text, and no other to read it with.
+        HistoryError: there is a single text, and no other to read it with, or something that is no
+            text.
         ModelError: the model cannot be read.
     """
     ends = None if seconds is None else time.monotonic() + seconds
     engine = model if isinstance(model, Engine) else Engine(model)
     entry = profile.entry_for(engine.model_id)
     part, memory, ledger = base_of(engine, entry)
-    new, known = unread(history, ledger)
+    new, known = unread(items_of(history), ledger)
     if not new:
         return profile
     settings = _settings(entry)
@@ -102,8 +108,10 @@ def learn_more(
     scored = [text.item for chunk in chunks for text in chunk.texts]
     scored = scored[: min(totals.n_new, settings.sample)]
     calibration = _as_it_was(entry, part)
-    # Strengths of the logit bias that were edited by hand are not scored.
-    if len(scored) >= ENOUGH and calibration.setting.logit_bias in BIAS_STRENGTHS:
+    # Strengths that were edited by hand stay, and those of the logit bias are not scored.
+    setting = calibration.setting
+    is_learned = setting.logit_bias in BIAS_STRENGTHS and setting.memory in MEMORY_STRENGTHS
+    if len(scored) >= ENOUGH and is_learned and setting.memory:
         progress("calibration", 0, 1)
         scores = _scores(engine, entry, scored, ledger, rows)
         scores.score([()])
@@ -129,10 +137,12 @@ def learn_more(
         versions=versions(),
         created=now(),
     )
+    extended = profile.with_entry(added)
+    save(extended)
     if totals.n_new == len(new):
         checkpoint.remove()
     progress("done", 1, 1)
-    return profile.with_entry(added)
+    return extended
 
 
 def unread(
@@ -216,7 +226,7 @@ def _chunks(
     else:
         raise HistoryError(
             "There is only one text, and none was read before. Give others too, because "
-            "each text is read in the context of others."
+            f"each text is read in the context of others. {BLANK_LINES}"
         )
     chunks = []
     for begin in range(0, len(texts), size):

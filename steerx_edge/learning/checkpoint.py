@@ -1,14 +1,15 @@
 """What a long piece of work has found so far, so that it can be interrupted and resumed.
 
 The files hold tokens of a user's texts and rows of the residual stream. They are readable by
-their owner alone, and removed when the work ends.
+their owner alone, and removed when the work ends. Nothing else is ever removed: neither another
+folder nor a file that somebody put into one of these.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
+import re
 import tempfile
 import time
 import zipfile
@@ -21,15 +22,34 @@ from numpy.typing import NDArray
 
 USER_PATH_VARIABLE = "STEERX_EDGE_USER_PATH"
 
+_FOLDER = "steerx-edge-{}"
+_FOLDER_PATTERN = re.compile(_FOLDER.format("[0-9a-f]{32}"))
+_OWN_SUFFIXES = (".npz", ".partial")
 _FORGOTTEN_AFTER = 30 * 24 * 3600  # seconds
 
 
-def user_path() -> Path:
-    """Where user data is kept: $STEERX_EDGE_USER_PATH, else the platform's usual place."""
+def user_path() -> Path | None:
+    """Where user data is kept: $STEERX_EDGE_USER_PATH, else the platform's usual place.
+
+    None if neither is set and the user has no home folder.
+    """
+    if chosen := os.environ.get(USER_PATH_VARIABLE):
+        return Path(chosen)
     from platformdirs import user_data_path
 
-    chosen = os.environ.get(USER_PATH_VARIABLE)
-    return Path(chosen) if chosen else user_data_path("steerx-edge")
+    try:
+        path = user_data_path("steerx-edge")
+    except (RuntimeError, KeyError):  # no home
+        return None
+    # An empty HOME stands for the root folder, and without an entry for the user `~` stays `~`.
+    has_home = os.environ.get("HOME") != "" or bool(os.environ.get("XDG_DATA_HOME"))
+    return path if has_home and path.is_absolute() else None
+
+
+def unfinished_path() -> Path | None:
+    """The folder of all unfinished work, or None if there is no place for it."""
+    path = user_path()
+    return path and path / "unfinished"
 
 
 class Checkpoint:
@@ -47,7 +67,7 @@ class Checkpoint:
         self._folder: Path | None = None
         if folder is None:
             return
-        name = hashlib.sha256(repr(work).encode()).hexdigest()[:32]
+        name = _FOLDER.format(hashlib.sha256(repr(work).encode()).hexdigest()[:32])
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             _remove_forgotten(folder)
@@ -69,7 +89,7 @@ class Checkpoint:
         if self._folder is None:
             return
         with suppress(OSError):
-            descriptor, path = tempfile.mkstemp(dir=self._folder)
+            descriptor, path = tempfile.mkstemp(dir=self._folder, suffix=_OWN_SUFFIXES[1])
             partial = Path(path)
             try:
                 with os.fdopen(descriptor, "wb") as file:
@@ -81,12 +101,22 @@ class Checkpoint:
     def remove(self) -> None:
         """Forget everything: the work is complete."""
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            _remove(self._folder)
 
 
 def _remove_forgotten(folder: Path) -> None:
     """Remove work that was never resumed."""
     for other in folder.iterdir():
         with suppress(OSError):
-            if other.is_dir() and time.time() - other.stat().st_mtime > _FORGOTTEN_AFTER:
-                shutil.rmtree(other)
+            is_own = _FOLDER_PATTERN.fullmatch(other.name) and not other.is_symlink()
+            if is_own and time.time() - other.stat().st_mtime > _FORGOTTEN_AFTER:
+                _remove(other)
+
+
+def _remove(folder: Path) -> None:
+    """Remove what this module wrote to a folder, and the folder if nothing else is in it."""
+    with suppress(OSError):
+        for file in folder.iterdir():
+            if file.suffix in _OWN_SUFFIXES:
+                file.unlink()
+        folder.rmdir()

@@ -18,7 +18,7 @@ from steerx_edge.learning.directions import NO_DIRECTION
 from steerx_edge.learning.effects import word_effects
 from steerx_edge.learning.learned import Learned, made_by
 from steerx_edge.learning.settings import Settings
-from steerx_edge.learning.texts import sampled, usable
+from steerx_edge.learning.texts import items_of, sampled, usable
 from steerx_edge.llamacpp.control_vector import check_layers
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.prompts import messages_for
@@ -30,12 +30,13 @@ if TYPE_CHECKING:
 
 def learn(
     model: Engine | Llama | str | os.PathLike[str],
-    history: Sequence[HistoryItem],
+    history: Sequence[str | HistoryItem],
     settings: Settings | None = None,
     *,
     progress: Progress = lambda _what, _done, _of: None,
     resume: Path | None = None,
     usable_profile: Callable[[Profile], None] = lambda _profile: None,
+    save: Callable[[Profile], None] = lambda _profile: None,
     seconds: float | None = None,
 ) -> Profile:
     """Learn how a user writes from their own texts.
@@ -45,27 +46,29 @@ def learn(
 
     Args:
         model: an engine, an open Llama, or the path of a GGUF file.
-        history: the user's texts and what they answer; at least two.
+        history: the user's texts, alone or with what they answer; at least two.
         settings: None takes the defaults.
         progress: called with each step: "effects", "description", the contrast methods,
             "calibration", "further texts" and "done", each with counts of its own.
-        resume: a folder that keeps what was found, until the profile is complete, so that the same
-            call resumes where it was interrupted; None keeps nothing.
+        resume: a folder that keeps what was found, until the profile is complete and `save` has
+            returned, so that the same call resumes where it was interrupted; None keeps nothing.
         usable_profile: called with the profile of the sample before the further texts are read.
+        save: called with the profile that is returned. If it fails, `resume` still keeps the work.
         seconds: no further texts are read after so long; None reads all.
 
     Returns:
         A profile with one entry, for this model.
 
     Raises:
-        HistoryError: there is too little text.
+        HistoryError: there is too little text, or something that is no text.
         ModelError: the model cannot be read or steered.
         SteerxError: the texts make no difference to the model's residual stream.
     """
     ends = None if seconds is None else time.monotonic() + seconds
     settings = settings or Settings()
     engine = model if isinstance(model, Engine) else Engine(model)
-    texts = usable(engine, history, settings.max_items)
+    given = items_of(history)
+    texts = usable(engine, given, settings.max_items)
     layers = settings.layers or default_layers(engine.analysis.n_layer, settings)
     check_layers(layers, engine.analysis.n_layer)
     items = [text.item for text in texts]
@@ -93,7 +96,7 @@ def learn(
         if not candidates:
             raise SteerxError(NO_DIRECTION)
         learned = Learned(
-            engine, settings, len(history), items, sample, ablation, description, candidates
+            engine, settings, len(given), items, sample, ablation, description, candidates
         )
         if settings.calibrate:
             learned.calibrate(progress)
@@ -103,10 +106,12 @@ def learn(
         if further:
             usable_profile(learned.profile())
             learned.read_further(further, progress, checkpoint, ends)
+    profile = learned.profile()
+    save(profile)
     if learned.n_read == len(texts) or not settings.calibrate:
         checkpoint.remove()
     progress("done", 1, 1)
-    return learned.profile()
+    return profile
 
 
 def default_layers(n_layer: int, settings: Settings) -> tuple[int, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from steerx_edge.errors import HistoryError
@@ -21,11 +22,42 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+BLANK_LINES = "In a plain text file, separate the texts by blank lines."
+
+
 class OwnText(NamedTuple):
     """A text of the user."""
 
     item: HistoryItem  # cut to its share of the analysis context
     hash: int  # `text_hash` of the whole text
+
+
+def items_of(history: Sequence[str | HistoryItem]) -> list[HistoryItem]:
+    """Return a history as items: a string is a text that answers no request.
+
+    Raises:
+        HistoryError: it is not a list of texts; says what it is, or what is in it.
+    """
+    if isinstance(history, str | bytes | os.PathLike | Mapping) or not isinstance(
+        history, Iterable
+    ):
+        raise HistoryError(
+            f"The history is of type {type(history).__name__}. Give a list of texts, or read a "
+            "file with read_history(path)."
+        )
+    items = [HistoryItem(item) if isinstance(item, str) else item for item in history]
+    for place, item in enumerate(items):
+        if not isinstance(item, HistoryItem):
+            raise HistoryError(
+                f"history[{place}] is of type {type(item).__name__}. Give strings, or "
+                "HistoryItem(text, request)."
+            )
+        for name in ("response", "request"):
+            if not isinstance(value := getattr(item, name), str):
+                raise HistoryError(
+                    f"history[{place}].{name} is of type {type(value).__name__}. Give a string."
+                )
+    return items
 
 
 def chosen(history: Sequence[HistoryItem], max_items: int | None) -> list[HistoryItem]:
@@ -48,8 +80,9 @@ def usable(engine: Engine, history: Sequence[HistoryItem], max_items: int | None
     items = chosen(history, max_items)
     if len(items) < MIN_ITEMS:
         raise HistoryError(
-            f"There are {len(items)} different texts to learn from, but at least {MIN_ITEMS} are "
-            "needed, because each is read in the context of the others."
+            f"There is {'only one text' if items else 'no text'} to learn from, but at least "
+            f"{MIN_ITEMS} different ones are needed, because each is read in the context of the "
+            f"others. {BLANK_LINES}"
         )
     if n_broken := sum(mended(item.response) != item.response for item in items):
         logger.warning(

@@ -43,13 +43,13 @@ class Engine:
     Args:
         model: path of a GGUF file, or a `llama_cpp.Llama`, whose weights are shared and whose
             context is used for generation only.
-        n_ctx: context size for generation; of a path only.
-        n_threads: threads; of a path only. Default: the physical cores, roughly.
-        n_gpu_layers: layers put on the GPU; of a path only.
+        n_ctx: context size for generation, 0 for that of the model; of a path only.
+        n_threads: threads; of a path only. Default, and below 1: the physical cores, roughly.
+        n_gpu_layers: layers put on the GPU, -1 for all; of a path only.
         seed: of sampling; of a path only.
 
     Raises:
-        ModelError: the model cannot be loaded.
+        ModelError: the model cannot be loaded, or the seed has more than 32 bits.
     """
 
     def __init__(
@@ -234,12 +234,12 @@ class Engine:
             prompt: token ids.
             max_tokens: at most so many; -1 for as many as fit the context.
             temperature: 0 is greedy.
-            seed: of sampling.
+            seed: of sampling, 0 to 2**32 - 2; -1 and 2**32 - 1 stand for a random one.
             sampling: further arguments of `Llama.create_completion`.
 
         Raises:
-            ModelError: the prompt is empty or does not fit the context, llama.cpp fails, or
-                another stream was begun meanwhile.
+            ModelError: the prompt is empty or does not fit the context, the seed has more than 32
+                bits, llama.cpp fails, or another stream was begun meanwhile.
         """
         n_ctx = compat.most_tokens(self.llama)
         room = n_ctx - len(prompt)
@@ -256,7 +256,7 @@ class Engine:
             prompt=list(prompt),
             max_tokens=room if max_tokens < 0 else min(max_tokens, room),
             temperature=temperature,
-            seed=seed,
+            seed=None if seed is None else llama_seed(seed),
             stream=True,
             **sampling,
         )
@@ -318,7 +318,9 @@ def load_llama(
         ModelError: llama.cpp cannot load it.
     """
     cores = os.cpu_count() or 1
-    threads = n_threads or (cores if cores <= 4 else cores // 2)
+    threads = n_threads or 0
+    if threads < 1:
+        threads = cores if cores <= 4 else cores // 2
     try:
         return _OwnLlama(
             str(path),
@@ -337,7 +339,16 @@ def load_llama(
 
 
 def llama_seed(seed: int | None) -> int:
-    """The seed as llama.cpp takes it, below its sign for "none given"; None draws one."""
-    if seed is None:
+    """The seed as llama.cpp takes it, below its sign for "none given"; for that one it draws one.
+
+    Raises:
+        ModelError: the seed has more than 32 bits.
+    """
+    if seed is not None and not -1 <= seed <= llama_cpp.LLAMA_DEFAULT_SEED:
+        raise ModelError(
+            f"The seed {seed} has more than 32 bits. Give one from 0 to "
+            f"{llama_cpp.LLAMA_DEFAULT_SEED - 1}, or -1 for a random one."
+        )
+    if seed in (None, -1, llama_cpp.LLAMA_DEFAULT_SEED):
         return random.randrange(llama_cpp.LLAMA_DEFAULT_SEED)  # noqa: S311 - for variety, not for secrets
-    return seed % llama_cpp.LLAMA_DEFAULT_SEED
+    return seed

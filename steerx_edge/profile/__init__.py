@@ -9,6 +9,7 @@ may be missing: see `MemoryPart`.
 from __future__ import annotations
 
 from steerx_edge.model_id import ModelId
+from steerx_edge.profile.files import check_writable
 from steerx_edge.profile.store import Profile, forget
 from steerx_edge.profile.types import (
     CONTRAST_METHODS,
@@ -34,5 +35,6 @@ __all__ = [
     "Setting",
     "WithHistory",
     "Word",
+    "check_writable",
     "forget",
 ]

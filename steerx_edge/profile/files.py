@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import stat
 import tempfile
@@ -10,7 +12,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
+from filelock import FileLock, Timeout
+
 from steerx_edge.errors import ProfileError
+
+_PREFIX, _SUFFIX = ".steerx-edge-", ".tmp"
+_PATIENCE = 60.0  # seconds that another program may take to save
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # of some network file systems
 
 
 @contextmanager
@@ -42,6 +50,49 @@ def check_file(path: Path, most: int, rule: str) -> None:
         raise ProfileError(f"the file is {size_of(status.st_size)}; {rule}")
 
 
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Try whether a file can be saved, before the work whose result it is to hold.
+
+    Raises:
+        ProfileError: its folder takes no new files, or something else has its name.
+    """
+    with about(path, "written"):
+        target = Path(os.path.realpath(path))
+        _mode_for(target)
+        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=_PREFIX, suffix=_SUFFIX):
+            pass
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep other programs from saving a file while it is read, changed and replaced.
+
+    The lock is a file beside it, which is there only meanwhile.
+
+    Raises:
+        ProfileError: the file could not be saved, or another program does not stop saving it.
+    """
+    _mode_for(path)
+    name = hashlib.sha256(path.name.encode(errors="surrogateescape")).hexdigest()[:16]
+    lock = FileLock(path.with_name(f"{_PREFIX}{name}.lock"), timeout=_PATIENCE)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ProfileError(
+            f"cannot be written: another program has been saving it for {_PATIENCE:g} seconds. End "
+            "that program first"
+        ) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    try:
+        yield
+    finally:
+        if lock.is_locked:  # who waits for a file that was removed tries again
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
+
+
 @contextmanager
 def replacing(*paths: Path) -> Iterator[list[Path]]:
     """Replace files, each atomically and durably, in this order.
@@ -55,9 +106,7 @@ def replacing(*paths: Path) -> Iterator[list[Path]]:
     try:
         for path in paths:
             # In the same folder, since a rename is atomic only within one file system.
-            descriptor, name = tempfile.mkstemp(
-                dir=path.parent, prefix=".steerx-edge-", suffix=".tmp"
-            )
+            descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=_PREFIX, suffix=_SUFFIX)
             os.close(descriptor)
             temporaries.append(Path(name))
         yield list(temporaries)

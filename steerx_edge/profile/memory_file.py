@@ -28,6 +28,8 @@ MAX_BYTES = 2**30
 _SIZE_RULE = f"a memory is at most {MAX_BYTES // 2**20} MiB"
 _LONGEST_MEAN = 1.001  # by rounding
 _LEDGER = "read."
+_HEAD_BYTES = 24 + (8 + len("general.architecture")) + 4 + (8 + len(ARCHITECTURE))
+"""Up to the end of a GGUF file's first value, which is its architecture."""
 _FOREIGN = "not a memory file of steerx-edge"
 _DTYPES = {
     "mean": np.dtype(np.float32),
@@ -116,6 +118,15 @@ def read_memory(
         if _digest(contents.data) != sha256:
             raise ProfileError("not the file saved with the profile")
         return _memory_of(contents, fingerprint)
+
+
+def is_memory_file(path: Path) -> bool:
+    """Whether a file begins as `write_memory` begins one, be the rest damaged or not."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    return head.startswith(b"GGUF") and head.endswith(ARCHITECTURE.encode())
 
 
 def check_memory(memory: Memory) -> None:

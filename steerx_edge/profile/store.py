@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from steerx_edge.errors import ProfileError
 from steerx_edge.model_id import ModelId
-from steerx_edge.profile.files import about, check_file, replacing, size_of
+from steerx_edge.profile.files import about, check_file, locked, replacing, size_of
 from steerx_edge.profile.json_format import decode, encode
-from steerx_edge.profile.memory_file import read_memory, write_gguf
+from steerx_edge.profile.memory_file import is_memory_file, read_memory, write_gguf
+from steerx_edge.profile.merging import merged
 from steerx_edge.profile.types import Entry, FieldError
 
 MAX_BYTES = 64 * 2**20
@@ -98,8 +99,9 @@ class Profile:
         private (mode 0600); an existing one keeps its mode. A symbolic link keeps its place and
         its target is replaced, and the memories are written next to the target: `me.memory.gguf`
         for `me.json`, and `me.memory.<8 digits of the fingerprint>.gguf` for further entries. What
-        the old profile named so and the new one does not is removed. The reference to a memory that
-        could not be loaded stays as it is.
+        the old profile named so and the new one does not is removed. A file of such a name that is
+        no memory stays, and the memory gets another name. The reference to a memory that could not
+        be loaded stays as it is.
 
         Args:
             path: the file to write, by custom `me.json`.
@@ -110,16 +112,33 @@ class Profile:
         """
         with about(path, "written"):
             target = Path(os.path.realpath(path))
-            outdated = _memory_files_of(target)
-            names = _memory_names(self.entries, target)
-            files = [target.with_name(name) for name in names.values()]
-            entries = list(self.entries)
-            with replacing(*files, target) as (*memories, temporary):
-                for (i, name), memory in zip(names.items(), memories, strict=True):
-                    entries[i] = _with_file(entries[i], memory, name)
-                temporary.write_bytes(_encoded(entries))
-            for name in outdated - {entry.memory.file for entry in entries if entry.memory}:
-                target.with_name(name).unlink(missing_ok=True)
+            with locked(target):
+                _write(self.entries, target)
+
+    def save_changes(self, path: str | os.PathLike[str], since: Profile | None) -> Profile:
+        """Write the entries that changed, and keep what others changed in the file meanwhile.
+
+        All other entries stay as they are in the file now. In the changed ones, the edits that
+        docs/profile.md describes are kept if they were made since.
+
+        Args:
+            path: as of `save`.
+            since: the profile as it was loaded from there, or as this method returned it, before
+                the work began; None if there was no file.
+
+        Returns:
+            What the file holds now.
+
+        Raises:
+            ProfileError: the file cannot be read or written, or another program has learned a
+                changed entry anew or changed its memory; nothing is changed then.
+        """
+        with about(path, "written"):
+            target = Path(os.path.realpath(path))
+            with locked(target):
+                current = _loaded(target) if target.exists() else ()
+                entries = merged(self.entries, since.entries if since else (), current)
+                return Profile(tuple(_write(entries, target)))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Profile:
@@ -138,16 +157,14 @@ class Profile:
                 wrong, its place in the file, and what was expected.
         """
         with about(path, "read"):
-            entries = _read_entries(Path(path))
-            folder = Path(os.path.realpath(path)).parent
-            return cls(tuple(_with_memory(entry, folder) for entry in entries))
+            return cls(_loaded(Path(path)))
 
 
 def forget(path: str | os.PathLike[str]) -> list[str]:
     """Remove the memories of a profile file, and their names in it.
 
     Args:
-        path: of the profile. Files next to it that are named like its memories are removed, too.
+        path: of the profile. Memory files next to it that are named like its own are removed, too.
 
     Returns:
         The names of the files that were removed.
@@ -155,20 +172,43 @@ def forget(path: str | os.PathLike[str]) -> list[str]:
     Raises:
         ProfileError: the profile cannot be read or written.
     """
-    profile = Profile.load(path)
+    with about(path, "read"):
+        check_file(Path(path), MAX_BYTES, _SIZE_RULE)
     target = Path(os.path.realpath(path))
-    # A file of any other name only if it is what the profile says.
-    known = {each.memory.file for each in profile.entries if each.memory and each.memory.memory}
-    files = [
-        file
-        for file in sorted(target.parent.iterdir())
-        if file.name in known or _is_memory_file(file.name, target)
-    ]
-    if any(entry.memory for entry in profile.entries):
-        Profile(tuple(replace(entry, memory=None) for entry in profile.entries)).save(path)
+    with about(path, "written"), locked(target):
+        return _forget(_loaded(target), target)
+
+
+def _forget(entries: Sequence[Entry], target: Path) -> list[str]:
+    known = {part.file: part for each in entries if (part := each.memory)}
+
+    def is_own(file: Path) -> bool:
+        if not _is_memory_name(file.name, target):
+            # Only if it is what the profile says.
+            return file.name in known and known[file.name].memory is not None
+        return file.name in known or is_memory_file(file)
+
+    files = [file for file in sorted(target.parent.iterdir()) if is_own(file)]
+    if any(entry.memory for entry in entries):
+        _write([replace(entry, memory=None) for entry in entries], target)
     for file in files:
         file.unlink(missing_ok=True)
     return [file.name for file in files]
+
+
+def _write(entries: Sequence[Entry], target: Path) -> list[Entry]:
+    """Write a profile whose file is locked; return its entries with the names of their files."""
+    outdated = _memory_files_of(target)
+    names = _memory_names(entries, target, outdated)
+    files = [target.with_name(name) for name in names.values()]
+    entries = list(entries)
+    with replacing(*files, target) as (*memories, temporary):
+        for (i, name), memory in zip(names.items(), memories, strict=True):
+            entries[i] = _with_file(entries[i], memory, name)
+        temporary.write_bytes(_encoded(entries))
+    for name in outdated - {entry.memory.file for entry in entries if entry.memory}:
+        target.with_name(name).unlink(missing_ok=True)
+    return entries
 
 
 def _encoded(entries: Sequence[Entry]) -> bytes:
@@ -178,31 +218,51 @@ def _encoded(entries: Sequence[Entry]) -> bytes:
     return data
 
 
+def _loaded(path: Path) -> tuple[Entry, ...]:
+    """The entries of a profile, with their memories."""
+    folder = Path(os.path.realpath(path)).parent
+    return tuple(_with_memory(entry, folder) for entry in _read_entries(path))
+
+
 def _read_entries(path: Path) -> tuple[Entry, ...]:
     check_file(path, MAX_BYTES, _SIZE_RULE)
     return decode(path.read_bytes())
 
 
-def _memory_names(entries: tuple[Entry, ...], profile: Path) -> dict[int, str]:
-    """The names of the files to be written, by the place of the entry."""
+def _memory_names(
+    entries: Sequence[Entry], profile: Path, replaceable: Collection[str]
+) -> dict[int, str]:
+    """The names of the files to be written, by the place of the entry.
+
+    No file is replaced that is neither in `replaceable` nor a memory.
+    """
     stem = _memory_stem(profile)
     parts = [entry.memory for entry in entries]
     taken = {part.file for part in parts if part is not None and part.memory is None}
     names = {}
+
+    def is_free(path: Path) -> bool:
+        return not path.exists() or is_memory_file(path)
+
     for i, part in enumerate(parts):
         if part is not None and part.memory is not None:
             digits = entries[i].model.fingerprint.removeprefix("sha256:")
             choices = (f"{stem}{which}.gguf" for which in ("", f".{digits[:8]}", f".{digits}"))
-            names[i] = next(name for name in choices if name not in taken)
+            names[i] = next(
+                name
+                for name in choices
+                if name not in taken and (name in replaceable or is_free(profile.with_name(name)))
+            )
             taken.add(names[i])
     return names
 
 
 def _memory_stem(profile: Path) -> str:
-    return f"{profile.stem.lstrip('.') or 'profile'}.memory"
+    # Of another suffix the whole name, so that no two profiles share a file.
+    return f"{profile.name.removesuffix('.json').lstrip('.') or 'profile'}.memory"
 
 
-def _is_memory_file(name: str, profile: Path) -> bool:
+def _is_memory_name(name: str, profile: Path) -> bool:
     """Whether a file's name is one that saving `profile` gives to a memory."""
     stem = re.escape(_memory_stem(profile))
     return bool(re.fullmatch(rf"{stem}(\.[0-9a-f]{{8}}|\.[0-9a-f]{{64}})?\.gguf", name))
@@ -212,7 +272,7 @@ def _memory_files_of(profile: Path) -> set[str]:
     """The names of the memory files that the profile at a path has now, where it saved them."""
     with suppress(ProfileError, OSError):
         names = {entry.memory.file for entry in _read_entries(profile) if entry.memory}
-        return {name for name in names if _is_memory_file(name, profile)}
+        return {name for name in names if _is_memory_name(name, profile)}
     return set()
 
 

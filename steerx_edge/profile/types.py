@@ -44,7 +44,7 @@ class _ByValue:
         if type(self) is not type(other):
             return NotImplemented
         names = [each.name for each in fields(self)]  # type: ignore[arg-type]
-        return all(_equal(getattr(self, name), getattr(other, name)) for name in names)
+        return all(equal(getattr(self, name), getattr(other, name)) for name in names)
 
 
 @dataclass(frozen=True)
@@ -414,11 +414,12 @@ class Entry(_ByValue):
         return _scaled(strength, scales[:, np.newaxis], self.directions)
 
 
-def _equal(one: object, other: object) -> bool:
+def equal(one: object, other: object) -> bool:
+    """Whether two fields of an entry hold the same."""
     if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
         return np.array_equal(one, other)
     if isinstance(one, Gate) and isinstance(other, Gate):
-        return one.threshold == other.threshold and _equal(one.direction, other.direction)
+        return one.threshold == other.threshold and equal(one.direction, other.direction)
     return one == other
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import resource
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from steerx_edge.apps.cli import COMMANDS, main
 from steerx_edge.apps.cli.common import LayerList, hold_interrupts, open_engine
 from steerx_edge.apps.cli.learn import summary
 from steerx_edge.history.item import HistoryItem
-from steerx_edge.learning.calibration import Calibration, Setting
+from steerx_edge.learning.calibration import Calibration, Setting, calibrate
 from steerx_edge.learning.checkpoint import USER_PATH_VARIABLE
 from steerx_edge.learning.duration import estimated_seconds
 from steerx_edge.learning.effects import read_treatment
@@ -225,11 +226,15 @@ USAGE_ERRORS: list[tuple[list[str], str]] = [
     ([*GENERATE, "--strength", "nan"], "nan is not a finite number"),
     ([*CHAT, "--strength", "-inf"], "-inf is not a finite number"),
     ([*GENERATE, "--strength", "much"], "'much' is not a valid float"),
-    ([*GENERATE, "--temp", "-0.1"], "--temp"),
-    ([*GENERATE, "-n", "-2"], "-n"),
-    ([*GENERATE, "-c", "63"], "-c"),
-    ([*GENERATE, "--seed", "-1"], "--seed"),
-    ([*GENERATE, "-t", "0"], "-t"),
+    ([*GENERATE, "--temp", "nan"], "nan is not a finite number"),
+    ([*GENERATE, "-n", "-3"], "-n"),
+    ([*GENERATE, "-c", "63"], "'-c' / '--ctx-size': 63 is too small. Give at least 64, or 0"),
+    ([*GENERATE, "-c", "2147483648"], "-c"),
+    ([*GENERATE, "--seed", "-2"], "--seed"),
+    ([*GENERATE, "--seed", "4294967296"], "4294967296 is not in the range"),
+    ([*GENERATE, "-t", "513"], "-t"),
+    ([*GENERATE, "-ngl", "most"], "'most' is not a valid integer"),
+    ([*GENERATE, "-ngl", "2147483648"], "-ngl"),
     (["generate", "--profile", "me.json", "-p", " \n"], "The prompt is empty"),
     (["generate", "--profile", "me.json", "-p", "-"], "The prompt is empty"),
     (["chat"], "Missing option '--profile'"),
@@ -292,10 +297,11 @@ FAILURES: list[tuple[list[str], str]] = [
     (["learn", ".", "-o", "new.json", *MODEL], "is a directory"),
     (
         ["learn", "short.jsonl", "-o", "new.json", *MODEL],
-        "There are 1 different texts to learn from",
+        "There is only one text to learn from",
     ),
     ([*LEARN, "-m", "nothing.gguf"], "'nothing.gguf' (from -m) cannot be read"),
     ([*LEARN, *MODEL, "-o", "no/such/new.json"], "there is no folder"),
+    ([*LEARN, *MODEL, "-o", "/proc/new.json"], "/proc/new.json: cannot be written: "),
     ([*LEARN, *MODEL, "-o", "."], ".: cannot be read: not a file"),
     ([*LEARN, *MODEL, "--user", "me"], "no user 'me'"),
     ([*LEARN, *MODEL, "--response", "response", "--prompt", "{"], "is not a valid template"),
@@ -457,6 +463,57 @@ def test_the_seed_decides_the_sampling(generate: Callable[..., str]) -> None:
 def test_n_limits_the_tokens(generate: Callable[..., str], engine: Engine, n: int) -> None:
     expected = messages_text(engine, messages_for(PROMPT), n=n) if n else ""
     assert generate("-p", PROMPT, "--no-steer", "-n", str(n)) == expected + "\n"
+
+
+@pytest.mark.parametrize("seed", ["-1", "4294967295"])
+def test_the_seeds_that_mean_random_in_llama_cpp_are_random(
+    generate: Callable[..., str], seed: str
+) -> None:
+    said = {generate("-p", PROMPT, "--temp", "0.8", "--seed", seed) for _ in range(4)}
+    assert len(said) > 1
+
+
+def test_a_temperature_below_0_is_greedy_as_in_llama_cpp(generate: Callable[..., str]) -> None:
+    assert generate("-p", PROMPT, "--temp", "-1") == generate("-p", PROMPT)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"LLAMA_ARG_THREADS": "-1"}, {"n_threads": None}),
+        ({"LLAMA_ARG_THREADS": "0"}, {"n_threads": None}),
+        ({"LLAMA_ARG_N_GPU_LAYERS": "auto"}, {"n_gpu_layers": -1}),
+        ({"LLAMA_ARG_N_GPU_LAYERS": "all"}, {"n_gpu_layers": -1}),
+        ({"LLAMA_ARG_N_GPU_LAYERS": "-2"}, {"n_gpu_layers": -1}),
+        ({"LLAMA_ARG_N_GPU_LAYERS": "12"}, {"n_gpu_layers": 12}),
+        ({"LLAMA_ARG_CTX_SIZE": "0"}, {"n_ctx": 0}),
+        ({"LLAMA_ARG_N_PREDICT": "-2", "LLAMA_ARG_CTX_SIZE": "64"}, {"n_ctx": 64}),
+    ],
+)
+@pytest.mark.usefixtures("profile")
+def test_the_values_of_llama_cpp_mean_the_same(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: dict[str, int | None]
+) -> None:
+    asked: dict[str, Any] = {}
+    make = Engine.__init__
+
+    def noted(engine: Engine, path: Path, **options: Any) -> None:
+        asked.update(options)
+        make(engine, path, **options | {"n_threads": options["n_threads"] or 1})
+
+    monkeypatch.setattr(Engine, "__init__", noted)
+    monkeypatch.setenv("LLAMA_ARG_N_PREDICT", "2")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert succeed(*GENERATE, "--temp", "0").stdout.strip()
+    assert expected.items() <= asked.items()
+
+
+def test_the_context_of_the_model_is_used_for_texts_too(
+    generate: Callable[..., str], history: Path
+) -> None:
+    options = ("-p", PROMPT, "--history", str(history), "--compare")
+    assert "3 of your texts" in generate(*options, "-c", "0")
 
 
 def test_options_override_the_environment_variables_of_llama_cpp(
@@ -1071,6 +1128,86 @@ def test_a_file_that_is_not_a_profile_is_refused_before_any_work(
         assert message in result.stderr
     assert (folder / "diary.txt").read_bytes() == content
     assert {path.name for path in folder.iterdir()} == {"history.jsonl", "diary.txt"}
+
+
+def calibrating(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], object]) -> None:
+    """Let something happen while `learn` calibrates."""
+
+    def calibrate_and_more(*arguments: Any, **options: Any) -> Calibration:
+        meanwhile()
+        return calibrate(*arguments, **options)
+
+    monkeypatch.setattr("steerx_edge.learning.learned.calibrate", calibrate_and_more)
+
+
+@pytest.mark.parametrize("fault", ["the folder is gone", "the disk is full"])
+def test_if_a_profile_cannot_be_saved_the_work_is_kept(
+    history: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    (folder / "out").mkdir()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    faults: dict[str, tuple[Callable[[], object], str]] = {
+        "the folder is gone": ((folder / "out").rmdir, f"there is no folder {folder / 'out'}"),
+        "the disk is full": (
+            lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1])),
+            "File too large",
+        ),
+    }
+    meanwhile, said = faults[fault]
+    where = ("learn", history, "-o", "out/me.json")
+    with monkeypatch.context() as patch:
+        calibrating(patch, meanwhile)
+        try:
+            result = run(*where)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert result.exit_code == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith("Error: out/me.json: cannot be written: ")
+    assert said in last
+    assert last.endswith("The work is kept: rerun the same command to resume, or with another -o.")
+    (folder / "out").mkdir(exist_ok=True)
+    assert list((folder / "out").iterdir()) == []
+    monkeypatch.setattr(
+        "steerx_edge.learning.ablation.read_treatment", lambda *_: pytest.fail("read again")
+    )
+    succeed(*where)
+    assert Profile.load("out/me.json").entries[0].counts["items"] == len(TEXTS)
+
+
+def test_what_others_change_in_the_profile_while_learn_runs_is_kept(
+    learn: Callable[..., Entry],
+    history: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_q8: TinyModel,
+    tiny_f32: TinyModel,
+) -> None:
+    """Another program learns, and the user describes themself."""
+    edited, added = (a_profile(model).entries[0] for model in (tiny_q8, tiny_f32))
+    own = Description("You are dry.", "user")
+    edited = replace(edited, description=own)
+    learn(history, output="me.json")
+    a_profile(tiny_q8).save_changes("me.json", since=None)
+
+    def meanwhile() -> None:
+        entry, _ = Profile.load("me.json").entries
+        Profile((replace(entry, description=own), edited, added)).save("me.json")
+
+    calibrating(monkeypatch, meanwhile)
+    entry = learn(history, "--max-items", "2", output="me.json")
+    assert entry == added
+    first, second, _ = Profile.load("me.json").entries
+    assert (first.description, first.counts["items"], second) == (own, 2, edited)
+
+
+def test_without_a_home_learn_keeps_nothing_and_works(
+    learn: Callable[..., Entry], history: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (USER_PATH_VARIABLE, "XDG_DATA_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "")
+    learn(history, "--strength", "0.1")
+    assert {path.name for path in folder.iterdir()} == {"history.jsonl", "new.json"}
 
 
 def test_the_context_that_learning_does_not_use_is_small(

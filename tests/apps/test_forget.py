@@ -172,6 +172,7 @@ def test_the_memory_of_a_profile_that_was_renamed_is_removed(folder: Path) -> No
 @pytest.mark.usefixtures("profile")
 def test_other_files_stay_even_if_the_profile_names_them(folder: Path) -> None:
     others = ["me.memory.txt", "you.memory.gguf", "me.memory.old.gguf", "thesis.gguf"]
+    others.append("me.memory.01234567.gguf")  # named like a memory, which the profile does not name
     for name in others:
         (folder / name).write_text("mine")
     text = Path("me.json").read_text().replace("me.memory.gguf", "thesis.gguf")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import resource
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -99,6 +100,28 @@ def test_a_folder_that_is_a_file_is_an_error(tmp_path: Path) -> None:
         follow(tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", [run.SUMMARY_FILE, run.REPORT_FILE, run.PROFILES])
+def test_files_of_something_else_are_not_replaced(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("a thesis")
+    with pytest.raises(SteerxError, match=f"{name}' is of something else"):
+        follow(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "a thesis"
+
+
+def test_a_full_disk_is_said(tmp_path: Path) -> None:
+    store = run.Store(tmp_path / ROWS, {"format": "test"})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limits[1]))
+    try:
+        with pytest.raises(
+            SteerxError, match=r"cannot be written: File too large\. Rerun the same"
+        ):
+            store.add({"user": "a", "method": ""})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 def test_the_summary_has_a_line_for_each_arm(tmp_path: Path) -> None:
     done, _ = follow(tmp_path)
     lines = [json.loads(line) for line in (tmp_path / run.SUMMARY_FILE).read_text().splitlines()]
@@ -142,5 +165,5 @@ def test_an_error_in_a_process_is_the_error_of_the_run(
 ) -> None:
     opened = partial(open_engine, str(tiny_chat.path), 1, 0)
     sample = a_sample(a_user("kettle", 1), a_user("rabbit", 1))
-    with pytest.raises(HistoryError, match="There are 1 different texts to learn from"):
+    with pytest.raises(HistoryError, match="There is only one text to learn from"):
         evaluate(opened, sample, PLAN, tmp_path, processes=2)

@@ -104,6 +104,29 @@ def test_the_profile_can_be_saved_in_between(
     assert without_time(loaded) == without_time(learn_more(tiny_engine, profile, TEXTS))
 
 
+def test_what_cannot_be_saved_can_be_resumed(
+    tiny_engine: Engine, profile: Profile, tmp_path: Path, read: list[tuple[list[str], list[str]]]
+) -> None:
+    def full(_: Profile) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        learn_more(tiny_engine, profile, TEXTS, resume=tmp_path, save=full)
+    read.clear()
+    saved: list[Profile] = []
+    added = learn_more(tiny_engine, profile, TEXTS, resume=tmp_path, save=saved.append)
+    assert read == []
+    assert saved == [added]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_strings_can_be_added(tiny_engine: Engine, profile: Profile) -> None:
+    texts = [item.response for item in TEXTS]
+    added = learn_more(tiny_engine, profile, texts)
+    expected = learn_more(tiny_engine, profile, [HistoryItem(text) for text in texts])
+    assert without_time(added) == without_time(expected)
+
+
 def test_level_shared_does_not_know_words_of_only_one_earlier_text(tiny_engine: Engine) -> None:
     settings = dataclasses.replace(SETTINGS, memory="shared")
     first = without_time(learn(tiny_engine, FIRST, settings)).memory

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -88,10 +90,66 @@ def test_work_that_was_not_resumed_for_a_month_is_removed(tmp_path: Path) -> Non
     assert Checkpoint(tmp_path, "new").get("step") is not None
 
 
+def test_what_it_did_not_make_is_never_removed(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path, "old")
+    checkpoint.put("step", rows=np.eye(3))
+    (own,) = tmp_path.iterdir()
+    novel = tmp_path / "my novel"
+    link = tmp_path / f"steerx-edge-{'0' * 32}"
+    novel.mkdir()
+    link.symlink_to(novel)
+    for path in (novel / "chapter 1.npz", own / "notes.txt"):
+        path.write_text("It was a dark and stormy night.")
+    long_ago = time.time() - 31 * 24 * 3600
+    for path in (novel, own):
+        os.utime(path, (long_ago, long_ago))
+    Checkpoint(tmp_path, "new")
+    assert (novel / "chapter 1.npz").exists()
+    assert [path.name for path in own.iterdir()] == ["notes.txt"]
+    checkpoint.put("step", rows=np.eye(3))
+    checkpoint.remove()
+    assert [path.name for path in own.iterdir()] == ["notes.txt"]
+
+
 def test_the_users_folder_is_set_by_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv(USER_PATH_VARIABLE, str(tmp_path))
     assert user_path() == tmp_path
     monkeypatch.delenv(USER_PATH_VARIABLE)
-    assert user_path().name == "steerx-edge"
+    path = user_path()
+    assert path is not None
+    assert path.name == "steerx-edge"
+
+
+NO_HOME = """
+import os
+import platformdirs
+from steerx_edge.learning.checkpoint import Checkpoint, unfinished_path
+platformdirs.user_data_path()  # imports what another user may not read
+if os.geteuid() == 0:
+    os.setuid(54321)  # nobody in the list of users
+Checkpoint(unfinished_path(), "work").put("step")
+print(unfinished_path())
+"""
+
+
+@pytest.mark.parametrize("home", [None, "", "~"])
+def test_without_a_home_nothing_is_kept(tmp_path: Path, home: str | None) -> None:
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    if home is not None:
+        environment["HOME"] = home
+    command = [sys.executable, "-c", NO_HOME]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    known = home is None and os.geteuid() != 0  # then the list of users has a home
+    assert (done.stdout == "None\n") != known, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_data_folder_of_the_desktop_is_used_without_a_home(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv(USER_PATH_VARIABLE)
+    monkeypatch.setenv("HOME", "")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert user_path() == tmp_path / "steerx-edge"

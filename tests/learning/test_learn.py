@@ -239,6 +239,28 @@ class TestResuming:
         assert engine.n_calls == n_calls
 
 
+def test_strings_are_texts(tiny_engine: Engine) -> None:
+    texts = [item.response for item in HISTORY]
+    learned = learn(tiny_engine, texts, UNCALIBRATED)
+    expected = learn(tiny_engine, [HistoryItem(text) for text in texts], UNCALIBRATED)
+    assert without_time(learned) == without_time(expected)
+
+
+def test_what_cannot_be_saved_can_be_resumed(tiny_llama: Llama, tmp_path: Path) -> None:
+    engine, saved = InterruptedEngine(tiny_llama), list[Profile]()
+
+    def full(_: Profile) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        learn(engine, HISTORY, UNCALIBRATED, resume=tmp_path, save=full)
+    n_calls, engine.n_calls = engine.n_calls, 0
+    profile = learn(engine, HISTORY, UNCALIBRATED, resume=tmp_path, save=saved.append)
+    assert engine.n_calls < n_calls / 2
+    assert saved == [profile]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_progress_counts_each_step(tiny_engine: Engine) -> None:
     calls: Calls = []
     learn(tiny_engine, HISTORY, progress=lambda *call: calls.append(call))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.item import HistoryItem
-from steerx_edge.learning.texts import chosen, sampled, shortened, usable
+from steerx_edge.learning.texts import chosen, items_of, sampled, shortened, usable
 from steerx_edge.llamacpp.engine import Engine
 from tests.support.histories import HISTORY
 
@@ -25,12 +27,41 @@ def test_of_a_long_history_the_last_texts_are_chosen() -> None:
     assert chosen([*HISTORY, BLANK], 3) == HISTORY[-3:]
 
 
-@pytest.mark.parametrize(("history", "n"), [([], 0), ([BLANK, HISTORY[1], COPY], 1)])
+@pytest.mark.parametrize(
+    ("history", "n"), [([], "no text"), ([BLANK, HISTORY[1], COPY], "only one text")]
+)
 def test_fewer_than_two_different_texts_are_an_error(
-    tiny_engine: Engine, history: list[HistoryItem], n: int
+    tiny_engine: Engine, history: list[HistoryItem], n: str
 ) -> None:
-    with pytest.raises(HistoryError, match=f"There are {n} different texts .* at least 2 are"):
+    with pytest.raises(
+        HistoryError, match=f"There is {n} to learn from, but at least 2 .* by blank lines"
+    ):
         usable(tiny_engine, history, None)
+
+
+def test_strings_are_texts_that_answer_no_request() -> None:
+    assert items_of(["one", HISTORY[0], "two"]) == [
+        HistoryItem("one"),
+        HISTORY[0],
+        HistoryItem("two"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("history", "message"),
+    [
+        ("one text", r"^The history is of type str\. Give a list of texts, or read a file with"),
+        (Path("me.txt"), "of type PosixPath"),
+        ({"text": "one"}, "of type dict"),
+        (None, "of type NoneType"),
+        (["one", {"text": "two"}], r"^history\[1\] is of type dict\. Give strings, or"),
+        ([HistoryItem(b"one")], r"^history\[0\]\.response is of type bytes\. Give a string"),  # type: ignore[arg-type]
+        ([HistoryItem("one", None)], r"history\[0\]\.request is of type NoneType"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_no_list_of_texts_is_said(history: Any, message: str) -> None:
+    with pytest.raises(HistoryError, match=message):
+        items_of(history)
 
 
 def test_a_copy_of_a_text_is_recognized_by_its_hash(tiny_engine: Engine) -> None:

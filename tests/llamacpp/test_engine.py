@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import llama_cpp
 import numpy as np
 import pytest
 from llama_cpp import Llama
@@ -218,11 +219,30 @@ def test_without_a_seed_sampling_is_random(tiny_f32: TinyModel) -> None:
 
 
 def test_seeds_as_llama_cpp_takes_them() -> None:
-    given = [0, 7, -1, 0xFFFFFFFF, 2**40 + 3]
-    assert list(map(llama_seed, given)) == [0, 7, 0xFFFFFFFE, 0, (2**40 + 3) % 0xFFFFFFFF]
-    drawn = {llama_seed(None) for _ in range(5)}
-    assert len(drawn) == 5
-    assert all(0 <= seed < 0xFFFFFFFF for seed in drawn)
+    assert [llama_seed(seed) for seed in (0, 7, 2**32 - 2)] == [0, 7, 2**32 - 2]
+    for random in (None, -1, 2**32 - 1):
+        drawn = {llama_seed(random) for _ in range(5)}
+        assert len(drawn) > 1
+        assert all(0 <= seed < 2**32 - 1 for seed in drawn)
+
+
+@pytest.mark.parametrize("seed", [-2, 2**32, 2**40])
+def test_a_seed_of_more_than_32_bits_is_refused(tiny_engine: Engine, seed: int) -> None:
+    message = rf"The seed {seed} has more than 32 bits\. Give one from 0 to 4294967294, or -1"
+    with pytest.raises(ModelError, match=message):
+        llama_seed(seed)
+    with pytest.raises(ModelError, match=message):
+        tiny_engine.generate(TOKENS, max_tokens=1, seed=seed)
+
+
+@pytest.mark.parametrize("n_threads", [-1, 0])
+def test_less_than_one_thread_and_context_0_are_defaults(
+    tiny_f32: TinyModel, n_threads: int
+) -> None:
+    engine = Engine(tiny_f32.path, n_ctx=0, n_threads=n_threads)
+    assert engine.llama.n_threads >= 1
+    assert engine.llama.n_ctx() == llama_cpp.llama_model_n_ctx_train(engine.llama.model)
+    engine.llama.close()
 
 
 def test_the_stream_is_the_text_in_pieces(tiny_engine: Engine) -> None:

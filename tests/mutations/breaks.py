@@ -263,8 +263,29 @@ BREAKS = [
     Break(
         "a memory that was removed leaves its file",
         STORE,
-        "            target.with_name(name).unlink(missing_ok=True)",
-        "            pass",
+        "target.with_name(name).unlink(missing_ok=True)",
+        "pass",
+        TEST_STORE,
+    ),
+    Break(
+        "a profile is saved over what another program saved meanwhile",
+        STORE,
+        "since.entries if since else (), current",
+        "since.entries if since else (), since.entries if since else ()",
+        TEST_STORE,
+    ),
+    Break(
+        "a file is not locked while it is saved",
+        FILES,
+        "lock.acquire()",
+        "pass",
+        TEST_STORE,
+    ),
+    Break(
+        "a file that is no memory is replaced",
+        STORE,
+        "not path.exists() or is_memory_file(path)",
+        "True",
         TEST_STORE,
     ),
     Break(
@@ -448,6 +469,20 @@ BREAKS = [
         "if gain.low <= 0:",
         "if gain.low <= -9:",
         TEST_CALIBRATION,
+    ),
+    Break(
+        "work is dropped before it is saved",
+        "steerx_edge/learning/learn.py",
+        "    save(profile)\n",
+        "    checkpoint.remove()\n    save(profile)\n",
+        "tests/learning/test_learn.py",
+    ),
+    Break(
+        "folders of others are removed",
+        "steerx_edge/learning/checkpoint.py",
+        "_FOLDER_PATTERN.fullmatch(other.name)",
+        "other.is_dir()",
+        "tests/learning/test_checkpoint.py",
     ),
     Break(
         "a checkpoint may run code",

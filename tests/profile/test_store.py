@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import os
 import pickle
 import re
@@ -11,6 +12,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,10 @@ import pytest
 
 import steerx_edge.profile.store
 from steerx_edge.errors import ProfileError
-from steerx_edge.profile import Profile
+from steerx_edge.profile import Description, Profile, Word, check_writable, forget
+from steerx_edge.profile.files import locked
 from steerx_edge.steering.memory import Memory
-from tests.support.entries import a_full_entry, a_learned_memory, a_model
+from tests.support.entries import a_full_entry, a_gate, a_learned_memory, a_model
 
 ROOT = Path(steerx_edge.__file__).parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
@@ -213,11 +216,26 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     ]
     before = names_in(tmp_path)
     for path, message in cases:
-        with pytest.raises(ProfileError) as caught:
-            a_profile().save(path)
-        assert str(caught.value).startswith(f"{path}: ")
-        assert message in str(caught.value)
+        for attempt in (a_profile().save, check_writable):
+            with pytest.raises(ProfileError) as caught:
+                attempt(path)
+            assert str(caught.value).startswith(f"{path}: ")
+            assert message in str(caught.value)
     assert names_in(tmp_path) == before
+
+
+def test_a_folder_that_takes_no_files_is_found_out_by_trying() -> None:
+    with pytest.raises(ProfileError, match=r"^/proc/me\.json: cannot be written: "):
+        check_writable("/proc/me.json")  # whatever its mode says, and to root too
+
+
+def test_trying_leaves_nothing_behind(path: Path) -> None:
+    check_writable(path)
+    assert names_in(path.parent) == []
+    a_profile().save(path)
+    before = contents_of(path.parent)
+    check_writable(path)
+    assert contents_of(path.parent) == before
 
 
 def test_what_could_not_be_loaded_is_not_saved(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,9 +342,166 @@ def test_a_reader_or_a_kill_at_any_moment_finds_a_whole_file(tmp_path: Path) -> 
             finally:
                 child.send_signal(signal.SIGKILL)
         assert target.read_bytes() in whole
-    # A killed save may leave its temporary file, and nothing else.
+    # A killed save may leave its temporary files, and nothing else.
     left = {path.name for path in target.parent.iterdir()} - {"me.json"}
-    assert all(re.fullmatch(r"\.steerx-edge-\w+\.tmp", name) for name in left)
+    assert all(re.fullmatch(r"\.steerx-edge-\w+\.(tmp|lock)", name) for name in left)
+
+
+# ---------------------------------------------------------------- saving beside others
+
+
+SAVE_MANY = """
+import sys
+from dataclasses import replace
+from steerx_edge.profile import Profile
+path, digit, source = sys.argv[1:]
+(entry, *_) = Profile.load(source).entries
+for i in range(10):
+    model = replace(entry.model, fingerprint=f"sha256:{i}" + 63 * digit)
+    Profile((replace(entry, model=model),)).save_changes(path, since=None)
+"""
+
+
+@pytest.mark.slow
+def test_programs_that_save_at_the_same_time_lose_nothing(path: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source.json"
+    Profile((a_full_entry(memory=None),)).save(source)
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", SAVE_MANY, *map(str, (path, digit, source))], env=ENVIRONMENT
+        )
+        for digit in "abc"
+    ]
+    assert [each.wait() for each in running] == [0, 0, 0]
+    assert len(Profile.load(path).entries) == 30
+    assert names_in(tmp_path) == ["me.json", "source.json"]
+
+
+def test_a_program_that_does_not_stop_saving_is_said(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("steerx_edge.profile.files._PATIENCE", 0.1)
+    a_profile().save(path)
+    attempts: list[Callable[[], object]] = [
+        lambda: a_profile().save(path),
+        lambda: a_profile().save_changes(path, since=None),
+        lambda: forget(path),
+    ]
+    with locked(path):
+        for attempt in attempts:
+            with pytest.raises(ProfileError, match="another program has been saving it"):
+                attempt()
+    a_profile().save(path)
+
+
+def test_where_files_cannot_be_locked_a_profile_is_saved_all_the_same(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("steerx_edge.profile.files.FileLock.acquire", no_locks)
+    a_profile().save(path)
+    assert names_in(path.parent) == ["me.json"]
+
+
+WORDS = tuple(Word(word, 3.0, 2.0, 4.0, 5, 4) for word in ("lol", "honestly", "Nils"))
+
+EDITS: dict[str, dict[str, Any]] = {
+    "description": {"description": Description("You are dry.", "user")},
+    "a word": {"words": WORDS[:2]},
+    "strengths": {"strengths": np.array([0.5, 0, 0], np.float32)},
+    "no logit bias": {"logit_bias": None},
+    "no memory": {"memory": None},
+    "no gate": {"gate": None},
+    "gate": {"gate": a_gate(threshold=-3.0)},
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_edits_made_meanwhile_are_kept(path: Path, name: str) -> None:
+    a, b = a_profile_with_memories("a", "b").entries
+    Profile((replace(a, words=WORDS), b)).save(path)
+    since = Profile.load(path)
+    edited, _ = since.entries
+    (c,) = a_profile_with_memories("c").entries
+    edited = replace(edited, **EDITS[name])
+    Profile((edited, replace(b, description=EDITS["description"]["description"]), c)).save(path)
+    before = Profile.load(path)
+
+    learned = replace(
+        since.entries[0],
+        words=(*WORDS, Word("new", 2.0, 1.0, 3.0, 5, 4)),
+        counts={"items": 40},
+        memory=a_learned_memory(seed=7),
+        created="2025-02-01T00:00:00Z",
+    )
+    saved = since.with_entry(learned).save_changes(path, since=since)
+
+    assert saved == Profile.load(path)
+    assert saved.entries[1:] == before.entries[1:]
+    expected = {"memory": learned.memory} | EDITS[name]
+    if name == "a word":
+        expected["words"] = (*WORDS[:2], learned.words[-1])
+    assert saved.entries[0] == replace(learned, **expected)
+
+
+def test_strengths_edited_meanwhile_stay_in_new_parts(path: Path) -> None:
+    (entry,) = a_profile_with_memories("a").entries
+    Profile((entry,)).save(path)
+    since = Profile.load(path)
+    assert entry.logit_bias
+    assert entry.memory
+    bias = replace(entry.logit_bias, strength=0.125)
+    edited = replace(entry, logit_bias=bias, memory=replace(entry.memory, strength=0.7))
+    Profile((edited,)).save(path)
+    new = replace(
+        entry,
+        logit_bias=replace(entry.logit_bias, values=entry.logit_bias.values * 2),
+        memory=a_learned_memory(seed=7),
+    )
+    (saved,) = Profile((new,)).save_changes(path, since=since).entries
+    assert saved.logit_bias == replace(bias, values=bias.values * 2)
+    assert saved.memory == a_learned_memory(seed=7, strength=0.7)
+
+
+def test_strengths_are_not_taken_over_to_other_directions(path: Path) -> None:
+    entry = a_full_entry(memory=None)
+    Profile((entry,)).save(path)
+    since = Profile.load(path)
+    Profile((replace(entry, strengths=entry.strengths * 2, gate=a_gate(threshold=-3.0)),)).save(
+        path
+    )
+    new = replace(entry, directions=-entry.directions)
+    assert Profile((new,)).save_changes(path, since=since).entries == (new,)
+
+
+def test_an_entry_that_another_program_learned_meanwhile_is_not_replaced(path: Path) -> None:
+    (entry,) = a_profile_with_memories("a").entries
+    Profile((entry,)).save(path)
+    since = Profile.load(path)
+    later = replace(entry, created="2025-02-01T00:00:00Z")
+    fewer = replace(entry, memory=a_learned_memory(seed=1))  # as `forget --text` leaves it
+    new = Profile((replace(entry, counts={"items": 99}),))
+    for theirs, base in ((later, since), (fewer, since), (entry, None)):
+        Profile((theirs,)).save(path)
+        before = contents_of(path.parent)
+        with pytest.raises(ProfileError, match=r"me\.json: another program changed the entry for"):
+            new.save_changes(path, since=base)
+        assert contents_of(path.parent) == before
+
+
+def test_a_file_that_was_broken_meanwhile_stays(path: Path) -> None:
+    a_profile().save(path)
+    since = Profile.load(path)
+    path.write_text("{")
+    with pytest.raises(ProfileError) as caught:
+        since.with_entry(a_full_entry(counts={"items": 99})).save_changes(path, since=since)
+    assert str(caught.value).startswith(f"{path}: not JSON")
+    assert path.read_text() == "{"
+    path.unlink()
+    saved = since.with_entry(a_full_entry(counts={"items": 99})).save_changes(path, since=since)
+    assert [entry.counts for entry in saved.entries] == [{"items": 99}]
 
 
 # ---------------------------------------------------------------- memories beside the profile
@@ -434,6 +609,32 @@ def test_a_file_that_saving_would_not_have_named_so_is_never_removed(
     path.write_bytes(path.read_bytes().replace(b"me.memory.gguf", b"thesis.gguf"))
     a_profile().save(path)
     assert thesis.exists()
+
+
+def test_a_file_that_is_no_memory_is_not_replaced(path: Path) -> None:
+    model = path.with_name("me.memory.gguf")
+    model.write_bytes(b"GGUF, a model called me.memory")
+    before = model.read_bytes()
+    profile = a_profile_with_memories("a")
+    for _ in range(2):
+        profile.save(path)
+        assert model.read_bytes() == before
+        assert names_in(path.parent) == ["me.json", "me.memory.aaaaaaaa.gguf", "me.memory.gguf"]
+    assert Profile.load(path) == profile
+
+
+def test_a_memory_that_no_profile_names_is_replaced(path: Path, memory_path: Path) -> None:
+    path.unlink()
+    a_profile_with_memories("b").save(path)
+    assert names_in(path.parent) == [path.name, memory_path.name]
+    assert Profile.load(path) == a_profile_with_memories("b")
+
+
+def test_profiles_that_differ_in_the_suffix_have_memories_of_their_own(tmp_path: Path) -> None:
+    for digit, name in zip("abc", ("me.json", "me.v1", "me.v2"), strict=True):
+        a_profile_with_memories(digit).save(tmp_path / name)
+    assert Profile.load(tmp_path / "me.json") == a_profile_with_memories("a")
+    assert Profile.load(tmp_path / "me.v1") == a_profile_with_memories("b")
 
 
 def test_a_profile_without_a_memory_imports_no_gguf(path: Path) -> None:

@@ -26,6 +26,10 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Option = Callable[[_Command], _Command]
 
 _RETRIEVE = 4
+_MAX_INT = 2**31 - 1  # of C
+_MAX_THREADS = 512  # of ggml
+_RANDOM_SEED = 2**32 - 1  # in llama.cpp; -1 is the same
+_MIN_CTX_SIZE = 64
 
 
 # ---------------------------------------------------------------- types
@@ -53,6 +57,18 @@ class FiniteFloat(click.ParamType):  # type: ignore[type-arg]
         if self._at_least_0 and number < 0:
             self.fail(f"{value} is negative. Give 0 or more.", param, ctx)
         return number
+
+
+class GpuLayers(click.ParamType):  # type: ignore[type-arg]
+    """A number of layers; llama.cpp's `auto`, `all` and every number below 0 are all of them."""
+
+    name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse a number or a word."""
+        if str(value).strip() in ("auto", "all"):
+            return -1
+        return max(-1, click.IntRange(max=_MAX_INT).convert(value, param, ctx))
 
 
 class LayerList(click.ParamType):  # type: ignore[type-arg]
@@ -90,22 +106,31 @@ def _together(*options: _Option[Any]) -> _Option[Any]:
     return decorate
 
 
+def _checked_ctx_size(_context: click.Context, _option: click.Parameter, size: int) -> int:
+    if 0 < size < _MIN_CTX_SIZE:
+        raise click.BadParameter(
+            f"{size} is too small. Give at least {_MIN_CTX_SIZE}, or 0 for that of the model."
+        )
+    return size
+
+
 running_options = _together(
     click.option(
         "-t",
         "--threads",
-        type=click.IntRange(min=1),
+        type=click.IntRange(max=_MAX_THREADS),
+        callback=lambda _context, _option, n: n if n and n > 0 else None,
         envvar="LLAMA_ARG_THREADS",
-        help="CPU threads. [default: depends on the number of cores]",
+        help="CPU threads; below 1 as by default. [default: depends on the number of cores]",
     ),
     click.option(
         "-ngl",
         "--n-gpu-layers",
-        type=int,
+        type=GpuLayers(),
         default=0,
         show_default=True,
         envvar="LLAMA_ARG_N_GPU_LAYERS",
-        help="Layers to offload to the GPU; -1 for all.",
+        help="Layers to offload to the GPU; -1, all or auto for all.",
     ),
 )
 """-t, -ngl: how the model runs."""
@@ -125,28 +150,35 @@ _sampling_options = _together(
     click.option(
         "-n",
         "--n-predict",
-        type=click.IntRange(min=-1),
+        type=click.IntRange(min=-2),
         default=256,
         show_default=True,
         envvar="LLAMA_ARG_N_PREDICT",
-        help="Maximum number of tokens to generate; -1 fills the context.",
+        help="Maximum number of tokens to generate; -1 and -2 fill the context.",
     ),
     click.option(
         "--temp",
-        type=click.FloatRange(min=0),
+        type=FiniteFloat(),
+        callback=lambda _context, _option, temperature: max(0.0, temperature),
         default=0.8,
         show_default=True,
-        help="Temperature; 0 always takes the most probable token.",
+        help="Temperature; 0 or below always takes the most probable token.",
     ),
-    click.option("--seed", type=click.IntRange(min=0), help="Sampling seed. [default: random]"),
+    click.option(
+        "--seed",
+        type=click.IntRange(min=-1, max=_RANDOM_SEED),
+        callback=lambda _context, _option, seed: None if seed in (-1, _RANDOM_SEED) else seed,
+        help="Sampling seed; -1 for a random one. [default: random]",
+    ),
     click.option(
         "-c",
         "--ctx-size",
-        type=click.IntRange(min=64),
+        type=click.IntRange(min=0, max=_MAX_INT),
+        callback=_checked_ctx_size,
         default=4096,
         show_default=True,
         envvar="LLAMA_ARG_CTX_SIZE",
-        help="Context size in tokens.",
+        help="Context size in tokens; 0 for that of the model.",
     ),
 )
 

@@ -162,8 +162,10 @@ def evaluate(
     generic profiles learned from other users, with another user's profile, and with texts or a
     description in the prompt. If interrupted, rerun the same command to resume.
     """
+    from steerx_edge.errors import SteerxError
     from steerx_edge.evaluation import STRENGTHS, Plan, read_sample
     from steerx_edge.evaluation import evaluate as run_evaluation
+    from steerx_edge.evaluation.run import REPORT_FILE
     from steerx_edge.report.html import html_page
     from steerx_edge.report.terminal import PlainConsole, print_report
 
@@ -194,8 +196,13 @@ def evaluate(
             processes=processes,
             progress=progress,
         )
-    page = folder / "report.html"
-    page.write_text(html_page(evaluation), "utf-8")
+    page = folder / REPORT_FILE
+    try:
+        page.write_text(html_page(evaluation), "utf-8")
+    except OSError as error:
+        raise SteerxError(
+            f"'{page}' cannot be written: {error.strerror}. Rerun the same command to resume."
+        ) from error
     # A pipe has no width, so nothing is wrapped or cut.
     print_report(evaluation, PlainConsole(width=None if sys.stdout.isatty() else 200))
     console.print(f"Saved {page}.", soft_wrap=True)

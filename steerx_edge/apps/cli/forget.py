@@ -65,8 +65,10 @@ def forget(
 
     from steerx_edge.history.readers import read_history
     from steerx_edge.llamacpp.models import find_model, fingerprint
+    from steerx_edge.profile import check_writable
 
-    profile = load_profile(profile_path)
+    before = profile = load_profile(profile_path)
+    check_writable(profile_path)
     items = read_history(text_path, user=user, response=response, prompt=prompt)
     held = [entry for entry in profile.entries if entry.memory and entry.memory.memory]
     if not held:
@@ -94,7 +96,7 @@ def forget(
             f"No rows of {text_path} were found in the memory. Give its texts as learn read them, "
             "with the same requests. Nothing was removed."
         )
-    profile.save(profile_path)
+    profile.save_changes(profile_path, since=before)
     say(
         f"Removed {n_removed} of {n_rows} rows. The words, the description and the directions in "
         f"{profile_path} were learned from the removed texts too: learn again without them to "

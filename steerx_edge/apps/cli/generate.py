@@ -71,6 +71,7 @@ def generate(
     if not text.strip():
         raise click.UsageError("The prompt is empty.")
     engine = open_engine(model, threads, n_gpu_layers, ctx_size=ctx_size)
+    ctx_size = engine.llama.n_ctx()
     # With --no-steer too: a profile for another model is a mistake there as well.
     entry = profile.entry_for(engine.model_id)
 

@@ -158,7 +158,7 @@ def _learn(
     seconds: float | None,
 ) -> None:
     """Learn a new entry."""
-    from steerx_edge.learning.checkpoint import user_path
+    from steerx_edge.learning.checkpoint import unfinished_path
     from steerx_edge.learning.duration import estimated_seconds
     from steerx_edge.learning.learn import learn as learn_profile
     from steerx_edge.learning.texts import chosen
@@ -170,6 +170,7 @@ def _learn(
         console.print("Skipped duplicate texts.")
     console.print(_duration(estimated_seconds(engine, items, settings)))
     output, fuller = saved.output, saved.n_texts_for(engine.model_id)
+    n_to_read = n_used if settings.calibrate else 0
     with progress_bar(console, "effects") as progress:
 
         def save_sample(profile: Profile) -> None:
@@ -187,24 +188,27 @@ def _learn(
                 f"{n_used - n_sample} more. Press Ctrl-C to stop; rerun the same command to resume."
             )
 
+        def is_fuller(profile: Profile) -> bool:
+            return profile.entries[0].counts["items"] >= min(n_to_read, fuller)
+
         learned = learn_profile(
             engine,
             items,
             settings,
             progress=progress,
-            resume=user_path() / "unfinished",
+            resume=unfinished_path(),
             usable_profile=save_sample,
+            save=lambda profile: saved.save(profile) if is_fuller(profile) else None,
             seconds=seconds,
         )
     (entry,) = learned.entries
-    n_read, n_to_read = entry.counts["items"], n_used if settings.calibrate else 0
-    if n_read < min(n_to_read, fuller):
+    n_read = entry.counts["items"]
+    if not is_fuller(learned):
         console.print(
             f"Time is up: read {n_read} of {n_to_read} texts. {output} keeps the profile learned "
             f"from {fuller} texts; rerun the same command to read the rest."
         )
         return
-    saved.save(learned)
     _report(console, entry, saved.output, n_to_read)
 
 
@@ -213,7 +217,7 @@ def _add(
 ) -> None:
     """Add new texts to the existing profile."""
     from steerx_edge.learning.adding import base_of, learn_more, unread
-    from steerx_edge.learning.checkpoint import user_path
+    from steerx_edge.learning.checkpoint import unfinished_path
     from steerx_edge.learning.duration import estimated_seconds_more
 
     if saved.existing is None:
@@ -235,10 +239,10 @@ def _add(
             saved.existing,
             items,
             progress=progress,
-            resume=user_path() / "unfinished",
+            resume=unfinished_path(),
+            save=saved.save,
             seconds=seconds,
         )
-    saved.save(added)
     n_before = entry.counts.get("items", 0)
     _report(console, added.entry_for(engine.model_id), saved.output, n_before + len(new))
 
@@ -258,12 +262,19 @@ class _Saved:
         return known[0].counts.get("items", 0) if known else 0
 
     def save(self, learned: Profile) -> None:
-        """Save the learned entries; entries for other models are kept."""
-        profile = self.existing or learned
-        for entry in learned.entries:
-            profile = profile.with_entry(entry)
+        """Save the learned entry; what others changed in the file meanwhile is kept."""
+        from steerx_edge.errors import ProfileError
+
         with hold_interrupts():
-            profile.save(self.output)
+            try:
+                self.existing = learned.save_changes(self.output, since=self.existing)
+            except ProfileError as error:
+                from steerx_edge.learning.checkpoint import unfinished_path
+
+                kept = "The work is kept: rerun the same command to resume, or with another -o."
+                raise ProfileError(
+                    f"{error}. {kept}" if unfinished_path() else str(error)
+                ) from None
             self._n_texts = learned.entries[-1].counts.get("items", 0)
 
     def when_interrupted(self) -> str:
@@ -287,21 +298,19 @@ def _duration(seconds: float) -> str:
 def _existing_profile(path: Path) -> Profile | None:
     """Load the profile in -o, if there is one; before the work, so that no work is lost."""
     from steerx_edge.errors import ProfileError
-    from steerx_edge.profile import Profile
+    from steerx_edge.profile import Profile, check_writable
 
-    if path.exists():
-        try:
-            return Profile.load(path)
-        except ProfileError as error:
-            raise ProfileError(
-                f"{error} It was not changed: choose another file with -o, or remove it."
-            ) from error
-    if not path.absolute().parent.is_dir():
+    try:
+        existing = Profile.load(path) if path.exists() else None
+    except ProfileError as error:
         raise ProfileError(
-            f"'{path}' cannot be written: there is no folder '{path.absolute().parent}'. Create "
-            "it, or choose another file with -o."
-        )
-    return None
+            f"{error} It was not changed: choose another file with -o, or remove it."
+        ) from error
+    try:
+        check_writable(path)
+    except ProfileError as error:
+        raise ProfileError(f"{error}. Choose another file with -o.") from error
+    return existing
 
 
 def _report(console: Any, entry: Entry, output: str, n_to_read: int) -> None:
