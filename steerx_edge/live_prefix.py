@@ -29,12 +29,16 @@ class LivePrefix:
         prefix: for this model.
         profile: where the prefix was loaded from: if its cells must be computed anew, they are
             saved there. None saves nothing.
+
+    Attributes:
+        items: the texts and their requests.
+        rolls_back: as of `KeptPrefixes`.
     """
 
     def __init__(
         self, llama: Llama, prefix: Prefix, profile: str | os.PathLike[str] | None = None
     ) -> None:
-        self.rolls_back: bool
+        self.items = prefix.items
         self._prefix, self._profile = prefix, profile
         self._turns = messages_for("", history=prefix.items)[:-1]
         self._format = PromptFormat(llama)
@@ -66,10 +70,15 @@ class LivePrefix:
         n_system = next(
             (i for i, message in enumerate(messages) if message["role"] != "system"), len(messages)
         )
-        system: list[Message] = list(messages[:n_system])
-        if system and all(isinstance(message["content"], str) for message in system):
-            self._kept.add(self._format.beginning([*system, *self._turns]))
+        system = list(messages[:n_system])
+        if all(isinstance(message["content"], str) for message in system):
+            self.add(system)
         return [*system, *self._turns, *messages[n_system:]]
+
+    def add(self, system: Sequence[Message]) -> None:
+        """Prepare for prompts that begin with system messages: they are another beginning."""
+        if system:
+            self._kept.add(self._format.beginning([*system, *self._turns]))
 
     def begin(self, prompt: Sequence[int]) -> int:
         """Let the context begin with the prefix, if the prompt does; see `KeptPrefixes.begin`.

@@ -28,9 +28,6 @@ if TYPE_CHECKING:
     from steerx_edge.llamacpp.requests import ScoreResult
     from steerx_edge.steering.logit_bias import TokenCounts
 
-DEFAULT_TOKENS = 1024
-"""What pays: see docs/results.md."""
-
 _REQUEST, _RESPONSE = 64, 256  # tokens of each text
 _MOST_SKIPPED = 8
 """Texts in a row that are too long for what is left, after which no more are tried."""
@@ -91,8 +88,8 @@ def prefix_of(engine: Engine, items: Sequence[HistoryItem]) -> Prefix:
     )
 
 
-def bytes_per_token(engine: Engine) -> int:
-    """How large the KV cells of one token are, in the model's own context.
+def prefix_bytes(engine: Engine, n_tokens: int) -> int:
+    """How large the state of so many tokens is, in the model's own context.
 
     Raises:
         ModelError: llama.cpp fails.
@@ -103,7 +100,7 @@ def bytes_per_token(engine: Engine) -> int:
         llama.eval([0] * n)
         sizes.append(state_of(llama, n).nbytes)
     compat.empty(llama)
-    return sizes[1] - sizes[0]
+    return sizes[0] + (n_tokens - 1) * (sizes[1] - sizes[0])
 
 
 def read_under_prefix(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from steerx_edge.model_id import ModelId
 from steerx_edge.profile.files import check_writable
+from steerx_edge.profile.prefix_file import Prefix, prefix_files
 from steerx_edge.profile.store import Profile, forget
 from steerx_edge.profile.types import (
     CONTRAST_METHODS,
@@ -31,10 +32,12 @@ __all__ = [
     "LogitBias",
     "MemoryPart",
     "ModelId",
+    "Prefix",
     "Profile",
     "Setting",
     "WithHistory",
     "Word",
     "check_writable",
     "forget",
+    "prefix_files",
 ]

@@ -12,6 +12,7 @@ from steerx_edge.errors import ProfileError
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
 
 class Contents(NamedTuple):
@@ -20,6 +21,17 @@ class Contents(NamedTuple):
     data: NDArray[np.uint8]
     keys: Mapping[str, Any]
     tensors: Mapping[str, NDArray[Any]]
+
+
+def begins_as(path: Path, architecture: str) -> bool:
+    """Whether a file begins as a GGUF file of an architecture, be the rest damaged or not."""
+    if not path.is_file():
+        return False
+    # Up to the end of a GGUF file's first value, which is its architecture.
+    n_bytes = 24 + (8 + len("general.architecture")) + 4 + (8 + len(architecture))
+    with path.open("rb") as file:
+        head = file.read(n_bytes)
+    return head.startswith(b"GGUF") and head.endswith(architecture.encode())
 
 
 def contents_of(file: BinaryIO, foreign: str) -> Contents:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from steerx_edge.errors import ProfileError
 from steerx_edge.profile.files import about, check_file, replacing
-from steerx_edge.profile.gguf_contents import Contents, contents_of
+from steerx_edge.profile.gguf_contents import Contents, begins_as, contents_of
 from steerx_edge.steering.ledger import Ledger
 from steerx_edge.steering.memory import LEVELS, KeySpace, Level, Memory
 
@@ -28,8 +28,6 @@ MAX_BYTES = 2**30
 _SIZE_RULE = f"a memory is at most {MAX_BYTES // 2**20} MiB"
 _LONGEST_MEAN = 1.001  # by rounding
 _LEDGER = "read."
-_HEAD_BYTES = 24 + (8 + len("general.architecture")) + 4 + (8 + len(ARCHITECTURE))
-"""Up to the end of a GGUF file's first value, which is its architecture."""
 _FOREIGN = "not a memory file of steerx-edge"
 _DTYPES = {
     "mean": np.dtype(np.float32),
@@ -122,11 +120,7 @@ def read_memory(
 
 def is_memory_file(path: Path) -> bool:
     """Whether a file begins as `write_memory` begins one, be the rest damaged or not."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
-    return head.startswith(b"GGUF") and head.endswith(ARCHITECTURE.encode())
+    return begins_as(path, ARCHITECTURE)
 
 
 def check_memory(memory: Memory) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from steerx_edge.errors import ProfileError
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.profile.files import about, check_file, replacing, size_of
-from steerx_edge.profile.gguf_contents import contents_of
+from steerx_edge.profile.gguf_contents import begins_as, contents_of
 
 ARCHITECTURE = "steerx-prefix"
 SCHEMA = 1
@@ -105,13 +106,7 @@ class Prefix:
             ProfileError: the file cannot be read, is another one, or is damaged.
         """
         path = prefix_path(profile, fingerprint)
-        if not path.exists():
-            return None
-        with about(path, "read"):
-            check_file(path, MAX_BYTES, _SIZE_RULE)
-            with path.open("rb") as file:
-                contents = contents_of(file, _FOREIGN)
-            return _prefix_of(contents.keys, contents.tensors, fingerprint)
+        return read_prefix(path, fingerprint) if path.exists() else None
 
     @property
     def size(self) -> str:
@@ -119,12 +114,36 @@ class Prefix:
         return size_of(self.state.nbytes)
 
 
+def read_prefix(path: Path, fingerprint: str | None = None) -> Prefix:
+    """Read a prefix file and check everything in it; see `Prefix.load`."""
+    with about(path, "read"):
+        check_file(path, MAX_BYTES, _SIZE_RULE)
+        with path.open("rb") as file:
+            contents = contents_of(file, _FOREIGN)
+        return _prefix_of(contents.keys, contents.tensors, fingerprint)
+
+
 def prefix_path(profile: str | os.PathLike[str], fingerprint: str) -> Path:
     """Where the prefix of a profile for a model lies."""
     path = Path(profile)
-    stem = path.stem.lstrip(".") or "profile"
-    digits = fingerprint.removeprefix("sha256:")[:8]
-    return path.with_name(f"{stem}.prefix.{digits}.gguf")
+    return path.with_name(f"{_stem(path)}.{fingerprint.removeprefix('sha256:')[:8]}.gguf")
+
+
+def prefix_files(profile: str | os.PathLike[str]) -> list[Path]:
+    """The prefix files next to a profile, for whatever model, damaged or not.
+
+    Raises:
+        ProfileError: the folder cannot be read.
+    """
+    path = Path(profile)
+    name = re.compile(rf"{re.escape(_stem(path))}\.[0-9a-f]{{8}}\.gguf")
+    with about(path, "read"):
+        found = [file for file in path.absolute().parent.iterdir() if name.fullmatch(file.name)]
+        return sorted(file for file in found if begins_as(file, ARCHITECTURE))
+
+
+def _stem(profile: Path) -> str:
+    return f"{profile.name.removesuffix('.json').lstrip('.') or 'profile'}.prefix"
 
 
 def _digest(tensors: Mapping[str, NDArray[Any]], made_by: str) -> str:
@@ -135,13 +154,14 @@ def _digest(tensors: Mapping[str, NDArray[Any]], made_by: str) -> str:
 
 
 def _prefix_of(
-    keys: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], fingerprint: str
+    keys: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], fingerprint: str | None
 ) -> Prefix:
     if keys.get("general.architecture") != ARCHITECTURE:
         raise ProfileError(_FOREIGN)
     if (schema := keys.get(f"{ARCHITECTURE}.schema")) != SCHEMA:
         raise ProfileError(f"a prefix file of schema {schema!r}; this one reads schema {SCHEMA}")
-    if keys.get(f"{ARCHITECTURE}.model") != fingerprint:
+    model = keys.get(f"{ARCHITECTURE}.model")
+    if not isinstance(model, str) or fingerprint not in (model, None):
         raise ProfileError("the prefix of another model")
     dtypes = {name: array.dtype for name, array in tensors.items()}
     if dtypes != {"texts": np.int8, "tokens": np.int32, "state": np.int8}:
@@ -159,4 +179,4 @@ def _prefix_of(
         found = {str(name): str(value) for name, value in json.loads(made_by).items()}
     except (ValueError, TypeError, AttributeError) as error:  # written by somebody else
         raise ProfileError(_DAMAGED) from error
-    return Prefix(items, tensors["tokens"], fingerprint, found, tensors["state"].view(np.uint8))
+    return Prefix(items, tensors["tokens"], model, found, tensors["state"].view(np.uint8))

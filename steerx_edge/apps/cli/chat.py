@@ -10,6 +10,7 @@ import click
 
 from steerx_edge.apps.cli.common import (
     PastTexts,
+    load_prefix,
     load_profile,
     open_engine,
     say,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from steerx_edge.history.item import HistoryItem
+    from steerx_edge.live_prefix import LivePrefix
     from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.llamacpp.prompts import Message
     from steerx_edge.profile import Profile
@@ -41,6 +43,7 @@ def chat(
     profile_path: str,
     strength: float,
     past: PastTexts | None,
+    prefix: bool | None,
     describe: bool,
     n_predict: int,
     temp: float,
@@ -62,7 +65,13 @@ def chat(
     from steerx_edge.errors import SteerxError
 
     conversation = _Conversation(
-        engine, profile, strength, system=system, past=past, describe=describe
+        engine,
+        profile,
+        strength,
+        system=system,
+        past=past,
+        prefix=load_prefix(engine, profile_path, prefix, system),
+        describe=describe,
     )
     if sys.stdin.isatty():
         say(f"Chatting with {engine.model_id.name} and {profile_path}. Type /help for commands.")
@@ -101,7 +110,8 @@ def _obey(conversation: _Conversation, command: str, argument: str) -> None:
     elif command == "/strength":
         _set_strength(conversation, argument)
     elif command == "/profile":
-        conversation.use(load_profile(argument.strip()))
+        path = argument.strip()
+        conversation.use(load_profile(path), path)
         say(f"Switched to {argument.strip()}.")
     else:
         say(HELP)
@@ -132,6 +142,7 @@ class _Conversation:
         *,
         system: str,
         past: PastTexts | None,
+        prefix: LivePrefix | None,
         describe: bool,
     ) -> None:
         self.turns: list[Message] = []
@@ -139,25 +150,32 @@ class _Conversation:
         self._system = system
         self._past = past
         self._describe = describe
-        self._in_context: list[HistoryItem] = []
+        self._wants_prefix = None if prefix else False
+        self._retrieved: list[HistoryItem] = []
         self._profile = profile
+        self._prefix = prefix
         self._description = self._described(profile)
-        self.steering = steer_prompt(engine, profile, strength, self._in_context)
+        self.steering = steer_prompt(engine, profile, strength, self._in_context, prefix)
 
-    def use(self, profile: Profile) -> None:
-        """Switch to another profile, at the same strength.
+    @property
+    def _in_context(self) -> list[HistoryItem]:
+        return [*(self._prefix.items if self._prefix else ()), *self._retrieved]
+
+    def use(self, profile: Profile, path: str) -> None:
+        """Switch to another profile and its prefix, at the same strength.
 
         Raises:
             ProfileError: the profile is for another model, or damaged. The old one stays in use.
         """
         from steerx_edge.errors import ProfileError
 
-        before = self._profile, self._description
+        before = self._profile, self._description, self._prefix
         self._profile, self._description = profile, self._described(profile)
+        self._prefix = load_prefix(self._engine, path, self._wants_prefix, self._system)
         try:
             self._steer()
         except ProfileError:
-            self._profile, self._description = before
+            self._profile, self._description, self._prefix = before
             self._steer()
             raise
 
@@ -166,8 +184,9 @@ class _Conversation:
         n_ctx = self._engine.llama.n_ctx()
         turns: list[Message] = [*self.turns, {"role": "user", "content": line}]
         if self._past and not self.turns:
-            self._in_context = self._past.in_context(
-                line, lambda items: len(self._prompt(turns, items)) <= n_ctx // 2
+            beginning = self._prefix.items if self._prefix else ()
+            self._retrieved = self._past.in_context(
+                line, lambda items: len(self._prompt(turns, [*beginning, *items])) <= n_ctx // 2
             )
             self._steer()
         tokens = self._prompt(turns, self._in_context)
@@ -193,7 +212,9 @@ class _Conversation:
     def _steer(self) -> None:
         strength = self.steering.strength
         self.steering.clear()
-        self.steering = steer_prompt(self._engine, self._profile, strength, self._in_context)
+        self.steering = steer_prompt(
+            self._engine, self._profile, strength, self._in_context, self._prefix
+        )
 
     def _prompt(self, turns: Sequence[Message], in_context: Sequence[HistoryItem]) -> list[int]:
         from steerx_edge.llamacpp.prompts import messages_for

@@ -18,6 +18,7 @@ from steerx_edge.report.visible import visible
 if TYPE_CHECKING:
     from steerx_edge.history.item import HistoryItem
     from steerx_edge.live import SteeringHandle
+    from steerx_edge.live_prefix import LivePrefix
     from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.profile import Profile
     from steerx_edge.report.terminal import PlainConsole
@@ -278,6 +279,12 @@ writing_options = _together(
     ),
     _history_options,
     click.option(
+        "--prefix/--no-prefix",
+        default=None,
+        help="Begin the prompt with the texts that learn --prefix saved. [default: if there are "
+        "any]",
+    ),
+    click.option(
         "--describe",
         is_flag=True,
         help="Put the profile's description of your writing in the prompt.",
@@ -320,13 +327,51 @@ def open_engine(
         return Engine(path, n_ctx=ctx_size, n_threads=threads, n_gpu_layers=n_gpu_layers)
 
 
+def load_prefix(
+    engine: Engine, path: str, wanted: bool | None, system: str = ""
+) -> LivePrefix | None:
+    """Load the prefix next to a profile; None if there is none, or it is not wanted.
+
+    Raises:
+        ProfileError: it is wanted and not there.
+    """
+    from steerx_edge.errors import ProfileError
+    from steerx_edge.live_prefix import LivePrefix
+    from steerx_edge.llamacpp.prompts import Message
+    from steerx_edge.profile import Prefix
+
+    if wanted is False:
+        return None
+    try:
+        prefix = Prefix.load(path, engine.model_id.fingerprint)
+    except ProfileError as error:
+        if wanted:
+            raise
+        say(f"Warning: the prefix is not used ({error}).")
+        return None
+    if prefix is None:
+        if wanted:
+            raise ProfileError(f"There is no prefix next to '{path}'. Learn one with --prefix.")
+        return None
+    live = LivePrefix(engine.llama, prefix, path)
+    if system:
+        live.add([Message(role="system", content=system)])
+    return live
+
+
 def steer_prompt(
-    engine: Engine, profile: Profile, strength: float, in_context: Sequence[HistoryItem]
+    engine: Engine,
+    profile: Profile,
+    strength: float,
+    in_context: Sequence[HistoryItem],
+    prefix: LivePrefix | None = None,
 ) -> SteeringHandle:
     """Steer, with the strengths for a history in the prompt if the prompt holds texts."""
-    from steerx_edge.live import steer
+    from steerx_edge.live import SteeringHandle
 
-    return steer(engine.llama, profile, strength, with_history=bool(in_context))
+    return SteeringHandle(
+        engine.llama, profile, strength, with_history=bool(in_context), prefix=prefix
+    )
 
 
 def read_text(argument: str) -> str:

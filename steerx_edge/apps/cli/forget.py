@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from steerx_edge.apps.cli.common import (
@@ -13,6 +16,12 @@ from steerx_edge.apps.cli.common import (
     say,
     user_option,
 )
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from steerx_edge.history.item import HistoryItem
+    from steerx_edge.profile import Entry
 
 _CTX_SIZE = 256  # of the generation context, which forgetting does not use
 
@@ -47,32 +56,81 @@ def forget(
     response: str | None,
     prompt: str | None,
 ) -> None:
-    """Delete the memory of a profile, or with --text the rows of some texts in it.
+    """Delete the memory and the prefix of a profile, or with --text what they hold of some texts.
 
-    The rest of the profile stays: the words, the description and the directions.
+    A prefix that holds one of these texts is deleted as a whole. The rest of the profile stays: the
+    words, the description and the directions.
     """
-    from steerx_edge.errors import ProfileError
-
     if text_path is None:
         if models or any(option is not None for option in (user, response, prompt)):
             raise click.UsageError("-m, --user, --response and --prompt need --text.")
         from steerx_edge.profile import forget as forget_all
+        from steerx_edge.profile import prefix_files
 
-        removed = forget_all(profile_path)
+        removed = [*forget_all(profile_path), *_without_prefixes(prefix_files(profile_path))]
         done = f"Removed {' and '.join(removed)}" if removed else "Found no memory file"
         say(f"{done}. {profile_path} has no memory now.")
         return
 
     from steerx_edge.history.readers import read_history
-    from steerx_edge.llamacpp.models import find_model, fingerprint
-    from steerx_edge.profile import check_writable
+
+    items = read_history(text_path, user=user, response=response, prompt=prompt)
+    _forget_texts(profile_path, text_path, items, models, threads, n_gpu_layers)
+
+
+def _forget_texts(
+    profile_path: str,
+    text_path: str,
+    items: Sequence[HistoryItem],
+    models: Sequence[str],
+    threads: int | None,
+    n_gpu_layers: int,
+) -> None:
+    from steerx_edge.errors import ProfileError
+    from steerx_edge.forgetting import forget_texts
+    from steerx_edge.profile import check_writable, prefix_files
 
     before = profile = load_profile(profile_path)
     check_writable(profile_path)
-    items = read_history(text_path, user=user, response=response, prompt=prompt)
+    prefixes = [path for path in prefix_files(profile_path) if _may_hold(path, items)]
     held = [entry for entry in profile.entries if entry.memory and entry.memory.memory]
-    if not held:
+    if not held and not prefixes:
         raise ProfileError(f"{profile_path} has no memory to remove texts from.")
+    n_removed = 0
+    for path in _models_of(profile_path, held, models):
+        engine = open_engine(str(path), threads, n_gpu_layers, ctx_size=_CTX_SIZE)
+        profile, n = forget_texts(engine, profile, items)
+        n_removed += n
+        engine.llama.close()
+    if not n_removed and not prefixes:
+        raise ProfileError(
+            f"No rows of {text_path} were found in the memory. Give its texts as learn read them, "
+            "with the same requests. Nothing was removed."
+        )
+    if n_removed:
+        profile.save_changes(profile_path, since=before)
+        n_rows = sum(entry.memory.rows for entry in held if entry.memory)
+        say(
+            f"Removed {n_removed} of {n_rows} rows. The words, the description and the directions "
+            f"in {profile_path} were learned from the removed texts too: learn again without them "
+            "to replace these."
+        )
+    if prefixes:
+        names = " and ".join(_without_prefixes(prefixes))
+        say(f"Removed {names}, which held these texts. Learn again with --prefix for another one.")
+
+
+def _models_of(profile_path: str, held: Sequence[Entry], models: Sequence[str]) -> list[Path]:
+    """The model files of all memories.
+
+    Raises:
+        ProfileError: one is missing.
+    """
+    from steerx_edge.errors import ProfileError
+    from steerx_edge.llamacpp.models import find_model, fingerprint
+
+    if not held:
+        return []
     paths = [find_model(model) for model in models or (None,)]
     known = {fingerprint(path) for path in paths}
     for entry in held:
@@ -81,24 +139,26 @@ def forget(
                 f"{profile_path} also has a memory for {entry.model}. Name that model with -m too. "
                 "Nothing was removed."
             )
+    return paths
 
-    from steerx_edge.forgetting import forget_texts
 
-    n_rows = sum(entry.memory.rows for entry in held if entry.memory)
-    n_removed = 0
+def _without_prefixes(paths: Sequence[Path]) -> list[str]:
+    """Remove prefix files; return their names."""
     for path in paths:
-        engine = open_engine(str(path), threads, n_gpu_layers, ctx_size=_CTX_SIZE)
-        profile, n = forget_texts(engine, profile, items)
-        n_removed += n
-        engine.llama.close()
-    if not n_removed:
-        raise ProfileError(
-            f"No rows of {text_path} were found in the memory. Give its texts as learn read them, "
-            "with the same requests. Nothing was removed."
-        )
-    profile.save_changes(profile_path, since=before)
-    say(
-        f"Removed {n_removed} of {n_rows} rows. The words, the description and the directions in "
-        f"{profile_path} were learned from the removed texts too: learn again without them to "
-        "replace these.",
-    )
+        path.unlink(missing_ok=True)
+    return [path.name for path in paths]
+
+
+def _may_hold(path: Path, items: Sequence[HistoryItem]) -> bool:
+    """Whether a prefix file holds one of these texts, or cannot tell."""
+    from steerx_edge.errors import ProfileError
+    from steerx_edge.profile.prefix_file import read_prefix
+    from steerx_edge.steering.ledger import plain
+
+    try:
+        held = [plain(item.response) for item in read_prefix(path).items]
+    except ProfileError:
+        return True
+    texts = [plain(item.response) for item in items]
+    # Long texts are cut in a prefix.
+    return any(text and text.startswith(own) for own in held for text in texts)

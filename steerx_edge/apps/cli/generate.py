@@ -10,6 +10,7 @@ import click
 
 from steerx_edge.apps.cli.common import (
     PastTexts,
+    load_prefix,
     load_profile,
     open_engine,
     read_text,
@@ -44,6 +45,7 @@ def generate(
     prompt: str,
     strength: float,
     past: PastTexts | None,
+    prefix: bool | None,
     describe: bool,
     n_predict: int,
     temp: float,
@@ -60,10 +62,10 @@ def generate(
     """Generate with your profile. The text goes to standard output as it is generated."""
     if no_steer and compare:
         raise click.UsageError("--no-steer and --compare cannot be combined.")
-    if raw and (system or past or describe):
+    if raw and (system or past or describe or prefix):
         raise click.UsageError(
-            "--raw cannot be combined with --system, --history or --describe. Put everything in "
-            "the prompt."
+            "--raw cannot be combined with --system, --history, --prefix or --describe. Put "
+            "everything in the prompt."
         )
 
     profile = load_profile(profile_path)
@@ -77,6 +79,9 @@ def generate(
 
     from steerx_edge.llamacpp.prompts import messages_for
 
+    live = load_prefix(engine, profile_path, False if raw or no_steer else prefix, system)
+    beginning = live.items if live else ()
+
     def prompt_tokens(history: Sequence[HistoryItem] = (), description: str = "") -> list[int]:
         if raw:
             return engine.raw_prompt(text)
@@ -85,15 +90,20 @@ def generate(
         )
 
     description = entry.description.text if describe else ""
-    added = ["the description"] if describe else []
+    added = [f"a prefix of {len(beginning)} texts"] if beginning else []
+    added += ["the description"] if describe else []
     in_context: list[HistoryItem] = []
     if past:
         for_answer = min(n_predict if n_predict >= 0 else ctx_size, ctx_size // 2)
         in_context = past.in_context(
-            text, lambda items: len(prompt_tokens(items, description)) + for_answer < ctx_size
+            text,
+            lambda items: (
+                len(prompt_tokens([*beginning, *items], description)) + for_answer < ctx_size
+            ),
         )
         added.append(f"{len(in_context)} of your texts")
-    tokens = prompt_tokens(in_context, description)
+    texts = [*beginning, *in_context]
+    tokens = prompt_tokens(texts, description)
     with_added = f"with {' and '.join(added)} in the prompt" if added else ""
     # All answers are sampled with the same seed.
     seed = random.randrange(2**31) if seed is None else seed  # noqa: S311
@@ -105,7 +115,7 @@ def generate(
     if no_steer or (compare and added):
         answer(tokens, with_added)
     if not no_steer:
-        with steer_prompt(engine, profile, strength, in_context):
+        with steer_prompt(engine, profile, strength, texts, live):
             how = f"{profile_path}, strength {strength:g}"
             answer(tokens, f"{with_added}, and {how}" if added else f"with {how}")
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from steerx_edge.profile import Entry, Gain, Profile
 
 _SHOWN_WORDS = 12
+_PREFIX, _LEAST_PREFIX = 1024, 64  # tokens
 _CTX_SIZE = 256  # of the generation context, which learning does not use
 
 
@@ -70,6 +71,25 @@ _CTX_SIZE = 256  # of the generation context, which learning does not use
     "causal effect (causal), all weighted equally (all), or none. See docs/profile.md.",
 )
 @click.option(
+    "--prefix",
+    type=click.IntRange(min=0),
+    is_flag=False,
+    flag_value=_PREFIX,
+    default=0,
+    metavar="[TOKENS]",
+    help="Also save texts of yours that every prompt will begin with, evaluated beforehand: the "
+    f"latest ones that fit into TOKENS ({_PREFIX} if no number is given). The file next to the "
+    "profile holds these texts as they are. [default: none]",
+)
+@click.option(
+    "--max-size",
+    type=click.IntRange(min=1),
+    metavar="MB",
+    default=256,
+    show_default=True,
+    help="Maximum size of the prefix.",
+)
+@click.option(
     "--minutes",
     type=FiniteFloat(at_least_0=True),
     help="Stop reading further texts after this time. The sample is always read. "
@@ -96,6 +116,8 @@ def learn(
     layers: tuple[int, ...] | None,
     strength: float | None,
     memory: Literal["shared", "causal", "all", "none"],
+    prefix: int,
+    max_size: int,
     minutes: float | None,
     add: bool,
 ) -> None:
@@ -122,9 +144,11 @@ def learn(
             raise ProfileError(
                 f"There is no profile '{output}' to add to. Leave out --add to learn one."
             )
-        engine = open_engine(model, threads, n_gpu_layers, ctx_size=_CTX_SIZE)
+        engine = open_engine(model, threads, n_gpu_layers, ctx_size=_CTX_SIZE + prefix)
         with hold_interrupts():  # as in open_engine
             _ = engine.analysis
+        if prefix:
+            _announce_prefix(engine, prefix, max_size)
         seconds = None if minutes is None else 60 * minutes
         if add:
             _add(engine, items, saved, seconds)
@@ -132,22 +156,67 @@ def learn(
 
         from steerx_edge.learning.settings import Settings
 
-        settings = Settings(max_items=max_items, layers=layers, memory=memory)
+        settings = Settings(max_items=max_items, layers=layers, memory=memory, prefix=prefix)
         if strength is not None:
             settings = replace(settings, strength=strength, calibrate=False)
         _learn(engine, items, settings, saved, seconds)
+        _save_prefix(engine, items, settings, output)
     except KeyboardInterrupt:
         say(saved.when_interrupted())
         raise click.exceptions.Exit(INTERRUPTED) from None
 
 
 def _refuse_with_add(context: click.Context) -> None:
-    for name in ("max_items", "layers", "strength", "memory"):
+    for name in ("max_items", "layers", "strength", "memory", "prefix", "max_size"):
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
             raise click.UsageError(
                 f"--{name.replace('_', '-')} cannot be combined with --add: new texts are read "
                 "with the settings of the profile."
             )
+
+
+def _announce_prefix(engine: Engine, n_tokens: int, most_megabytes: int) -> None:
+    """Say how large the prefix will be, before any work; refuse one that is too long or large."""
+    from steerx_edge.learning.prefix import most_prefix_tokens, prefix_bytes
+
+    most = most_prefix_tokens(engine)
+    if not _LEAST_PREFIX <= n_tokens <= most:
+        raise click.UsageError(f"--prefix is {n_tokens}. Give {_LEAST_PREFIX} to {most}, or 0.")
+    megabytes = prefix_bytes(engine, n_tokens) / 1e6
+    if megabytes > most_megabytes:
+        raise click.UsageError(
+            f"--prefix {n_tokens} would take {megabytes:.0f} MB with this model, and --max-size is "
+            f"{most_megabytes}. Give fewer tokens, or raise --max-size."
+        )
+    say(f"The prefix will take up to {megabytes:.0f} MB and hold texts of yours as they are.")
+
+
+def _save_prefix(
+    engine: Engine, items: Sequence[HistoryItem], settings: Settings, output: str
+) -> None:
+    """Save the prefix; one of a profile that was replaced is removed."""
+    from steerx_edge.learning.prefix import chosen_prefix, prefix_of
+    from steerx_edge.learning.texts import chosen
+    from steerx_edge.profile import prefix_files
+    from steerx_edge.profile.prefix_file import prefix_path
+
+    path = prefix_path(output, engine.model_id.fingerprint)
+    if not settings.prefix:
+        if path in map(path.parent.joinpath, (file.name for file in prefix_files(output))):
+            path.unlink()
+            say(f"Removed {path}, the prefix of the profile that was replaced.")
+        return
+    texts = chosen_prefix(engine, chosen(items, settings.max_items), settings.prefix)
+    if not texts:
+        say(f"No text is short enough for a prefix of {settings.prefix} tokens: none was saved.")
+        return
+    with hold_interrupts():
+        prefix = prefix_of(engine, texts)
+        prefix.save(output)
+    say(
+        f"Saved {path}: {len(texts)} texts in {len(prefix.tokens)} tokens, {prefix.size}. Keep it "
+        "as private as the texts."
+    )
 
 
 def _learn(
