@@ -41,7 +41,7 @@ def user_path() -> Path | None:
         path = user_data_path("steerx-edge")
     except (RuntimeError, KeyError):  # no home
         return None
-    # Before platformdirs raised an error, an empty HOME gave the root folder, and a missing one `~`.
+    # Older platformdirs take the root folder for an empty HOME, and `~` itself for a missing one.
     has_home = os.environ.get("HOME") != "" or bool(os.environ.get("XDG_DATA_HOME"))
     return path if has_home and path.is_absolute() else None
 
