@@ -41,7 +41,7 @@ def user_path() -> Path | None:
         path = user_data_path("steerx-edge")
     except (RuntimeError, KeyError):  # no home
         return None
-    # An empty HOME stands for the root folder, and without an entry for the user `~` stays `~`.
+    # Older platformdirs take the root folder for an empty HOME, and `~` itself for a missing one.
     has_home = os.environ.get("HOME") != "" or bool(os.environ.get("XDG_DATA_HOME"))
     return path if has_home and path.is_absolute() else None
 

@@ -146,6 +146,19 @@ def test_without_a_home_nothing_is_kept(tmp_path: Path, home: str | None) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("home", "path"), [("", "/.local/share/steerx-edge"), ("~", "~/.local/share/steerx-edge")]
+)
+def test_what_older_platformdirs_take_for_a_home_is_none(
+    monkeypatch: pytest.MonkeyPatch, home: str, path: str
+) -> None:
+    monkeypatch.delenv(USER_PATH_VARIABLE)
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setenv("HOME", home)
+    monkeypatch.setattr("platformdirs.user_data_path", lambda _: Path(path))
+    assert user_path() is None
+
+
 def test_the_data_folder_of_the_desktop_is_used_without_a_home(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
