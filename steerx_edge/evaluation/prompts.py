@@ -31,6 +31,7 @@ class Prompts:
         self._engine = engine
         self._n_in_context = n_in_context
         self._n_prefix = n_prefix
+        self._prefixes: dict[tuple[HistoryItem, ...], list[HistoryItem]] = {}
         self.quarter = engine.analysis.n_ctx // 4
         """Tokens of a text, or of a request, at most."""
 
@@ -41,7 +42,7 @@ class Prompts:
     def contexts(self, user: User, condition: Condition) -> list[list[int]]:
         """The prompt before each held-out text; in-context texts that do not fit are left out."""
         retriever = Retriever(condition.history)
-        prefix = chosen_prefix(self._engine, condition.prefix, self._n_prefix)
+        prefix = self._prefix(tuple(condition.prefix))
         contexts = []
         for query in user.queries:
             found = retriever.retrieve(query.request, self._n_in_context)
@@ -52,6 +53,11 @@ class Prompts:
             texts = [*prefix, *in_context]
             contexts.append(self._context(query, texts, condition.description))
         return contexts
+
+    def _prefix(self, items: tuple[HistoryItem, ...]) -> list[HistoryItem]:
+        if items and items not in self._prefixes:
+            self._prefixes[items] = chosen_prefix(self._engine, items, self._n_prefix)
+        return self._prefixes.get(items, [])
 
     @cached_property
     def neutral(self) -> list[tuple[list[int], list[int]]]:

@@ -7,13 +7,15 @@ choice of them is evaluated once. See docs/results.md for the choices that were 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from steerx_edge.errors import ModelError
-from steerx_edge.history.budget import most_relevant, shortened
+from steerx_edge.history.budget import shortened
 from steerx_edge.history.item import HistoryItem
+from steerx_edge.history.words import WORD
 from steerx_edge.learning.texts import requests_for
 from steerx_edge.llamacpp import compat
 from steerx_edge.llamacpp.kept_prefix import made_by, state_of
@@ -32,6 +34,9 @@ _REQUEST, _RESPONSE = 64, 256  # tokens of each text
 _MOST_SKIPPED = 8
 """Texts in a row that are too long for what is left, after which no more are tried."""
 
+_MOST_TRIED, _MOST_HELD_OUT, _EVERY = 200, 8, 4
+"""The latest texts are chosen from. At most 8 of them, and at most every fourth, are held out."""
+
 
 def most_prefix_tokens(engine: Engine) -> int:
     """The longest prefix with which texts can still be scored: half of the analysis context."""
@@ -39,27 +44,82 @@ def most_prefix_tokens(engine: Engine) -> int:
 
 
 def chosen_prefix(engine: Engine, items: Sequence[HistoryItem], n_tokens: int) -> list[HistoryItem]:
-    """The latest texts that fit, the last one last; long ones and their requests truncated.
+    """The latest texts that fit, or varied ones where these predict the user's other texts better.
 
     Args:
         engine: the model.
         items: texts of the user, the latest last.
         n_tokens: of the prompt up to the next request.
+
+    Returns:
+        The texts in the order of `items`, long ones and their requests truncated.
+
+    Raises:
+        ModelError: llama.cpp fails.
     """
+    items = [shortened(engine, item, request=_REQUEST, response=_RESPONSE) for item in items]
+    items = items[-_MOST_TRIED:]
+    held_out = list(range(len(items)))[:: -max(_EVERY, len(items) // _MOST_HELD_OUT)]
+    rest = [item for i, item in enumerate(items) if i not in held_out]
+    tried = [_fitting(engine, rest, order(rest), n_tokens) for order in (_latest, _varied)]
+    order = _latest
+    if tried[0] != tried[1]:
+        texts = [items[i] for i in held_out]
+        gains = [_log_prob(engine, prefix, texts) for prefix in tried]
+        order = _varied if gains[1] > gains[0] else _latest
+    return _fitting(engine, items, order(items), n_tokens)
+
+
+def _latest(items: Sequence[HistoryItem]) -> list[int]:
+    return list(range(len(items)))[::-1]
+
+
+def _varied(items: Sequence[HistoryItem]) -> list[int]:
+    """Each time the text that is like most others, and unlike those that were chosen before.
+
+    Maximal marginal relevance (Carbonell and Goldstein 1998) by the cosine of tf-idf.
+    """
+    if not items:
+        return []
+    words = [WORD.findall(item.response.lower()) for item in items]
+    columns = {word: i for i, word in enumerate(dict.fromkeys(chain.from_iterable(words)))}
+    counts = np.zeros((len(items), len(columns)))
+    for row, found in zip(counts, words, strict=True):
+        np.add.at(row, [columns[word] for word in found], 1)
+    weighted = counts * np.log(1 + len(items) / np.maximum((counts > 0).sum(axis=0), 1))
+    weighted /= np.maximum(np.linalg.norm(weighted, axis=1, keepdims=True), 1e-9)
+    like = weighted @ weighted.T
+    np.fill_diagonal(like, 0)
+    typical, closest = like.mean(axis=1), np.zeros(len(items))
+    order: list[int] = []
+    while len(order) < len(items):
+        scores = typical - 0.5 * closest
+        scores[order] = -np.inf
+        order.append(int(scores.argmax()))
+        closest = np.maximum(closest, like[order[-1]])
+    return order
+
+
+def _fitting(
+    engine: Engine, items: Sequence[HistoryItem], order: Sequence[int], n_tokens: int
+) -> list[HistoryItem]:
+    """The first texts of an order that fit, in the order of `items`."""
+    chosen: list[int] = []
     n_skipped = 0
+    for i in order:
+        longer = sorted([*chosen, i])
+        prompt = engine.prompt(messages_for("", history=[items[j] for j in longer]))
+        if len(prompt) <= n_tokens:
+            chosen, n_skipped = longer, 0
+        elif (n_skipped := n_skipped + 1) == _MOST_SKIPPED:
+            break
+    return [items[i] for i in chosen]
 
-    def fits(longer: Sequence[HistoryItem]) -> bool:
-        nonlocal n_skipped
-        if n_skipped >= _MOST_SKIPPED:
-            return False
-        is_short = len(engine.prompt(messages_for("", history=longer))) <= n_tokens
-        n_skipped = 0 if is_short else n_skipped + 1
-        return is_short
 
-    latest = (
-        shortened(engine, item, request=_REQUEST, response=_RESPONSE) for item in reversed(items)
-    )
-    return most_relevant(latest, fits, skip=True)
+def _log_prob(engine: Engine, prefix: Sequence[HistoryItem], items: Sequence[HistoryItem]) -> float:
+    """Mean over texts of the log-probability per token after a prefix, in nats."""
+    results = engine.run_many(requests_for(engine, items, prefix))
+    return float(np.mean([result.scored.mean() for result in results]))
 
 
 def prefix_of(engine: Engine, items: Sequence[HistoryItem]) -> Prefix:

@@ -1,0 +1,151 @@
+"""`--prefix`: texts that every prompt begins with, saved by `learn` and used by the others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from models import TinyModel
+from steerx_edge.apps.cli import main
+from steerx_edge.learning.prefix import chosen_prefix
+from steerx_edge.live import steer
+from steerx_edge.llamacpp.engine import Engine
+from steerx_edge.llamacpp.models import MODEL_VARIABLE
+from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.profile import Profile, prefix_files
+from tests.support.histories import TEXTS
+
+PROMPT = "Write about the hatter."
+GENERATE = ("generate", "--profile", "me.json", "--temp", "0", "-n", "6", "-p", PROMPT)
+LEARN = ("learn", "history.jsonl", "-o", "me.json", "--strength", "0.1", "--memory", "none")
+
+
+def run(*arguments: str, code: int = 0, stdin: str = "") -> Result:
+    result = CliRunner().invoke(main, [*arguments], input=stdin)
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_chat: TinyModel) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(MODEL_VARIABLE, str(tiny_chat.path))
+    monkeypatch.setenv("LLAMA_ARG_THREADS", "1")
+    monkeypatch.setenv("LLAMA_ARG_CTX_SIZE", "512")
+    lines = [{"prompt": item.request, "response": item.response} for item in TEXTS]
+    Path("history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return tmp_path
+
+
+@pytest.fixture
+def engine(tiny_chat: TinyModel) -> Iterator[Engine]:
+    engine = Engine(tiny_chat.path, n_ctx=512, n_threads=1)
+    yield engine
+    engine.llama.close()
+
+
+def answer(engine: Engine, texts: int, **options: bool) -> str:
+    history = chosen_prefix(engine, TEXTS, 224) if texts else []
+    with steer(engine.llama, "me.json", **options):
+        tokens = engine.prompt(messages_for(PROMPT, history=history))
+        return engine.generate(tokens, max_tokens=6, temperature=0)
+
+
+def test_learn_saves_a_prefix_and_generate_and_chat_begin_with_it(engine: Engine) -> None:
+    report = run(*LEARN, "--prefix", "224").stderr
+    (path,) = prefix_files("me.json")
+    n_texts = len(chosen_prefix(engine, TEXTS, 224))
+    assert 1 < n_texts < len(TEXTS)
+    assert "The prefix will take up to" in report
+    assert f"Saved {path.name}: {n_texts} texts in" in report
+    with_prefix = answer(engine, n_texts, with_history=True)
+    assert run(*GENERATE).stdout == with_prefix + "\n"
+    assert run(*GENERATE, "--no-prefix").stdout == answer(engine, 0) + "\n"
+    chatting = ("chat", "--profile", "me.json", "--temp", "0", "-n", "6")
+    assert run(*chatting, stdin=PROMPT).stdout == with_prefix + "\n"
+
+
+def test_a_prefix_goes_with_the_profile_it_was_learned_with() -> None:
+    run(*LEARN, "--prefix", "224")
+    report = run(*LEARN).stderr
+    assert "the prefix of the profile that was replaced" in report
+    assert prefix_files("me.json") == []
+
+
+def test_forget_removes_a_prefix() -> None:
+    run(*LEARN, "--prefix", "224")
+    (path,) = prefix_files("me.json")
+    assert f"Removed {path.name}" in run("forget", "--profile", "me.json").stderr
+    assert not path.exists()
+
+
+def test_forget_of_texts_removes_a_prefix_that_holds_one(engine: Engine) -> None:
+    run(*LEARN, "--prefix", "224")
+    (path,) = prefix_files("me.json")
+    held = chosen_prefix(engine, TEXTS, 224)
+    other = next(item for item in TEXTS if item.response not in {each.response for each in held})
+    for item, is_held in [(other, False), (held[0], True)]:
+        line = {"prompt": item.request, "response": item.response}
+        Path("text.jsonl").write_text(json.dumps(line))
+        forget = ("forget", "--profile", "me.json", "--text", "text.jsonl")
+        result = run(*forget, code=0 if is_held else 1)
+        assert path.exists() != is_held
+        if is_held:
+            assert f"Removed {path.name}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("--prefix", "20"), 2, "--prefix is 20. Give 64 to"),
+        (("--prefix", "100000"), 2, "--prefix is 100000"),
+        (("--prefix", "224", "--add"), 2, "--prefix cannot be combined with --add"),
+    ],
+)
+def test_a_prefix_that_cannot_be_is_refused_before_any_work(
+    options: tuple[str, ...], code: int, said: str
+) -> None:
+    assert said in run(*LEARN[:4], *options, code=code).stderr
+    assert not Path("me.json").exists()
+
+
+def test_the_size_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("steerx_edge.learning.prefix.prefix_bytes", lambda *_: 2_000_000)
+    report = run(*LEARN, "--prefix", "224", "--max-size", "1", code=2).stderr
+    assert "would take 2 MB with this model, and --max-size is 1" in report
+
+
+def test_a_prefix_that_is_wanted_and_missing_or_damaged_is_said() -> None:
+    run(*LEARN, "--prefix", "224")
+    (path,) = prefix_files("me.json")
+    expected = run(*GENERATE, "--no-prefix").stdout
+    path.write_bytes(path.read_bytes()[:-600])
+    result = run(*GENERATE)
+    assert result.stdout == expected
+    assert "Warning: the prefix is not used" in result.stderr
+    assert "not a prefix file" in run(*GENERATE, "--prefix", code=1).stderr
+    path.unlink()
+    assert "There is no prefix next to 'me.json'" in run(*GENERATE, "--prefix", code=1).stderr
+
+
+def test_a_system_message_and_texts_from_a_history_go_with_it(engine: Engine) -> None:
+    run(*LEARN, "--prefix", "224")
+    prefix = chosen_prefix(engine, TEXTS, 224)
+    result = run(*GENERATE, "--system", "be brief", "--history", "history.jsonl", "--retrieve", "1")
+    with steer(engine.llama, "me.json", with_history=True):
+        tokens = engine.prompt(messages_for(PROMPT, history=[*prefix, TEXTS[5]], system="be brief"))
+        assert result.stdout == engine.generate(tokens, max_tokens=6, temperature=0) + "\n"
+
+
+def test_only_the_strengths_for_texts_in_the_prompt_apply() -> None:
+    run(*LEARN, "--prefix", "224")
+    plain = run(*GENERATE, "--strength", "0").stdout
+    profile = Profile.load("me.json")
+    (entry,) = profile.entries
+    Profile((replace(entry, strengths=entry.strengths * 100),)).save("me.json")
+    assert run(*GENERATE).stdout != plain
