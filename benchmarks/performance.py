@@ -32,6 +32,10 @@ from llama_cpp import Llama
 from steerx_edge import Engine, HistoryItem, Profile, Settings, learn, read_history, steer
 from steerx_edge.learning.effects import Effects
 from steerx_edge.learning.memory_rows import MemoryRows
+from steerx_edge.learning.prefix import chosen_prefix, prefix_of
+from steerx_edge.live_prefix import LivePrefix
+from steerx_edge.llamacpp import compat
+from steerx_edge.llamacpp.engine import load_llama
 from steerx_edge.llamacpp.interventions import Add
 from steerx_edge.llamacpp.requests import GenerateRequest, ScoreRequest, ScoreResult, asked_for
 from steerx_edge.profile import Entry, LogitBias, MemoryPart
@@ -527,12 +531,90 @@ def memory(engine: CountingEngine, rounds: int) -> Iterator[Line]:
     )
 
 
+def prefix(engine: CountingEngine, rounds: int) -> Iterator[Line]:
+    """Answering after a prefix of about 1,000 tokens, against an empty context."""
+    llama = engine.llama
+    plain = load_llama(
+        Path(llama.model_path),
+        n_ctx=llama.n_ctx(),
+        n_threads=llama.n_threads,
+        n_gpu_layers=0,
+        seed=0,
+    )
+    requests = ["Write to Ana: the meeting is at four.", "Write to Tom: the report is due today."]
+    turn = itertools.count()
+
+    def answer(model: Llama, n_tokens: int) -> None:
+        # Another request than the one before, whose cells could all be used again.
+        message = {"role": "user", "content": requests[next(turn) // 2 % 2]}
+        chunks = model.create_chat_completion(
+            [message],  # type: ignore[list-item]
+            max_tokens=n_tokens,
+            temperature=0,
+            logit_bias={model.token_eos(): -100.0},
+            stream=True,
+        )
+        for _ in chunks:
+            pass
+
+    def from_nothing(n_tokens: int) -> None:
+        plain.reset()  # type: ignore[no-untyped-call]
+        answer(plain, n_tokens)
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "me.json"
+        weak = profile_of(engine, 1).entries[0]
+        Profile((replace(weak, strengths=0 * weak.strengths),)).save(path)
+        texts = chosen_prefix(engine, short_items(60), 1024)
+        made = prefix_of(engine, texts)
+        made.save(path)
+
+        def load() -> None:
+            compat.empty(llama)
+            LivePrefix.load(llama, path).begin([*made.tokens, 1])
+
+        loading = seconds_in_turns({"load": load}, 4 * rounds)["load"]
+        with steer(llama, path, prefix=True):
+            tasks = {
+                "first, nothing": partial(from_nothing, 1),
+                "first, prefix": partial(answer, llama, 1),
+                "text, nothing": partial(from_nothing, N_TOKENS),
+                "text, prefix": partial(answer, llama, N_TOKENS),
+            }
+            times = seconds_in_turns(tasks, 2 * rounds)
+    plain.close()
+    what = f"{len(made.tokens)} tokens, {made.size}"
+    yield Line(f"prefix load, {what}, ms", "-", in_ms(loading), 60, at_least=False)
+    yield Line(
+        "time to the first token, prefix loaded",
+        "an empty context",
+        ratio(times["first, prefix"], times["first, nothing"]),
+        1.1,
+        at_least=False,
+    )
+    speeds = {
+        what: [
+            all_of - first
+            for all_of, first in zip(times[f"text, {what}"], times[f"first, {what}"], strict=True)
+        ]
+        for what in ("nothing", "prefix")
+    }
+    yield Line(
+        "generation after a prefix",
+        "an empty context",
+        ratio(speeds["nothing"], speeds["prefix"]),
+        0.9,
+        at_least=True,
+    )
+
+
 PARTS: dict[str, Callable[[CountingEngine, int], Iterator[Line]]] = {
     "scoring": scoring,
     "capture": capture,
     "learning": learning,
     "steering": steering,
     "memory": memory,
+    "prefix": prefix,
 }
 
 

@@ -160,8 +160,7 @@ class ArmsOf:
     def own(self, user: User, method: str, layer: int | None = None) -> Entry:
         """The profile of a user's own history, learned unless it is there."""
         if layer is None:
-            prefix = self.plan.prefix
-            return self._learned(user, method, "own", user.history, prefix=prefix)
+            return self._learned(user, method, "own", user.history)
         return self._learned(user, method, f"layer{layer}", user.history, layers=(layer,))
 
     def _learned(

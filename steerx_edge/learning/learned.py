@@ -23,12 +23,10 @@ from steerx_edge.learning.candidates import Candidate
 from steerx_edge.learning.checkpoint import Checkpoint
 from steerx_edge.learning.effects import WordTally
 from steerx_edge.learning.memory_rows import MemoryRows, usual_words
-from steerx_edge.learning.prefix import read_under_prefix
 from steerx_edge.learning.settings import Settings
 from steerx_edge.learning.texts import OwnText
 from steerx_edge.learning.totals import CHUNK, Chunk, Totals
 from steerx_edge.llamacpp.compat import installed_version
-from steerx_edge.llamacpp.requests import asked_for
 from steerx_edge.profile import Entry, LogitBias, MemoryPart, Profile, WithHistory
 from steerx_edge.steering.memory import KeySpace
 from steerx_edge.version import __version__
@@ -103,22 +101,9 @@ class Learned:
         )
         self.calibration = calibrate(
             self.scores,
-            prompted=self._prompted(),
+            prompted=[Scored(each.treatment_biased, each.treatment_final) for each in results],
             done=lambda n, of: progress("calibration", n, of),
         )
-
-    def _prompted(self) -> list[Scored]:
-        """The texts of the sample, scored with others in their prompts."""
-        results, folds, counts = self.ablation
-        if not self.settings.prefix:
-            return [Scored(each.treatment_biased, each.treatment_final) for each in results]
-        scored = read_under_prefix(
-            self.engine, [each.item for each in results], folds, counts, self.settings.prefix
-        )
-        return [
-            Scored(asked_for(each.biased), asked_for(each.final).astype(np.float16))
-            for each in scored
-        ]
 
     def read_further(
         self,

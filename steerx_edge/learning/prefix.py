@@ -23,12 +23,7 @@ from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile.prefix_file import Prefix
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from steerx_edge.learning.ablation import Fold
     from steerx_edge.llamacpp.engine import Engine
-    from steerx_edge.llamacpp.requests import ScoreResult
-    from steerx_edge.steering.logit_bias import TokenCounts
 
 _REQUEST, _RESPONSE = 64, 256  # tokens of each text
 _MOST_SKIPPED = 8
@@ -161,42 +156,3 @@ def prefix_bytes(engine: Engine, n_tokens: int) -> int:
         sizes.append(state_of(llama, n).nbytes)
     compat.empty(llama)
     return sizes[0] + (n_tokens - 1) * (sizes[1] - sizes[0])
-
-
-def read_under_prefix(
-    engine: Engine,
-    items: Sequence[HistoryItem],
-    folds: Sequence[Fold],
-    counts: TokenCounts,
-    n_tokens: int,
-) -> list[ScoreResult]:
-    """Score each text after its request and a prefix of texts of the other folds.
-
-    Args:
-        engine: the model.
-        items: the texts and their requests.
-        folds: every text in one of them.
-        counts: token counts by fold.
-        n_tokens: of the prefix.
-
-    Returns:
-        For each item: final rows, and scores under every strength of the logit bias.
-
-    Raises:
-        ModelError: the prefix is too long for the analysis context, or llama.cpp fails.
-    """
-    if n_tokens > most_prefix_tokens(engine):
-        raise ModelError(
-            f"A prefix of {n_tokens} tokens is too long: at most {most_prefix_tokens(engine)} "
-            "leave room for a request and a text."
-        )
-    found: dict[int, ScoreResult] = {}
-    for number, fold in enumerate(folds):
-        others = [item for j, item in enumerate(items) if j not in fold.members]
-        prefix = chosen_prefix(engine, others, n_tokens)
-        biases: NDArray[np.float32] | None = counts.tried(without=number)
-        requests = requests_for(
-            engine, [items[j] for j in fold.members], prefix, final=True, biases=biases
-        )
-        found |= zip(fold.members, engine.run_many(requests), strict=True)
-    return [found[j] for j in range(len(items))]

@@ -41,9 +41,6 @@ class Settings:
         threshold: effect above which a token is an anchor, in nats.
         min_anchors: the fewest anchors of a text.
         row: which residual row represents a token.
-        prefix: tokens of the texts that every prompt will begin with: the strengths for prompts
-            that hold texts are then found beside such texts. 0 finds them beside a few texts that
-            are retrieved.
         sample: of a longer history, so many texts, spread over all of it, are used for directions
             and calibration; the others only for the logit bias, the words and the memory.
         max_items: use only this many of the latest items; None for all.
@@ -64,7 +61,6 @@ class Settings:
     threshold: float = 1.0
     min_anchors: int = 3
     row: RowConvention = "predicts"
-    prefix: int = 0
     sample: int = 24
     max_items: int | None = None
 
@@ -84,7 +80,6 @@ class Settings:
             "threshold": not math.isfinite(self.threshold),
             "min_anchors": self.min_anchors < 1,
             "row": self.row not in get_args(RowConvention),
-            "prefix": self.prefix < 0,
             "sample": self.sample < MIN_ITEMS,
             "max_items": self.max_items is not None and self.max_items < MIN_ITEMS,
         }

@@ -155,12 +155,13 @@ def learn(
             return
 
         from steerx_edge.learning.settings import Settings
+        from steerx_edge.learning.texts import chosen
 
-        settings = Settings(max_items=max_items, layers=layers, memory=memory, prefix=prefix)
+        settings = Settings(max_items=max_items, layers=layers, memory=memory)
         if strength is not None:
             settings = replace(settings, strength=strength, calibrate=False)
         _learn(engine, items, settings, saved, seconds)
-        _save_prefix(engine, items, settings, output)
+        _save_prefix(engine, chosen(items, max_items), prefix, output)
     except KeyboardInterrupt:
         say(saved.when_interrupted())
         raise click.exceptions.Exit(INTERRUPTED) from None
@@ -191,24 +192,21 @@ def _announce_prefix(engine: Engine, n_tokens: int, most_megabytes: int) -> None
     say(f"The prefix will take up to {megabytes:.0f} MB and hold texts of yours as they are.")
 
 
-def _save_prefix(
-    engine: Engine, items: Sequence[HistoryItem], settings: Settings, output: str
-) -> None:
+def _save_prefix(engine: Engine, items: Sequence[HistoryItem], n_tokens: int, output: str) -> None:
     """Save the prefix; one of a profile that was replaced is removed."""
     from steerx_edge.learning.prefix import chosen_prefix, prefix_of
-    from steerx_edge.learning.texts import chosen
     from steerx_edge.profile import prefix_files
     from steerx_edge.profile.prefix_file import prefix_path
 
     path = prefix_path(output, engine.model_id.fingerprint)
-    if not settings.prefix:
+    if not n_tokens:
         if path in map(path.parent.joinpath, (file.name for file in prefix_files(output))):
             path.unlink()
             say(f"Removed {path}, the prefix of the profile that was replaced.")
         return
-    texts = chosen_prefix(engine, chosen(items, settings.max_items), settings.prefix)
+    texts = chosen_prefix(engine, items, n_tokens)
     if not texts:
-        say(f"No text is short enough for a prefix of {settings.prefix} tokens: none was saved.")
+        say(f"No text is short enough for a prefix of {n_tokens} tokens: none was saved.")
         return
     with hold_interrupts():
         prefix = prefix_of(engine, texts)
