@@ -56,21 +56,22 @@ def chosen_prefix(engine: Engine, items: Sequence[HistoryItem], n_tokens: int) -
     items = items[-_MOST_TRIED:]
     held_out = list(range(len(items)))[:: -max(_EVERY, len(items) // _MOST_HELD_OUT)]
     rest = [item for i, item in enumerate(items) if i not in held_out]
-    tried = [_fitting(engine, rest, order(rest), n_tokens) for order in (_latest, _varied)]
-    order = _latest
+    tried = [fitting(engine, rest, order(rest), n_tokens) for order in (latest, varied)]
+    order = latest
     if tried[0] != tried[1]:
         texts = [items[i] for i in held_out]
         gains = [_log_prob(engine, prefix, texts) for prefix in tried]
-        order = _varied if gains[1] > gains[0] else _latest
-    return _fitting(engine, items, order(items), n_tokens)
+        order = varied if gains[1] > gains[0] else latest
+    return fitting(engine, items, order(items), n_tokens)
 
 
-def _latest(items: Sequence[HistoryItem]) -> list[int]:
+def latest(items: Sequence[HistoryItem]) -> list[int]:
+    """Places of the texts, the latest first."""
     return list(range(len(items)))[::-1]
 
 
-def _varied(items: Sequence[HistoryItem]) -> list[int]:
-    """Each time the text that is like most others, and unlike those that were chosen before.
+def varied(items: Sequence[HistoryItem]) -> list[int]:
+    """Places of the texts: each time one that is like most others, and unlike those before.
 
     Maximal marginal relevance (Carbonell and Goldstein 1998) by the cosine of tf-idf.
     """
@@ -95,7 +96,7 @@ def _varied(items: Sequence[HistoryItem]) -> list[int]:
     return order
 
 
-def _fitting(
+def fitting(
     engine: Engine, items: Sequence[HistoryItem], order: Sequence[int], n_tokens: int
 ) -> list[HistoryItem]:
     """The first texts of an order that fit, in the order of `items`."""

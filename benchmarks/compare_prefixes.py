@@ -1,0 +1,121 @@
+"""Which texts of a user every prompt should begin with, on held-out texts of real users.
+
+Gains over the plain request in nats per token, for the user's own texts and for as many texts of
+other users; own minus others is personal. Choices: the latest texts, the shortest, varied ones, and
+those that `learn --prefix` takes; against texts that are retrieved for each request.
+
+    python benchmarks/compare_prefixes.py DATA -m MODEL.gguf [--half odd] [--first 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+
+from steerx_edge.llamacpp.waiting import wait_briefly
+
+wait_briefly()
+
+import numpy as np
+
+from steerx_edge import Engine, HistoryItem
+from steerx_edge.evaluation import Plan, read_sample
+from steerx_edge.evaluation.sample import Sample, drawn_items
+from steerx_edge.history.budget import cut, shortened
+from steerx_edge.history.item import User
+from steerx_edge.history.retrieval import Retriever
+from steerx_edge.learning.prefix import chosen_prefix, fitting, latest, varied
+from steerx_edge.llamacpp.prompts import messages_for
+from steerx_edge.llamacpp.requests import ScoreRequest
+
+Prefix = Callable[[HistoryItem], Sequence[HistoryItem]]
+"""The in-context texts of a query."""
+
+
+def shortest(items: Sequence[HistoryItem]) -> list[int]:
+    """Places of the texts, the shortest first."""
+    return sorted(range(len(items)), key=lambda i: len(items[i].request + items[i].response))
+
+
+ORDERS = {"latest": latest, "shortest": shortest, "varied": varied}
+
+
+def main() -> None:
+    """Print a row for each choice."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", help="a per-author file")
+    parser.add_argument("-m", "--model", required=True, help="GGUF")
+    parser.add_argument("-t", "--threads", type=int, default=1)
+    parser.add_argument("--half", choices=("odd", "even"), default="odd")
+    parser.add_argument("--first", type=int, default=5, help="users")
+    parser.add_argument("--queries", type=int, default=3, help="held-out texts of each")
+    args = parser.parse_args()
+    plan = Plan(items=32, min_items=16)
+    sample = read_sample(args.data, plan, half=args.half)
+    engine = Engine(args.model, n_threads=args.threads)
+    gains: dict[str, list[tuple[float, float]]] = {}
+    for name in sample.reported[: args.first]:
+        for choice, found in measured(engine, sample, sample.by_id[name], args.queries).items():
+            gains.setdefault(choice, []).append(found)
+        print(f"measured {name}", flush=True)
+    print(f"{'choice':28}{'own':>8}{'median':>9}{'personal':>10}")
+    for choice, pairs in gains.items():
+        own, others = np.array(pairs).T
+        print(
+            f"{choice:28}{own.mean():>+8.3f}{np.median(own):>+9.3f}{(own - others).mean():>+10.3f}"
+        )
+
+
+def measured(
+    engine: Engine, sample: Sample, user: User, n_queries: int
+) -> dict[str, tuple[float, float]]:
+    """The gain of each choice from the user's own texts, and from others'."""
+    queries = user.queries[:n_queries]
+    plain = log_probs(engine, queries, lambda _query: [])
+    found = {}
+    others = drawn_items(sample, user, 0, Plan().seed)
+    own_choices, other_choices = choices(engine, user.history), choices(engine, others)
+    for name, prefix in own_choices.items():
+        own = log_probs(engine, queries, prefix) - plain
+        other = log_probs(engine, queries, other_choices[name]) - plain
+        found[name] = float(own.mean()), float(other.mean())
+    return found
+
+
+def choices(engine: Engine, items: Sequence[HistoryItem]) -> dict[str, Prefix]:
+    """What is compared."""
+    texts = [shortened(engine, item, request=256, response=256) for item in items]
+    retriever = Retriever(texts)
+
+    def retrieved(query: HistoryItem) -> list[HistoryItem]:
+        return [texts[i] for i in reversed(retriever.retrieve(query.request, 4))]
+
+    found: dict[str, Prefix] = {"4 retrieved": retrieved}
+    for n_tokens, names in ((512, ["latest"]), (1024, list(ORDERS))):
+        short = [shortened(engine, item, request=64, response=256) for item in items]
+        for name in names:
+            fixed = fitting(engine, short, ORDERS[name](short), n_tokens)
+            found[f"{name}, {n_tokens} tokens"] = lambda _query, fixed=fixed: fixed  # type: ignore[misc]
+    whole = fitting(engine, texts, latest(texts), 1024)
+    found["latest, 1024, whole requests"] = lambda _query: whole
+    taken = chosen_prefix(engine, items, 1024)
+    found["as learn takes them, 1024"] = lambda _query: taken
+    return found
+
+
+def log_probs(
+    engine: Engine, queries: Sequence[HistoryItem], prefix: Prefix
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Of each query's text, per token."""
+    requests = [
+        ScoreRequest(
+            engine.prompt(messages_for(cut(engine, query.request, 384), history=prefix(query))),
+            engine.tokenize(query.response)[:256],
+        )
+        for query in queries
+    ]
+    return np.array([each.scored.mean(dtype=np.float64) for each in engine.run_many(requests)])
+
+
+if __name__ == "__main__":
+    main()
