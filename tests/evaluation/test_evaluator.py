@@ -53,6 +53,17 @@ def test_what_is_the_users_own_shows_as_personal_gain(tmp_path: Path) -> None:
     assert means(done, "log_prob")["unsteered"] == -3
 
 
+def test_with_a_prefix_its_arms_are_measured_too(tmp_path: Path) -> None:
+    done, engine = follow(tmp_path, plan=dataclasses.replace(PLAN, prefix=400))
+    gains = means(done)
+    assert gains["prefix"] == gains["prefix - others' prefix"] == 0.5
+    assert gains["others' prefix"] == 0
+    assert gains["prefix + own"] == gains["prompt + own"]
+    assert gains["prefix + own - prefix"] == 0.25
+    begins = a_sample().people[0].history[0].response
+    assert any(begins in chars(request.context) for request in engine.passes)
+
+
 def test_what_everybody_writes_is_not_personal(
     tmp_path: Path, learned: list[Sequence[HistoryItem]]
 ) -> None:
