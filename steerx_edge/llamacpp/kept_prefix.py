@@ -154,5 +154,8 @@ class KeptPrefixes:
         data: Any = state.ctypes.data_as(_BYTES)
         if not llama_cpp.llama_state_seq_set_data(llama.ctx, data, state.nbytes, _SEQUENCE):
             return False
+        memory = llama_cpp.llama_get_memory(llama.ctx)
+        if llama_cpp.llama_memory_seq_pos_max(memory, _SEQUENCE) != len(tokens) - 1:
+            return False
         compat.holds(llama, tokens)
         return True
