@@ -524,8 +524,8 @@ BREAKS = [
     Break(
         "a template's control tokens are text",
         PROMPTS,
-        "add_bos=False, special=True",
-        "add_bos=False, special=False",
+        "self._tokenize(_filled(prompt, contents), special=True)",
+        "self._tokenize(_filled(prompt, contents), special=False)",
         TEST_PROMPTS,
     ),
     Break(
@@ -552,8 +552,8 @@ BREAKS = [
     Break(
         "there is no room for what grows",
         PLANNING,
-        "n_cells + new + sequence.growth > limits.cells",
-        "n_cells + new > limits.cells",
+        "n_cells + cells + sequence.growth > limits.cells",
+        "n_cells + cells > limits.cells",
         TEST_PLANNING,
     ),
     Break(
@@ -623,8 +623,8 @@ BREAKS = [
     Break(
         "with texts in the prompt a profile is as strong as alone",
         "steerx_edge/evaluation/arms.py",
-        "Condition(own, with_history=True, ",
-        "Condition(own, ",
+        "Condition(own, with_history=True, history",
+        "Condition(own, history",
         TEST_EVALUATOR,
     ),
     Break(
