@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from steerx_edge.errors import HistoryError
 from steerx_edge.history.words import normalized
 
 
@@ -17,14 +18,22 @@ class HistoryItem:
     Attributes:
         response: The text.
         request: The request that the text answers, or empty.
+
+    Raises:
+        HistoryError: One of them is no string.
     """
 
     response: str
     request: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "response", normalized(self.response))
-        object.__setattr__(self, "request", normalized(self.request))
+        for name in ("response", "request"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise HistoryError(
+                    f"The {name} of an item is of type {type(value).__name__}. Give a string."
+                )
+            object.__setattr__(self, name, normalized(value))
 
 
 @dataclass(frozen=True)

@@ -52,11 +52,6 @@ def items_of(history: Sequence[str | HistoryItem]) -> list[HistoryItem]:
                 f"history[{place}] is of type {type(item).__name__}. Give strings, or "
                 "HistoryItem(text, request)."
             )
-        for name in ("response", "request"):
-            if not isinstance(value := getattr(item, name), str):
-                raise HistoryError(
-                    f"history[{place}].{name} is of type {type(value).__name__}. Give a string."
-                )
     return items
 
 

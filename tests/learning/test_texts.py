@@ -55,13 +55,20 @@ def test_strings_are_texts_that_answer_no_request() -> None:
         ({"text": "one"}, "of type dict"),
         (None, "of type NoneType"),
         (["one", {"text": "two"}], r"^history\[1\] is of type dict\. Give strings, or"),
-        ([HistoryItem(b"one")], r"^history\[0\]\.response is of type bytes\. Give a string"),  # type: ignore[arg-type]
-        ([HistoryItem("one", None)], r"history\[0\]\.request is of type NoneType"),  # type: ignore[arg-type]
     ],
 )
 def test_what_is_no_list_of_texts_is_said(history: Any, message: str) -> None:
     with pytest.raises(HistoryError, match=message):
         items_of(history)
+
+
+def test_an_item_is_made_of_strings() -> None:
+    with pytest.raises(
+        HistoryError, match=r"^The response of an item is of type bytes\. Give a str"
+    ):
+        HistoryItem(b"one")  # type: ignore[arg-type]
+    with pytest.raises(HistoryError, match="The request of an item is of type NoneType"):
+        HistoryItem("one", None)  # type: ignore[arg-type]
 
 
 def test_a_copy_of_a_text_is_recognized_by_its_hash(tiny_engine: Engine) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ import pytest
 from gguf import GGUFReader, GGUFWriter
 
 from steerx_edge.errors import ProfileError
+from steerx_edge.profile.files import about
 from steerx_edge.profile.memory_file import ARCHITECTURE, read_memory, write_memory
 from steerx_edge.steering.ledger import Ledger
 from steerx_edge.steering.memory import Memory
@@ -210,6 +212,17 @@ def test_a_failure_leaves_the_old_file_alone(path: Path, monkeypatch: pytest.Mon
         write(path, a_memory(seed=1))
     assert read_memory(path, sha256).equals(a_memory().sorted())
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_full_disk_is_named_where_numpy_finds_it(path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+    try:
+        full = pytest.raises(ProfileError, match=r"cannot be written: the disk may be full \(")
+        with full, about(path, "written"):
+            np.zeros(10_000).tofile(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_basis_that_would_be_rounded_is_refused(path: Path) -> None:
