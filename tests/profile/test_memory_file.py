@@ -16,7 +16,6 @@ import pytest
 from gguf import GGUFReader, GGUFWriter
 
 from steerx_edge.errors import ProfileError
-from steerx_edge.profile.files import about
 from steerx_edge.profile.memory_file import ARCHITECTURE, read_memory, write_memory
 from steerx_edge.steering.ledger import Ledger
 from steerx_edge.steering.memory import Memory
@@ -214,15 +213,18 @@ def test_a_failure_leaves_the_old_file_alone(path: Path, monkeypatch: pytest.Mon
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_full_disk_is_named_where_numpy_finds_it(path: Path) -> None:
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+@pytest.mark.parametrize("n_missing", [1, 100, 20_000])
+def test_a_full_disk_is_noticed_to_the_last_byte(path: Path, n_missing: int) -> None:
+    memory = replace(a_memory(), single=np.arange(8000, dtype=np.uint32))  # no padding follows
+    write(path, memory)
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) - n_missing, limits[1]))
     try:
-        full = pytest.raises(ProfileError, match=r"cannot be written: the disk may be full \(")
-        with full, about(path, "written"):
-            np.zeros(10_000).tofile(path)
+        with pytest.raises(ProfileError, match="cannot be written: the disk may be full"):
+            write(path, memory)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
 
 
 def test_a_basis_that_would_be_rounded_is_refused(path: Path) -> None:
