@@ -97,8 +97,10 @@ class Retriever:
         return scores
 
 
-# Points and lengthening of Arabic and Hebrew, and characters that only join or format.
-_OPTIONAL = regex.compile(r"[[\p{Mn}&&[\u0591-\u06ed]]\u0640\u200c\u200d\p{WB=Format}]+", regex.V1)
+# Points and lengthening of Arabic and Hebrew, tones of Armenian, and what only joins or formats.
+_OPTIONAL = regex.compile(
+    r"[[\p{Mn}&&[\u0591-\u06ed]]\u0640\u200c\u200d\u055b\u055c\u055e\p{WB=Format}]+", regex.V1
+)
 _WIDE = regex.compile(r"[\uff01-\uffee]+")  # forms of letters that fill a square, or half of one
 _HAN = regex.compile(r"\p{Han}")
 

@@ -13,31 +13,35 @@ import regex
 
 # Chinese, Japanese and South-East Asian scripts, which put no spaces between words.
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{WB=Katakana}\p{LB=SA}\p{Tibetan}]"
-_LETTER = r"[\p{L}\p{N}_]"
+_TONES = r"\u055b\u055c\u055e"  # of Armenian: they stand within the word that is stressed
+_LETTER = rf"[\p{{L}}\p{{N}}_{_TONES}]"
 _MARKS = r"[\p{WB=Extend}\p{WB=ZWJ}\p{WB=Format}]*+"
 _CHARACTER = rf"(?={_LETTER}){_UNSPACED}{_MARKS}"
 _SPACED = rf"(?:(?!{_UNSPACED}){_LETTER}{_MARKS})++"
 _KATAKANA = rf"(?:(?={_LETTER})\p{{WB=Katakana}}{_MARKS})++"
 # Apostrophes and hyphens; the middle dot of Catalan; quotation marks inside Hebrew abbreviations.
-_JOINT = r"""(?:['’‐‑·׳״-]|(?<=\p{Hebrew}\p{M}*)"(?=\p{Hebrew}))"""
+_HEBREW_JOINT = r"""(?<=\p{Hebrew}\p{M}*)"(?=\p{Hebrew})"""
+_JOINT = rf"(?:['‘’‐‑·׳״-]|{_HEBREW_JOINT})"
 
 WORD = regex.compile(
     rf"{_KATAKANA}|{_CHARACTER}|{_SPACED}(?:{_JOINT}{_SPACED})*+"
-    rf"|(?:(?!{_LETTER})[^\s\ud800-\udfff])+"
+    rf"|(?!\p{{WB=Format}}+(?:{_LETTER}|\s|\Z))(?:(?!{_LETTER})[^\s\ud800-\udfff])+"
 )
 """A word with its apostrophes and hyphens, a character of a script without spaces, a run of
 katakana, or a run of punctuation and emoji. So no word is a whole sentence."""
 
 _FORMAT = regex.compile(r"\p{WB=Format}+")
-_LETTERS = rf"(?:(?!{_UNSPACED})[\p{{L}}\p{{Nl}}\p{{No}}]{_MARKS})++"
-_LETTER_WORD = regex.compile(rf"{_CHARACTER}|{_LETTERS}(?:['’׳״·]{_LETTERS})*+")
+_LETTERS = rf"(?:(?!{_UNSPACED})[\p{{L}}\p{{Nl}}\p{{No}}{_TONES}]{_MARKS})++"
+_LETTER_WORD = regex.compile(
+    rf"{_CHARACTER}|{_LETTERS}(?:(?:['‘’׳״·]|{_HEBREW_JOINT}){_LETTERS})*+"
+)
 _BARE_WORD = regex.compile(rf"{_CHARACTER}|(?:(?!{_UNSPACED}|_){_LETTER}{_MARKS})++")
 _RUN = regex.compile(rf"(?:{_CHARACTER})++|{_SPACED}")
 _PIECE = regex.compile(rf"{_CHARACTER}|(?:(?!(?={_LETTER}){_UNSPACED})\S)++")
 _UNSPACED_CHARACTER = regex.compile(_CHARACTER)
 # Some scripts put no space after the end of a sentence, or not always. In Greek, a semicolon asks.
 _SENTENCE_END = regex.compile(
-    r"""[\p{SB=STerm}\p{SB=ATerm}…]+[\p{Pf}\p{Pe}"'”’)]*\s+|(?<=\p{Greek}\p{M}*);\s+|[。！？｡।॥።។။]+[\p{Pf}\p{Pe}"']*|\n\s*\n"""
+    r"""[\p{SB=STerm}\p{SB=ATerm}…]+[\p{Pf}\p{Pe}"'”’)]*\s+|(?<=\p{Greek}\p{M}*);\s+|[。！？｡།༎।॥።។။]+[\p{Pf}\p{Pe}"']*|\n\s*\n"""
 )
 _UNENDED = regex.compile(r"[\p{Thai}\p{Lao}]")
 _ANY_LETTER = regex.compile(r"\p{L}")

@@ -52,6 +52,12 @@ def unfinished_path() -> Path | None:
     return path and path / "unfinished"
 
 
+def has_unfinished() -> bool:
+    """Whether any unfinished work is kept: there may be no place for it, or no room."""
+    path = unfinished_path()
+    return path is not None and any(path.glob(f"{_FOLDER.format('*')}/*{_OWN_SUFFIXES[0]}"))
+
+
 class Checkpoint:
     """Named groups of arrays of one piece of work.
 

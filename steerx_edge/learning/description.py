@@ -40,7 +40,10 @@ _EXCLAMATION = regex.compile("[!\uff01\u055c\u07f9\u1944\u203c\u2048\u2049\u203d
 _SEMICOLON = regex.compile("[;\uff1b\u061b]")
 _DOTS = regex.compile(r"\.\.+|…+|。。+|・・+")
 _DASHES = regex.compile(r"--|—+|–| - ")
-_QUOTE = regex.compile('["“‘„«「『]')
+# Not within a word, where it joins letters, as in Hebrew and Uzbek.
+_QUOTE = regex.compile(r'[“„«「『]|["‘](?!(?<=\p{L}\p{M}*.)\p{L})')
+# Scripts with capital letters in prose; Georgian has them in headlines, Cherokee has nothing else.
+_CASED = regex.compile(r"[\p{Latin}\p{Greek}\p{Cyrillic}\p{Armenian}\p{Deseret}\p{Adlam}]")
 _LATIN = regex.compile(r"\p{Latin}")
 _LETTER = regex.compile(r"\p{L}")
 _CHARACTER = regex.compile(r"(?=[\p{L}\p{N}])\X")
@@ -94,6 +97,7 @@ def style_facts(texts: Sequence[str]) -> list[str]:
     # Rates are per word; where there are no spaces, a word is taken to have two characters.
     n_words = len(spaced) + (len(words) - len(spaced)) / 2
     capitals = sum(word[0].isupper() for word in words) / len(words)
+    cased = len(_CASED.findall(text)) > 0.5 * len(_LETTER.findall(text))
     lower_starts = _share(s[0].islower() for s in map(str.lstrip, sentences(texts)))
     shouted = _share(len(word) > 2 and word.isupper() for word in words)
     english = _share(not word.replace("’", "").isascii() for word in words) < 0.05
@@ -106,8 +110,8 @@ def style_facts(texts: Sequence[str]) -> list[str]:
     asked = per_hundred_words(_QUESTION) + (per_hundred_words(_SEMICOLON) if greek else 0)
     first_person = _share(word in ("I", "i", "my", "My", "me") for word in words)
     habits = {
-        "You capitalize most words, as in a title.": capitals > 0.6,
-        "You write without capital letters.": lower_starts > 0.6 and capitals < 0.03,
+        "You capitalize most words, as in a title.": cased and capitals > 0.6,
+        "You write without capital letters.": cased and lower_starts > 0.6 and capitals < 0.03,
         "You put words in capitals for emphasis.": shouted > 0.02 and capitals < 0.6,
         "You use exclamation marks often.": per_hundred_words(_EXCLAMATION) > 1,
         "You ask questions.": asked > 1,
@@ -119,10 +123,12 @@ def style_facts(texts: Sequence[str]) -> list[str]:
         "You write in the first person.": english and first_person > 0.04,
         "You use emoji.": per_hundred_words(_EMOJI) > 0.3,
     }
-    return _length_facts(text, texts) + [sentence for sentence, holds in habits.items() if holds]
+    return _length_facts(text, texts, english=english) + [
+        sentence for sentence, holds in habits.items() if holds
+    ]
 
 
-def _length_facts(text: str, texts: Sequence[str]) -> list[str]:
+def _length_facts(text: str, texts: Sequence[str], *, english: bool) -> list[str]:
     """How long the sentences are, in words, or in characters where there are no spaces."""
     if not marks_sentences(text):
         return []
@@ -131,11 +137,10 @@ def _length_facts(text: str, texts: Sequence[str]) -> list[str]:
         length = round(statistics.median(len(_CHARACTER.findall(s)) for s in found))
         return [f"You write sentences of about {_count(length, 'character')}."]
     length = round(statistics.median(len(letter_words(s)) for s in found))
-    # What is short is known of languages in Latin letters, which use about as many words.
-    latin = len(_LATIN.findall(text)) > 0.5 * len(_LETTER.findall(text))
-    if latin and length <= 12:
+    # What is short is known of English; Turkish and Finnish say in one word what it says in two.
+    if english and length <= 12:
         return [f"You write short sentences, of about {_count(length, 'word')}."]
-    if latin and length >= 24:
+    if english and length >= 24:
         return [f"You write long sentences, of about {length} words."]
     return [f"You write sentences of about {_count(length, 'word')}."]
 

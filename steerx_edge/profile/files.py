@@ -29,7 +29,9 @@ def about(path: str | os.PathLike[str], doing: Literal["read", "written"]) -> It
     except ProfileError as error:
         raise ProfileError(f"{path}: {error}") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        reason = str(error)
+        if isinstance(error, OSError):  # NumPy's have no number, where less was written than asked
+            reason = error.strerror or f"the disk may be full ({error})"
         raise ProfileError(f"{path}: cannot be {doing}: {reason}") from error
 
 
@@ -50,15 +52,24 @@ def check_file(path: Path, most: int, rule: str) -> None:
         raise ProfileError(f"the file is {size_of(status.st_size)}; {rule}")
 
 
-def check_writable(path: str | os.PathLike[str]) -> None:
+def check_writable(path: str | os.PathLike[str], *, beside: str = "") -> None:
     """Try whether a file can be saved, before the work whose result it is to hold.
 
+    Args:
+        path: the file.
+        beside: the end of the name of another file, which begins as this one's does.
+
     Raises:
-        ProfileError: its folder takes no new files, or something else has its name.
+        ProfileError: its folder takes no new files, something else has its name, or the name is
+            too long or not UTF-8.
     """
     with about(path, "written"):
         target = Path(os.path.realpath(path))
         _mode_for(target)
+        if beside:
+            target.name.encode()
+            with suppress(FileNotFoundError):
+                target.with_name(target.stem + beside).stat()
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=_PREFIX, suffix=_SUFFIX):
             pass
 

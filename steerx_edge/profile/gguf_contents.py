@@ -34,6 +34,18 @@ def begins_as(path: Path, architecture: str) -> bool:
     return head.startswith(b"GGUF") and head.endswith(architecture.encode())
 
 
+def check_complete(path: Path) -> None:
+    """Refuse a file that was cut off while it was written.
+
+    On a full disk, NumPy's `tofile`, which gguf writes with, loses the last bytes without an error.
+
+    Raises:
+        ProfileError: it is cut off.
+    """
+    with path.open("rb") as file:
+        contents_of(file, "cannot be written: the disk may be full")
+
+
 def contents_of(file: BinaryIO, foreign: str) -> Contents:
     """Map a GGUF file.
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from steerx_edge.errors import ProfileError
 from steerx_edge.profile.files import about, check_file, replacing
-from steerx_edge.profile.gguf_contents import Contents, begins_as, contents_of
+from steerx_edge.profile.gguf_contents import Contents, begins_as, check_complete, contents_of
 from steerx_edge.steering.ledger import Ledger
 from steerx_edge.steering.memory import LEVELS, KeySpace, Level, Memory
 
@@ -87,6 +87,7 @@ def write_gguf(path: Path, memory: Memory, *, fingerprint: str, level: Level) ->
         writer.write_tensors_to_file()
     finally:
         writer.close()
+    check_complete(path)
     with path.open("rb") as file:
         return _digest(np.memmap(file, mode="r"))
 

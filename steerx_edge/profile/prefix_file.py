@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from steerx_edge.errors import ProfileError
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.profile.files import about, check_file, replacing, size_of
-from steerx_edge.profile.gguf_contents import begins_as, contents_of
+from steerx_edge.profile.gguf_contents import begins_as, check_complete, contents_of
 
 ARCHITECTURE = "steerx-prefix"
 SCHEMA = 1
@@ -90,6 +90,7 @@ class Prefix:
             writer.write_tensors_to_file()
         finally:
             writer.close()
+        check_complete(path)
 
     @classmethod
     def load(cls, profile: str | os.PathLike[str], fingerprint: str) -> Prefix | None:

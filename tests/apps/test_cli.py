@@ -1122,7 +1122,9 @@ def test_a_file_that_is_not_a_profile_is_refused_before_any_work(
     monkeypatch.setattr("steerx_edge.apps.cli.learn.open_engine", load)
     (folder / "diary.txt").write_bytes(content)
     for output, message in (
-        ("diary.txt", "It was not changed"),
+        ("diary.txt", ". It was not changed"),
+        ("n" * 240, "cannot be written: File name too long. Choose another file with -o."),
+        ("n\udcff.json", "surrogates not allowed. Choose another file with -o."),
         ("a/b.json", "no folder"),
         ("/proc/b.json", "/proc/b.json: cannot be written: "),
     ):
@@ -1141,6 +1143,17 @@ def calibrating(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], object]
         return calibrate(*arguments, **options)
 
     monkeypatch.setattr("steerx_edge.learning.learned.calibrate", calibrate_and_more)
+
+
+def test_no_work_is_said_to_be_kept_where_there_is_no_place_for_it(
+    history: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "out").mkdir()
+    monkeypatch.setenv(USER_PATH_VARIABLE, str(history))  # a file
+    calibrating(monkeypatch, (folder / "out").rmdir)
+    result = run("learn", history, "-o", "out/me.json")
+    assert result.exit_code == 1
+    assert result.stderr.endswith("create it first\n")
 
 
 @pytest.mark.parametrize("fault", ["the folder is gone", "the disk is full"])

@@ -23,6 +23,12 @@ SCRIPTS = {
     "ko": ("한국어 좋아요", ["한국어", "좋아요"]),
     "nfd": (normalize("NFD", "déjà vu"), [normalize("NFD", "déjà"), "vu"]),
     "ca": ("col·lecció", ["col·lecció"]),
+    "uz": ("O‘zbek ‘tili’", ["O‘zbek", "‘", "tili", "’"]),
+    "hy": ("Ինչպե՞ս ես։", ["Ինչպե՞ս", "ես", "։"]),
+    "marks of direction": (
+        "\u200fשלום \u200e ok\u200e, \u2067.\u2069",
+        ["שלום", "ok\u200e", ",", "\u2067.\u2069"],
+    ),
     "emoji": (f"ok {FAMILY} 🇩🇪 1️⃣", ["ok", FAMILY, "🇩🇪", "1️⃣"]),
 }
 
@@ -44,6 +50,7 @@ def test_figures_count_characters_where_there_are_no_spaces() -> None:
         ("मैं आया। तुम कहाँ हो? ठीक॥", 3),
         ("أين أنت؟ أنا هنا۔ نعم.", 3),
         ("Ողջույն։ Ինչպես ես։", 2),
+        ("བཀྲ་ཤིས། བདེ་ལེགས།", 2),
         ("Version 3.5 is out. Good.", 2),
     ],
 )

@@ -163,6 +163,11 @@ class TestStyleFacts:
             "मैं हिन्दी में लिखता हूँ। मैं चाय भी पीता हूँ।",
             ["You write sentences of about 5 words."],
         ),
+        ("გამარჯობა, მეგობარო.", ["You write sentences of about 2 words."]),
+        ("ᎣᏏᏲ ᏙᎯᏧ.", ["You write sentences of about 2 words."]),
+        ('ד"ר כהן מצה"ל אמר.', ["You write sentences of about 4 words."]),
+        ("Men o‘zbekcha yozaman, o‘qiyman.", ["You write sentences of about 4 words."]),
+        ("Ağaçtan düştüm.", ["You write sentences of about 2 words."]),
         ("Πού είναι; Δεν ξέρω.", ["You write sentences of about 2 words.", "You ask questions."]),
     )
 

@@ -337,6 +337,34 @@ BREAKS = [
         TEST_RETRIEVAL,
     ),
     Break(
+        "a diary is a chat",
+        READERS,
+        "(?<=[^\\n]\\n){_STAMP}",
+        "{_STAMP}",
+        TEST_FORMATS,
+    ),
+    Break(
+        "a mailbox in another encoding has no name",
+        READERS,
+        'self._data.decode(_encoding_of(self._data), "replace")',
+        '""',
+        TEST_FORMATS,
+    ),
+    Break(
+        "a memory that was cut off is kept",
+        "steerx_edge/profile/memory_file.py",
+        "    check_complete(path)\n",
+        "",
+        TEST_MEMORY_FILE,
+    ),
+    Break(
+        "marks of direction are words",
+        WORDS,
+        r"(?!\p{{WB=Format}}+(?:{_LETTER}|\s|\Z))",
+        "",
+        TEST_WORDS,
+    ),
+    Break(
         "known formats are prose",
         READERS,
         "return _name_of(source) is not None",
@@ -524,8 +552,8 @@ BREAKS = [
     Break(
         "a template's control tokens are text",
         PROMPTS,
-        "add_bos=False, special=True",
-        "add_bos=False, special=False",
+        "self._tokenize(_filled(prompt, contents), special=True)",
+        "self._tokenize(_filled(prompt, contents), special=False)",
         TEST_PROMPTS,
     ),
     Break(
@@ -552,8 +580,8 @@ BREAKS = [
     Break(
         "there is no room for what grows",
         PLANNING,
-        "n_cells + new + sequence.growth > limits.cells",
-        "n_cells + new > limits.cells",
+        "n_cells + cells + sequence.growth > limits.cells",
+        "n_cells + cells > limits.cells",
         TEST_PLANNING,
     ),
     Break(
@@ -623,8 +651,8 @@ BREAKS = [
     Break(
         "with texts in the prompt a profile is as strong as alone",
         "steerx_edge/evaluation/arms.py",
-        "Condition(own, with_history=True, ",
-        "Condition(own, ",
+        "Condition(own, with_history=True, history",
+        "Condition(own, history",
         TEST_EVALUATOR,
     ),
     Break(

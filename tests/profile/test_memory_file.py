@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import struct
 from collections.abc import Callable
 from dataclasses import replace
@@ -210,6 +211,20 @@ def test_a_failure_leaves_the_old_file_alone(path: Path, monkeypatch: pytest.Mon
         write(path, a_memory(seed=1))
     assert read_memory(path, sha256).equals(a_memory().sorted())
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("n_missing", [1, 100, 20_000])
+def test_a_full_disk_is_noticed_to_the_last_byte(path: Path, n_missing: int) -> None:
+    memory = replace(a_memory(), single=np.arange(8000, dtype=np.uint32))  # no padding follows
+    write(path, memory)
+    before, limits = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) - n_missing, limits[1]))
+    try:
+        with pytest.raises(ProfileError, match="cannot be written: the disk may be full"):
+            write(path, memory)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
 
 
 def test_a_basis_that_would_be_rounded_is_refused(path: Path) -> None:

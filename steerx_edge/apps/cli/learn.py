@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _SHOWN_WORDS = 12
 _PREFIX, _LEAST_PREFIX = 1024, 64  # tokens
+_MEMORY = ".memory.00000000.gguf"  # the end of the name of a memory, with eight digits
 _CTX_SIZE = 256  # of the generation context, which learning does not use
 
 
@@ -137,7 +138,7 @@ def learn(
         from steerx_edge.history.readers import read_history
 
         items = read_history(history, user=user, response=response, prompt=prompt)
-        saved.existing = _existing_profile(Path(output))
+        saved.existing = _existing_profile(Path(output), memory)
         if add and saved.existing is None:
             from steerx_edge.errors import ProfileError
 
@@ -336,12 +337,10 @@ class _Saved:
             try:
                 self.existing = learned.save_changes(self.output, since=self.existing)
             except ProfileError as error:
-                from steerx_edge.learning.checkpoint import unfinished_path
+                from steerx_edge.learning.checkpoint import has_unfinished
 
                 kept = "The work is kept: rerun the same command to resume, or with another -o."
-                raise ProfileError(
-                    f"{error}. {kept}" if unfinished_path() else str(error)
-                ) from None
+                raise ProfileError(f"{error}. {kept}" if has_unfinished() else str(error)) from None
             self._n_texts = learned.entries[-1].counts.get("items", 0)
 
     def when_interrupted(self) -> str:
@@ -362,7 +361,7 @@ def _duration(seconds: float) -> str:
     return f"Estimated time: {minutes} minute{'s' if minutes > 1 else ''}."
 
 
-def _existing_profile(path: Path) -> Profile | None:
+def _existing_profile(path: Path, memory: str) -> Profile | None:
     """Load the profile in -o, if there is one; before the work, so that no work is lost."""
     from steerx_edge.errors import ProfileError
     from steerx_edge.profile import Profile, check_writable
@@ -371,10 +370,10 @@ def _existing_profile(path: Path) -> Profile | None:
         existing = Profile.load(path) if path.exists() else None
     except ProfileError as error:
         raise ProfileError(
-            f"{error} It was not changed: choose another file with -o, or remove it."
+            f"{error}. It was not changed: choose another file with -o, or remove it."
         ) from error
     try:
-        check_writable(path)
+        check_writable(path, beside=_MEMORY if memory != "none" else "")
     except ProfileError as error:
         raise ProfileError(f"{error}. Choose another file with -o.") from error
     return existing

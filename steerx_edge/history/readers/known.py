@@ -13,7 +13,7 @@ from typing import NoReturn
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.readers.source import ADVICE, Options, Source
 
-_HEADER = r"[A-Za-z][A-Za-z0-9-]*:[ \t].*\n(?:[ \t].*\n)*"
+_HEADER = r"[A-Za-z][A-Za-z0-9-]*:.*\n(?:[ \t].*\n)*"
 _HEADERS = re.compile(rf"(?:{_HEADER}){{2,}}")
 _TO = (
     "Date|Sent|To|Subject|Gesendet|Datum|An|Betreff|Envoyé|À|Objet|Enviado|Para|Asunto|Inviato|"
@@ -21,25 +21,34 @@ _TO = (
 )
 _MAIL = re.compile(
     r"^(?:MIME-Version|Message-ID|Received|Return-Path|Delivered-To|X-Mozilla-Status):"
-    rf"|^(?:From|De|Von|Da|Van): .*\n(?s:.*)^(?:{_TO}): "
-    rf"|^(?:Date|To|Subject): .*\n(?s:.*)^From: ",
+    rf"|^(?:From|De|Von|Da|Van) ?:.*\n(?s:.*)^(?:{_TO}) ?:"
+    r"|^(?:Date|To|Subject):.*\n(?s:.*)^From:"
+    # In any language: the address of the sender, in the first of three lines.
+    r"|\A[^\n<>]+<\S+@\S+>\n.*\n.*\n",
     re.MULTILINE | re.IGNORECASE,
 )
-_LOCAL_HEADERS = re.compile(r"(?:[^\W\d_]+: .*\n){3,}")
+_LABEL = r"[^\W\d_]+(?: [^\W\d_]+)?[ \xa0]?:"
+_LOCAL_HEADERS = re.compile(rf"(?:{_LABEL}[ \xa0].*\n){{3,}}")
 _DAY = r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}"
 _TIME = r"\D{0,8}\d{1,2}[:.]\d{2}(?:[:.]\d{2})?[^\d\n\]-]{0,8}"
-_STAMP = rf"\W?(?:\[{_DAY}{_TIME}\]|{_DAY}{_TIME} -) "
-_CHAT = re.compile(_STAMP)
+_STAMP = rf"[^\w\s]?(?:\[{_DAY}{_TIME}\]|{_DAY}{_TIME} -) "
+# Two of these lines follow each other; a diary has blank lines between its days.
+_CHAT = re.compile(rf"{_STAMP}(?s:.*)(?<=[^\n]\n){_STAMP}")
 _MESSAGE = re.compile(rf"^{_STAMP}[^\n:]{{1,60}}: ", re.MULTILINE)
+_COMMENT = r"(?:<!--(?s:.*?)-->\s*)?"
 _BEGINNINGS = (
-    (r"From \S+ .*\d{4}.*\n(?:>?From .*\n)?[A-Za-z][A-Za-z0-9-]*:", "a mailbox (mbox)"),
-    (r"\d+ *\n(?:[A-Za-z][A-Za-z0-9-]*: .*\n){2}", "an email of Apple Mail (.emlx)"),
+    (r"From \S+ .*\d:\d\d.*\n(?:>?From .*\n)?[A-Za-z][A-Za-z0-9-]*:", "a mailbox (mbox)"),
+    (r"\x01{4}\n", "a mailbox (MMDF)"),
+    (r"BABYL OPTIONS:", "a mailbox (Babyl)"),
+    (r"-----BEGIN [A-Z ]+-----", "a message or a key of PGP"),
+    (r"(?:\[?\d\d:\d\d(?::\d\d)?\]? <[^>\n]+> .*\n){2}", "a log of IRC"),
     (r"window\.YTD\.[\w.]+ *=", "a file of an X (Twitter) archive"),
     (r"\{\\rtf", "a Rich Text document"),
     (r"<\?xml\b", "an XML document"),
-    (r"<!doctype html|<(?:html|head|body|div|p|table)\b[^>]*>", "a web page (HTML)"),
+    (rf"{_COMMENT}<!doctype html", "a web page (HTML)"),
+    (rf"{_COMMENT}<(?:html|head|body|div|p|table)\b[^>]*>", "a web page (HTML)"),
     (r"<([a-z][\w:-]*)(?:\s[^<>]*)?>(?s:.*)</\1>", "a document with tags (HTML or XML)"),
-    (r"\\documentclass\b", "a LaTeX document"),
+    (r"(?:%.*\n\s*)*\\documentclass\b", "a LaTeX document"),
     (r"BEGIN:VCARD\b", "a file of contacts (vCard)"),
     (r"BEGIN:VCALENDAR\b", "a calendar (iCalendar)"),
     (r"WEBVTT\b|1\n\d\d:\d\d:\d\d,\d{3} -->", "a file of subtitles"),
@@ -51,6 +60,7 @@ _KNOWN_BEGINNINGS = tuple(
 _OBJECTS = (
     ({"cells", "nbformat"}, "a Jupyter notebook"),
     ({"chats", "personal_information"}, "a Telegram export"),
+    ({"about", "chats"}, "a Telegram export"),
     ({"name", "type", "id", "messages"}, "a Telegram export"),
     ({"participants", "messages"}, "a Facebook or Instagram export"),
     ({"guild", "channel", "messages"}, "a Discord export"),
@@ -58,8 +68,10 @@ _OBJECTS = (
     ({"mapping", "current_node"}, "a ChatGPT export"),
     ({"chat_messages"}, "a Claude export"),
     ({"orderedItems"}, "a Mastodon export"),
-    ({"type", "ts", "user", "text"}, "a Slack export"),
+    ({"type", "ts", "text"}, "a Slack export"),
+    ({"tweet"}, "a file of an X (Twitter) archive"),
     ({"conv", "messages"}, "an export of llama.cpp's web interface"),
+    ({"role", "content"}, "a file of chat messages"),
     ({"messages"}, "a file of chat messages"),
     ({"conversations"}, "a file of chat messages"),
 )
@@ -82,13 +94,15 @@ def read(source: Source, _options: Options) -> NoReturn:
 def _name_of(source: Source) -> str | None:
     if source.is_json:
         return _name_of_object(source)
-    text = source.text.lstrip("\u200e\ufeff \t\n")
+    text = source.rough_text.lstrip("\u200e\ufeff \t\n")
     beginning = text[:2000]
     for pattern, name in _KNOWN_BEGINNINGS:
         if pattern.match(beginning):
             return name
     if _CHAT.match(beginning) and _MESSAGE.search(beginning):
         return "a WhatsApp chat"
+    if (size := re.match(r"\d+ *\n", text)) and _is_mail(text[size.end() :]):
+        return "an email of Apple Mail (.emlx)"
     if _is_mail(text):
         return "an email"
     return "a table" if _is_table(text) else None
@@ -132,7 +146,7 @@ def _is_table(text: str) -> bool:
         spaced = any(cell.startswith(" ") for row in rows for cell in row)  # as in prose
         if spaced and delimiter in ",;":
             continue
-        if len(widths) == 1 and widths.pop() >= fewest and all(_is_name(cell) for cell in rows[0]):
+        if len(widths) == 1 and widths.pop() >= fewest and _are_names(rows[0]):
             return True
     return False
 
@@ -144,5 +158,6 @@ def _rows(lines: Sequence[str], delimiter: str) -> list[list[str]]:
         return []
 
 
-def _is_name(cell: str) -> bool:
-    return 0 < len(cell.strip()) <= 30 and not re.search(r"[.!?]\s*$", cell)
+def _are_names(cells: Sequence[str]) -> bool:
+    short = (0 < len(cell.strip()) <= 30 and not re.search(r"[.!?]\s*$", cell) for cell in cells)
+    return all(short) and len(set(cells)) == len(cells)

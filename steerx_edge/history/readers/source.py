@@ -6,6 +6,7 @@ import codecs
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -40,9 +41,18 @@ _BINARY = (
     (b"BZh", "a bzip2 archive"),
     (b"\xfd7zXZ\0", "an xz archive"),
     (b"7z\xbc\xaf", "a 7z archive"),
+    (b"Rar!\x1a", "a RAR archive"),
+    (b"\x28\xb5\x2f\xfd", "a Zstandard archive"),
+    (b"PAR1", "a Parquet table"),
+    (b"\x93NUMPY", "a NumPy array"),
     (b"GGUF", "a GGUF model"),
     (b"\x89PNG", "an image"),
     (b"\xff\xd8\xff", "an image"),
+    (b"GIF8", "an image"),
+    (b"RIFF", "an image, a sound or a video"),
+    (b"ID3\x03", "a sound"),
+    (b"ID3\x04", "a sound"),
+    (b"OggS", "a sound or a video"),
 )
 
 
@@ -66,17 +76,29 @@ class Source:
     @cached_property
     def text(self) -> str:
         """The content of the file, with line feeds as line ends."""
-        return read_text(self.path)
+        return _decoded(self.path, self._data)
+
+    @cached_property
+    def rough_text(self) -> str:
+        """The content, to see what it is; what is in another encoding is replaced."""
+        with suppress(HistoryError):
+            return self.text
+        return with_line_feeds(self._data.decode(_encoding_of(self._data), "replace"))
 
     @cached_property
     def is_json(self) -> bool:
         """Whether the file holds JSON, judged by its content; by its suffix if that is broken."""
-        if _JSON.match(self.text) or self.path.suffix.lower() in _JSON_SUFFIXES:
-            return not self.text.startswith("window.YTD.")
+        text = self.rough_text
+        if _JSON.match(text) or self.path.suffix.lower() in _JSON_SUFFIXES:
+            return not text.startswith("window.YTD.")
         try:
-            return self.text.lstrip().startswith("[") and bool(json.loads(self.text))
+            return text.lstrip().startswith("[") and bool(json.loads(text))
         except (ValueError, RecursionError):
             return False
+
+    @cached_property
+    def _data(self) -> bytes:
+        return _read_bytes(self.path)
 
     @cached_property
     def records(self) -> Sequence[Record]:
@@ -90,6 +112,10 @@ def read_text(path: Path) -> str:
     Raises:
         HistoryError: the file is missing, empty, not text, or in another encoding.
     """
+    return _decoded(path, _read_bytes(path))
+
+
+def _read_bytes(path: Path) -> bytes:
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:
@@ -101,6 +127,10 @@ def read_text(path: Path) -> str:
     for beginning, name in _BINARY:
         if data.startswith(beginning):
             raise HistoryError(f"{path} is {name}, which is not supported yet. {ADVICE}")
+    return data
+
+
+def _decoded(path: Path, data: bytes) -> str:
     encoding = _encoding_of(data)
     try:
         text = data.decode(encoding)
