@@ -18,7 +18,7 @@ from steerx_edge.history.item import HistoryItem
 from steerx_edge.history.words import WORD
 from steerx_edge.learning.texts import requests_for
 from steerx_edge.llamacpp import compat
-from steerx_edge.llamacpp.kept_prefix import made_by, state_of
+from steerx_edge.llamacpp.kept_prefix import evaluated_state, made_by
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.profile.prefix_file import Prefix
 
@@ -132,9 +132,7 @@ def prefix_of(engine: Engine, items: Sequence[HistoryItem]) -> Prefix:
     n_ctx = compat.most_tokens(engine.llama)
     if len(tokens) >= n_ctx:
         raise ModelError(f"A prefix of {len(tokens)} tokens does not fit the context of {n_ctx}.")
-    compat.empty(engine.llama)
-    engine.llama.eval(tokens)
-    state = state_of(engine.llama, len(tokens))
+    state = evaluated_state(engine.llama, tokens)
     return Prefix(
         tuple(items),
         np.array(tokens, np.int32),
@@ -150,10 +148,6 @@ def prefix_bytes(engine: Engine, n_tokens: int) -> int:
     Raises:
         ModelError: llama.cpp fails.
     """
-    llama, sizes = engine.llama, []
-    for n in (1, 2):
-        compat.empty(llama)
-        llama.eval([0] * n)
-        sizes.append(state_of(llama, n).nbytes)
-    compat.empty(llama)
-    return sizes[0] + (n_tokens - 1) * (sizes[1] - sizes[0])
+    one, two = (evaluated_state(engine.llama, [0] * n).nbytes for n in (1, 2))
+    compat.empty(engine.llama)
+    return one + (n_tokens - 1) * (two - one)

@@ -83,6 +83,17 @@ def state_of(llama: Llama, n_tokens: int) -> NDArray[np.uint8]:
     return state[:size]
 
 
+def evaluated_state(llama: Llama, tokens: Sequence[int]) -> NDArray[np.uint8]:
+    """Evaluate tokens in an empty context, and copy its state.
+
+    Raises:
+        ModelError: llama.cpp fails.
+    """
+    compat.empty(llama)
+    llama.eval(tokens)
+    return state_of(llama, len(tokens))
+
+
 class KeptPrefixes:
     """Prefixes of prompts whose KV cells are kept, for a Llama's own context.
 
@@ -131,9 +142,7 @@ class KeptPrefixes:
         fitting = (tokens for tokens in self._states if tuple(prompt[: len(tokens)]) == tokens)
         tokens: _Tokens = max(fitting, key=len, default=())
         if tokens and not (self._holds(tokens) or self._restore(tokens)):
-            compat.empty(self._llama)
-            self._llama.eval(tokens)
-            self._states[tokens] = state_of(self._llama, len(tokens))
+            self._states[tokens] = evaluated_state(self._llama, tokens)
         return len(tokens)
 
     def _holds(self, tokens: _Tokens) -> bool:

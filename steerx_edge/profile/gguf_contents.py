@@ -1,8 +1,10 @@
-"""The contents of a GGUF file that may come from a stranger."""
+"""GGUF files of our own: written completely, and read though they may come from a stranger."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
@@ -11,8 +13,9 @@ from numpy.typing import NDArray
 from steerx_edge.errors import ProfileError
 
 if TYPE_CHECKING:
-    import os
     from pathlib import Path
+
+    from gguf import GGUFWriter
 
 
 class Contents(NamedTuple):
@@ -34,14 +37,25 @@ def begins_as(path: Path, architecture: str) -> bool:
     return head.startswith(b"GGUF") and head.endswith(architecture.encode())
 
 
-def check_complete(path: Path) -> None:
-    """Refuse a file that was cut off while it was written.
-
-    On a full disk, NumPy's `tofile`, which gguf writes with, loses the last bytes without an error.
+@contextmanager
+def writing_gguf(path: Path, architecture: str) -> Iterator[GGUFWriter]:
+    """Write a GGUF file with the keys and tensors that are added to the writer.
 
     Raises:
-        ProfileError: it is cut off.
+        ProfileError: the file was cut off while it was written.
     """
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(os.fspath(path), architecture)
+    try:
+        yield writer
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+    finally:
+        writer.close()
+    # On a full disk, NumPy's `tofile`, which gguf writes with, loses the last bytes without an
+    # error.
     with path.open("rb") as file:
         contents_of(file, "cannot be written: the disk may be full")
 
@@ -50,7 +64,7 @@ def contents_of(file: BinaryIO, foreign: str) -> Contents:
     """Map a GGUF file.
 
     Args:
-        file: open; it stays mapped as long as an array of it is in use.
+        file: an open file. It stays memory-mapped while any of its arrays is in use.
         foreign: says that it is no such file.
 
     Raises:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from steerx_edge.errors import ProfileError
 from steerx_edge.profile.files import about, check_file, replacing
-from steerx_edge.profile.gguf_contents import Contents, begins_as, check_complete, contents_of
+from steerx_edge.profile.gguf_contents import Contents, begins_as, contents_of, writing_gguf
 from steerx_edge.steering.ledger import Ledger
 from steerx_edge.steering.memory import LEVELS, KeySpace, Level, Memory
 
@@ -62,15 +62,12 @@ def write_memory(
 
 def write_gguf(path: Path, memory: Memory, *, fingerprint: str, level: Level) -> str:
     """Write a memory file to a path of which nothing is to be kept; see `write_memory`."""
-    from gguf import GGUFWriter
-
     check_memory(memory)
     tensors = _tensors_of(memory.sorted())
     tensors["basis"] = tensors["basis"].astype(np.float16)
     if (tensors["basis"] != memory.space.basis).any():
         raise ProfileError("the memory's basis holds values that are not float16: fit it again")
-    writer = GGUFWriter(os.fspath(path), ARCHITECTURE)
-    try:
+    with writing_gguf(path, ARCHITECTURE) as writer:
         writer.add_uint32(_key("schema"), SCHEMA)
         writer.add_string(_key("level"), level)
         writer.add_string(_key("model"), fingerprint)
@@ -82,12 +79,6 @@ def write_gguf(path: Path, memory: Memory, *, fingerprint: str, level: Level) ->
             if not array.size:
                 continue  # GGUF has no empty tensors
             writer.add_tensor(name, np.ascontiguousarray(array))
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-    finally:
-        writer.close()
-    check_complete(path)
     with path.open("rb") as file:
         return _digest(np.memmap(file, mode="r"))
 

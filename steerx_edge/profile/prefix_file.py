@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from steerx_edge.errors import ProfileError
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.profile.files import about, check_file, replacing, size_of
-from steerx_edge.profile.gguf_contents import begins_as, check_complete, contents_of
+from steerx_edge.profile.gguf_contents import begins_as, contents_of, writing_gguf
 
 ARCHITECTURE = "steerx-prefix"
 SCHEMA = 1
@@ -51,7 +51,7 @@ class Prefix:
     state: NDArray[np.uint8] = field(repr=False)
 
     def save(self, profile: str | os.PathLike[str]) -> Path:
-        """Write the prefix file next to a profile, all of it or nothing.
+        """Write the prefix file next to a profile, atomically.
 
         Args:
             profile: path of the profile. A new prefix file is private (mode 0600).
@@ -68,8 +68,6 @@ class Prefix:
         return path
 
     def _write(self, path: Path) -> None:
-        from gguf import GGUFWriter
-
         texts = json.dumps([[item.request, item.response] for item in self.items]).encode()
         tensors: dict[str, NDArray[Any]] = {
             "texts": np.frombuffer(texts, np.int8),
@@ -77,20 +75,13 @@ class Prefix:
             "state": self.state.view(np.int8),
         }
         made_by = json.dumps(dict(self.made_by), sort_keys=True)
-        writer = GGUFWriter(os.fspath(path), ARCHITECTURE)
-        try:
+        with writing_gguf(path, ARCHITECTURE) as writer:
             writer.add_uint32(f"{ARCHITECTURE}.schema", SCHEMA)
             writer.add_string(f"{ARCHITECTURE}.model", self.fingerprint)
             writer.add_string(f"{ARCHITECTURE}.made_by", made_by)
             writer.add_string(f"{ARCHITECTURE}.sha256", _digest(tensors, made_by))
             for name, array in tensors.items():
                 writer.add_tensor(name, array)
-            writer.write_header_to_file()
-            writer.write_kv_data_to_file()
-            writer.write_tensors_to_file()
-        finally:
-            writer.close()
-        check_complete(path)
 
     @classmethod
     def load(cls, profile: str | os.PathLike[str], fingerprint: str) -> Prefix | None:

@@ -352,9 +352,9 @@ BREAKS = [
     ),
     Break(
         "a memory that was cut off is kept",
-        "steerx_edge/profile/memory_file.py",
-        "    check_complete(path)\n",
-        "",
+        "steerx_edge/profile/gguf_contents.py",
+        'contents_of(file, "cannot be written: the disk may be full")',
+        "pass",
         TEST_MEMORY_FILE,
     ),
     Break(

@@ -112,7 +112,7 @@ def _obey(conversation: _Conversation, command: str, argument: str) -> None:
     elif command == "/profile":
         path = argument.strip()
         conversation.use(load_profile(path), path)
-        say(f"Switched to {argument.strip()}.")
+        say(f"Switched to {path}.")
     else:
         say(HELP)
 

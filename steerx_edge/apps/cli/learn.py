@@ -78,9 +78,9 @@ _CTX_SIZE = 256  # of the generation context, which learning does not use
     flag_value=_PREFIX,
     default=0,
     metavar="[TOKENS]",
-    help="Also save texts of yours that every prompt will begin with, evaluated beforehand: the "
-    f"latest ones that fit into TOKENS ({_PREFIX} if no number is given). The file next to the "
-    "profile holds these texts as they are. [default: none]",
+    help="Also save a prefix: texts of yours that every prompt begins with, already evaluated. The "
+    f"latest that fit into TOKENS ({_PREFIX} if no number is given). The file next to the "
+    "profile stores these texts in plain form. [default: none]",
 )
 @click.option(
     "--max-size",
@@ -190,7 +190,7 @@ def _announce_prefix(engine: Engine, n_tokens: int, most_megabytes: int) -> None
             f"--prefix {n_tokens} would take {megabytes:.0f} MB with this model, and --max-size is "
             f"{most_megabytes}. Give fewer tokens, or raise --max-size."
         )
-    say(f"The prefix will take up to {megabytes:.0f} MB and hold texts of yours as they are.")
+    say(f"The prefix will take up to {megabytes:.0f} MB and hold some of your texts in plain form.")
 
 
 def _save_prefix(engine: Engine, items: Sequence[HistoryItem], n_tokens: int, output: str) -> None:
@@ -201,7 +201,7 @@ def _save_prefix(engine: Engine, items: Sequence[HistoryItem], n_tokens: int, ou
 
     path = prefix_path(output, engine.model_id.fingerprint)
     if not n_tokens:
-        if path in map(path.parent.joinpath, (file.name for file in prefix_files(output))):
+        if path.name in {file.name for file in prefix_files(output)}:
             path.unlink()
             say(f"Removed {path}, the prefix of the profile that was replaced.")
         return
