@@ -191,6 +191,14 @@ user_option = click.option(
     "--user", metavar="ID", help="The user to read, if the file holds several."
 )
 
+me_option = click.option(
+    "--me",
+    multiple=True,
+    metavar="NAME",
+    help="Your name or address in the history, if it does not say which texts are yours. May be "
+    "given several times.",
+)
+
 
 def item_options(prompt: str = "--prompt") -> _Option[Any]:
     """--response, and --prompt under a name that is free: which fields hold text and request."""
@@ -233,6 +241,7 @@ def _history_options(command: _Command) -> Callable[..., Any]:
         *args: Any,
         history: str | None,
         retrieve: int | None,
+        me: tuple[str, ...],
         user: str | None,
         response: str | None,
         request: str | None,
@@ -240,12 +249,14 @@ def _history_options(command: _Command) -> Callable[..., Any]:
     ) -> Any:
         past = None
         if history is not None:
-            from steerx_edge.history.readers import read_history
+            from steerx_edge.history.reading import read_history
 
-            items = read_history(history, user=user, response=response, prompt=request)
+            items = read_history(history, me=me, user=user, response=response, prompt=request)
             past = PastTexts(items, retrieve or _RETRIEVE)
-        elif any(option is not None for option in (retrieve, user, response, request)):
-            raise click.UsageError("--retrieve, --user, --response and --request need --history.")
+        elif me or any(option is not None for option in (retrieve, user, response, request)):
+            raise click.UsageError(
+                "--retrieve, --me, --user, --response and --request need --history."
+            )
         return command(*args, past=past, **kwargs)
 
     options = _together(
@@ -261,6 +272,7 @@ def _history_options(command: _Command) -> Callable[..., Any]:
             metavar="K",
             help=f"Maximum number of texts from --history. [default: {_RETRIEVE}]",
         ),
+        me_option,
         user_option,
         item_options("--request"),
     )
