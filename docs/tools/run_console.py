@@ -18,6 +18,7 @@ from docs.tools.blocks import ROOT, Block, Command, blocks, commands
 from steerx_edge.apps.cli import COMMANDS
 
 DEMO = ROOT / "docs" / "demo"
+N_TEXTS = 10  # of sent.jsonl, so that a page runs in seconds
 STARTS_WITHOUT_PROFILE = ("docs/tutorial.md",)
 NOT_YET = {"read", "show", "explain", "edit"} - set(COMMANDS)
 """Commands that the pages name and that are still to come. Until then they are not run, and the
@@ -32,10 +33,10 @@ def prepare(folder: Path) -> Path:
     (home / "Mail").mkdir(parents=True)
     mailbox = "history.jsonl" if "read" in NOT_YET else "sent.mbox"
     shutil.copy(DEMO / mailbox, home / "Mail" / "Sent")
-    shutil.copy(DEMO / "history.jsonl", folder / "sent.jsonl")
     shutil.copy(DEMO / "held_out.jsonl", folder / "new.jsonl")
-    first = (DEMO / "history.jsonl").read_text("utf-8").splitlines(keepends=True)[0]
-    (folder / "email.jsonl").write_text(first, "utf-8")
+    lines = (DEMO / "history.jsonl").read_text("utf-8").splitlines(keepends=True)
+    (folder / "sent.jsonl").write_text("".join(lines[-N_TEXTS:]), "utf-8")
+    (folder / "email.jsonl").write_text(lines[-1], "utf-8")
     (folder / "mail.txt").write_text("Reply to this mail: Is Tuesday fine? Ana\n", "utf-8")
     return home
 

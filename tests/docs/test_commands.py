@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import re
 import runpy
-import shutil
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -19,11 +18,9 @@ import pytest
 from click.testing import CliRunner
 
 from docs.tools.blocks import PAGES, ROOT, Block, Command, blocks, commands
-from docs.tools.run_console import NOT_YET, STARTS_WITHOUT_PROFILE, expanded, prepare
-from models import TinyModel
+from docs.tools.run_console import NOT_YET, STARTS_WITHOUT_PROFILE, expanded
 from steerx_edge.apps.cli import COMMANDS, main
 from steerx_edge.apps.cli.manual import NOTES
-from steerx_edge.llamacpp.models import MODEL_VARIABLE
 
 ALL = [command for page in PAGES for block in blocks(page) for command in commands(block)]
 RUN = [page for page in PAGES if any(block.language == "console" for block in blocks(page))]
@@ -135,38 +132,15 @@ def test_options_in_prose_exist() -> None:
 # ---------------------------------------------------------------- run
 
 
-@pytest.fixture
-def tiny_environment(monkeypatch: pytest.MonkeyPatch, tiny_chat: TinyModel) -> None:
-    monkeypatch.setenv(MODEL_VARIABLE, str(tiny_chat.path))
-    monkeypatch.setenv("LLAMA_ARG_THREADS", "1")
-
-
-@pytest.fixture(scope="module")
-def learned(tmp_path_factory: pytest.TempPathFactory, tiny_chat: TinyModel) -> Path:
-    """A folder with a profile that the tiny model has learned."""
-    folder = tmp_path_factory.mktemp("learned")
-    prepare(folder)
-    words = ["learn", f"{folder}/sent.jsonl", "-o", f"{folder}/me.json", "-m", str(tiny_chat.path)]
-    assert CliRunner().invoke(main, [*words, "-t", "1"]).exit_code == 0
-    return folder
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("tiny_environment")
 @pytest.mark.parametrize("page", RUN)
-def test_its_commands_run(
-    page: str, learned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "work"
-    shutil.copytree(learned, folder)
+def test_its_commands_run(page: str, work: Path) -> None:
     if page in STARTS_WITHOUT_PROFILE:
-        for file in folder.glob("me.*"):
+        for file in work.glob("me.*"):
             file.unlink()
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("HOME", str(folder / "home"))
     for block in console_blocks(page):
         for command in commands(block):
-            run(command, folder / "home")
+            run(command, work / "home")
 
 
 def console_blocks(page: str) -> list[Block]:

@@ -1,0 +1,85 @@
+"""The site as it is built: all links lead somewhere, and nothing comes from other servers."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from docs.tools.blocks import ROOT
+
+COMMAND = (sys.executable, "-m", "mkdocs", "build", "--quiet", "--strict")
+LOADED = re.compile(
+    r"""<(?:script|img|iframe|source|video|audio)\b[^>]*\bsrc=["']?([^"' >]+)"""
+    r"""|<link\b(?![^>]*rel=["']?(?:next|prev|canonical))[^>]*\bhref=["']?([^"' >]+)"""
+    r"""|url\(["']?([^"')]+)|@import ["']([^"']+)"""
+)
+
+pytestmark = pytest.mark.slow
+
+
+def build(site: Path, project: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, "--site-dir", str(site)],
+        cwd=project,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("mkdocs")
+    folder = tmp_path_factory.mktemp("site")
+    built = build(folder)
+    assert built.returncode == 0, built.stderr
+    return folder
+
+
+def test_nothing_is_loaded_from_other_servers(site: Path) -> None:
+    files = [file for pattern in ("*.html", "*.css") for file in site.rglob(pattern)]
+    assert len(files) > len(list((ROOT / "docs").rglob("*.md")))
+    for file in files:
+        found = ["".join(each) for each in LOADED.findall(file.read_text("utf-8"))]
+        assert found or file.suffix == ".css", file
+        outside = [each for each in found if re.match(r"(https?:)?//", each)]
+        assert not outside, file.name
+
+
+def test_pictures_have_a_text(site: Path) -> None:
+    for file in site.rglob("*.html"):
+        for picture in re.findall(r"<img\b[^>]*>", file.read_text("utf-8")):
+            assert re.search(r"""\balt=["']?[^"' >]""", picture), file.name
+
+
+def test_the_api_page_holds_the_public_names(site: Path) -> None:
+    import steerx_edge
+
+    page = (site / "api.html").read_text("utf-8")
+    names = set(steerx_edge.__all__) - {"__version__"}
+    shown = set(re.findall(r'<h3 id="?steerx_edge\.(?:[\w.]+\.)?(\w+)', page))
+    assert shown == names
+
+
+def test_programs_are_not_part_of_the_site(site: Path) -> None:
+    assert not list(site.rglob("*.py"))
+
+
+@pytest.mark.parametrize("target", ["method.md#nowhere", "nowhere.md", "../README.md"])
+def test_a_broken_link_ends_the_build(target: str, tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+    (tmp_path / "steerx_edge").symlink_to(ROOT / "steerx_edge")
+    with (tmp_path / "docs" / "limits.md").open("a", encoding="utf-8") as page:
+        page.write(f"\n[somewhere]({target})\n")
+    built = build(tmp_path / "site", tmp_path)
+    assert built.returncode != 0
+    assert target in built.stderr or target.split("#")[-1] in built.stderr
