@@ -73,7 +73,8 @@ def _block(block: str) -> str:
 
 def _escaped(text: str) -> str:
     """Keep Markdown from reading what a terminal shows as it is."""
-    return re.sub(r"(?<!`)([*_<>\[\]{}])(?![^`]*`[^`]*$)", r"\\\1", text)
+    escaped = re.sub(r"([*_\[\]{}])(?![^`]*`[^`]*$)", r"\\\1", text)
+    return escaped.replace("<", "&lt;").replace(">", "&gt;")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from llama_cpp import Llama
@@ -15,9 +16,7 @@ import steerx_edge
 from docs.tools.blocks import PAGES, blocks
 from models import make_tiny_llama
 
-SNIPPETS = {
-    page: [block for block in blocks(page) if block.language == "python"] for page in PAGES
-}
+SNIPPETS = {page: [block for block in blocks(page) if block.language == "python"] for page in PAGES}
 NEEDS_DEPTH = "docs/hooks.md"  # reads layer 20
 N_CTX = 768
 
@@ -30,13 +29,13 @@ def test_its_snippets_run(page: str, work: Path, monkeypatch: pytest.MonkeyPatch
         make_tiny_llama(work / "model.gguf", n_layer=24)
     initialize = Llama.__init__
 
-    def small(llama: Llama, path: str, **options: object) -> None:
+    def small(llama: Llama, path: str, **options: Any) -> None:
         """Let no snippet fill a large context with what a tiny model has to say."""
         initialize(llama, path, **(options | {"n_ctx": N_CTX, "n_threads": 1, "verbose": False}))
 
     monkeypatch.setattr(Llama, "__init__", small)
     llama = Llama("model.gguf")
-    names = {"sx": steerx_edge, "llama": llama}
+    names: dict[str, Any] = {"sx": steerx_edge, "llama": llama}
     for block in SNIPPETS[page]:
         exec(compile(block.text, f"{page}:{block.line}", "exec"), names)  # noqa: S102
     for each in (llama, names["llama"], getattr(names.get("engine"), "llama", llama)):
