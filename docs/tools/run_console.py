@@ -2,12 +2,14 @@
 
 python -m docs.tools.run_console docs/tutorial.md ...
 
-Each page is run in a folder of its own, in which its files lie (`prepare`).
+Each page is run in a folder of its own, in which its files lie (`prepare`). What depends on the
+speed of the machine is left out.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,6 +27,7 @@ NOT_YET = {"read", "show", "explain", "edit"} - set(COMMANDS)
 folder of sent mail holds JSON lines, as no mailbox can be read."""
 
 _WIDTH = "88"
+_VARIES = re.compile(r"^(Estimated time: |.*\u2501).*\n", re.MULTILINE)  # and progress bars
 
 
 def prepare(folder: Path) -> Path:
@@ -60,7 +63,8 @@ def _run(command: Command, folder: Path, home: Path) -> str:
         text=True,
         check=False,
     )
-    return done.stdout.replace(str(home), "~")
+    printed = _VARIES.sub("", done.stdout.replace(str(home), "~"))
+    return re.sub(r" +$", "", printed, flags=re.MULTILINE)
 
 
 def _with_output(block: Block, folder: Path, home: Path) -> str:
