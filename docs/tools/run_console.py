@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 from docs.tools.blocks import ROOT, Block, Command, blocks, commands
@@ -26,7 +27,7 @@ NOT_YET = {"read", "show", "explain", "edit"} - set(COMMANDS)
 """Commands that the pages name and that are still to come. Until then they are not run, and the
 folder of sent mail holds JSON lines, as no mailbox can be read."""
 
-_WIDTH = "88"
+_WIDTH = 88
 _VARIES = re.compile(r"^(Estimated time: |.*\u2501).*\n", re.MULTILINE)  # and progress bars
 
 
@@ -56,7 +57,7 @@ def _run(command: Command, folder: Path, home: Path) -> str:
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-m", "steerx_edge", *arguments],
         cwd=folder,
-        env=os.environ | {"COLUMNS": _WIDTH, "STEERX_EDGE_USER_PATH": str(folder / "user")},
+        env=os.environ | {"COLUMNS": str(_WIDTH), "STEERX_EDGE_USER_PATH": str(folder / "user")},
         input=command.typed,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -64,7 +65,12 @@ def _run(command: Command, folder: Path, home: Path) -> str:
         check=False,
     )
     printed = _VARIES.sub("", done.stdout.replace(str(home), "~"))
-    return re.sub(r" +$", "", printed, flags=re.MULTILINE)
+    return "\n".join(wrapped for line in printed.splitlines() for wrapped in _wrapped(line))
+
+
+def _wrapped(line: str) -> list[str]:
+    """Wrap what is longer than a terminal is wide; an empty line stays."""
+    return textwrap.wrap(line, _WIDTH, drop_whitespace=len(line) > _WIDTH) or [""]
 
 
 def _with_output(block: Block, folder: Path, home: Path) -> str:
