@@ -69,8 +69,8 @@ def _run(command: Command, folder: Path, home: Path) -> str:
 
 
 def _wrapped(line: str) -> list[str]:
-    """Wrap what is longer than a terminal is wide; an empty line stays."""
-    return textwrap.wrap(line, _WIDTH, drop_whitespace=len(line) > _WIDTH) or [""]
+    """Wrap what is longer than a terminal is wide."""
+    return textwrap.wrap(line, _WIDTH) if len(line) > _WIDTH else [line.rstrip()]
 
 
 def _with_output(block: Block, folder: Path, home: Path) -> str:
