@@ -104,7 +104,7 @@ def _split(line: str) -> Iterator[tuple[str, ...]]:
         if word in _OPERATORS:
             if words:
                 yield tuple(words)
-            words = []
+            words, skip = [], False
         elif skip or word in (">", "<", "2>"):
             skip = not skip
         elif words or not re.fullmatch(r"\w+=.*", word):  # not a variable for the command
