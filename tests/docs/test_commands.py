@@ -19,9 +19,9 @@ from click.testing import CliRunner
 
 from docs.tools.blocks import PAGES, ROOT, Block, Command, blocks, commands
 from docs.tools.run_console import NOT_YET, STARTS_WITHOUT_PROFILE, expanded, prepare
+from steerx_edge import read_history
 from steerx_edge.apps.cli import COMMANDS, main
 from steerx_edge.apps.cli.manual import NOTES
-from steerx_edge.history.readers import read_history
 
 ALL = [command for page in PAGES for block in blocks(page) for command in commands(block)]
 RUN = [page for page in PAGES if any(block.language == "console" for block in blocks(page))]
