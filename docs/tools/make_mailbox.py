@@ -60,7 +60,9 @@ def _message(number: int, prompt: str, response: str) -> EmailMessage:
     if asked:
         words = re.split(r"(?<=[.?!,]) ", asked[1])
         who = words[-1].rstrip(".")
-        quoted = "\n".join(f"> {line}" for line in (words[0], "", " ".join(words[1:-1]), "", who))
+        closing = words[-2:-1] if words[-2].endswith(",") else []
+        text = " ".join(words[1 : -1 - len(closing)])
+        quoted = "\n".join(f"> {line}" for line in (words[0], "", text, "", *closing, who))
         day = (_START + timedelta(days=number - 1)).strftime("%a, %d %b %Y")
         quote = f"On {day} at 16:20, {who} wrote:\n{quoted}"
         parts = (quote, response) if number == _QUOTED_ABOVE else (response, quote)

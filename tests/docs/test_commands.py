@@ -147,7 +147,9 @@ def test_its_commands_run(page: str, work: Path) -> None:
 def test_the_tutorial_shows_what_its_mailbox_gives(tmp_path: Path) -> None:
     """Otherwise run it again: see `docs.tools.run_console`."""
     items = read_history(prepare(tmp_path) / "Mail" / "Sent")
-    shown = re.findall(r"Learning from (\d+) of", (ROOT / "docs/tutorial.md").read_text("utf-8"))
+    shown = re.findall(
+        r"Learning from \d+ of (\d+) texts", (ROOT / "docs/tutorial.md").read_text("utf-8")
+    )
     assert shown == [str(len(items))]
 
 
