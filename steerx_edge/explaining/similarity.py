@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from steerx_edge.profile import Entry, LogitBias
 
@@ -57,7 +58,7 @@ def _correlation(entry: Entry, other: Entry) -> float | None:
     return float(np.corrcoef(own, theirs)[0, 1])
 
 
-def _dense(bias: LogitBias, tokens: np.ndarray) -> np.ndarray:
+def _dense(bias: LogitBias, tokens: NDArray[np.int32]) -> NDArray[np.float64]:
     """(m,) values of these tokens."""
     values = np.zeros(len(tokens))
     values[np.searchsorted(tokens, bias.tokens)] = bias.values
