@@ -42,8 +42,10 @@ def print_answer(facts: Mapping[str, Any], console: PlainConsole) -> None:
     for token in facts["steered"]:
         shown = visible(token["text"])
         mark = _MARKS[token["origin"]]
-        line.append(shown, style=_STYLES[token["origin"]])
+        bare = shown.rstrip("\n")  # a mark stands on the line of what it marks
+        line.append(bare, style=_STYLES[token["origin"]])
         line.append(f"[{mark}]" if mark else "", style="bold")
+        line.append(shown[len(bare) :])
     console.print(line, soft_wrap=True)
     if not facts["is_steered"]:
         console.print(f"\n{UNSTEERED_NOTE}", soft_wrap=True)

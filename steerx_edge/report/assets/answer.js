@@ -11,8 +11,8 @@
 
   function table(token) {
     const rows = token.steps.map(([part, nats], i) =>
-      row(data.names[part], i ? signed(nats) : nats.toFixed(2)));
-    rows.push(row("log p", token.sum.toFixed(2)));
+      row(data.names[part], i ? signed(nats) : plain(nats)));
+    rows.push(row("log p", plain(token.sum)));
     return element("table", "", "", element("tbody", "", "", ...rows));
   }
 
@@ -25,14 +25,14 @@
     }
     return each.texts.map(([number, before, token, after]) =>
       element("li", "", `${share}text ${number}: `,
-        element("span", "quoted", before), element("mark", "", token),
+        element("span", "quoted", before), element("mark", "", token.replaceAll("\n", "⏎")),
         element("span", "quoted", after)));
   }
 
   navigate(document.querySelector(".answers"), (span) => {
     const token = data.tokens[places.get(span)];
     details.replaceChildren(
-      element("h2", "", `‹${token.text}›`),
+      element("h2", "", token.text === "‹end›" ? token.text : named(token.text)),
       element("p", "effect", `Comes from: ${data.names[token.origin]}.`),
       table(token),
     );

@@ -101,9 +101,9 @@
       row("", "alone", "with your texts", "effect"));
     const body = element("tbody");
     const add = (name, control, effect) => body.append(
-      row(name, control.toFixed(2), (control + effect).toFixed(2), signed(effect)));
+      row(name, plain(control), plain(control + effect), signed(effect)));
     add(word[2].length > 1 ? "word" : "log p", sum(word, 1), sum(word, 2));
-    if (word[2].length > 1) for (const token of word[2]) add(`‹${token[0]}›`, token[1], token[2]);
+    if (word[2].length > 1) for (const token of word[2]) add(named(token[0]), token[1], token[2]);
     return element("table", "", "", head, body);
   }
 
@@ -111,7 +111,7 @@
     return [...new Set(word[2].map((token) => {
       const said = data.said[token[3]];
       const weighs = token[4] > 0 ? `, weight ${token[4].toFixed(2)} (level ${data.level})` : "";
-      const name = word[2].length > 1 ? `‹${token[0]}› ` : "";
+      const name = word[2].length > 1 ? `${named(token[0])} ` : "";
       return `${name}${said}${weighs}.`;
     }))].map((line) => line[0].toUpperCase() + line.slice(1));
   }

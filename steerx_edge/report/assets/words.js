@@ -14,6 +14,15 @@ function signed(value, digits = 2) {
   return (value < 0 ? "−" : "+") + Math.abs(value).toFixed(digits);
 }
 
+function plain(value) {
+  return value.toFixed(2).replace("-", "−");
+}
+
+/** A token as a name: line feeds can be seen. */
+function named(text) {
+  return `‹${text.replaceAll("\n", "⏎")}›`;
+}
+
 /** One word of each group can be reached by Tab; `show` is called with the one pointed at. */
 function navigate(root, show) {
   let current = null;
