@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from steerx_edge.steering.memory import Memory
 
 
+_LARGEST_BIAS = 80.0
+"""Nats, of which float32 still holds the exponential."""
+
+
 @dataclass(frozen=True, eq=False)
 class Attribution:
     """The tokens of an answer, T of them, and what made each one probable.
@@ -171,7 +175,8 @@ def attribute(
         What made each token probable, and the steering that acted: none behind a closed gate.
 
     Raises:
-        ModelError: the answer does not fit the analysis context, or llama.cpp fails.
+        ModelError: the answer does not fit the analysis context, the logit bias is far too large,
+            or llama.cpp fails.
     """
     if entry.model.architecture in compat.NO_LOGITS_WITH_ROWS:  # as live steering does
         steering = replace(steering, gate=None)
@@ -180,7 +185,9 @@ def attribute(
     with_directions = replace(
         steered(own, acting), logit_bias={}, memory=None, biases=_dense(acting, engine)
     )
-    bare, guided = engine.run_many([own, with_directions])
+    # Behind a closed gate it is the same pass, which gives the same only if it is run once.
+    results = engine.run_many([own, with_directions] if acting else [own])
+    bare, guided = results[0], results[-1]
     rows = asked_for(guided.final)[:-1]
     biased = asked_for(guided.biased)[0] if acting.logit_bias else guided.scored
     total = biased
@@ -208,4 +215,9 @@ def _dense(steering: Steering, engine: Engine) -> NDArray[np.float32] | None:
         return None
     bias = np.zeros((1, engine.analysis.n_vocab), np.float32)
     bias[0, list(steering.logit_bias)] = list(steering.logit_bias.values())
+    if (largest := float(np.abs(bias).max())) > _LARGEST_BIAS:
+        raise ModelError(
+            f"A logit bias of {largest:.0f} nats is too large to be explained. Lower --strength, "
+            "or the strength of the logit bias in the profile."
+        )
     return bias

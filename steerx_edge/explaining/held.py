@@ -65,18 +65,28 @@ def held(memory: Memory, tokens: Sequence[int], keys: NDArray[np.float32]) -> He
     return Held(rows, weights, tuple(map(_fate, rows, weights, single)))
 
 
-def without(memory: Memory, found: Held, tokens: Sequence[int]) -> Memory | None:
-    """Return a memory without the rows of a text and its runs; None if no row is left."""
+def without(
+    memory: Memory, found: Held, tokens: Sequence[int], in_two: NDArray[np.uint32]
+) -> Memory | None:
+    """Return the memory of all other texts, or None if there are none.
+
+    Args:
+        memory: of all texts.
+        found: what it holds of one of them.
+        tokens: of this text, with its end.
+        in_two: hashes of the runs that occur in two texts; those of this one then occur in one.
+    """
     kept = np.ones(len(memory.tokens), np.bool_)
     kept[found.rows[found.rows != NOWHERE]] = False
     if not kept.any():
         return None
+    runs = hashes_of(np.array(tokens))
     return replace(
         memory,
         keys=memory.keys[kept],
         tokens=memory.tokens[kept],
         weights=memory.weights[kept],
-        single=np.setdiff1d(memory.single, hashes_of(np.array(tokens))),
+        single=np.union1d(np.setdiff1d(memory.single, runs), np.intersect1d(in_two, runs)),
         ledger=None,
     )
 

@@ -18,6 +18,7 @@ from steerx_edge.learning.texts import BLANK_LINES, chosen, requests_for, sample
 from steerx_edge.learning.totals import CHUNK
 from steerx_edge.llamacpp.requests import asked_for
 from steerx_edge.steering.ledger import text_hash
+from steerx_edge.steering.memory import hashes_of
 from steerx_edge.steering.requests import by_context, steered
 
 if TYPE_CHECKING:
@@ -92,6 +93,8 @@ def explain_texts(
             "different ones are needed, because each is read in the context of the others. "
             f"{BLANK_LINES}"
         )
+    memory = entry.memory.memory if entry.memory else None
+    in_two = np.empty(0, np.uint32) if memory is None else _runs_in_two(engine, items, memory)
     size = min(CHUNK, -(-len(items) // 2))
     explained: list[ExplainedText] = []
     first = max(0, len(items) - last)
@@ -102,13 +105,17 @@ def explain_texts(
             _Place(numbers[id(item)], item, shortened(engine, item)) for item in items[begin:end]
         ]
         others = [*items[:begin], *items[end:]]
-        explained += _explained(engine, entry, chunk, others)
+        explained += _explained(engine, entry, chunk, others, in_two)
     progress("texts", len(items) - first, len(items) - first)
     return explained
 
 
 def _explained(
-    engine: Engine, entry: Entry, chunk: Sequence[_Place], others: Sequence[HistoryItem]
+    engine: Engine,
+    entry: Entry,
+    chunk: Sequence[_Place],
+    others: Sequence[HistoryItem],
+    in_two: NDArray[np.uint32],
 ) -> list[ExplainedText]:
     settings = _settings(entry)
     pool = [shortened(engine, others[place]) for place in sampled(len(others), settings.sample)]
@@ -116,9 +123,8 @@ def _explained(
     results = read_further(engine, items, pool, settings)
     memory = entry.memory.memory if entry.memory else None
     found = [None if memory is None else _held(engine, memory, each) for each in results]
-    gains = _gains(engine, entry, items, results, found)
-    ledger = memory.ledger if memory else None
-    read = None if ledger is None else set(ledger.texts.tolist())
+    gains = _gains(engine, entry, items, results, found, in_two)
+    read = None if memory is None else _read(memory)
     return [
         ExplainedText(
             place=each.number,
@@ -139,6 +145,26 @@ def _settings(entry: Entry) -> Settings:
     return Settings(in_context=in_context) if isinstance(in_context, int) else Settings()
 
 
+def _read(memory: Memory) -> set[int] | None:
+    """Hashes of the texts that a memory was made from, if it tells."""
+    return None if memory.ledger is None else set(memory.ledger.texts.tolist())
+
+
+def _runs_in_two(
+    engine: Engine, items: Sequence[HistoryItem], memory: Memory
+) -> NDArray[np.uint32]:
+    """Hashes of the runs of tokens that occur in exactly two of the texts of a memory."""
+    read = _read(memory)
+    runs = [
+        hashes_of(np.array([*engine.tokenize(shortened(engine, item).response), memory.end]))
+        for item in items
+        if read is None or text_hash(item.response) in read
+    ]
+    hashes, counts = np.unique(np.concatenate([np.empty(0, np.uint32), *runs]), return_counts=True)
+    in_two: NDArray[np.uint32] = hashes[counts == 2]
+    return in_two
+
+
 def _held(engine: Engine, memory: Memory, result: Further) -> Held:
     tokens = [*result.effects.tokens, engine.end_of_turn]
     return held(memory, tokens, memory.space.keys(result.final))
@@ -150,6 +176,7 @@ def _gains(
     items: Sequence[HistoryItem],
     results: Sequence[Further],
     found: Sequence[Held | None],
+    in_two: NDArray[np.uint32],
 ) -> list[float | None]:
     """What the profile adds to each text, nats/token; its memory without the text's own rows."""
     steering = entry.steering()
@@ -167,7 +194,8 @@ def _gains(
     for kind, score, result, own in zip(kinds, scores, results, found, strict=True):
         tokens, log_prob = result.effects.tokens, score.scored
         if kind.memory is not None and own is not None:
-            rest = without(kind.memory.memory, own, [*tokens, engine.end_of_turn])
+            whole = [*tokens, engine.end_of_turn]
+            rest = without(kind.memory.memory, own, whole, in_two)
             if rest is not None:
                 active = replace(kind.memory, memory=rest)
                 log_prob = active.log_prob(asked_for(score.final)[:-1], tokens, log_prob)

@@ -111,7 +111,7 @@ class Browser:
                 "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code
             )
 
-    def type(self, text: str) -> None:
+    def enter(self, text: str) -> None:
         """Enter text where the focus is."""
         self._call("Input.insertText", text=text)
 
