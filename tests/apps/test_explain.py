@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import stat
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -22,7 +21,7 @@ PRIVATE = "It holds your texts and is readable only by you (mode 0600).\n"
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_chat: TinyModel) -> Iterator[Path]:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_chat: TinyModel) -> Path:
     """With a profile of the tiny model, and the texts that it was learned from."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(MODEL_VARIABLE, str(tiny_chat.path))
@@ -30,7 +29,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_chat: TinyModel
         Profile((entry_of(Engine(llama), strength=0.9),)).save("me.json")
     lines = [json.dumps({"prompt": item.request, "response": item.response}) for item in TEXTS]
     Path("mine.jsonl").write_text("\n".join(lines), "utf-8")
-    yield tmp_path
+    return tmp_path
 
 
 def explain(*arguments: str, code: int = 0) -> Result:
@@ -60,7 +59,7 @@ def test_texts_as_json() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("mine.jsonl",), ("-p", "Write about Alice", "-n", "8", "--history", "mine.jsonl")],
+    [("mine.jsonl",), ("-p", "Write about Alice", "-n", "8")],
 )
 def test_pages_are_private(folder: Path, arguments: tuple[str, ...]) -> None:
     result = explain(*arguments, "--html", "page.html")
