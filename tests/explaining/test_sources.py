@@ -7,6 +7,7 @@ import pytest
 
 from steerx_edge.explaining.answers import Answers, Attribution
 from steerx_edge.explaining.sources import Source, find_rows, neighbors, sources_of
+from steerx_edge.history.item import HistoryItem
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.llamacpp.requests import ScoreRequest, ScoreResult, asked_for
@@ -122,3 +123,14 @@ def test_the_text_around_a_token_is_shortened(tiny_chat_engine: Engine, memory: 
         b"".join(pieces[11:19]).decode() + "…",
     )
     assert expected in [source for each in found.values() for source in each]
+
+
+def test_texts_that_go_on_otherwise_are_no_source(tiny_chat_engine: Engine) -> None:
+    # Before their first tokens both have the same key, and each holds both tokens.
+    texts = (HistoryItem("Alice ran, Rabbit.", "Say."), HistoryItem("Rabbit ran, Alice.", "Say."))
+    memory = rows_of(tiny_chat_engine, texts, "all").memory()
+    firsts = [0, len(memory.tokens) // 2]
+    assert memory.tokens[firsts[0]] != memory.tokens[firsts[1]]
+    np.testing.assert_array_equal(*memory.keys[firsts])
+    found = find_rows(tiny_chat_engine, memory, firsts, texts)
+    assert [[each.place for each in found[row]] for row in firsts] == [[0], [1]]
