@@ -147,41 +147,46 @@ model_options = _together(
 )
 """-m, -t, -ngl: which model, and how it runs."""
 
-_sampling_options = _together(
-    click.option(
-        "-n",
-        "--n-predict",
-        type=click.IntRange(min=-2),
-        default=256,
-        show_default=True,
-        envvar="LLAMA_ARG_N_PREDICT",
-        help="Maximum number of tokens to generate; -1 and -2 fill the context.",
-    ),
-    click.option(
-        "--temp",
-        type=FiniteFloat(),
-        callback=lambda _context, _option, temperature: max(0.0, temperature),
-        default=0.8,
-        show_default=True,
-        help="Temperature; 0 or below always takes the most probable token.",
-    ),
-    click.option(
-        "--seed",
-        type=click.IntRange(min=-1, max=_RANDOM_SEED),
-        callback=lambda _context, _option, seed: None if seed in (-1, _RANDOM_SEED) else seed,
-        help="Sampling seed; -1 for a random one. [default: random]",
-    ),
-    click.option(
-        "-c",
-        "--ctx-size",
-        type=click.IntRange(min=0, max=_MAX_INT),
-        callback=_checked_ctx_size,
-        default=4096,
-        show_default=True,
-        envvar="LLAMA_ARG_CTX_SIZE",
-        help="Context size in tokens; 0 for that of the model.",
-    ),
+_n_predict_option = click.option(
+    "-n",
+    "--n-predict",
+    type=click.IntRange(min=-2),
+    default=256,
+    show_default=True,
+    envvar="LLAMA_ARG_N_PREDICT",
+    help="Maximum number of tokens to generate; -1 and -2 fill the context.",
 )
+
+
+def sampling_options(temperature: float = 0.8) -> _Option[Any]:
+    """--temp with this default, --seed, -c: how tokens are chosen."""
+    return _together(
+        click.option(
+            "--temp",
+            type=FiniteFloat(),
+            callback=lambda _context, _option, temperature: max(0.0, temperature),
+            default=temperature,
+            show_default=True,
+            help="Temperature; 0 or below always takes the most probable token.",
+        ),
+        click.option(
+            "--seed",
+            type=click.IntRange(min=-1, max=_RANDOM_SEED),
+            callback=lambda _context, _option, seed: None if seed in (-1, _RANDOM_SEED) else seed,
+            help="Sampling seed; -1 for a random one. [default: random]",
+        ),
+        click.option(
+            "-c",
+            "--ctx-size",
+            type=click.IntRange(min=0, max=_MAX_INT),
+            callback=_checked_ctx_size,
+            default=4096,
+            show_default=True,
+            envvar="LLAMA_ARG_CTX_SIZE",
+            help="Context size in tokens; 0 for that of the model.",
+        ),
+    )
+
 
 profile_option = click.option(
     "--profile", "profile_path", required=True, metavar="FILE", help="Your profile."
@@ -301,7 +306,8 @@ writing_options = _together(
         is_flag=True,
         help="Put the profile's description of your writing in the prompt.",
     ),
-    _sampling_options,
+    _n_predict_option,
+    sampling_options(),
     model_options,
     click.option("--system", default="", metavar="TEXT", help="System message."),
 )

@@ -3,6 +3,20 @@
 from __future__ import annotations
 
 _EXAMPLES = {
+    "show": """
+        # what a profile holds
+        steerx-edge show me.json
+        # as a page for the browser
+        steerx-edge show me.json --html me.html
+        # what two profiles have in common
+        steerx-edge show me.json --with colleague.json
+    """,
+    "explain": """
+        # your texts, word by word, as a page
+        steerx-edge explain sent.jsonl --profile me.json --html texts.html
+        # where each token of an answer comes from
+        steerx-edge explain -p "Write to Ana." --profile me.json
+    """,
     "learn": """
         # learn from a file of texts
         steerx-edge learn sent.jsonl -o me.json
