@@ -166,7 +166,7 @@ def _read(
         if any(option is not None for option in (user, response, request)):
             raise click.UsageError("--user, --response and --request need your texts.")
         return None
-    from steerx_edge.history.readers import read_history
+    from steerx_edge.history.reading import read_history
 
     return list(read_history(path, user=user, response=response, prompt=request))
 
