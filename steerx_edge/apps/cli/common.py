@@ -319,9 +319,12 @@ def open_engine(
 
     from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.llamacpp.log import log_errors
-    from steerx_edge.llamacpp.models import find_model
+    from steerx_edge.llamacpp.model_search import chosen_model
 
-    path = find_model(model)  # before llama.cpp starts, as most mistakes are made here
+    # Before llama.cpp starts, as most mistakes are made here.
+    path, found = chosen_model(model)
+    if found:
+        say(f"Using {found.name} ({found.place}): {found.path}")
     log_errors(partial(say, nl=False))
     with hold_interrupts():  # an exception in the log callback would be lost
         return Engine(path, n_ctx=ctx_size, n_threads=threads, n_gpu_layers=n_gpu_layers)

@@ -127,11 +127,12 @@ def _models_of(profile_path: str, held: Sequence[Entry], models: Sequence[str]) 
         ProfileError: one is missing.
     """
     from steerx_edge.errors import ProfileError
-    from steerx_edge.llamacpp.models import find_model, fingerprint
+    from steerx_edge.llamacpp.model_search import chosen_model
+    from steerx_edge.llamacpp.models import fingerprint
 
     if not held:
         return []
-    paths = [find_model(model) for model in models or (None,)]
+    paths = [chosen_model(model)[0] for model in models or (None,)]
     known = {fingerprint(path) for path in paths}
     for entry in held:
         if entry.model.fingerprint not in known:
