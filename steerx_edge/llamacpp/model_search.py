@@ -129,6 +129,13 @@ def chosen_model(given: str | None) -> tuple[Path, FoundModel | None]:
     return found.path, found
 
 
+def reason_for(given: str | None) -> str:
+    """Why a model is the one that is used, after `chosen_model` took it."""
+    if given:
+        return "given with -m or -hf"
+    return f"from {MODEL_VARIABLE}" if os.environ.get(MODEL_VARIABLE) else "the installed package"
+
+
 def _default_file(given: str | None, notes: list[str]) -> Path | None:
     try:
         return chosen_model(given)[0]
