@@ -144,19 +144,21 @@ def carried(learned: Profile, existing: Profile | None, vocabulary: Vocabulary) 
     An entry of the same model keeps its own when the profile is saved.
 
     Args:
-        learned: the profile, with one entry.
+        learned: the profile.
         existing: what was in its file before.
-        vocabulary: of the entry's model.
+        vocabulary: of the model that was learned on.
     """
-    (entry,) = learned.entries
     others = existing.entries if existing else ()
-    if not others or any(each.model.fingerprint == entry.model.fingerprint for each in others):
-        return learned
-    latest = max(others, key=lambda each: each.created)
-    edits = [_edit(Wish(edit.action, edit.word), vocabulary) for edit in latest.edits]
-    if latest.description.origin == "user":
-        entry = replace(entry, description=latest.description)
-    return learned.with_entry(edited(entry, edits))
+    known = {each.model.fingerprint for each in others}
+    for entry in learned.entries if others else ():
+        if entry.model.fingerprint in known:
+            continue
+        latest = max(others, key=lambda each: each.created)
+        edits = [_edit(Wish(edit.action, edit.word), vocabulary) for edit in latest.edits]
+        own = latest.description.origin == "user"
+        description = latest.description if own else entry.description
+        learned = learned.with_entry(edited(replace(entry, description=description), edits))
+    return learned
 
 
 def _edit(wish: Wish, vocabulary: Vocabulary) -> Edit:

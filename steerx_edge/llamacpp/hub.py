@@ -13,7 +13,7 @@ from steerx_edge.llamacpp.model_places import quantization_in
 _PREFERRED = "Q4_K_M"
 
 
-def download(repository: str, say: Callable[[str], object]) -> Path:
+def download(repository: str, say: Callable[[str], object], *, with_progress: bool = True) -> Path:
     """Get a model of Hugging Face; what is in its cache already is not downloaded again.
 
     Without the network, what is in the cache is used. As in llama.cpp, an access token is taken
@@ -22,6 +22,7 @@ def download(repository: str, say: Callable[[str], object]) -> Path:
     Args:
         repository: user/repo, or user/repo:quantization.
         say: called with what is taken.
+        with_progress: show a progress bar on standard error.
 
     Returns:
         The GGUF file; the first of several parts.
@@ -36,6 +37,8 @@ def download(repository: str, say: Callable[[str], object]) -> Path:
         raise ModelError(
             "-hf needs the package huggingface-hub: pip install 'steerx-edge[hub]'."
         ) from error
+    if not with_progress:
+        huggingface_hub.utils.disable_progress_bars()  # type: ignore[attr-defined]
     name, _, quantization = repository.partition(":")
     try:
         files = huggingface_hub.HfApi().list_repo_files(name)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Option = Callable[[_Command], _Command]
 
+_QUIET = "steerx_edge.quiet"
 _RETRIEVE = 4
 _MAX_INT = 2**31 - 1  # of C
 _MAX_THREADS = 512  # of ggml
@@ -187,7 +190,7 @@ def model_option(command: _Command) -> Callable[..., Any]:
                 raise click.UsageError("-m and -hf cannot be combined.")
             from steerx_edge.llamacpp.hub import download
 
-            model = str(download(hf_repo, say))
+            model = str(download(hf_repo, say, with_progress=not is_quiet()))
         return command(*args, model=model, **kwargs)
 
     options = _together(
@@ -322,6 +325,7 @@ def _history_options(command: _Command) -> Callable[..., Any]:
         click.option(
             "--history",
             metavar="FILE",
+            shell_complete=complete_files,
             help="Your texts, as for learn: the most relevant ones are put before the prompt as "
             "earlier turns. They are not stored.",
         ),
@@ -395,7 +399,7 @@ def open_engine(
     path, found = chosen_model(model)
     if found:
         say(f"Using {found.name} ({found.place}): {found.path}")
-    log_errors(partial(say, nl=False))
+    log_errors(partial(say, nl=False, always=True))
     with hold_interrupts():  # an exception in the log callback would be lost
         return Engine(path, n_ctx=ctx_size, n_threads=threads, n_gpu_layers=n_gpu_layers)
 
@@ -471,9 +475,48 @@ def hold_interrupts() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def say(text: str, *, nl: bool = True) -> None:
-    """Print a message on standard error; control characters in it are made visible."""
-    click.echo(visible(text), nl=nl, err=True)
+def say(text: str, *, nl: bool = True, always: bool = False) -> None:
+    """Print a message on standard error; control characters in it are made visible.
+
+    With --quiet it is printed only if `always` is set, as for errors.
+    """
+    if always or not is_quiet():
+        click.echo(visible(text), nl=nl, err=True)
+
+
+def is_quiet() -> bool:
+    """Whether the command was given --quiet."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(_QUIET))
+
+
+def _be_quiet(context: click.Context, _option: click.Parameter, quiet: bool) -> None:
+    if quiet:
+        context.meta[_QUIET] = True
+        context.with_resource(_without_warnings())
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def quiet_option() -> click.Option:
+    """--quiet, which every command has."""
+    return click.Option(
+        ["-q", "--quiet"],
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_be_quiet,
+        help="Print nothing on standard error but errors.",
+    )
 
 
 def write_text(piece: str) -> None:
@@ -485,7 +528,7 @@ def error_console() -> PlainConsole:
     """Return a console on standard error."""
     from steerx_edge.report.terminal import PlainConsole
 
-    return PlainConsole(stderr=True)
+    return PlainConsole(stderr=True, quiet=is_quiet())
 
 
 @contextmanager

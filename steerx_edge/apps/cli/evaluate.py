@@ -13,6 +13,7 @@ import click
 
 from steerx_edge.apps.cli.common import (
     LayerList,
+    complete_files,
     error_console,
     item_options,
     model_options,
@@ -42,7 +43,7 @@ class ItemCounts(click.ParamType):  # type: ignore[type-arg]
 
 
 @click.command()
-@click.argument("data", metavar="DATA")
+@click.argument("data", metavar="DATA", shell_complete=complete_files)
 @click.option(
     "-o",
     "--output",

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from steerx_edge.apps.cli.common import (
+    complete_files,
+    complete_models,
     item_options,
     load_profile,
     open_engine,
@@ -32,6 +34,7 @@ _CTX_SIZE = 256  # of the generation context, which forgetting does not use
     "--text",
     "text_path",
     metavar="FILE",
+    shell_complete=complete_files,
     help="Forget only these texts: a file as for learn, with the requests they were learned with. "
     "[default: forget everything]",
 )
@@ -41,6 +44,7 @@ _CTX_SIZE = 256  # of the generation context, which forgetting does not use
     "models",
     multiple=True,
     metavar="FILE",
+    shell_complete=complete_models,
     help="GGUF model of the memory; repeat it for each model. [default: as for learn]",
 )
 @running_options
