@@ -29,6 +29,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_chat: TinyModel
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(MODEL_VARIABLE, str(tiny_chat.path))
     monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("EDITOR", "VISUAL"):
+        monkeypatch.delenv(name, raising=False)
     return tmp_path
 
 
@@ -87,10 +89,11 @@ def test_it_says_what_each_edit_changes() -> None:
     assert run("--never", "kind regards").stderr == "No answer will contain 'kind regards'.\n"
     assert "You never used 'zzz'" in run("--pin", "zzz").stderr
     assert run("--undo", "RABBIT").stderr == "Undid the edit of 'RABBIT'.\n"
-    assert run("--list").stdout.splitlines()[1:] == [
+    assert run("--list", "--drop", "oh").stdout.splitlines()[1:] == [
         "  description by model",
         "  never kind regards",
         "  pin   zzz",
+        "  drop  oh",
     ]
 
 
@@ -153,6 +156,7 @@ def test_the_editor_shows_the_words_and_what_is_written_there_is_done(
         (["--drop", "x" * 101], 1, "at most 100 characters"),
         (["--undo", "x"], 1, "There is no edit of 'x' to undo. No word was edited."),
         (["--user", "x"], 2, "need --text."),
+        ([], 2, "Without a terminal, say what to edit"),
         (["--drop", "x", "-m", "no-such-model"], 1, "no model of that name"),
         (["--description", "a\x07b"], 1, "without control characters"),
     ],

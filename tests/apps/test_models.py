@@ -55,3 +55,11 @@ def test_notes_go_to_standard_error(model: Path) -> None:
     note = f"Skipped {broken} (LM Studio): a damaged GGUF file: it ends early."
     assert result.stderr.splitlines() == [note]
     assert json.loads(result.stdout)["notes"] == [note]
+
+
+def test_a_name_takes_one_line(model: Path) -> None:
+    path = model.with_name("a\nb.gguf")
+    path.write_bytes(model.read_bytes())
+    lines = run("models").stdout.splitlines()
+    assert len(lines) == len(json.loads(run("models", "--json").stdout)["models"])
+    assert any(line.startswith("  org/tiny/a\\nb ") for line in lines)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -97,12 +99,11 @@ def edit(
     given: dict[Action, tuple[str, ...]] = {"drop": drop, "never": never, "pin": pin}
     wishes = [Wish.of(action, word) for action, words in given.items() for word in words]
     text = None if description is None else read_text(description)
-    if listed:
-        _list(profile)
-        return
-    if text_path is None and text is None and not wishes and not undo:
+    if text_path is None and text is None and not wishes and not undo and not listed:
         from steerx_edge.report.edit_sheet import read_sheet, sheet_of
 
+        if not (sys.stdin.isatty() or os.environ.get("EDITOR") or os.environ.get("VISUAL")):
+            raise click.UsageError("Without a terminal, say what to edit, such as --drop WORD.")
         sheet = sheet_of(profile)
         text, wishes, undo = read_sheet(profile, click.edit(sheet, extension=".txt") or sheet)
         if text is None and not wishes and not undo:
@@ -117,6 +118,8 @@ def edit(
         click.get_current_context().invoke(
             forget, profile_path=profile_path, text_path=text_path, **how
         )
+    if listed:
+        _list(load_profile(profile_path))
 
 
 def _change(

@@ -32,17 +32,21 @@ def models(model: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(_plain(found), indent=2))
         return
-    names = [visible(each.name) for each in found.models]
+    names = [_line(each.name) for each in found.models]
     width = max(map(len, names), default=0)
     for each, name in zip(found.models, names, strict=True):
         mark = "*" if each.is_default else " "
         size = f"{each.bytes / 1e6:.0f} MB"
         click.echo(
             f"{mark} {name:{width}}  {size:>9}  {each.architecture:10}  {each.place:17}  "
-            f"{visible(str(each.path))}"
+            f"{_line(str(each.path))}"
         )
     if not found.models:
         say("No model was found.")
+
+
+def _line(text: str) -> str:
+    return visible(text.replace("\n", "\\n"))
 
 
 def _plain(found: Search) -> dict[str, object]:
