@@ -35,7 +35,7 @@ class _Commands(click.Group):
         command: click.Command = getattr(
             import_module(f"steerx_edge.apps.cli.{cmd_name}"), cmd_name
         )
-        from steerx_edge.apps.cli.common import quiet_option
+        from steerx_edge.apps.cli.quiet import quiet_option
 
         if not any("--quiet" in option.opts for option in command.params):
             command.params.append(quiet_option())

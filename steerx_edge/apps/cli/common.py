@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 import signal
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
+from steerx_edge.apps.cli.completion import complete_files, complete_models
+from steerx_edge.apps.cli.quiet import is_quiet
 from steerx_edge.report.visible import visible
 
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Option = Callable[[_Command], _Command]
 
-_QUIET = "steerx_edge.quiet"
 _RETRIEVE = 4
 _MAX_INT = 2**31 - 1  # of C
 _MAX_THREADS = 512  # of ggml
@@ -139,23 +137,6 @@ running_options = _together(
     ),
 )
 """-t, -ngl: how the model runs."""
-
-
-def complete_models(
-    _context: click.Context, _option: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """Names of models that are found, and files."""
-    from steerx_edge.llamacpp.model_search import search
-
-    names = [each.name for each in search().models if each.name.startswith(incomplete)]
-    return [*map(CompletionItem, names), CompletionItem(incomplete, type="file")]
-
-
-def complete_files(
-    _context: click.Context, _option: click.Parameter, incomplete: str
-) -> list[CompletionItem]:
-    """Files, by the shell's own completion."""
-    return [CompletionItem(incomplete, type="file")]
 
 
 class _Hub(click.ParamType):  # type: ignore[type-arg]
@@ -482,41 +463,6 @@ def say(text: str, *, nl: bool = True, always: bool = False) -> None:
     """
     if always or not is_quiet():
         click.echo(visible(text), nl=nl, err=True)
-
-
-def is_quiet() -> bool:
-    """Whether the command was given --quiet."""
-    context = click.get_current_context(silent=True)
-    return context is not None and bool(context.meta.get(_QUIET))
-
-
-def _be_quiet(context: click.Context, _option: click.Parameter, quiet: bool) -> None:
-    if quiet:
-        context.meta[_QUIET] = True
-        context.with_resource(_without_warnings())
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(logging.NOTSET)
-
-
-def quiet_option() -> click.Option:
-    """--quiet, which every command has."""
-    return click.Option(
-        ["-q", "--quiet"],
-        is_flag=True,
-        is_eager=True,
-        expose_value=False,
-        callback=_be_quiet,
-        help="Print nothing on standard error but errors.",
-    )
 
 
 def write_text(piece: str) -> None:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from steerx_edge.apps.cli.common import (
-    complete_files,
     item_options,
     json_option,
     model_options,
     open_engine,
     user_option,
 )
+from steerx_edge.apps.cli.completion import complete_files
 from steerx_edge.report.visible import visible
 
 if TYPE_CHECKING:

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 import click
 
 from steerx_edge.apps.cli.common import (
-    complete_files,
-    complete_models,
     item_options,
     load_profile,
     read_text,
     say,
     user_option,
 )
+from steerx_edge.apps.cli.completion import complete_files, complete_models
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

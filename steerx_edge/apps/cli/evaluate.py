@@ -13,13 +13,13 @@ import click
 
 from steerx_edge.apps.cli.common import (
     LayerList,
-    complete_files,
     error_console,
     item_options,
     model_options,
     open_engine,
     progress_bar,
 )
+from steerx_edge.apps.cli.completion import complete_files
 
 
 class ItemCounts(click.ParamType):  # type: ignore[type-arg]

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from steerx_edge.apps.cli.common import (
-    complete_files,
-    complete_models,
     item_options,
     load_profile,
     open_engine,
@@ -18,6 +16,7 @@ from steerx_edge.apps.cli.common import (
     say,
     user_option,
 )
+from steerx_edge.apps.cli.completion import complete_files, complete_models
 
 if TYPE_CHECKING:
     from pathlib import Path

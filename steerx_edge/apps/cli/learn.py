@@ -14,7 +14,6 @@ from steerx_edge.apps.cli import INTERRUPTED
 from steerx_edge.apps.cli.common import (
     FiniteFloat,
     LayerList,
-    complete_files,
     error_console,
     hold_interrupts,
     item_options,
@@ -25,6 +24,7 @@ from steerx_edge.apps.cli.common import (
     say,
     user_option,
 )
+from steerx_edge.apps.cli.completion import complete_files
 
 if TYPE_CHECKING:
     from steerx_edge.history.item import HistoryItem
