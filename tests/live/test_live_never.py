@@ -22,7 +22,7 @@ from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.requests import steered
 from tests.apps.test_forget import memory_of
 from tests.support.entries import an_entry
-from tests.support.steered_llama import a_profile, complete, forcing
+from tests.support.steered_llama import a_profile, bias_of, complete, forcing
 
 TEXTS = [
     HistoryItem("Cheers Ana, the toodle-oo is late.", "Write to Ana."),
@@ -47,7 +47,8 @@ def words_in(text: str) -> list[str]:
 def test_no_answer_contains_a_barred_word(smollm2: Llama, gated: bool) -> None:
     prompt = "<|im_start|>user\nWrite about Paris.<|im_end|>\n<|im_start|>assistant\n"
     gate = closed_gate(smollm2) if gated else None
-    profile = a_profile(smollm2, layers=(10,), strength=0.0, gate=gate)
+    bias = bias_of({5: 1.0})  # so that the gate is asked
+    profile = a_profile(smollm2, layers=(10,), strength=0.0, gate=gate, logit_bias=bias)
     free = complete(smollm2, prompt, 60)
     barred = [word for word in dict.fromkeys(words_in(free)) if len(word) > 3][:6]
     assert len(barred) == 6
