@@ -11,10 +11,12 @@ from __future__ import annotations
 from steerx_edge.model_id import ModelId
 from steerx_edge.profile.files import check_writable
 from steerx_edge.profile.prefix_file import Prefix, prefix_files
-from steerx_edge.profile.store import Profile, forget
+from steerx_edge.profile.store import Profile, change, forget
 from steerx_edge.profile.types import (
     CONTRAST_METHODS,
+    Action,
     Description,
+    Edit,
     Entry,
     Gain,
     LogitBias,
@@ -26,7 +28,9 @@ from steerx_edge.profile.types import (
 
 __all__ = [
     "CONTRAST_METHODS",
+    "Action",
     "Description",
+    "Edit",
     "Entry",
     "Gain",
     "LogitBias",
@@ -37,6 +41,7 @@ __all__ = [
     "Setting",
     "WithHistory",
     "Word",
+    "change",
     "check_writable",
     "forget",
     "prefix_files",
