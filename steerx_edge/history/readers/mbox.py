@@ -1,0 +1,130 @@
+"""Mailboxes (mbox): mails one after another, each after a line that begins with `From `."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from steerx_edge.history.readers.mailboxes import LARGEST, read_boxes
+from steerx_edge.history.readers.source import Options, Source
+from steerx_edge.history.readers.texts import Found
+
+NAME = "a mailbox (mbox)"
+
+# A line with a time and a year, or nothing but `From`, `From -`, as new versions of Thunderbird
+# write it; then a header, or another such line that was kept.
+_SEPARATOR = re.compile(
+    rb"^From (?:(?=[^\r\n]*\d\d?:\d\d)(?=[^\r\n]*\b\d{4}\b)[^\r\n]+|-? *)\r?\n"
+    rb"(?=(?:>From [^\n]*\n)?[!-9;-~]+[ \t]*:)",
+    re.MULTILINE,
+)
+_ESCAPED = re.compile(rb"^>(?=>*From )", re.MULTILINE)
+_BODY = re.compile(rb"\r?\n\r?\n")
+_CHUNK = 1 << 20
+_LONGEST = 4096  # of a separator and the name of the header after it
+_HEAD = 1 << 14
+
+
+def recognize(source: Source) -> str:
+    """Return what shows that it is a mailbox, or the folder that Apple Mail exports one as."""
+    if is_mbox(source):
+        return "it begins with a line 'From ' and headers"
+    if source.is_folder and (file := source.child("mbox")) and is_mbox(file):
+        return "it holds a file 'mbox', as Apple Mail exports a mailbox"
+    return ""
+
+
+def is_mbox(source: Source) -> bool:
+    """Whether a file begins as a mailbox does."""
+    return not source.is_folder and bool(_SEPARATOR.match(source.beginning))
+
+
+def read(source: Source, options: Options) -> Found:
+    """Yield the texts of the user."""
+    file = source.child("mbox") if source.is_folder else source
+    yield from read_boxes([MboxBox(file or source, source.name)], options.me, str(source))
+
+
+class MboxBox:
+    """A file of mails; a place is the offset of a mail.
+
+    Args:
+        source: The file.
+        name: Its name, if it is another than the file's.
+    """
+
+    def __init__(self, source: Source, name: str = "") -> None:
+        self.name = name or source.name
+        self._source = source
+        self._open: IO[bytes] | None = None
+
+    def places(self) -> Iterator[int]:
+        """The offsets of the mails, found piece by piece."""
+        file = self._file
+        start, data = 0, b""
+        while True:
+            file.seek(start + len(data))
+            chunk = file.read(_CHUNK)
+            data += chunk
+            # A separator at the end may be cut, unless it is the end of the file.
+            safe = len(data) - _LONGEST if chunk else len(data)
+            for found in _SEPARATOR.finditer(data):
+                # Where a piece begins is no beginning of a line, unless it is the file's.
+                if found.start() < safe and (start == 0 or found.start() > 0):
+                    yield start + found.start()
+            if not chunk:
+                return
+            # The byte before what is searched again says whether a line begins there.
+            kept = max(0, safe - 1)
+            start, data = start + kept, data[kept:]
+
+    def head(self, place: int) -> bytes:
+        """The beginning of a mail, up to the end of its headers."""
+        size = _HEAD
+        while True:
+            data = self._at(place, size)
+            if len(data) < size or size >= LARGEST or _BODY.search(data):
+                return data
+            size *= 4
+
+    def mail(self, place: int) -> bytes:
+        """A mail as it was before it was put into the mailbox.
+
+        A line `>From ` loses one `>`, as mboxrd asks for. In mboxo, which marks only lines that
+        begin with `From `, a line that a person wrote as `>From ` loses it too.
+        """
+        data = self._at(place, LARGEST)
+        return _ESCAPED.sub(b"", data)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._open:
+            self._open.close()
+            self._open = None
+
+    def _at(self, place: int, size: int) -> bytes:
+        self._file.seek(place)
+        data = self._file.read(size)
+        following = _SEPARATOR.search(data, 1)
+        return data[: following.start()] if following else data
+
+    @property
+    def _file(self) -> IO[bytes]:
+        if self._open is None:
+            self._open = _seekable(self._source)
+        return self._open
+
+
+def _seekable(source: Source) -> IO[bytes]:
+    """Open a file; what lies in an archive is unpacked, because going back in it starts anew."""
+    file = source.open()
+    if isinstance(source.path, Path):
+        return file
+    with file:
+        unpacked = tempfile.TemporaryFile()  # noqa: SIM115  # without a name, for its owner only
+        shutil.copyfileobj(file, unpacked, _CHUNK)
+    return unpacked
