@@ -22,7 +22,7 @@ _DEVICE = re.compile(
     r"Enviado (?:desde|do|de|a partir) |Inviato d[ae]|"
     r"Verzonden (?:vanaf|met|vanuit) |Verstuurd vanaf |Skickat från |Sendt fra |Lähetetty |"
     r"Wysłane z |Odesláno z |Отправлено (?:с|из) |"
-    r"iPhoneから送信|发自我的|從我的|나의 iPhone에서 ).{0,80}",
+    r"iPhoneから送信|发自我的|從我的|나의 iPhone에서 )[^,;!?]{0,60}",
     re.IGNORECASE,
 )
 _LEGAL = re.compile(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from steerx_edge.history.mail.lines import Line
+from steerx_edge.history.mail.lines import Line, fixed_line
 
 _SKIPPED = {"head", "style", "script", "title", "meta", "template", "noscript", "-comment", "svg"}
 _BLOCKS = {
@@ -116,7 +116,7 @@ class _Page:
 
     def _break(self) -> None:
         text = _INVISIBLE.sub("", self._line).replace("\xa0", " ").rstrip()
-        self.lines.append(Line(text, self._depth))
+        self.lines.append(fixed_line(text, self._depth))
         self._line = ""
 
     def _space(self, node: LexborNode) -> None:

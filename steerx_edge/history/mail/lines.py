@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 _QUOTED = re.compile(r"(?:>[ ]?)*>")
 _ITEM = re.compile(r"\s*(?:[-*+•–—>|]\s|\d{1,3}[.)]\s|\s{2,})")
-_NARROWEST, _WIDEST = 72, 80
+_WIDTH, _WIDEST = 72, 80
 _SHORT = 3
 
 
@@ -26,14 +26,15 @@ class Line(NamedTuple):
 
 def fixed_lines(text: str) -> list[Line]:
     """Read lines that end where the text says so."""
-    return [_fixed(line) for line in text.split("\n")]
+    return [fixed_line(line) for line in text.split("\n")]
 
 
-def _fixed(line: str) -> Line:
+def fixed_line(line: str, depth: int = 0) -> Line:
+    """Read a line with its marks of quotation, which add to a depth."""
     marks = _QUOTED.match(line)
     if not marks:
-        return Line(line.rstrip())
-    return Line(line[marks.end() :].removeprefix(" ").rstrip(), marks.group().count(">"))
+        return Line(line.rstrip(), depth)
+    return Line(line[marks.end() :].removeprefix(" ").rstrip(), depth + marks.group().count(">"))
 
 
 def flowed_lines(text: str, *, delete_space: bool) -> list[Line]:
@@ -63,9 +64,9 @@ def flowed_lines(text: str, *, delete_space: bool) -> list[Line]:
 
 
 def unwrapped(lines: Sequence[str]) -> list[str]:
-    """Join lines that a program broke, because the next word had no place in the width.
+    """Join lines that a program broke, because the next word had no place in 72 columns.
 
-    The width is the longest line's, at least 72; a text with a longer line than 80 was not broken.
+    A text with a longer line than 80 was not broken.
     """
     width = max((len(line) for line in lines if " " in line.strip()), default=0)
     if width > _WIDEST:
@@ -73,7 +74,7 @@ def unwrapped(lines: Sequence[str]) -> list[str]:
     joined: list[str] = []
     was = ""  # the last line as it stood, which says whether there was place
     for line in lines:
-        if joined and _goes_on(was, line, max(width, _NARROWEST)):
+        if joined and _goes_on(was, line):
             joined[-1] = f"{joined[-1]} {line.lstrip()}"
         else:
             joined.append(line)
@@ -81,10 +82,10 @@ def unwrapped(lines: Sequence[str]) -> list[str]:
     return joined
 
 
-def _goes_on(line: str, following: str, width: int) -> bool:
+def _goes_on(line: str, following: str) -> bool:
     if not line.strip() or not following.strip() or _ITEM.match(following):
         return False
     if line.rstrip().endswith((".", "!", "?", ":", ",")) and len(following.split()) < _SHORT:
         return False  # a sign-off, or a name
     first = following.split()[0]
-    return len(line) > width // 2 and len(line) + 1 + len(first) > width
+    return len(line) > _WIDTH // 2 and len(line) + 1 + len(first) > _WIDTH

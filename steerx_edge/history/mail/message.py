@@ -12,6 +12,7 @@ from steerx_edge.history.mail.head import Head
 from steerx_edge.history.mail.kinds import CALENDAR, ENCRYPTED
 from steerx_edge.history.mail.lines import Line, fixed_lines, flowed_lines
 from steerx_edge.history.mail.machines import is_encrypted, without_armor
+from steerx_edge.history.mail.own_words import Parts, parted
 from steerx_edge.history.words import with_line_feeds
 
 WITHOUT_TEXT = "mail without a text"
@@ -25,11 +26,17 @@ class Mail:
         head: Its headers.
         lines: Its text; empty if it has none.
         reason: Why its content is not learned from; empty if nothing speaks against it.
+        is_wrapped: Whether a program may have broken the lines.
     """
 
     head: Head
     lines: list[Line]
     reason: str = ""
+    is_wrapped: bool = False
+
+    def parted(self) -> Parts:
+        """Take it apart."""
+        return parted(self.lines, is_wrapped=self.is_wrapped)
 
 
 def read_mail(data: bytes) -> Mail:
@@ -57,7 +64,7 @@ def read_mail(data: bytes) -> Mail:
     text = without_armor(text)
     if _is_flowed(plain):
         return Mail(head, flowed_lines(text, delete_space=_parameter(plain, "delsp") == "yes"))
-    return Mail(head, fixed_lines(text))
+    return Mail(head, fixed_lines(text), is_wrapped=True)
 
 
 def _body(message: EmailMessage, kind: str) -> EmailMessage | None:

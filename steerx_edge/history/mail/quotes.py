@@ -119,11 +119,14 @@ def _marker(lines: Sequence[Line], at: int) -> bool | None:
 
 def _headers(lines: Sequence[Line], at: int) -> int:
     """The end of headers that begin at a line with the sender; the line itself if none do."""
-    if not _FROM.match(lines[at].text):
+    if not _LABEL.match(lines[at].text):
         return at
     end = _after_headers(lines, at)
+    if end - at < _FEWEST or not any(_FROM.match(line.text) for line in lines[at:end]):
+        return at
     told = " ".join(line.text for line in lines[at:end])
-    return end if end - at >= _FEWEST and re.search(r"\d|@", told) else at
+    # The sender comes first; where it does not, there must be an address.
+    return end if re.search(r"\d|@" if _FROM.match(lines[at].text) else "@", told) else at
 
 
 def _after_headers(lines: Sequence[Line], at: int) -> int:

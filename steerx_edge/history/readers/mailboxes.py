@@ -21,7 +21,6 @@ from steerx_edge.history.mail.endings import Signatures
 from steerx_edge.history.mail.folders import is_drafts, is_sent, is_spam
 from steerx_edge.history.mail.head import Head
 from steerx_edge.history.mail.message import read_mail
-from steerx_edge.history.mail.own_words import parted
 from steerx_edge.history.mail.request import request_of
 from steerx_edge.history.mail.senders import Me, Senders
 from steerx_edge.history.readers.texts import Dropped, Found, Text
@@ -151,7 +150,7 @@ class _Reading:
         mail = read_mail(box.mail(place))
         if mail.reason:
             return Dropped(mail.reason, where, f"Subject: {head.subject}")
-        parts = parted(mail.lines)
+        parts = mail.parted()
         text = parts.text(self._repeated)
         if not text:
             reason = "forwarded mail" if parts.is_forward or head.is_forward else "no own words"
@@ -188,7 +187,7 @@ class _Reading:
             return ""
         at = int(self._order[found])
         data = self._boxes[self._index.boxes[at]].mail(self._index.places[at])
-        return parted(read_mail(data).lines).text() if Head(data).id == head.answered else ""
+        return read_mail(data).parted().text() if Head(data).id == head.answered else ""
 
     def _signatures(self) -> frozenset[str]:
         """Lines that end many mails of the user."""
@@ -198,7 +197,7 @@ class _Reading:
         for at in own[:: max(1, len(own) // _SIGNATURE_MAILS)]:
             box = self._boxes[self._index.boxes[at]]
             try:
-                parts = parted(read_mail(box.mail(self._index.places[at])).lines)
+                parts = read_mail(box.mail(self._index.places[at])).parted()
             except Exception:  # noqa: S112  # it is counted when its turn comes
                 continue
             if parts.own:
