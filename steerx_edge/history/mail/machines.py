@@ -19,7 +19,7 @@ _FEWEST = 3  # lines
 _LETTERS = 0.5  # of all characters, in prose
 
 _SIGNED = re.compile(
-    r"-----BEGIN PGP SIGNED MESSAGE-----\n(?:[A-Za-z]+:.*\n)*\n?(?P<text>.*?)"
+    r"-----BEGIN PGP SIGNED MESSAGE-----\n(?:[A-Za-z]+:[^\n]*\n)*\n?(?P<text>.*?)"
     r"\n-----BEGIN PGP SIGNATURE-----.*?(?:-----END PGP SIGNATURE-----|\Z)",
     re.DOTALL,
 )

@@ -66,20 +66,21 @@ class MboxBox:
         """The offsets of the mails, found piece by piece."""
         file = self._file
         start, data = 0, b""
+        searched = 0  # all before it has been
         while True:
             file.seek(start + len(data))
             chunk = file.read(_CHUNK)
             data += chunk
-            # A separator at the end may be cut, unless it is the end of the file.
-            safe = len(data) - _LONGEST if chunk else len(data)
+            # A separator at the end may be cut, unless that is the end of the file.
+            end = start + len(data) - (_LONGEST if chunk else 0)
             for found in _SEPARATOR.finditer(data):
-                # Where a piece begins is no beginning of a line, unless it is the file's.
-                if found.start() < safe and (start == 0 or found.start() > 0):
+                if searched <= start + found.start() < end:
                     yield start + found.start()
             if not chunk:
                 return
-            # The byte before what is searched again says whether a line begins there.
-            kept = max(0, safe - 1)
+            # The byte before what is searched next says whether a line begins there.
+            searched = max(searched, end)
+            kept = max(0, searched - 1 - start)
             start, data = start + kept, data[kept:]
 
     def head(self, place: int) -> bytes:

@@ -20,16 +20,17 @@ OUTLOOK = """<html xmlns:o="urn:schemas-microsoft-com:office:office"><head><styl
 <div style="border:none;border-top:solid #E1E1E1 1.0pt"><p class="MsoNormal"><b>From:</b> Ana Lee
 &lt;ana@example.org&gt; <br><b>Sent:</b> Monday, January 5, 2026 10:00 AM<br><b>To:</b> Mo<br>
 <b>Subject:</b> Tea</p></div><p class="MsoNormal">Tea?</p></div></body></html>"""
-APPLE = """<html><body style="overflow-wrap: break-word;">Yes, please.<div><br></div><div>Mo<br><div>
-<br><blockquote type="cite"><div>On 5 Jan 2026, at 10:00, Ana Lee &lt;ana@example.org&gt; wrote:</div>
-<br class="Apple-interchange-newline"><div>Tea?</div></blockquote></div></div></body></html>"""
+APPLE = """<html><body style="overflow-wrap: break-word;">Yes, please.<div><br></div><div>Mo<br>
+<div><br><blockquote type="cite"><div>On 5 Jan 2026, at 10:00, Ana Lee &lt;ana@example.org&gt;
+wrote:</div><br class="Apple-interchange-newline"><div>Tea?</div></blockquote></div></div>
+</body></html>"""
 THUNDERBIRD = """<html><body><p>Yes, please.</p><p>Mo</p><div class="moz-cite-prefix">On 05/01/2026
 10:00, Ana Lee wrote:<br></div><blockquote type="cite" cite="mid:1"><p>Tea?</p></blockquote>
-<pre class="moz-signature" cols="72">-- 
+<pre class="moz-signature" cols="72">--
 Mo Adler</pre></body></html>"""
 YAHOO = """<div>Yes, please.<br></div><div><br></div><div>Mo</div><div class="yahoo_quoted">
-<div>On Monday, January 5, 2026 at 10:00, Ana Lee &lt;ana@example.org&gt; wrote:</div><div>Tea?</div>
-</div>"""
+<div>On Monday, January 5, 2026 at 10:00, Ana Lee &lt;ana@example.org&gt; wrote:</div>
+<div>Tea?</div></div>"""
 
 
 @pytest.mark.parametrize("html", [GMAIL, OUTLOOK, APPLE, THUNDERBIRD, YAHOO])

@@ -62,7 +62,7 @@ CASES = {
         "Tea or coffee?",
     ),
     "between quotes": Case(
-        "Hi Ana,\n\nOn 2026-01-05 10:00, Ana wrote:\n> Tea?\n\nYes.\n\n> Cake?\n\nNo, thanks.\n\nMo",
+        "Hi Ana,\n\nOn 2026-01-05, Ana wrote:\n> Tea?\n\nYes.\n\n> Cake?\n\nNo, thanks.\n\nMo",
         "Hi Ana,\n\nYes.\n\nNo, thanks.\n\nMo",
         "Tea?\n\nCake?",
     ),
@@ -89,7 +89,7 @@ CASES = {
         "From: here to there.\nSubject: to change.\n\nSee you.",
     ),
     "forward of Gmail": Case(
-        "What do you think?\n\n---------- Forwarded message ---------\nFrom: Ana Lee <a@example.org>\n"
+        "What do you think?\n\n---------- Forwarded message ---------\nFrom: Ana <a@example.org>\n"
         "Date: Mon, 5 Jan 2026 at 10:00\nSubject: Tea\nTo: Mo <mo@example.org>\n\nTea is late.",
         "What do you think?",
         "Tea is late.",

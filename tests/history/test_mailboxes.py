@@ -1,0 +1,376 @@
+"""Mailboxes of the programs that write them: what is kept, what is dropped, and why."""
+
+from __future__ import annotations
+
+import random
+import zipfile
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from steerx_edge.errors import HistoryError
+from steerx_edge.history.readers import mailboxes
+from steerx_edge.history.readers.texts import Dropped, Text
+from steerx_edge.history.reading import open_history, survey
+
+MO = "Mo Adler <mo@example.org>"
+ANA = "Ana Lee <ana@example.org>"
+SEPARATOR = "From mo@example.org Mon Jan  5 10:00:00 2026\n"
+
+
+def mail(
+    body: str = "Tea is on the table.\n\ncheers,\nMo",
+    *headers: str,
+    sender: str = MO,
+    to: str = ANA,
+    subject: str = "Tea",
+) -> str:
+    first = f"From: {sender}\nTo: {to}\nSubject: {subject}\nDate: Mon, 5 Jan 2026 10:00:00 +0000\n"
+    return f"{first}{''.join(f'{header}{chr(10)}' for header in headers)}\n{body}\n"
+
+
+def mbox(*mails: str, separator: str = SEPARATOR) -> str:
+    return "".join(f"{separator}{each}\n" for each in mails)
+
+
+class Case(NamedTuple):
+    mail: str
+    kept: str = ""
+    request: str = ""
+    reason: str = ""
+
+
+REPLIED = "Yes.\n\nOn 05/01/2026 10:00, Ana Lee wrote:\n> Tea?\n> Ana"
+# In one mailbox, in this order.
+TABLE = {
+    "written": Case(mail(), "Tea is on the table.\n\ncheers,\nMo", "Write a mail to Ana Lee: Tea"),
+    "received": Case(mail("Tea?", sender=ANA, to=MO), reason="mail by somebody else"),
+    "answered": Case(
+        mail(REPLIED, subject="Re: Tea"), "Yes.", "Reply to this mail: Subject: Tea\n\nTea?\nAna"
+    ),
+    "received, later answered": Case(
+        mail("Cake, or pie?\n\n-- \nAna", "Message-ID: <1@x>", sender=ANA),
+        reason="mail by somebody else",
+    ),
+    "answered without a quote": Case(
+        mail("Pie.", "In-Reply-To: <1@x>", subject="Re: Cake"),
+        "Pie.",
+        "Reply to this mail: Subject: Cake\n\nCake, or pie?",
+    ),
+    "answers what is not here": Case(
+        mail("Pie!", "In-Reply-To: <2@x>", subject="Re: Cake"),
+        "Pie!",
+        "Write a mail to Ana Lee: Cake",
+    ),
+    "forwarded": Case(
+        mail("---------- Forwarded message ---------\nFrom: A\n\nTea.", subject="Fwd: Tea"),
+        reason="forwarded mail",
+    ),
+    "forwarded with a word": Case(
+        mail("See!\n\n---------- Forwarded message ---------\nFrom: A\n\nTea.", subject="Fwd: Tea"),
+        "See!",
+        "Write a mail to Ana Lee: Tea",
+    ),
+    "only a quote": Case(mail("> Tea?"), reason="mail with no own words"),
+    "automatic": Case(mail("I am away.", "Auto-Submitted: auto-replied"), reason="automatic mail"),
+    "no text": Case(mail("", "Content-Type: image/png"), reason="mail without a text"),
+    "once": Case(mail("Once.", "Message-ID: <3@x>"), "Once.", "Write a mail to Ana Lee: Tea"),
+    "twice": Case(mail("Once.", "Message-ID: <3@x>"), reason="copy of another mail"),
+    "without a date": Case(
+        mail("Late.").replace("Date: Mon, 5 Jan", "Date: soon, 5"),
+        "Late.",
+        "Write a mail to Ana Lee: Tea",
+    ),
+    "8-bit headers": Case(
+        mail("Café!", subject="Café", to="Zoë <z@x.org>"), "Café!", "Write a mail to Zoë: Café"
+    ),
+    "an unknown character set": Case(
+        mail("Tee.", "Content-Type: text/plain; charset=x-unknown"),
+        "Tee.",
+        "Write a mail to Ana Lee: Tea",
+    ),
+}
+
+
+def test_the_table(tmp_path: Path) -> None:
+    path = tmp_path / "All"
+    path.write_text(mbox(*(case.mail for case in TABLE.values())))
+    found = list(open_history(path, me="mo@example.org").found)
+    for number, (name, case) in enumerate(TABLE.items()):
+        each = found[number]
+        assert each.where == f"All: message {number + 1}"
+        if isinstance(each, Dropped):
+            assert each.reason == case.reason, name
+        else:
+            assert (each.item.response, each.item.request) == (case.kept, case.request), name
+            in_time = datetime(2026, 1, 5, 10, tzinfo=timezone.utc)
+            assert each.written == (None if name == "without a date" else in_time)
+    assert len(found) == len(TABLE)
+
+
+def kept(path: Path, me: str = "") -> list[str]:
+    return [item.response for item in survey(path, me=[me] if me else ()).items]
+
+
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        # The names of separators: mutt, Thunderbird until 2023, since then, Gmail, Pine.
+        *(
+            (mbox(mail("One."), mail("Two."), separator=f"From {line}\n"), ["One.", "Two."])
+            for line in (
+                "mo@example.org Mon Jan  5 10:00:00 2026",
+                "- Mon Jan 05 10:00:00 2026",
+                "- Sat Apr 12 2025 15:59:28",
+                "",
+                "1790000000000000000@xxx Mon Jan 05 10:00:00 +0000 2026",
+                "MAILER_DAEMON Mon Jan  5 10:00:00 2026",
+                "müller@example.org Mon Jan  5 10:00:00 2026",
+            )
+        ),
+        # Without an empty line before the separator, and with line ends of Windows.
+        (SEPARATOR + mail("One.") + SEPARATOR + mail("Two."), ["One.", "Two."]),
+        (mbox(mail("One."), mail("Two.")).replace("\n", "\r\n"), ["One.", "Two."]),
+        # Lines of a text are no separators.
+        (mbox(mail("One.\n\nFrom here on, tea.")), ["One.\n\nFrom here on, tea."]),
+        (mbox(mail("One.\n\nFrom 10:00 on\nNote: tea.")), ["One.\n\nFrom 10:00 on\nNote: tea."]),
+        (mbox(mail("One.\n\n>From here on, tea.")), ["One.\n\nFrom here on, tea."]),
+        (mbox(mail("One.\n>>From here:\n> tea")), ["One."]),
+        # A separator that another program kept.
+        (mbox(f">{SEPARATOR}{mail('One.')}", mail("Two.")), ["One.", "Two."]),
+    ],
+)
+def test_mails_of_a_mailbox(tmp_path: Path, content: str, texts: list[str]) -> None:
+    path = tmp_path / "Sent"
+    path.write_bytes(content.encode())
+    assert kept(path) == texts
+
+
+def test_a_mailbox_is_split_alike_wherever_its_pieces_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "Sent"
+    texts = [f"Text {number}. {'Tea. ' * (number % 7)}".strip() for number in range(60)]
+    path.write_text(mbox(*map(mail, texts)))
+    for size in (7, 64, 1000):
+        monkeypatch.setattr("steerx_edge.history.readers.mbox._CHUNK", size)
+        monkeypatch.setattr("steerx_edge.history.readers.mbox._LONGEST", 300)
+        monkeypatch.setattr("steerx_edge.history.readers.mbox._HEAD", size)
+        assert kept(path) == texts
+
+
+def test_a_large_attachment_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "Sent"
+    parts = 'Content-Type: multipart/mixed; boundary="b"'
+    body = "--b\nContent-Type: text/plain\n\nTea.\n--b\nContent-Type: image/png\n\n" + "iVBO" * 5000
+    path.write_text(mbox(mail(body, parts), mail("Two.")))
+    monkeypatch.setattr("steerx_edge.history.readers.mbox.LARGEST", 1000)
+    assert kept(path) == ["Tea.", "Two."]
+
+
+def test_damaged_mails_cost_only_themselves(tmp_path: Path) -> None:
+    generator = random.Random(1)  # noqa: S311
+    mails = []
+    whole = mail(
+        "--b\nContent-Type: text/plain; charset=utf-8; format=flowed\n\nplain tea\n\n"
+        "--b\nContent-Type: text/html; charset=utf-8\n\n<p>tea <b>in</b> HTML</p>\n--b--",
+        "MIME-Version: 1.0",
+        "Content-Type: multipart/alternative; boundary=b",
+    ).encode()
+    for _ in range(300):
+        data = bytearray(whole)
+        for _ in range(generator.randrange(1, 12)):
+            at = generator.randrange(len(data))
+            data[at : at + generator.randrange(3)] = generator.randbytes(generator.randrange(3))
+        mails.append(SEPARATOR.encode() + b"X-Whole: no\n" + bytes(data) + b"\n")
+    path = tmp_path / "Sent"
+    path.write_bytes(b"".join(mails) + mbox(mail("The last one.")).encode())
+    found = list(open_history(path, me="mo@example.org").found)
+    assert len(found) == 301
+    assert isinstance(found[-1], Text)
+    assert found[-1].item.response == "The last one."
+
+
+def test_a_mail_that_python_cannot_read_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(data: bytes) -> object:
+        raise KeyError(data)
+
+    monkeypatch.setattr(mailboxes, "read_mail", read)
+    path = tmp_path / "Sent"
+    path.write_text(mbox(mail("One.")))
+    (found,) = open_history(path).found
+    assert isinstance(found, Dropped)
+    assert (found.reason, found.excerpt) == ("mail that cannot be read", "KeyError")
+
+
+def test_a_repeated_signature_is_learned_over_the_mailbox(tmp_path: Path) -> None:
+    path = tmp_path / "Sent"
+    ending = "cheers,\nMo\n\nMo Adler, Studio\n+44 1904 123456"
+    path.write_text(mbox(*(mail(f"Text {number}.\n\n{ending}") for number in range(4))))
+    assert kept(path) == [f"Text {number}.\n\ncheers,\nMo" for number in range(4)]
+
+
+def test_a_mixed_mailbox_asks_who_the_user_is(tmp_path: Path) -> None:
+    path = tmp_path / "All"
+    path.write_text(mbox(mail("One."), mail("Two.", sender=ANA)))
+    with pytest.raises(HistoryError, match=r"Mo Adler <mo@example.org> \(1\), Ana Lee .* --me"):
+        kept(path)
+    assert kept(path, "Ana Lee") == ["Two."]
+
+
+# Programs: each writes Mo's mail to where it keeps what was sent, a mail by Ana, and a draft.
+SENT, RECEIVED, DRAFT = mail("Sent."), mail("Received.", sender=ANA, to=MO), mail("Draft.")
+
+
+def write(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content.encode())
+
+
+def maildir(folder: Path) -> Path:
+    for name, content in (
+        ("cur/1:2,S", RECEIVED),
+        (".Sent/cur/2:2,S", SENT),
+        (".Sent/cur/3:2,DS", DRAFT),
+        (".Drafts/new/4", DRAFT),
+    ):
+        write(folder / name, content)
+    for name in ("cur", "new", "tmp"):
+        for box in ("", ".Sent", ".Drafts"):
+            (folder / box / name).mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def maildirs(folder: Path) -> Path:
+    """As mbsync and offlineimap write them."""
+    for name, content in (("INBOX", RECEIVED), ("Gesendet", SENT), ("Entwürfe", DRAFT)):
+        write(folder / name / "cur/1:2,S", content)
+        (folder / name / "new").mkdir()
+    return folder
+
+
+def eml_files(folder: Path) -> Path:
+    write(folder / "Inbox/1.eml", RECEIVED)
+    write(folder / "Sent/2.eml", SENT.replace("\n", "\r\n"))
+    write(folder / "Drafts/3.eml", DRAFT)
+    write(folder / "notes.txt", "No mail at all.")
+    return folder
+
+
+def apple_mail(folder: Path) -> Path:
+    plist = '<?xml version="1.0" encoding="UTF-8"?>\n<plist version="1.0"><dict/></plist>\n'
+    for box, content in (("INBOX", RECEIVED), ("Sent Messages", SENT), ("Drafts", DRAFT)):
+        size = f"{len(content.encode())}\n"
+        write(folder / f"{box}.mbox/1A2B/Data/Messages/1.emlx", f"{size}{content}{plist}")
+    return folder
+
+
+def apple_export(folder: Path) -> Path:
+    write(folder / "Sent Messages.mbox/mbox", mbox(SENT))
+    write(folder / "Sent Messages.mbox/table_of_contents", "\0")
+    return folder / "Sent Messages.mbox"
+
+
+def gmail(folder: Path) -> Path:
+    labels = {"Inbox,Opened": RECEIVED, "Sent,Opened": SENT, "Drafts": DRAFT, "Inbox": SENT}
+    mails = [
+        f"X-GM-THRID: 1\r\nX-Gmail-Labels: {label}\r\n{each}" for label, each in labels.items()
+    ]
+    name = "Takeout/Mail/All mail Including Spam and Trash.mbox"
+    line = "From 1790000000000000000@xxx Mon Jan 05 10:00:00 +0000 2026\r\n"
+    write(folder / name, mbox(*mails, separator=line))
+    write(folder / "Takeout/archive_browser.html", "<html>")
+    return folder
+
+
+def gmail_as_downloaded(folder: Path) -> Path:
+    unpacked = gmail(folder / "unpacked")
+    path = folder / "takeout-20260105T100000Z-001.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(unpacked.rglob("*.*")):
+            if file.is_file():
+                archive.write(file, str(file.relative_to(unpacked)))
+    return path
+
+
+def thunderbird(folder: Path) -> Path:
+    profile = folder / "abc.default-release"
+    write(profile / "prefs.js", 'user_pref("mail.identity.id1.useremail", "mo@example.org");\n')
+    status = "X-Mozilla-Status: 0001\nX-Mozilla-Status2: 00000000\n"
+    for name, content in (
+        ("ImapMail/imap.example.org/INBOX", RECEIVED),
+        ("ImapMail/imap.example.org/INBOX.sbd/Archive", SENT),
+        ("Mail/Local Folders/Drafts", DRAFT),
+    ):
+        write(profile / name, mbox(status + content, separator="From - Mon Jan 05 10:00:00 2026\n"))
+        write(profile / f"{name}.msf", "// <!-- <mdb:mork:z v='1.4'/> -->")
+    write(profile / "Mail/Local Folders/Trash", "")
+    write(folder / "profiles.ini", "[Profile0]\nPath=abc.default-release\n")
+    return folder
+
+
+def thunderbird_profile(folder: Path) -> Path:
+    return thunderbird(folder) / "abc.default-release"
+
+
+def thunderbird_folders(folder: Path) -> Path:
+    mails = thunderbird_profile(folder) / "ImapMail"
+    (mails / "imap.example.org/INBOX.sbd/Archive").rename(mails / "imap.example.org/Sent")
+    (mails / "imap.example.org/INBOX.sbd/Archive.msf").rename(mails / "imap.example.org/Sent.msf")
+    return mails
+
+
+PROGRAMS: dict[Callable[[Path], Path], tuple[str, dict[str, int]]] = {
+    maildir: ("mail folders (Maildir)", {"mail by somebody else": 1, "draft": 2}),
+    maildirs: ("mail folders (Maildir)", {"mail by somebody else": 1, "draft": 1}),
+    eml_files: (
+        "mail (.eml)",
+        {"mail by somebody else": 1, "draft": 1, "file without a mail": 1},
+    ),
+    apple_mail: ("mail of Apple Mail (.emlx)", {"mail by somebody else": 1, "draft": 1}),
+    apple_export: ("a mailbox (mbox)", {}),
+    gmail: (
+        "mail from Gmail (Takeout)",
+        {"mail by somebody else": 1, "draft": 1, "mail that Gmail did not label as sent": 1},
+    ),
+    gmail_as_downloaded: (
+        "mail from Gmail (Takeout)",
+        {"mail by somebody else": 1, "draft": 1, "mail that Gmail did not label as sent": 1},
+    ),
+    thunderbird: ("a profile of Thunderbird", {"mail by somebody else": 1, "draft": 1}),
+    thunderbird_profile: ("a profile of Thunderbird", {"mail by somebody else": 1, "draft": 1}),
+    thunderbird_folders: ("a profile of Thunderbird", {"mail by somebody else": 1}),
+}
+
+
+@pytest.mark.parametrize(
+    ("program", "name", "dropped"),
+    [(program, *expected) for program, expected in PROGRAMS.items()],
+    ids=[program.__name__ for program in PROGRAMS],
+)
+def test_what_programs_keep(
+    tmp_path: Path, program: Callable[[Path], Path], name: str, dropped: dict[str, int]
+) -> None:
+    found = survey(program(tmp_path))
+    assert found.format == name
+    assert [item.response for item in found.items] == ["Sent."]
+    assert found.dropped == dropped
+
+
+def test_a_single_mail(tmp_path: Path) -> None:
+    write(tmp_path / "1.eml", SENT)
+    assert kept(tmp_path / "1.eml") == ["Sent."]
+
+
+def test_a_maildir_in_an_archive(tmp_path: Path) -> None:
+    folder = maildir(tmp_path / "Mail")
+    path = tmp_path / "mail.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            archive.write(file, str(file.relative_to(tmp_path)))
+    assert kept(path) == ["Sent."]
