@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from email import message_from_bytes, policy
-from email.message import EmailMessage
+from email import message_from_bytes
+from email.message import Message
 from typing import cast
 
 from steerx_edge.history.mail.decoding import decoded_bytes
@@ -42,11 +42,14 @@ class Mail:
 def read_mail(data: bytes) -> Mail:
     """Read a mail; `email` may raise any exception for a broken one.
 
+    Its headers are our own, so `email` finds the parts, by its older policy: the newer one parses
+    the headers of each part by a grammar, takes several times as long, and fails more often.
+
     Of a mail with both, HTML is read rather than plain text, unless that is `format=flowed`: what
     programs make plain text of has line ends that nobody wrote.
     """
     head = Head(data)
-    message = message_from_bytes(data, policy=policy.default)
+    message = message_from_bytes(data)
     if any(part.get_content_type() == "text/calendar" for part in message.walk()):
         return Mail(head, [], CALENDAR)
     plain, html = (_body(message, kind) for kind in ("plain", "html"))
@@ -67,21 +70,26 @@ def read_mail(data: bytes) -> Mail:
     return Mail(head, fixed_lines(text), is_wrapped=True)
 
 
-def _body(message: EmailMessage, kind: str) -> EmailMessage | None:
-    body = message.get_body((kind,))
-    return cast("EmailMessage | None", body)
+def _body(message: Message, kind: str) -> Message | None:
+    """The first text of a kind that is no attachment, nor in a mail that is attached."""
+    if message.get_content_disposition() == "attachment":
+        return None
+    if message.get_content_maintype() == "multipart" and message.is_multipart():
+        parts = cast("list[Message]", message.get_payload())
+        return next(filter(None, (_body(part, kind) for part in parts)), None)
+    return message if message.get_content_type() == f"text/{kind}" else None
 
 
-def _text(part: EmailMessage) -> str:
+def _text(part: Message) -> str:
     data = part.get_payload(decode=True)
     if not isinstance(data, bytes):
         return ""
     return with_line_feeds(decoded_bytes(data, _parameter(part, "charset"))).replace("\0", "")
 
 
-def _is_flowed(part: EmailMessage) -> bool:
+def _is_flowed(part: Message) -> bool:
     return _parameter(part, "format") == "flowed"
 
 
-def _parameter(part: EmailMessage, name: str) -> str:
+def _parameter(part: Message, name: str) -> str:
     return str(part.get_param(name) or "").lower()

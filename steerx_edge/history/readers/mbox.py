@@ -18,12 +18,12 @@ NAME = "a mailbox (mbox)"
 # A line with a time and a year, or nothing but `From`, `From -`, as new versions of Thunderbird
 # write it; then a header, or another such line that was kept.
 _SEPARATOR = re.compile(
-    rb"^From (?:(?=[^\r\n]*\d\d?:\d\d)(?=[^\r\n]*\b\d{4}\b)[^\r\n]+|-? *)\r?\n"
-    rb"(?=(?:>From [^\n]*\n)?[!-9;-~]+[ \t]*:)",
-    re.MULTILINE,
+    rb"From (?:(?=[^\r\n]*\d\d?:\d\d)(?=[^\r\n]*\b\d{4}\b)[^\r\n]+|-? *)\r?\n"
+    rb"(?=(?:>From [^\n]*\n)?[!-9;-~]+[ \t]*:)"
 )
 _ESCAPED = re.compile(rb"^>(?=>*From )", re.MULTILINE)
 _BODY = re.compile(rb"\r?\n\r?\n")
+_LINE_FEED = 10
 _CHUNK = 1 << 20
 _LONGEST = 4096  # of a separator and the name of the header after it
 _HEAD = 1 << 14
@@ -73,9 +73,9 @@ class MboxBox:
             data += chunk
             # A separator at the end may be cut, unless that is the end of the file.
             end = start + len(data) - (_LONGEST if chunk else 0)
-            for found in _SEPARATOR.finditer(data):
-                if searched <= start + found.start() < end:
-                    yield start + found.start()
+            yield from (
+                start + at for at in _separators(data, searched - start) if start + at < end
+            )
             if not chunk:
                 return
             # The byte before what is searched next says whether a line begins there.
@@ -85,12 +85,7 @@ class MboxBox:
 
     def head(self, place: int) -> bytes:
         """The beginning of a mail, up to the end of its headers."""
-        size = _HEAD
-        while True:
-            data = self._at(place, size)
-            if len(data) < size or size >= LARGEST or _BODY.search(data):
-                return data
-            size *= 4
+        return self._read(place, _BODY)
 
     def mail(self, place: int) -> bytes:
         """A mail as it was before it was put into the mailbox.
@@ -98,8 +93,7 @@ class MboxBox:
         A line `>From ` loses one `>`, as mboxrd asks for. In mboxo, which marks only lines that
         begin with `From `, a line that a person wrote as `>From ` loses it too.
         """
-        data = self._at(place, LARGEST)
-        return _ESCAPED.sub(b"", data)
+        return _ESCAPED.sub(b"", self._read(place))
 
     def close(self) -> None:
         """Close the file."""
@@ -107,17 +101,33 @@ class MboxBox:
             self._open.close()
             self._open = None
 
-    def _at(self, place: int, size: int) -> bytes:
-        self._file.seek(place)
-        data = self._file.read(size)
-        following = _SEPARATOR.search(data, 1)
-        return data[: following.start()] if following else data
+    def _read(self, place: int, enough: re.Pattern[bytes] | None = None) -> bytes:
+        """Read a mail up to the next one, or until it holds enough."""
+        size = _HEAD
+        while True:
+            self._file.seek(place)
+            data = self._file.read(size)
+            following = next(_separators(data, 1), None)
+            if following is not None:
+                return data[:following]
+            if len(data) < size or size >= LARGEST or (enough and enough.search(data)):
+                return data
+            size = min(4 * size, LARGEST)
 
     @property
     def _file(self) -> IO[bytes]:
         if self._open is None:
             self._open = _seekable(self._source)
         return self._open
+
+
+def _separators(data: bytes, at: int) -> Iterator[int]:
+    """Where separators are from an offset on: at the beginnings of lines, and of the data."""
+    at = data.find(b"From ", at)
+    while at >= 0:
+        if (at == 0 or data[at - 1] == _LINE_FEED) and _SEPARATOR.match(data, at):
+            yield at
+        at = data.find(b"From ", at + 1)
 
 
 def _seekable(source: Source) -> IO[bytes]:
