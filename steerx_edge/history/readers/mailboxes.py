@@ -25,7 +25,7 @@ from steerx_edge.history.mail.request import request_of
 from steerx_edge.history.mail.senders import Me, Senders
 from steerx_edge.history.readers.texts import Dropped, Found, Text
 
-LARGEST = 1 << 20
+LARGEST = 1 << 18
 """Bytes that are read of a mail: attachments come after the text."""
 
 _SIGNATURE_MAILS = 300  # that signatures are learned from, spread over all

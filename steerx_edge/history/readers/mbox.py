@@ -73,9 +73,9 @@ class MboxBox:
             data += chunk
             # A separator at the end may be cut, unless that is the end of the file.
             end = start + len(data) - (_LONGEST if chunk else 0)
-            yield from (
-                start + at for at in _separators(data, searched - start) if start + at < end
-            )
+            for at in _separators(data, searched - start):
+                if start + at < end:
+                    yield start + at
             if not chunk:
                 return
             # The byte before what is searched next says whether a line begins there.
