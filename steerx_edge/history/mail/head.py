@@ -71,8 +71,9 @@ class Head:
 
     @cached_property
     def sender(self) -> Address:
-        """Who wrote it; empty if the mail does not say."""
-        return next(iter(self.addresses("from")), Address("", ""))
+        """Who wrote it; with a name only in local mail, and in some of Outlook's."""
+        named = _name(re.sub(r"<[^>]*>?", "", self._raw("from")))
+        return next(iter(self.addresses("from")), Address(named, ""))
 
     @cached_property
     def subject(self) -> str:

@@ -86,11 +86,11 @@ class Senders:
                 f"{source} does not tell who you are. {self._most_frequent()} Give your name or "
                 "address with --me, once for each."
             )
-        names = {each.name.casefold() for each in self._people if each.address == most} - {""}
+        names = {each.name.casefold() for each in self._people if _who(each) == most} - {""}
         same = {
             n
             for n, each in enumerate(self._people)
-            if each.address == most or each.name.casefold() in names
+            if _who(each) == most or each.name.casefold() in names
         }
         return self._all_of(same)
 
@@ -99,7 +99,7 @@ class Senders:
         return {n for n, each in enumerate(self._people) if wanted & _keys(each)}
 
     def _clear(self) -> str | None:
-        """The address that must be the user's; None if that is not clear."""
+        """The address, or the name, that must be the user's; None if that is not clear."""
         if sent := self._by_address(self._sent).most_common(1):
             return sent[0][0]
         mails, received = (self._by_address(counts) for counts in (self._mails, self._received))
@@ -113,7 +113,7 @@ class Senders:
         """What was counted, by address; without those of which there is nothing."""
         summed: Counter[str] = Counter()
         for person, count in zip(self._people, counts, strict=True):
-            summed[person.address] += count
+            summed[_who(person)] += count
         del summed[""]
         return +summed
 
@@ -127,9 +127,13 @@ class Senders:
         return f"The most frequent senders are {shown}." if shown else "It holds no mail."
 
 
+def _who(person: Address) -> str:
+    return person.address or person.name
+
+
 def _keys(person: Address) -> set[str]:
     return {person.name.casefold(), person.address} - {""}
 
 
 def _shown(person: Address) -> str:
-    return f"{person.name} <{person.address}>" if person.name else person.address
+    return f"{person.name} <{person.address}>" if person.name and person.address else _who(person)

@@ -126,9 +126,10 @@ class _Reading:
                 where = f"{box.name}: message {at - first + 1}"
                 if index.numbers[at] in self._me.senders:
                     yield self._of_mail(at, where)
+                elif sender := index.senders[index.numbers[at]]:
+                    yield Dropped("mail by somebody else", where, f"From: {sender}")
                 else:
-                    shown = f"From: {index.senders[index.numbers[at]]}"
-                    yield Dropped("mail by somebody else", where, shown)
+                    yield Dropped("mail without a sender", where)
                 at += 1
             box.close()
 

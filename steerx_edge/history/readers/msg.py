@@ -25,9 +25,13 @@ def _unwrap(source: Source) -> bytes:
     with source.open() as file:
         data = file.read()
     with openMsg(data, delayAttachments=True) as message:
-        if not isinstance(message, MessageBase):  # a contact, a task, an appointment
-            raise TypeError
-        return bytes(message.asEmailMessage())
+        is_mail = str(message.classType).lower().startswith("ipm.note")
+        if not is_mail or not isinstance(message, MessageBase):
+            return b""  # a contact, a task, an appointment
+        mail = message.asEmailMessage()
+        if not mail["Subject"]:  # of a mail that was sent, and has no headers of a server
+            mail["Subject"] = message.subject
+        return bytes(mail)
 
 
 _KIND = Kind(_is_one, _unwrap, folder_above)
