@@ -39,6 +39,12 @@ KNOWN = {
     "French mail": ("a", "De : A <a@b.fr>\nEnvoyé : lundi\nÀ : B\n\nOui.", "an email"),
     "Spanish mail": ("a", "De: A\nEnviado el: lunes\nPara: B\n\nSi.", "an email"),
     "Russian mail": ("a", "От: А <a@b.ru>\nОтправлено: 1 мая\nКому: Б\n\nДа.", "an email"),
+    "Latin-1 mail": (
+        "a",
+        "From: Ann\nSent: Monday\nTo: Ben\nSubject: Tea\n\nCafé.".encode("latin1"),
+        "an email",
+    ),
+    "mail with a zero": ("a", "From: Ann\nSent: Monday\nTo: Ben\nSubject: T\n\n\0", "an email"),
     "MMDF": ("a", f"\1\1\1\1\n{MAIL}\1\1\1\1\n", "a mailbox (MMDF)"),
     "Babyl": ("a", f"BABYL OPTIONS:\n\x1f\x0c\n{MAIL}", "a mailbox (Babyl)"),
     "PGP": ("a", "-----BEGIN PGP MESSAGE-----\n\nhQEMA", "a message or a key of PGP"),

@@ -276,6 +276,12 @@ def apple_export(folder: Path) -> Path:
     return folder / "Sent Messages.mbox"
 
 
+def mailboxes_of_mutt(folder: Path) -> Path:
+    for name, content in (("inbox", mbox(RECEIVED)), ("sent", mbox(SENT)), ("postponed", "")):
+        write(folder / name, content)
+    return folder
+
+
 def gmail(folder: Path) -> Path:
     labels = {"Inbox,Opened": RECEIVED, "Sent,Opened": SENT, "Drafts": DRAFT, "Inbox": SENT}
     mails = [
@@ -333,7 +339,8 @@ PROGRAMS: dict[Callable[[Path], Path], tuple[str, dict[str, int]]] = {
         {"mail by somebody else": 1, "draft": 1, "file without a mail": 1},
     ),
     apple_mail: ("mail of Apple Mail (.emlx)", {"mail by somebody else": 1, "draft": 1}),
-    apple_export: ("a mailbox (mbox)", {}),
+    apple_export: ("a mailbox (mbox)", {"file without a mail": 1}),
+    mailboxes_of_mutt: ("a mailbox (mbox)", {"mail by somebody else": 1}),
     gmail: (
         "mail from Gmail (Takeout)",
         {"mail by somebody else": 1, "draft": 1, "mail that Gmail did not label as sent": 1},

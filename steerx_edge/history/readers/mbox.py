@@ -6,12 +6,13 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import IO
 
-from steerx_edge.history.readers.mailboxes import LARGEST, read_boxes
+from steerx_edge.history.readers.mailboxes import LARGEST, Box, read_boxes
 from steerx_edge.history.readers.source import Options, Source
-from steerx_edge.history.readers.texts import Found
+from steerx_edge.history.readers.texts import Dropped, Found
 
 NAME = "a mailbox (mbox)"
 
@@ -23,6 +24,7 @@ _SEPARATOR = re.compile(
 )
 _ESCAPED = re.compile(rb"^>(?=>*From )", re.MULTILINE)
 _BODY = re.compile(rb"\r?\n\r?\n")
+_TRIED = 30  # files of a folder
 _LINE_FEED = 10
 _CHUNK = 1 << 20
 _LONGEST = 4096  # of a separator and the name of the header after it
@@ -30,12 +32,10 @@ _HEAD = 1 << 14
 
 
 def recognize(source: Source) -> str:
-    """Return what shows that it is a mailbox, or the folder that Apple Mail exports one as."""
+    """Return what shows that it is a mailbox, or a folder of them."""
     if is_mbox(source):
         return "it begins with a line 'From ' and headers"
-    if source.is_folder and (file := source.child("mbox")) and is_mbox(file):
-        return "it holds a file 'mbox', as Apple Mail exports a mailbox"
-    return ""
+    return "its files begin with a line 'From ' and headers" if _holds_some(source) else ""
 
 
 def is_mbox(source: Source) -> bool:
@@ -44,9 +44,24 @@ def is_mbox(source: Source) -> bool:
 
 
 def read(source: Source, options: Options) -> Found:
-    """Yield the texts of the user."""
-    file = source.child("mbox") if source.is_folder else source
-    yield from read_boxes([MboxBox(file or source, source.name)], options.me, str(source))
+    """Yield the texts of the user in a mailbox, or in all below a folder."""
+    boxes: list[Box] = []
+    for file in source.files() if source.is_folder else [source]:
+        if is_mbox(file):
+            # Apple Mail exports a mailbox as a folder `Sent.mbox` with a file `mbox`.
+            below = str(file).removeprefix(str(source)).strip("/").removesuffix("mbox").strip("/")
+            boxes.append(MboxBox(file, below or source.name))
+        elif file.beginning:
+            yield Dropped("file without a mail", str(file))
+    yield from read_boxes(boxes, options.me, str(source))
+
+
+def _holds_some(source: Source) -> bool:
+    """Whether at least half of the first files below a folder are mailboxes, or empty."""
+    if not source.is_folder:
+        return False
+    tried = [file for file in islice(source.files(), _TRIED) if file.beginning]
+    return bool(tried) and 2 * sum(map(is_mbox, tried)) >= len(tried)
 
 
 class MboxBox:

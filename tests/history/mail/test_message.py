@@ -36,6 +36,21 @@ def test_html_is_read_unless_the_plain_text_flows() -> None:
     assert text_of(ALTERNATIVE.format(flowed="").replace("<p>tea in HTML</p>", "")) == "plain tea"
 
 
+def test_what_follows_an_attachment_is_text_too() -> None:
+    part = "--b\nContent-Type: {}\n\n{}\n"
+    mail = "Content-Type: multipart/mixed; boundary=b\n\n" + "".join(
+        part.format(*each)
+        for each in (
+            ("text/plain", "One."),
+            ("image/png", "iVBO"),
+            ("text/html", "<p>Two.</p>"),
+            ("text/plain; name=notes.txt", "Notes."),
+            ("message/rfc822", "Subject: Tea\n\nForwarded."),
+        )
+    )
+    assert text_of(mail) == "One.\n\nTwo."
+
+
 @pytest.mark.parametrize(
     ("charset", "body"),
     [
