@@ -27,6 +27,7 @@ _PREFIXES = re.compile(
     rf"\s*(?:(?:{_ANSWERED}|{_FORWARDED})\s*(?:\[\d+\]|\(\d+\)|\^\d+)?\s*[:：]\s*)+", re.IGNORECASE
 )
 _FORWARD = re.compile(rf"\s*(?:{_FORWARDED})\s*[:：]", re.IGNORECASE)
+_LONGEST = 1 << 14  # bytes of a header that are read
 _OLDEST = 1971  # mail without a clock is from 1970
 
 
@@ -115,7 +116,8 @@ class Head:
 
     def _raw(self, name: str) -> str:
         values = self._fields.get(name)
-        return re.sub(r"\r?\n[ \t]", " ", decoded_bytes(values[0], None)) if values else ""
+        value = values[0][:_LONGEST] if values else b""
+        return re.sub(r"\r?\n[ \t]", " ", decoded_bytes(value, None))
 
 
 def addresses_in(text: str) -> Iterator[Address]:

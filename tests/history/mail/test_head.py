@@ -83,3 +83,9 @@ def test_the_mail_that_is_answered() -> None:
 def test_lines_of_a_mailbox_before_the_headers_are_none() -> None:
     head = Head(b"From - Mon Jan  5 10:00:00 2026\n>From - Mon\nSubject: Tea\n\n")
     assert head.subject == "Tea"
+
+
+def test_a_huge_header_takes_no_long_time() -> None:
+    head = Head(b"To: " + b"a" * 10**6 + b"\nSubject: " + b"=?utf-8?q?" * 10**5 + b"\n\n")
+    assert head.addresses("to") == []
+    assert head.subject.startswith("=?utf-8")
