@@ -14,7 +14,7 @@ import pytest
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.readers import mailboxes
 from steerx_edge.history.readers.texts import Dropped, Text
-from steerx_edge.history.reading import open_history, survey
+from steerx_edge.history.reading import open_history, read_history, survey
 
 MO = "Mo Adler <mo@example.org>"
 ANA = "Ana Lee <ana@example.org>"
@@ -127,6 +127,7 @@ def kept(path: Path, me: str = "") -> list[str]:
                 "- Sat Apr 12 2025 15:59:28",
                 "",
                 "1790000000000000000@xxx Mon Jan 05 10:00:00 +0000 2026",
+                "1844347792267117879@xxx",
                 "MAILER_DAEMON Mon Jan  5 10:00:00 2026",
                 "müller@example.org Mon Jan  5 10:00:00 2026",
             )
@@ -134,6 +135,7 @@ def kept(path: Path, me: str = "") -> list[str]:
         # Without an empty line before the separator, and with line ends of Windows.
         (SEPARATOR + mail("One.") + SEPARATOR + mail("Two."), ["One.", "Two."]),
         (mbox(mail("One."), mail("Two.")).replace("\n", "\r\n"), ["One.", "Two."]),
+        ("\ufeff" + mbox(mail("One."), mail("Two.")), ["One.", "Two."]),
         # Lines of a text are no separators.
         (mbox(mail("One.\n\nFrom here on, tea.")), ["One.\n\nFrom here on, tea."]),
         (mbox(mail("One.\n\nFrom 10:00 on\nNote: tea.")), ["One.\n\nFrom 10:00 on\nNote: tea."]),
@@ -206,6 +208,27 @@ def test_a_mail_that_python_cannot_read_is_counted(
     (found,) = open_history(path).found
     assert isinstance(found, Dropped)
     assert (found.reason, found.excerpt) == ("mail that cannot be read", "KeyError")
+
+
+def test_the_demo_as_mails(tmp_path: Path) -> None:
+    """What a person asks a model for, and what is learned from mails, has the same shape."""
+    items = read_history(Path("docs/demo/history.jsonl"))
+    mails, requests = [], []
+    for item in items:
+        kind, _, told = item.request.partition(": ")
+        if kind == "Reply to this mail":
+            quoted = "".join(f"> {line}\n" for line in told.split("\n"))
+            body = f"{item.response}\n\nOn 05/01/2026 10:00, Ana Lee wrote:\n{quoted}"
+            mails.append(mail(body, to=ANA, subject="Re:"))
+        else:
+            name = kind.removeprefix("Write a mail to ").removeprefix("Write a note to ")
+            mails.append(mail(item.response, to=f'"{name}" <x@example.org>', subject=told))
+        requests.append(item.request.replace("Write a note", "Write a mail"))
+    path = tmp_path / "Sent"
+    path.write_text(mbox(*mails))
+    found = read_history(path)
+    assert [item.response for item in found] == [item.response for item in items]
+    assert [item.request for item in found] == requests
 
 
 def test_a_repeated_signature_is_learned_over_the_mailbox(tmp_path: Path) -> None:

@@ -712,8 +712,8 @@ BREAKS = [
     Break(
         "a line of a text that begins with From splits a mail",
         READERS,
-        "(at == 0 or data[at - 1] == _LINE_FEED) and _SEPARATOR.match(data, at)",
-        "at == 0 or data[at - 1] == _LINE_FEED",
+        "if begins and _SEPARATOR.match(data, at)",
+        "if begins",
         TEST_MAILBOXES,
     ),
     Break(

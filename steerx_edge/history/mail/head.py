@@ -142,6 +142,6 @@ def _comment(piece: str) -> str:
 def _name(text: str) -> str:
     name = " ".join(decoded_words(text).replace("\\", "").split()).strip("\"', ")
     last, comma, first = name.partition(", ")
-    if comma and "," not in first:
+    if comma and "," not in first and first[:1].isupper():
         name = f"{first} {last}"
     return "" if "@" in name else name

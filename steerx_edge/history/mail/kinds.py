@@ -38,7 +38,8 @@ def has_sent_label(head: Head) -> bool:
 def reason_to_drop(head: Head) -> str:
     """Why a mail of the user is not learned from; empty if its headers give no reason."""
     labels = labels_of(head)
-    if any(map(is_drafts, labels)) or ("x-mozilla-draft-info" in head and "date" not in head):
+    # X-Status is of mutt, Pine and Dovecot.
+    if any(map(is_drafts, labels)) or "T" in head.get("x-status"):
         return DRAFT
     if any(map(is_spam, labels)):
         return SPAM

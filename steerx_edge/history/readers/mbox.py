@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -16,10 +17,10 @@ from steerx_edge.history.readers.texts import Dropped, Found
 
 NAME = "a mailbox (mbox)"
 
-# A line with a time and a year, or nothing but `From`, `From -`, as new versions of Thunderbird
-# write it; then a header, or another such line that was kept.
+# A line with a time and a year, or with an address alone (Gmail), or with nothing or a dash (new
+# versions of Thunderbird); then a header, or another such line that was kept.
 _SEPARATOR = re.compile(
-    rb"From (?:(?=[^\r\n]*\d\d?:\d\d)(?=[^\r\n]*\b\d{4}\b)[^\r\n]+|-? *)\r?\n"
+    rb"From (?:(?=[^\r\n]*\d\d?:\d\d)(?=[^\r\n]*\b\d{4}\b)[^\r\n]+|\S+@\S+ *|-? *)\r?\n"
     rb"(?=(?:>From [^\n]*\n)?[!-9;-~]+[ \t]*:)"
 )
 _ESCAPED = re.compile(rb"^>(?=>*From )", re.MULTILINE)
@@ -40,7 +41,8 @@ def recognize(source: Source) -> str:
 
 def is_mbox(source: Source) -> bool:
     """Whether a file begins as a mailbox does."""
-    return not source.is_folder and bool(_SEPARATOR.match(source.beginning))
+    beginning = source.beginning.removeprefix(BOM_UTF8)
+    return not source.is_folder and bool(_SEPARATOR.match(beginning))
 
 
 def read(source: Source, options: Options) -> Found:
@@ -140,7 +142,8 @@ def _separators(data: bytes, at: int) -> Iterator[int]:
     """Where separators are from an offset on: at the beginnings of lines, and of the data."""
     at = data.find(b"From ", at)
     while at >= 0:
-        if (at == 0 or data[at - 1] == _LINE_FEED) and _SEPARATOR.match(data, at):
+        begins = at == 0 or data[at - 1] == _LINE_FEED or data[:at] == BOM_UTF8
+        if begins and _SEPARATOR.match(data, at):
             yield at
         at = data.find(b"From ", at + 1)
 

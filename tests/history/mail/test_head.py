@@ -18,6 +18,7 @@ CET = timezone(timedelta(hours=1))
         ("Ana Lee <Ana@Example.org>", [Address("Ana Lee", "ana@example.org")]),
         ('"Lee, Ana" <a@example.org>', [Address("Ana Lee", "a@example.org")]),
         ("Lee, Ana <a@example.org>", [Address("Ana Lee", "a@example.org")]),
+        ('"Mr Lee, the baker" <a@example.org>', [Address("Mr Lee, the baker", "a@example.org")]),
         ("a@example.org (Ana Lee)", [Address("Ana Lee", "a@example.org")]),
         ("'ana@example.org' <ana@example.org>", [Address("", "ana@example.org")]),
         ("=?utf-8?q?Zo=C3=AB?= <z@example.org>", [Address("Zoë", "z@example.org")]),

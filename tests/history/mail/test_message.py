@@ -129,6 +129,7 @@ def test_content_that_is_not_learned_from(mail: str, reason: str) -> None:
         ("Content-class: urn:content-classes:calendarmessage", kinds.CALENDAR),
         ("X-Gmail-Labels: Drafts,Opened", kinds.DRAFT),
         ("X-Gmail-Labels: =?utf-8?q?Entw=C3=BCrfe?=", kinds.DRAFT),
+        ("X-Status: AT", kinds.DRAFT),
         ("X-Gmail-Labels: Spam,Sent", kinds.SPAM),
         ("X-Gmail-Labels: Sent,Opened", ""),
     ],

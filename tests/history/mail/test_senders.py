@@ -63,8 +63,8 @@ def test_an_identity_of_the_program_is_the_user_if_it_sent_something() -> None:
         (
             senders((ANA, 5), (MO, 4), (BEN, 1)),
             (),
-            r"Mail does not tell who you are\. The most frequent senders are Ana <ana@x.org> \(5\), "
-            r"Mo <mo@example.org> \(4\), b@x.org \(1\). Give your name or address with --me",
+            r"Mail does not tell who you are. The most frequent senders are Ana <ana@x.org> "
+            r"\(5\), Mo <mo@example.org> \(4\), b@x.org \(1\). Give your name or address with",
         ),
         (senders((ANA, 5)), ("Kim",), r"no mail by Kim. .* Ana <ana@x.org> \(5\). Give one of"),
         (senders(), (), "It holds no mail"),
