@@ -73,7 +73,7 @@ TEST_JSON = "tests/profile/test_json_format.py"
 TEST_STORE = "tests/profile/test_store.py"
 TEST_MEMORY_FILE = "tests/profile/test_memory_file.py"
 TEST_WORDS = "tests/history/test_words.py"
-TEST_MAILBOXES = "tests/history/test_mailboxes.py"
+TEST_MAILBOXES = "tests/history/test_mailboxes.py tests/history/test_mail_programs.py"
 TEST_OWN_WORDS = "tests/history/mail/test_own_words.py"
 TEST_FORMATS = "tests/history/test_formats.py"
 TEST_RETRIEVAL = "tests/history/test_retrieval.py"
@@ -876,6 +876,20 @@ BREAKS = [
         "if each.address not in me]",
         "if each.address]",
         "tests/history/mail/test_request.py",
+    ),
+    Break(
+        "the beginnings of all files stay in memory",
+        READERS,
+        "box.files.append(Source(file.path, str(file)))",
+        "box.files.append(file)",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "a mailbox keeps its byte order mark",
+        READERS,
+        "or data[:at] == BOM_UTF8",
+        "",
+        TEST_MAILBOXES,
     ),
     # ------------------------------------------------------------ native
     Break(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from steerx_edge.errors import HistoryError
 from steerx_edge.history.readers.mail_files import (
     Kind,
     beginning_of,
@@ -24,9 +25,18 @@ _KIND = Kind(_is_one, beginning_of, folder_above)
 
 
 def recognize(source: Source) -> str:
-    """Return what shows that it is a mail, or a folder of mails."""
-    if not source.is_folder:
-        return "it begins with the headers of a mail" if _is_one(source) else ""
+    """Return what shows that it is a mail, or a folder of mails.
+
+    Raises:
+        HistoryError: It is called one and is none.
+    """
+    if _is_one(source):
+        return "it begins with the headers of a mail"
+    if source.suffix == ".eml" and not source.is_folder:
+        raise HistoryError(
+            f"{source} is no mail, whatever its name says: it does not begin with the headers From "
+            "and Date. Export the mail again."
+        )
     return "its files begin with the headers of mails" if holds_mails(source, _KIND) else ""
 
 

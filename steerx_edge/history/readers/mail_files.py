@@ -93,5 +93,6 @@ def read_files(source: Source, options: Options, kind: Kind) -> Found:
             continue
         below = str(file).removeprefix(str(source)).strip("/").split("/")
         name = kind.folder_of(below) or source.name or str(source)
-        boxes.setdefault(name, FilesBox(name, kind.unwrap)).files.append(file)
+        box = boxes.setdefault(name, FilesBox(name, kind.unwrap))
+        box.files.append(Source(file.path, str(file)))  # without the beginning that was read
     yield from read_boxes(list(boxes.values()), options.me, str(source))

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO
 
+from steerx_edge.errors import HistoryError
 from steerx_edge.history.readers.mailboxes import LARGEST, Box, read_boxes
 from steerx_edge.history.readers.source import Options, Source
 from steerx_edge.history.readers.texts import Dropped, Found
@@ -33,9 +34,18 @@ _HEAD = 1 << 14
 
 
 def recognize(source: Source) -> str:
-    """Return what shows that it is a mailbox, or a folder of them."""
+    """Return what shows that it is a mailbox, or a folder of them.
+
+    Raises:
+        HistoryError: It is called one and is none.
+    """
     if is_mbox(source):
         return "it begins with a line 'From ' and headers"
+    if source.suffix == ".mbox" and not source.is_folder:
+        raise HistoryError(
+            f"{source} is no mailbox, whatever its name says: it begins with no line 'From ' "
+            "and no headers. Export the mailbox again."
+        )
     return "its files begin with a line 'From ' and headers" if _holds_some(source) else ""
 
 
