@@ -16,7 +16,7 @@ _BLOCKS = {
 }
 _PARAGRAPHS = {"p", "ul", "ol", "dl", "blockquote", "pre", "h1", "h2", "h3", "h4", "h5", "h6"}
 _SIGNATURE = re.compile(r"gmail_signature|moz-signature|protonmail_signature_block")
-_QUOTE = re.compile(r"gmail_quote_container|yahoo_quoted")
+_QUOTE = re.compile(r"yahoo_quoted")
 # An indented paragraph of Gmail's editor is a quote without a border.
 _INDENTED = re.compile(r"border:\s*(?:none|0)|border-left:\s*(?:none|0)")
 _HIDDEN = re.compile(r"display:\s*none|mso-hide:\s*all")

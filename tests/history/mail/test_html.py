@@ -10,8 +10,8 @@ from steerx_edge.history.mail.own_words import parted
 
 GMAIL = """<div dir="ltr">Yes, please.<div><br></div><div>Mo<br clear="all"><div><br></div>
 <span class="gmail_signature_prefix">-- </span><br><div class="gmail_signature">Mo Adler</div></div>
-</div><br><div class="gmail_quote"><div dir="ltr" class="gmail_attr">On Mon, Jan 5, 2026 at 10:00 AM
-Ana Lee &lt;<a href="mailto:ana@example.org">ana@example.org</a>&gt; wrote:<br></div><blockquote
+</div><br><div class="gmail_quote gmail_quote_container"><div dir="ltr" class="gmail_attr">On Mon,
+Jan 5, 2026 at 10:00 AM Ana Lee &lt;<a href="mailto:ana@example.org">ana@example.org</a>&gt; wrote:<br></div><blockquote
 class="gmail_quote" style="margin:0px 0px 0px 0.8ex;border-left:1px solid"><div>Tea?</div>
 </blockquote></div>"""
 OUTLOOK = """<html xmlns:o="urn:schemas-microsoft-com:office:office"><head><style>p{}</style></head>
@@ -37,6 +37,17 @@ YAHOO = """<div>Yes, please.<br></div><div><br></div><div>Mo</div><div class="ya
 def test_replies_of_programs(html: str) -> None:
     parts = parted(html_lines(html), is_wrapped=False)
     assert (parts.text(), parts.answered) == ("Yes, please.\n\nMo", "Tea?")
+
+
+def test_answers_between_quotes_in_gmail() -> None:
+    quote = '<blockquote class="gmail_quote" style="border-left:1px solid">{}</blockquote>'
+    html = (
+        '<div dir="ltr">Hi Ana,</div><div class="gmail_quote gmail_quote_container">'
+        '<div class="gmail_attr">On Mon, Jan 5, 2026 at 10:00 AM Ana wrote:<br></div>'
+        f"{quote.format('Tea?')}<div>Yes.</div>{quote.format('Cake?')}<div>No.</div></div>"
+    )
+    parts = parted(html_lines(html), is_wrapped=False)
+    assert (parts.text(), parts.answered) == ("Hi Ana,\n\nYes.\n\nNo.", "Tea?\n\nCake?")
 
 
 @pytest.mark.parametrize(
