@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from steerx_edge.errors import HistoryError
 from steerx_edge.history.reading import open_history, read_history, survey
 from tests.support.mails import ANA, MO, mail, mbox
 
@@ -171,13 +170,6 @@ def test_a_maildir_in_an_archive(tmp_path: Path) -> None:
         for file in sorted(folder.rglob("*")):
             archive.write(file, str(file.relative_to(tmp_path)))
     assert [item.response for item in read_history(path)] == ["Sent."]
-
-
-@pytest.mark.parametrize("name", ["Sent.mbox", "1.eml"])
-def test_a_file_that_is_not_what_its_name_says(tmp_path: Path, name: str) -> None:
-    write(tmp_path / name, "Tea.\n\nCake.\n")
-    with pytest.raises(HistoryError, match=f"{name} is no mail.*Export"):
-        read_history(tmp_path / name)
 
 
 def test_many_files_take_no_more_memory_than_one(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ from steerx_edge.history.mail.own_words import parted
 GMAIL = """<div dir="ltr">Yes, please.<div><br></div><div>Mo<br clear="all"><div><br></div>
 <span class="gmail_signature_prefix">-- </span><br><div class="gmail_signature">Mo Adler</div></div>
 </div><br><div class="gmail_quote gmail_quote_container"><div dir="ltr" class="gmail_attr">On Mon,
-Jan 5, 2026 at 10:00 AM Ana Lee &lt;<a href="mailto:ana@example.org">ana@example.org</a>&gt; wrote:<br></div><blockquote
-class="gmail_quote" style="margin:0px 0px 0px 0.8ex;border-left:1px solid"><div>Tea?</div>
-</blockquote></div>"""
+Jan 5, 2026 at 10:00 AM Ana Lee &lt;<a href="mailto:ana@example.org">ana@example.org</a>&gt;
+wrote:<br></div><blockquote class="gmail_quote" style="margin:0px 0px 0px 0.8ex;border-left:1px
+solid"><div>Tea?</div></blockquote></div>"""
 OUTLOOK = """<html xmlns:o="urn:schemas-microsoft-com:office:office"><head><style>p{}</style></head>
 <body><div class="WordSection1"><p class="MsoNormal">Yes, please.<o:p></o:p></p>
 <p class="MsoNormal"><o:p>&nbsp;</o:p></p><p class="MsoNormal">Mo<o:p></o:p></p>
