@@ -1,4 +1,4 @@
-"""A mail, read: its headers, and its text as lines."""
+"""A mail, read: its text as lines, or why it is not learned from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from email import message_from_bytes
 
 from steerx_edge.history.mail.bodies import body_of
-from steerx_edge.history.mail.head import Head
 from steerx_edge.history.mail.kinds import CALENDAR, ENCRYPTED
 from steerx_edge.history.mail.lines import Line
 from steerx_edge.history.mail.own_words import Parts, parted
@@ -16,16 +15,14 @@ WITHOUT_TEXT = "mail without a text"
 
 @dataclass(frozen=True)
 class Mail:
-    """A mail.
+    """What a mail says.
 
     Attributes:
-        head: Its headers.
         lines: Its text; empty if it has none.
         reason: Why its content is not learned from; empty if nothing speaks against it.
         is_wrapped: Whether a program may have broken the lines.
     """
 
-    head: Head
     lines: list[Line]
     reason: str = ""
     is_wrapped: bool = False
@@ -38,14 +35,13 @@ class Mail:
 def read_mail(data: bytes) -> Mail:
     """Read a mail; `email` may raise any exception for a broken one.
 
-    Its headers are our own, so `email` finds the parts, by its older policy: the newer one parses
-    the headers of each part by a grammar, takes several times as long, and fails more often.
+    The headers are read by `Head`, so `email` only finds the parts, by its older policy: the newer
+    one parses all headers by a grammar, takes several times as long, and fails more often.
     """
-    head = Head(data)
     message = message_from_bytes(data)
     if any(part.get_content_type() == "text/calendar" for part in message.walk()):
-        return Mail(head, [], CALENDAR)
+        return Mail([], CALENDAR)
     body = body_of(message)
     if body.is_encrypted:
-        return Mail(head, [], ENCRYPTED)
-    return Mail(head, body.lines, "" if body else WITHOUT_TEXT, body.is_wrapped)
+        return Mail([], ENCRYPTED)
+    return Mail(body.lines, "" if body else WITHOUT_TEXT, body.is_wrapped)
