@@ -45,6 +45,7 @@ MEMORY_FILE = "steerx_edge/profile/memory_file.py"
 WORDS = "steerx_edge/history/words.py"
 RETRIEVAL = "steerx_edge/history/retrieval.py"
 READERS = "steerx_edge/history/readers"
+MAIL = "steerx_edge/history/mail"
 EFFECTS = "steerx_edge/learning/effects.py"
 ROWS = "steerx_edge/learning/memory_rows.py"
 LEARNING = "steerx_edge/learning"
@@ -73,6 +74,8 @@ TEST_JSON = "tests/profile/test_json_format.py"
 TEST_STORE = "tests/profile/test_store.py"
 TEST_MEMORY_FILE = "tests/profile/test_memory_file.py"
 TEST_WORDS = "tests/history/test_words.py"
+TEST_MAILBOXES = "tests/history/test_mailboxes.py tests/history/test_mail_programs.py"
+TEST_OWN_WORDS = "tests/history/mail/test_own_words.py"
 TEST_FORMATS = "tests/history/test_formats.py"
 TEST_RETRIEVAL = "tests/history/test_retrieval.py"
 TEST_HISTORY = "tests/history/test_readers.py"
@@ -345,7 +348,7 @@ BREAKS = [
         TEST_FORMATS,
     ),
     Break(
-        "a mailbox in another encoding has no name",
+        "a mail in another encoding has no name",
         READERS,
         'self._data.decode(_encoding_of(self._data), "replace")',
         '""',
@@ -854,6 +857,189 @@ BREAKS = [
         "others[layer])",
         "b.directions[0].astype(np.float64))",
         "tests/profile/test_similarity.py",
+    ),
+    # ------------------------------------------------------------ mail
+    Break(
+        "a line of a text that begins with From splits a mail",
+        READERS,
+        "if begins and _SEPARATOR.match(data, at)",
+        "if begins",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "what was escaped for a mailbox stays so",
+        READERS,
+        '_ESCAPED.sub(b"", self._read(place))',
+        "self._read(place)",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "a separator at the end of a piece is lost",
+        READERS,
+        "(_LONGEST if chunk else 0)",
+        "0",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "a mail runs into the next one",
+        READERS,
+        "return data[:following]",
+        "return data",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "the same mail is read twice",
+        READERS,
+        "self._seen.add(hash(head.id))",
+        "pass",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "one broken mail ends the mailbox",
+        READERS,
+        "except Exception as error:  # `email` raises",
+        "except OSError as error:  # `email` raises",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "a mail that is here is not found as the request",
+        READERS,
+        "parts.answered or self._parent(head)",
+        "parts.answered",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "what is passed on is answered",
+        READERS,
+        "if not (parts.is_forward or head.is_forward):",
+        "if True:",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "signatures are not learned",
+        READERS,
+        "text = parts.text(self._repeated)",
+        "text = parts.text()",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "identities of Thunderbird are ignored",
+        READERS,
+        "str(source), likely=likely)",
+        "str(source))",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "drafts of a Maildir are mails",
+        READERS,
+        "(drafts if _DRAFT.search(file.name) else mails)",
+        "mails",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "the property list of Apple Mail is text",
+        READERS,
+        "data[size.end() : size.end() + int(size[1])]",
+        "data[size.end() :]",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "a person's sign-off is a signature",
+        MAIL,
+        "first = min(at + 2, contact)",
+        "pass",
+        TEST_OWN_WORDS,
+    ),
+    Break(
+        "a sentence before a quote introduces it",
+        MAIL,
+        "if _WROTE.search(told) or _NAMED.search(told) else",
+        "if True else",
+        TEST_OWN_WORDS,
+    ),
+    Break(
+        "the introduction of an unmarked quote is own",
+        MAIL,
+        "if (end := _attribution(lines, at)) > at:",
+        "if (end := at) > at:",
+        TEST_OWN_WORDS,
+    ),
+    Break(
+        "all quotes are answered, however deep",
+        MAIL,
+        "quoted += [Line(line.text, line.depth - 1) for line in run]",
+        "quoted += [Line(line.text) for line in run]",
+        TEST_OWN_WORDS,
+    ),
+    Break(
+        "a log is text",
+        MAIL,
+        "return run if len(run) < _FEWEST else []",
+        "return run",
+        TEST_OWN_WORDS,
+    ),
+    Break(
+        "lines that a program broke stay so",
+        MAIL,
+        "len(line) + 1 + len(first) > _WIDTH",
+        "False",
+        TEST_OWN_WORDS,
+    ),
+    Break(
+        "an indented paragraph is a quote",
+        MAIL,
+        "is_cited or not _INDENTED.search",
+        "is_cited or not _HIDDEN.search",
+        "tests/history/mail/test_html.py",
+    ),
+    Break(
+        "plain text is read where there is HTML",
+        MAIL,
+        "*reversed(parts)] if flowed is not None else reversed(parts)",
+        "*parts] if flowed is not None else parts",
+        "tests/history/mail/test_message.py",
+    ),
+    Break(
+        "an unknown character set ends a mail",
+        MAIL,
+        "except (LookupError, ValueError):",
+        "except ValueError:",
+        "tests/history/mail/test_message.py",
+    ),
+    Break(
+        "the space of DelSp is kept",
+        MAIL,
+        "stuffed[:-1] if flows and delete_space",
+        "stuffed if flows and delete_space",
+        "tests/history/mail/test_lines.py",
+    ),
+    Break(
+        "who sent most is the user, received or not",
+        MAIL,
+        "(mails - received).most_common(1)",
+        "mails.most_common(1)",
+        "tests/history/mail/test_senders.py",
+    ),
+    Break(
+        "the user is a recipient",
+        MAIL,
+        "if each.address not in me]",
+        "if each.address]",
+        "tests/history/mail/test_request.py",
+    ),
+    Break(
+        "the beginnings of all files stay in memory",
+        READERS,
+        "box.files.append(Source(file.path, str(file)))",
+        "box.files.append(file)",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "a mailbox keeps its byte order mark",
+        READERS,
+        "or data[:at] == BOM_UTF8",
+        "",
+        TEST_MAILBOXES,
     ),
     # ------------------------------------------------------------ native
     Break(

@@ -10,6 +10,15 @@ from importlib.metadata import entry_points
 from typing import Protocol
 
 from steerx_edge.errors import HistoryError
+from steerx_edge.history.readers import (
+    eml,
+    emlx,
+    gmail,
+    maildir,
+    mbox,
+    msg,
+    thunderbird,
+)
 from steerx_edge.history.readers.source import Options, Source
 from steerx_edge.history.readers.texts import Found
 
@@ -46,7 +55,15 @@ class Reader(Protocol):
         """
 
 
-READERS: tuple[Reader, ...] = ()
+READERS: tuple[Reader, ...] = (
+    thunderbird,
+    gmail,
+    mbox,
+    maildir,
+    emlx,
+    eml,
+    msg,
+)
 """Our own readers, those of the most telling formats first."""
 
 

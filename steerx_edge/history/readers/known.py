@@ -36,7 +36,6 @@ _CHAT = re.compile(rf"{_STAMP}(?s:.*)(?<=[^\n]\n){_STAMP}")
 _MESSAGE = re.compile(rf"^{_STAMP}[^\n:]{{1,60}}: ", re.MULTILINE)
 _COMMENT = r"(?:<!--(?s:.*?)-->\s*)?"
 _BEGINNINGS = (
-    (r"From \S+ .*\d:\d\d.*\n(?:>?From .*\n)?[A-Za-z][A-Za-z0-9-]*:", "a mailbox (mbox)"),
     (r"\x01{4}\n", "a mailbox (MMDF)"),
     (r"BABYL OPTIONS:", "a mailbox (Babyl)"),
     (r"-----BEGIN [A-Z ]+-----", "a message or a key of PGP"),
@@ -96,8 +95,6 @@ def _name_of(source: Source) -> str | None:
             return name
     if _CHAT.match(beginning) and _MESSAGE.search(beginning):
         return "a WhatsApp chat"
-    if (size := re.match(r"\d+ *\n", text)) and _is_mail(text[size.end() :]):
-        return "an email of Apple Mail (.emlx)"
     if _is_mail(text):
         return "an email"
     return "a table" if _is_table(text) else None
