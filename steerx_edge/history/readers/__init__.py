@@ -10,6 +10,21 @@ from importlib.metadata import entry_points
 from typing import Protocol
 
 from steerx_edge.errors import HistoryError
+from steerx_edge.history.readers import (
+    bluesky,
+    chatgpt,
+    claude,
+    discord,
+    discord_exporter,
+    llama_web,
+    mastodon,
+    meta_messages,
+    signal_export,
+    slack,
+    telegram,
+    whatsapp,
+    x_archive,
+)
 from steerx_edge.history.readers.source import Options, Source
 from steerx_edge.history.readers.texts import Found
 
@@ -46,7 +61,20 @@ class Reader(Protocol):
         """
 
 
-READERS: tuple[Reader, ...] = ()
+_CHATS: tuple[Reader, ...] = (
+    telegram,
+    signal_export,
+    slack,
+    discord,
+    discord_exporter,
+    meta_messages,
+    whatsapp,
+)
+_POSTS: tuple[Reader, ...] = (mastodon, x_archive, bluesky)
+OF_PROMPTS: tuple[Reader, ...] = (chatgpt, claude, llama_web)
+"""Those of what a person wrote to an assistant: poor examples of a style."""
+
+READERS: tuple[Reader, ...] = (*_CHATS, *_POSTS, *OF_PROMPTS)
 """Our own readers, those of the most telling formats first."""
 
 

@@ -1,0 +1,195 @@
+"""Chats that WhatsApp exports as text, alone or with media in a ZIP archive."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from itertools import pairwise
+from typing import NamedTuple
+
+from steerx_edge.history.readers.conversations import MEDIA, Message, texts_of
+from steerx_edge.history.readers.exports import decoded_beginning
+from steerx_edge.history.readers.people import who_is_the_person
+from steerx_edge.history.readers.source import Options, Source
+from steerx_edge.history.readers.texts import Found
+
+NAME = "a WhatsApp chat"
+
+_MARK = "[\u200e\u200f\u202a-\u202e\ufeff]*"
+_DAY = r"(\d{1,4})([./-]) ?(\d{1,2})[./-] ?(\d{1,4})\.?"
+_TIME = r"(\D{1,12}?)(\d{1,2})[:.](\d{2})(?:[:.](\d{2}))?([^\d\n\]-]{0,8})"
+_STAMP = rf"{_MARK}(?:\[{_DAY}{_TIME}\]|{_DAY}{_TIME} -) "
+_LINE = re.compile(rf"^{_STAMP}", re.MULTILINE)
+_AUTHOR = re.compile(r"([^\n:]{1,60}): ?")
+# Two of these lines follow each other; a diary has blank lines between its days.
+_CHAT = re.compile(rf"{_STAMP}(?s:.*)(?<=[^\n]\n){_STAMP}")
+_MESSAGE = re.compile(rf"^{_STAMP}[^\n:]{{1,60}}: ", re.MULTILINE)
+_LOOKED_AT = 2000
+
+# WhatsApp's own words, in any language: marked by U+200E, or in angle brackets.
+_MARKED = re.compile("[\u200e\u200f]")
+_BRACKETED = re.compile(r"<[^<>\n]+>")
+_EDITED = re.compile("\\s*\u200e?<[^<>/=\\n]+ [^<>/=\\n]+>\\Z|\\s*\u200e<[^<>\\n]+>\\Z")
+_FILE = re.compile("(?:\u200e.*|.*-WA\\d{4})\\.\\w{2,5} \\([^()\\n]+\\)(?:\\n|\\Z)")
+_ISOLATES = re.compile("[\u2066-\u2069]")
+_AFTERNOON = re.compile("p|下午|午後|오후|م|μ", re.IGNORECASE)
+
+
+class _Line(NamedTuple):
+    """A message as it stands in the file: its stamp, its author (empty: none), its text."""
+
+    day: tuple[str, str, str]
+    clock: tuple[int, int, int]
+    author: str
+    text: str
+    separator: str
+    with_noon: bool
+
+
+def recognize(source: Source) -> str:
+    """Return what shows that it is a chat of WhatsApp, or a folder or archive of some."""
+    if not source.is_folder:
+        return "its lines begin with a date, a time and a name" if _is_chat(source) else ""
+    chats = _chats_in(source)
+    return f"{chats[0].name} has lines with a date, a time and a name" if chats else ""
+
+
+def read(source: Source, options: Options) -> Found:
+    """Yield the person's texts; see `steerx_edge.history.readers.Reader`."""
+    chats = [(chat, _lines(chat)) for chat in (_chats_in(source) or [source])]
+    counts = [Counter(line.author for line in lines if line.author) for _, lines in chats]
+    person = who_is_the_person(source, NAME, counts, options.me)
+    for (chat, lines), count in zip(chats, counts, strict=True):
+        others = [author for author in count if author not in person]
+        whom = others[0] if len(others) == 1 else ""
+        yield from texts_of(_messages(chat, lines, person), whom)
+
+
+def _is_chat(source: Source) -> bool:
+    text = decoded_beginning(source.beginning).replace("\r\n", "\n")
+    beginning = text.lstrip("\u200e\ufeff \t\n")[:_LOOKED_AT]
+    return bool(_CHAT.match(beginning) and _MESSAGE.search(beginning))
+
+
+def _chats_in(source: Source) -> list[Source]:
+    """The chats of a folder: those whose attachments lie beside them, or one or more and no else.
+
+    WhatsApp writes its name into the names of files, in all languages, or ``_chat.txt``.
+    """
+    if not source.is_folder:
+        return []
+    chats, others = [], 0
+    for child in source.children():
+        inner = _chats_in(child) if child.path.is_dir() or child.suffix == ".zip" else []
+        if inner:
+            chats += inner
+        elif child.suffix == ".txt" and _is_chat(child):
+            chats.append(child)
+        else:
+            others += 1
+    exported = any("whatsapp" in chat.name.lower() or chat.name == "_chat.txt" for chat in chats)
+    return chats if exported or not others else []
+
+
+def _lines(chat: Source) -> list[_Line]:
+    """Split a chat into messages. A line without a date continues the message before it."""
+    text = chat.text
+    stamps = list(_LINE.finditer(text))
+    lines = []
+    for stamp, following in zip(stamps, [*stamps[1:], None], strict=True):
+        first, separator, second, third, before, hour, minute, seconds, after = (
+            stamp.groups()[:9] if stamp[1] else stamp.groups()[9:]
+        )
+        noon = before + after
+        clock = (_hour(int(hour), noon), int(minute), int(seconds or 0))
+        content = text[stamp.end() : following.start() if following else len(text)].rstrip("\n")
+        author = _AUTHOR.match(content)
+        lines.append(
+            _Line(
+                (first, second, third),
+                clock,
+                _name(author[1]) if author else "",
+                content[author.end() :] if author else content,
+                separator,
+                any(character.isalpha() for character in after),
+            )
+        )
+    return lines
+
+
+def _name(author: str) -> str:
+    return re.sub("[\u200e\u200f\u202a-\u202e\u2066-\u2069]", "", author).strip().lstrip("~\u202f ")
+
+
+def _hour(hour: int, noon: str) -> int:
+    letters = "".join(character for character in noon if character.isalpha())
+    if not letters or hour > 12:
+        return hour
+    return hour % 12 + (12 if _AFTERNOON.search(letters) else 0)
+
+
+def _messages(chat: Source, lines: Sequence[_Line], person: frozenset[str]) -> Iterator[Message]:
+    order = _order(lines)
+    for number, line in enumerate(lines, start=1):
+        text, left_out = _own_words(line.text)
+        yield Message(
+            line.author,
+            text,
+            f"{chat}: message {number}",
+            _written(line, order),
+            line.author in person,
+            left_out,
+        )
+
+
+def _own_words(text: str) -> tuple[str, str]:
+    """The text without what WhatsApp adds to it; and why it is left out, if it is."""
+    attached = _FILE.match(text)
+    if attached:
+        text = text[attached.end() :]  # what is left is the caption
+    else:
+        text = _EDITED.sub("", text)
+        if _MARKED.match(text) or _BRACKETED.fullmatch(text) or text == "null":
+            return "", MEDIA
+    text = _ISOLATES.sub("", text).strip()
+    return text, "" if text else MEDIA
+
+
+def _order(lines: Sequence[_Line]) -> tuple[int, int, int]:
+    """The places of year, month and day in the dates, decided over the whole chat.
+
+    A part above 31 or of four digits is the year, a part above 12 the day. If that leaves both
+    orders, it is the one in which time runs back less often; if that is the same, the month is
+    first where hours count to twelve and the date has slashes, else the day.
+    """
+    days = [tuple(map(int, line.day)) for line in lines]
+    if any(len(line.day[0]) == 4 or day[0] > 31 for line, day in zip(lines, days, strict=True)):
+        return 0, 1, 2
+    day_first, month_first = (2, 1, 0), (2, 0, 1)
+    if any(day[0] > 12 for day in days):
+        return day_first
+    if any(day[1] > 12 for day in days):
+        return month_first
+    steps_back = [
+        sum(_ordered(after, order) < _ordered(day, order) for day, after in pairwise(days))
+        for order in (day_first, month_first)
+    ]
+    if steps_back[0] != steps_back[1]:
+        return day_first if steps_back[0] < steps_back[1] else month_first
+    american = any(line.separator == "/" and line.with_noon for line in lines)
+    return month_first if american else day_first
+
+
+def _ordered(day: tuple[int, ...], order: tuple[int, int, int]) -> tuple[int, ...]:
+    return tuple(day[place] for place in order)
+
+
+def _written(line: _Line, order: tuple[int, int, int]) -> datetime | None:
+    """When it was written, by the clock of this computer: the file has no time zone."""
+    year, month, day = _ordered(tuple(map(int, line.day)), order)
+    try:
+        return datetime(year + 2000 * (year < 100), month, day, *line.clock).astimezone()
+    except (ValueError, OverflowError):
+        return None
