@@ -63,24 +63,29 @@ class Conversation:
         self._whom = one_line(whom)
         self._mine: list[Message] = []
         self._theirs: list[Message] = []
+        self._last: Message | None = None
 
     def add(self, message: Message) -> Found:
         """Add the next message; yield what is finished and what is left out."""
         reason = message.left_out or reason_to_leave_out(message.text)
         if not message.author and not message.mine:
             yield Dropped(BY_PROGRAM, message.where)
-        elif not message.mine:
+            return
+        follows = self._last is not None and _follows(self._last, message)
+        self._last = message
+        if not message.mine:
             yield from self.close()
             yield Dropped(BY_OTHERS, message.where)
-            if self._theirs and not _follows(self._theirs[-1], message):
+            if not follows:
                 self._theirs = []
             if not reason:
                 self._theirs.append(message)
-        elif reason:
+            return
+        if not follows:
+            yield from self.close()
+        if reason:
             yield Dropped(reason, message.where, message.text[:_EXCERPT])
         else:
-            if self._mine and not _follows(self._mine[-1], message):
-                yield from self.close()
             self._mine.append(message)
 
     def close(self) -> Found:
@@ -144,7 +149,8 @@ def _joined(messages: list[Message]) -> str:
 
 
 def _follows(before: Message, message: Message) -> bool:
-    return before.author == message.author and _within(_BURST, before, message)
+    same = before.mine == message.mine and (message.mine or before.author == message.author)
+    return same and _within(_BURST, before, message)
 
 
 def _within(limit: timedelta, before: Message, message: Message) -> bool:

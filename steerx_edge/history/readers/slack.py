@@ -140,9 +140,10 @@ def _texts(
             message = _message(f"{day}: message {text_at(record, 'ts')}", record, workspace, person)
             thread = text_at(record, "thread_ts")
             if not thread or thread == text_at(record, "ts"):
-                yield from conversation.add(message)
-                if thread:
+                if thread:  # it is answered there, not in the channel
                     openings[thread] = message
+                    message = message if message.mine else message._replace(text="")
+                yield from conversation.add(message)
                 continue
             if thread not in threads:
                 threads[thread] = Conversation(whom)

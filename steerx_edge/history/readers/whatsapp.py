@@ -18,7 +18,7 @@ from steerx_edge.history.readers.texts import Found
 NAME = "a WhatsApp chat"
 
 _MARK = "[\u200e\u200f\u202a-\u202e\ufeff]*"
-_DAY = r"(\d{1,4})([./-]) ?(\d{1,2})[./-] ?(\d{1,4})\.?"
+_DAY = "(\\d{1,4})\u200f?([./-]) ?(\\d{1,2})\u200f?[./-] ?(\\d{1,4})\\.?"
 _TIME = r"(\D{1,12}?)(\d{1,2})[:.](\d{2})(?:[:.](\d{2}))?([^\d\n\]-]{0,8})"
 _STAMP = rf"{_MARK}(?:\[{_DAY}{_TIME}\]|{_DAY}{_TIME} -) "
 _LINE = re.compile(rf"^{_STAMP}", re.MULTILINE)
