@@ -28,7 +28,7 @@ from steerx_edge.history.readers import (
 from steerx_edge.history.readers.json_records import Template
 from steerx_edge.history.readers.mojibake import with_mended_texts
 from steerx_edge.history.readers.source import Options, Source
-from steerx_edge.history.readers.texts import Dropped, Found, Text
+from steerx_edge.history.readers.texts import UNREADABLE, Dropped, Found, Text
 from steerx_edge.history.selection import selected
 
 logger = logging.getLogger(__name__)
@@ -242,7 +242,7 @@ def _found_in(reader: Reader | None, source: Source, options: Options) -> Found:
     try:
         yield from reader.read(source, options) if reader else _open_prepared(source, options).found
     except HistoryError as error:
-        yield Dropped("file that could not be read", str(source), str(error))
+        yield Dropped(UNREADABLE, str(source), str(error))
 
 
 def _open_prepared(source: Source, options: Options) -> OpenedHistory:

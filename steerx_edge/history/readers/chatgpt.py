@@ -12,14 +12,14 @@ from steerx_edge.history.readers.conversations import Message, texts_of
 from steerx_edge.history.readers.exports import (
     at,
     first_keys,
-    json_of,
+    json_array,
     list_at,
     moment,
     text_at,
     unwrapped,
 )
 from steerx_edge.history.readers.source import Options, Source
-from steerx_edge.history.readers.texts import Dropped, Found
+from steerx_edge.history.readers.texts import UNREADABLE, Dropped, Found
 
 NAME = "a ChatGPT export"
 
@@ -39,18 +39,15 @@ def recognize(source: Source) -> str:
 def read(source: Source, _options: Options) -> Found:
     """Yield the prompts that the person wrote; see `steerx_edge.history.readers.Reader`."""
     for file in _files(source) if source.is_folder else [source]:
+        number = 0
         try:
-            conversations = json_of(file)
+            for number, conversation in enumerate(json_array(file), start=1):
+                where = f"{file}: conversation {number}"
+                yield from texts_of(_messages(where, conversation), "ChatGPT")
         except HistoryError as error:
-            if file is source:
+            if file is source and not number:
                 raise
-            yield Dropped("file that could not be read", str(file), str(error))
-            continue
-        if isinstance(conversations, dict):
-            conversations = [conversations]
-        for number, conversation in enumerate(conversations, start=1):
-            where = f"{file}: conversation {number}"
-            yield from texts_of(_messages(where, conversation), "ChatGPT")
+            yield Dropped(UNREADABLE, str(file), str(error))
 
 
 def _files(source: Source) -> list[Source]:

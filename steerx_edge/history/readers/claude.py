@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from steerx_edge.errors import HistoryError
 from steerx_edge.history.readers.conversations import Message, texts_of
 from steerx_edge.history.readers.exports import (
     at,
     first_keys,
-    json_of,
+    json_array,
     list_at,
     moment,
     text_at,
     unwrapped,
 )
 from steerx_edge.history.readers.source import Options, Source
-from steerx_edge.history.readers.texts import Found
+from steerx_edge.history.readers.texts import UNREADABLE, Dropped, Found
 
 NAME = "a Claude export"
 
@@ -35,11 +36,15 @@ def read(source: Source, _options: Options) -> Found:
     """Yield the prompts that the person wrote; see `steerx_edge.history.readers.Reader`."""
     if source.is_folder:
         source = unwrapped(source).child("conversations.json") or source
-    conversations = json_of(source)
-    if isinstance(conversations, dict):
-        conversations = [conversations]
-    for number, conversation in enumerate(conversations, start=1):
-        yield from texts_of(_messages(f"{source}: conversation {number}", conversation), "Claude")
+    number = 0
+    try:
+        for number, conversation in enumerate(json_array(source), start=1):
+            where = f"{source}: conversation {number}"
+            yield from texts_of(_messages(where, conversation), "Claude")
+    except HistoryError as error:
+        if not number:
+            raise
+        yield Dropped(UNREADABLE, str(source), str(error))
 
 
 def _messages(where: str, conversation: Any) -> Iterator[Message]:

@@ -19,7 +19,7 @@ from steerx_edge.history.readers.exports import (
     unwrapped,
 )
 from steerx_edge.history.readers.source import Options, Source
-from steerx_edge.history.readers.texts import Dropped, Found
+from steerx_edge.history.readers.texts import UNREADABLE, Dropped, Found
 
 NAME = "a Discord package"
 
@@ -58,7 +58,7 @@ def read(source: Source, _options: Options) -> Found:
             whom = _whom(json_of(about) if about else {}, titles)
             yield from texts_of(_messages(file), whom)
         except HistoryError as error:
-            yield Dropped("file that could not be read", str(file), str(error))
+            yield Dropped(UNREADABLE, str(file), str(error))
 
 
 def _folder(source: Source) -> Source | None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.readers.source import Source
 
 _JSON_TOKEN = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"(\s*:)?|[\[{]|[\]}]', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_BETWEEN = re.compile(r"[\s,]+")
+_CHUNK = 1 << 20
 _MILLISECONDS = 1e11  # seconds since 1970 that are greater than this are milliseconds
 
 
@@ -49,18 +55,57 @@ def _keys(beginning: bytes) -> frozenset[str]:
 
 def decoded_beginning(beginning: bytes) -> str:
     """Return the text that bytes begin with, in UTF-8, or in UTF-16 or UTF-32."""
-    text = beginning.decode(json.detect_encoding(beginning), "ignore")
-    return text.removeprefix("\ufeff")
+    return beginning.decode(json.detect_encoding(beginning), "ignore")
 
 
 def json_of(source: Source) -> Any:
-    """Parse a JSON file. It is not kept; while it is parsed, memory holds its text twice.
+    """Parse a JSON file as a whole, in memory.
 
     Raises:
         HistoryError: It cannot be read, or is not valid JSON.
     """
     with source.open() as file:
-        return parsed(source, file.read())
+        data = file.read()
+    # Without a copy of the text in memory, which has four bytes for each character if one of them
+    # is an emoji. What msgspec refuses (byte order marks, lone surrogates) the other may take.
+    with suppress(msgspec.DecodeError, RecursionError):
+        return msgspec.json.decode(data)
+    return parsed(source, data)
+
+
+def json_array(source: Source) -> Iterator[Any]:
+    """Yield the values of a JSON array one by one; what is no array is its only value.
+
+    One value is in memory at a time.
+
+    Raises:
+        HistoryError: The file cannot be read, or is damaged from here on; says after how many.
+    """
+    decoder = json.JSONDecoder()
+    encoding = json.detect_encoding(source.beginning)
+    with source.open() as data, io.TextIOWrapper(data, encoding, "replace") as file:
+        buffer = file.read(_CHUNK).lstrip("\ufeff \t\r\n")
+        if not buffer.startswith("["):
+            yield json_of(source)
+            return
+        place, n_values = 1, 0
+        while True:
+            start = _BETWEEN.match(buffer, place)
+            place = start.end() if start else place
+            if buffer[place : place + 1] == "]":
+                return
+            try:
+                value, place = decoder.raw_decode(buffer, place)
+            except (ValueError, RecursionError) as error:
+                more = file.read(max(_CHUNK, len(buffer)))
+                if not more:
+                    raise HistoryError(
+                        f"{source} is damaged after {n_values} records. Export it again."
+                    ) from error
+                buffer, place = buffer[place:] + more, 0
+                continue
+            n_values += 1
+            yield value
 
 
 def parsed(source: Source, data: bytes | str) -> Any:
@@ -89,8 +134,6 @@ def json_lines(source: Source) -> Iterator[tuple[str, Any]]:
     """
     with source.open() as file:
         for number, line in enumerate(file, start=1):
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
             if not line.strip():
                 continue
             try:

@@ -19,7 +19,7 @@ from steerx_edge.history.readers.exports import (
     text_at,
 )
 from steerx_edge.history.readers.source import Options, Source
-from steerx_edge.history.readers.texts import Dropped, Found
+from steerx_edge.history.readers.texts import DAMAGED, Dropped, Found
 
 NAME = "an export of llama.cpp's web interface"
 
@@ -48,7 +48,7 @@ def read(source: Source, _options: Options) -> Found:
     conv, messages = None, []
     for where, record in json_lines(source):
         if record is None:
-            yield Dropped("damaged record", where)
+            yield Dropped(DAMAGED, where)
         elif text_at(record, "type") == "session":
             yield from texts_of(_messages(str(source), conv, messages), "the assistant")
             conv, messages = record, []

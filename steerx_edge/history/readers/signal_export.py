@@ -22,7 +22,7 @@ from steerx_edge.history.readers.exports import (
     unwrapped,
 )
 from steerx_edge.history.readers.source import Options, Source
-from steerx_edge.history.readers.texts import Dropped, Found
+from steerx_edge.history.readers.texts import DAMAGED, Dropped, Found
 
 NAME = "a Signal export"
 
@@ -60,7 +60,7 @@ def read(source: Source, _options: Options) -> Found:
     chats: dict[str, Conversation] = {}
     for where, frame in json_lines(source):
         if frame is None:
-            yield Dropped("damaged record", where)
+            yield Dropped(DAMAGED, where)
         elif recipient := at(frame, "recipient"):
             recipients[text_at(recipient, "id")] = _recipient(recipient)
         elif chat := at(frame, "chat"):

@@ -26,7 +26,7 @@ from steerx_edge.history.readers.exports import (
 )
 from steerx_edge.history.readers.people import authors_who_are, who_is_the_person
 from steerx_edge.history.readers.source import Options, Source
-from steerx_edge.history.readers.texts import Dropped, Found
+from steerx_edge.history.readers.texts import UNREADABLE, Dropped, Found
 
 NAME = "a Slack export"
 
@@ -135,7 +135,7 @@ def _texts(
     for day in days:
         messages, error = _messages_of(day)
         if error:
-            yield Dropped("file that could not be read", str(day), error)
+            yield Dropped(UNREADABLE, str(day), error)
         for record in messages:
             message = _message(f"{day}: message {text_at(record, 'ts')}", record, workspace, person)
             thread = text_at(record, "thread_ts")

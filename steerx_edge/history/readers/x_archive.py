@@ -20,7 +20,7 @@ from steerx_edge.history.readers.exports import (
 )
 from steerx_edge.history.readers.posts import SHARED, post
 from steerx_edge.history.readers.source import Options, Source
-from steerx_edge.history.readers.texts import Dropped, Found, Text
+from steerx_edge.history.readers.texts import UNREADABLE, Dropped, Found, Text
 
 NAME = "an X (Twitter) archive"
 
@@ -69,7 +69,7 @@ def read(source: Source, _options: Options) -> Found:
         except HistoryError as error:
             if file is source:
                 raise
-            yield Dropped("file that could not be read", str(file), str(error))
+            yield Dropped(UNREADABLE, str(file), str(error))
             continue
         for number, record in enumerate(records, start=1):
             yield _post(f"{file}: post {number}", at(record, "tweet") or record, notes, used)

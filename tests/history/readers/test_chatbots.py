@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from steerx_edge.history.readers import chatgpt, claude, llama_web
+from steerx_edge.errors import HistoryError
+from steerx_edge.history.readers import chatgpt, claude, exports, llama_web
 from steerx_edge.history.readers.branches import branch_to
+from steerx_edge.history.readers.source import Options, Source
 from steerx_edge.history.reading import survey
 from tests.support.exports import Result, jsonl, write, zipped
 
@@ -109,6 +111,18 @@ def test_a_damaged_file_of_several_costs_only_itself(tmp_path: Path) -> None:
     assert (result.kept, result.dropped["file that could not be read"]) == (kept("ChatGPT"), 1)
 
 
+def test_conversations_before_a_damage_are_read(tmp_path: Path) -> None:
+    text = json.dumps([*CHATGPT, *CHATGPT])
+    path = write(tmp_path / "a.json", text[:-20])
+    result = Result(chatgpt, path)
+    assert result.kept == kept("ChatGPT")
+    assert result.excerpts("file that could not be read") == [
+        f"{path} is damaged after 1 records. Export it again."
+    ]
+    with pytest.raises(HistoryError, match="is damaged after 0 records"):
+        list(chatgpt.read(Source(write(path, text[:900])), Options()))
+
+
 def test_claude(tmp_path: Path) -> None:
     def message(sender: str, text: str, *content: Any, **fields: Any) -> Any:
         return {
@@ -189,6 +203,18 @@ def test_llama_web(tmp_path: Path, legacy: bool) -> None:
     assert result.kept == kept("the assistant") * (1 if legacy else 2)
     assert result.dropped["damaged record"] == (0 if legacy else 1)
     assert {text.written for text in result.texts} == {DAY}
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1 << 20])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_an_array_is_read_piece_by_piece(
+    tmp_path: Path, chunk: int, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exports, "_CHUNK", chunk)
+    values = [{"a": ["“é”, ]", 1.5]}, {}, [], "x, y", {"b": {"c": None}}]
+    for indent in (None, 2):
+        path = write(tmp_path / "a", json.dumps(values, indent=indent).encode(encoding))
+        assert list(exports.json_array(Source(path))) == values
 
 
 def test_a_branch_that_is_not_named_is_the_last_one() -> None:

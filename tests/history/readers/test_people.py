@@ -46,6 +46,11 @@ def test_two_common_authors_are_not_guessed_between() -> None:
         who(ONE, ONE)
 
 
+def test_one_author_of_one_chat_may_be_another() -> None:
+    with pytest.raises(HistoryError, match="does not say"):
+        who(Counter({"Ana": 3}))
+
+
 def test_many_authors_are_not_all_listed() -> None:
     with pytest.raises(HistoryError, match=r"a \(1\).*, and 16 more\."):
         who(Counter("abcdefghijklmnopqrstuvwxyz"))
