@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import NamedTuple
 
-from steerx_edge.history.readers.conversations import MEDIA, Message, texts_of
+from steerx_edge.history.readers.conversations import DELETED, MEDIA, Message, texts_of
 from steerx_edge.history.readers.exports import decoded_beginning
 from steerx_edge.history.readers.people import who_is_the_person
 from steerx_edge.history.readers.source import Options, Source
@@ -33,6 +33,14 @@ _MARKED = re.compile("[\u200e\u200f]")
 _BRACKETED = re.compile(r"<[^<>\n]+>")
 _EDITED = re.compile("\\s*\u200e?<[^<>/=\\n]+ [^<>/=\\n]+>\\Z|\\s*\u200e<[^<>\\n]+>\\Z")
 _FILE = re.compile("(?:\u200e.*|.*-WA\\d{4})\\.\\w{2,5} \\([^()\\n]+\\)(?:\\n|\\Z)")
+# Android does not mark these; only the person's own are of interest.
+_DELETED = re.compile(
+    r"(?:You deleted this message|Du hast diese Nachricht gelöscht|Eliminaste este mensaje|"
+    r"Vous avez supprimé ce message|Hai eliminato questo messaggio|"
+    r"(?:Você apagou|Apagou|Apagaste) esta mensagem|Je hebt dit bericht verwijderd|"
+    r"Вы удалили это сообщение)\.?",
+    re.IGNORECASE,
+)
 _ISOLATES = re.compile("[\u2066-\u2069]")
 _AFTERNOON = re.compile("p|下午|午後|오후|م|μ", re.IGNORECASE)
 
@@ -73,16 +81,18 @@ def _is_chat(source: Source) -> bool:
     return bool(_CHAT.match(beginning) and _MESSAGE.search(beginning))
 
 
-def _chats_in(source: Source) -> list[Source]:
-    """The chats of a folder: those whose attachments lie beside them, or one or more and no else.
+def _chats_in(source: Source, inside: bool = False) -> list[Source]:
+    """The chats of a folder, and of the folders and archives in it.
 
-    WhatsApp writes its name into the names of files, in all languages, or ``_chat.txt``.
+    Other files may lie beside a chat that has WhatsApp's name for it, in any language: they were
+    sent in it. Elsewhere they may be of another kind, and a folder with any is not one of chats.
     """
     if not source.is_folder:
         return []
     chats, others = [], 0
     for child in source.children():
-        inner = _chats_in(child) if child.path.is_dir() or child.suffix == ".zip" else []
+        below = not inside and (child.suffix == ".zip" or child.path.is_dir())
+        inner = _chats_in(child, inside=True) if below else []
         if inner:
             chats += inner
         elif child.suffix == ".txt" and _is_chat(child):
@@ -106,6 +116,8 @@ def _lines(chat: Source) -> list[_Line]:
         clock = (_hour(int(hour), noon), int(minute), int(seconds or 0))
         content = text[stamp.end() : following.start() if following else len(text)].rstrip("\n")
         author = _AUTHOR.match(content)
+        if author and not _are_balanced(author[1]):
+            author = None  # a subject that was changed, and has a colon
         lines.append(
             _Line(
                 (first, second, third),
@@ -121,6 +133,13 @@ def _lines(chat: Source) -> list[_Line]:
 
 def _name(author: str) -> str:
     return re.sub("[\u200e\u200f\u202a-\u202e\u2066-\u2069]", "", author).strip().lstrip("~\u202f ")
+
+
+def _are_balanced(text: str) -> bool:
+    """Whether quotation marks that are opened are closed."""
+    return text.count('"') % 2 == 0 and all(
+        text.count(left) == text.count(right) for left, right in ("“”", "«»")
+    )
 
 
 def _hour(hour: int, noon: str) -> int:
@@ -147,6 +166,8 @@ def _messages(chat: Source, lines: Sequence[_Line], person: frozenset[str]) -> I
 def _own_words(text: str) -> tuple[str, str]:
     """The text without what WhatsApp adds to it; and why it is left out, if it is."""
     attached = _FILE.match(text)
+    if _DELETED.fullmatch(text):
+        return "", DELETED
     if attached:
         text = text[attached.end() :]  # what is left is the caption
     else:

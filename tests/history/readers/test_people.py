@@ -60,6 +60,7 @@ def test_many_authors_are_not_all_listed() -> None:
     ("one", "other"),
     [
         ("+49 170 1234567", "\u202a+49\xa0170\xa01234567\u202c"),
+        ("+49 (170) 123-4567", "491701234567"),
         ("~\u202fKim", "kim"),
         ("ＫＩＭ", "kim"),
         ("ẞtraße", "SSTRASSE"),

@@ -14,6 +14,7 @@ from tests.support.exports import Result, write, zipped
 
 ANDROID = """\
 12/15/25, 10:30\u202fAM - Messages and calls are end-to-end encrypted. Learn more.
+12/15/25, 10:30\u202fAM - Ana created group “Tea: at five”
 12/15/25, 10:31\u202fAM - Ana: Are you coming tonight?
 12/15/25, 10:31\u202fAM - Ana: <Media omitted>
 12/15/25, 10:32\u202fAM - Kim Lee: Yes! But late:
@@ -25,6 +26,8 @@ See the platform
 12/15/25, 10:33\u202fAM - Kim Lee: \u200eIMG-20251215-WA0002.jpg (file attached)
 12/15/25, 10:40\u202fPM - Kim Lee: On my way to you <This message was edited>
 12/15/25, 10:41\u202fPM - Kim Lee: null
+12/15/25, 10:41\u202fPM - Kim Lee: <省略>
+12/15/25, 10:41\u202fPM - Kim Lee: You deleted this message
 12/15/25, 10:42\u202fPM - Ana: https://example.org/a: see
 12/15/25, 10:43\u202fPM - Kim Lee: https://example.org
 12/16/25, 9:00\u202fAM - Kim Lee: @\u2068Ana\u2069 10:30 - is it: fine?
@@ -51,13 +54,14 @@ def test_android(tmp_path: Path) -> None:
         ("Reply to Ana: https://example.org/a: see", "@Ana 10:30 - is it: fine?"),
     ]
     assert result.dropped == {
-        "written by the program": 1,
+        "written by the program": 2,
         "written by others": 3,
-        "picture, file or call without text": 2,
+        "picture, file or call without text": 3,
+        "deleted message": 1,
         "link alone": 1,
     }
     assert result.texts[1].written == datetime(2025, 12, 15, 22, 40).astimezone()
-    assert result.texts[1].where.endswith("chat.txt: message 7")
+    assert result.texts[1].where.endswith("chat.txt: message 8")
 
 
 def test_ios(tmp_path: Path) -> None:
@@ -95,7 +99,7 @@ def written(tmp_path: Path, *stamps: str) -> list[datetime | None]:
 @pytest.mark.parametrize(
     ("stamps", "first"),
     [
-        (["1/2/25, 10:00", "13/2/25, 10:00"], (2025, 2, 1)),  # no thirteenth month
+        (["1/2/25, 10:00 AM", "13/2/25, 10:00 AM"], (2025, 2, 1)),  # no thirteenth month
         (["1/2/25, 10:00", "1/13/25, 10:00"], (2025, 1, 2)),
         (["3/1/25, 10:00", "1/2/25, 10:00"], (2025, 1, 3)),  # else time runs back
         (["1/3/25, 10:00", "2/1/25, 10:00"], (2025, 1, 3)),
@@ -151,9 +155,15 @@ def test_of_several_chats_the_common_author_is_the_person(tmp_path: Path) -> Non
     assert [text for _, text in result.kept] == ["Ja\naber spät", "Always."]
 
 
+def test_a_folder_of_many_things_is_left_to_other_readers(tmp_path: Path) -> None:
+    write(tmp_path / "home" / "chats" / "ana" / "a.txt", ANDROID)
+    assert not whatsapp.recognize(Source(tmp_path / "home"))
+    assert whatsapp.recognize(Source(tmp_path / "home" / "chats"))
+
+
 def test_who_the_person_is_is_asked(tmp_path: Path) -> None:
     path = write(tmp_path / "chat.txt", ANDROID)
-    with pytest.raises(HistoryError, match=r"a WhatsApp chat, .* Kim Lee \(7\), Ana \(3\)\."):
+    with pytest.raises(HistoryError, match=r"a WhatsApp chat, .* Kim Lee \(9\), Ana \(3\)\."):
         list(whatsapp.read(Source(path), Options()))
 
 
