@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from datetime import datetime
-from itertools import pairwise
+from datetime import datetime, timedelta
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
 from steerx_edge.history.readers.conversations import DELETED, MEDIA, Message, texts_of
@@ -27,6 +27,8 @@ _AUTHOR = re.compile(r"([^\n:]{1,60}): ?")
 _CHAT = re.compile(rf"{_STAMP}(?s:.*)(?<=[^\n]\n){_STAMP}")
 _MESSAGE = re.compile(rf"^{_STAMP}[^\n:]{{1,60}}: ", re.MULTILINE)
 _LOOKED_AT = 2000
+
+_YEAR_FIRST, _MONTH_FIRST, _DAY_FIRST = (0, 1, 2), (2, 0, 1), (2, 1, 0)
 
 # WhatsApp's own words, in any language: marked by U+200E, or in angle brackets.
 _MARKED = re.compile("[\u200e\u200f]")
@@ -106,15 +108,16 @@ def _chats_in(source: Source, inside: bool = False) -> list[Source]:
 def _lines(chat: Source) -> list[_Line]:
     """Split a chat into messages. A line without a date continues the message before it."""
     text = chat.text
-    stamps = list(_LINE.finditer(text))
+    starts = [stamp.start() for stamp in _LINE.finditer(text)]
+    ends = [*starts[1:], len(text)]
     lines = []
-    for stamp, following in zip(stamps, [*stamps[1:], None], strict=True):
+    for stamp, end in zip(_LINE.finditer(text), ends, strict=True):
         first, separator, second, third, before, hour, minute, seconds, after = (
             stamp.groups()[:9] if stamp[1] else stamp.groups()[9:]
         )
         noon = before + after
         clock = (_hour(int(hour), noon), int(minute), int(seconds or 0))
-        content = text[stamp.end() : following.start() if following else len(text)].rstrip("\n")
+        content = text[stamp.end() : end].rstrip("\n")
         author = _AUTHOR.match(content)
         if author and not _are_balanced(author[1]):
             author = None  # a subject that was changed, and has a colon
@@ -181,36 +184,40 @@ def _own_words(text: str) -> tuple[str, str]:
 def _order(lines: Sequence[_Line]) -> tuple[int, int, int]:
     """The places of year, month and day in the dates, decided over the whole chat.
 
-    A part above 31 or of four digits is the year, a part above 12 the day. If that leaves both
-    orders, it is the one in which time runs back less often; if that is the same, the month is
-    first where hours count to twelve and the date has slashes, else the day.
+    A part of four digits is the year. Of the orders that are left it is the one with the fewest
+    dates that are none, then the fewest steps back in time, then the shortest time in all. If that
+    is the same, the month is first where hours count to twelve and dates have slashes, else the
+    day.
     """
-    days = [tuple(map(int, line.day)) for line in lines]
-    if any(len(line.day[0]) == 4 or day[0] > 31 for line, day in zip(lines, days, strict=True)):
-        return 0, 1, 2
-    day_first, month_first = (2, 1, 0), (2, 0, 1)
-    if any(day[0] > 12 for day in days):
-        return day_first
-    if any(day[1] > 12 for day in days):
-        return month_first
-    steps_back = [
-        sum(_ordered(after, order) < _ordered(day, order) for day, after in pairwise(days))
-        for order in (day_first, month_first)
-    ]
-    if steps_back[0] != steps_back[1]:
-        return day_first if steps_back[0] < steps_back[1] else month_first
+    days = [day for day, _ in groupby(line.day for line in lines)]
+    if any(len(day[0]) == 4 for day in days):
+        return _YEAR_FIRST
     american = any(line.separator == "/" and line.with_noon for line in lines)
-    return month_first if american else day_first
+    orders = [_MONTH_FIRST, _DAY_FIRST] if american else [_DAY_FIRST, _MONTH_FIRST]
+    return min((*orders, _YEAR_FIRST), key=lambda order: _cost(days, order))
 
 
-def _ordered(day: tuple[int, ...], order: tuple[int, int, int]) -> tuple[int, ...]:
-    return tuple(day[place] for place in order)
+def _cost(
+    days: Sequence[tuple[str, str, str]], order: tuple[int, int, int]
+) -> tuple[int, int, timedelta]:
+    dates = [date for day in days if (date := _date(day, order))]
+    back = sum(after < before for before, after in pairwise(dates))
+    return len(days) - len(dates), back, max(dates) - min(dates) if dates else timedelta()
+
+
+def _date(day: tuple[str, str, str], order: tuple[int, int, int]) -> datetime | None:
+    year, month, number = (int(day[place]) for place in order)
+    try:
+        return datetime(year + 2000 * (year < 100), month, number)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _written(line: _Line, order: tuple[int, int, int]) -> datetime | None:
     """When it was written, by the clock of this computer: the file has no time zone."""
-    year, month, day = _ordered(tuple(map(int, line.day)), order)
+    hour, minute, second = line.clock
     try:
-        return datetime(year + 2000 * (year < 100), month, day, *line.clock).astimezone()
+        date = _date(line.day, order)
+        return date and date.replace(hour=hour, minute=minute, second=second).astimezone()
     except (ValueError, OverflowError):
         return None

@@ -103,6 +103,8 @@ def written(tmp_path: Path, *stamps: str) -> list[datetime | None]:
         (["1/2/25, 10:00", "1/13/25, 10:00"], (2025, 1, 2)),
         (["3/1/25, 10:00", "1/2/25, 10:00"], (2025, 1, 3)),  # else time runs back
         (["1/3/25, 10:00", "2/1/25, 10:00"], (2025, 1, 3)),
+        (["3/1/25, 10:00 AM", "4/1/25, 10:00 AM"], (2025, 1, 3)),  # a day, not a month
+        (["25/11/23, 10:00", "25/11/24, 10:00"], (2025, 11, 23)),  # a day, not a year
         (["1/2/25, 10:00 AM", "1/2/25, 11:00 AM"], (2025, 1, 2)),  # American
         (["1/2/25, 10:00", "1/2/25, 11:00"], (2025, 2, 1)),
         (["1.2.25, 10:00 AM", "1.2.25, 11:00 AM"], (2025, 2, 1)),
@@ -133,7 +135,7 @@ def test_hours_that_count_to_twelve(tmp_path: Path, stamp: str, hour: int) -> No
 
 
 def test_a_day_that_is_none_has_no_date(tmp_path: Path) -> None:
-    assert written(tmp_path, "31/2/25, 10:00", "31/2/25, 10:01") == [None]
+    assert written(tmp_path, "31/2/99, 10:00", "31/2/99, 10:01") == [None]
 
 
 @pytest.mark.parametrize("archived", [False, True])
