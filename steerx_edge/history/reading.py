@@ -206,7 +206,7 @@ def _files_in(folder: Source, options: Options) -> Found:
     """
     prompts: list[tuple[Reader, Source]] = []
     n_texts = 0
-    for reader, source in _sources_in(folder):
+    for reader, source in _sources_in(folder, all_readers()):
         if reader in OF_PROMPTS:
             prompts.append((reader, source))
             continue
@@ -223,9 +223,10 @@ def _files_in(folder: Source, options: Options) -> Found:
                 yield each
 
 
-def _sources_in(folder: Source) -> Iterator[tuple[Reader | None, Source]]:
+def _sources_in(
+    folder: Source, readers: Sequence[Reader]
+) -> Iterator[tuple[Reader | None, Source]]:
     """The files below a folder, and folders of a known format, with their readers."""
-    readers = all_readers()
     for child in folder.children():
         try:
             reader = next((each for each in readers if each.recognize(child)), None)
@@ -233,7 +234,7 @@ def _sources_in(folder: Source) -> Iterator[tuple[Reader | None, Source]]:
             reader = None
         if reader is None and child.path.is_dir():
             if not (isinstance(child.path, Path) and child.path.is_symlink()):
-                yield from _sources_in(child)
+                yield from _sources_in(child, readers)
         else:
             yield reader, child
 

@@ -432,8 +432,8 @@ BREAKS = [
     Break(
         "known formats are prose",
         READERS,
-        "return _name_of(source) is not None",
-        "return False",
+        "if name := _name_of(source):",
+        "if name := None:",
         TEST_FORMATS,
     ),
     Break(
