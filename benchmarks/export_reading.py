@@ -1,4 +1,4 @@
-"""What it costs to read the exports of chats: seconds, and the peak of memory.
+"""What it costs to read the exports of chats: processor time, and the peak of memory.
 
 For each format an export with invented messages is written into a temporary folder, and read in a
 process of its own. Prints a table for docs/history.md.
@@ -33,7 +33,7 @@ def main() -> None:
     if arguments.read:
         read(arguments.read)
         return
-    print("| export | size, MB | texts | s | peak memory, MB |")
+    print("| export | size, MB | texts | processor time, s | peak memory, MB |")
     print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for name, write in WRITERS.items():
@@ -55,9 +55,9 @@ def read(path: Path) -> None:
     from steerx_edge.history.readers.texts import Text
     from steerx_edge.history.reading import open_history
 
-    began = time.perf_counter()
+    began = time.process_time()
     n_texts = sum(isinstance(each, Text) for each in open_history(path, me="Kim").found)
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     print(f"{n_texts} | {seconds:.1f} | {peak:.0f}")
 

@@ -306,4 +306,5 @@ def has_users(path: str | os.PathLike[str]) -> bool:
     Raises:
         HistoryError: The file cannot be read.
     """
-    return authors.can_read(Source(Path(path)))
+    source = Source(Path(path))
+    return not source.is_folder and authors.can_read(source)

@@ -27,7 +27,7 @@ from steerx_edge.history.readers import (
 )
 from steerx_edge.history.readers.exports import first_keys, moment
 from steerx_edge.history.readers.source import Source
-from steerx_edge.history.reading import open_history
+from steerx_edge.history.reading import has_users, open_history
 from tests.support.exports import jsonl, write, zipped
 
 LONG = "x" * 70_000
@@ -110,6 +110,7 @@ def test_exports_side_by_side_are_each_read_as_a_whole(tmp_path: Path, archived:
             file.unlink() if file.is_file() else file.rmdir()
         telegram_folder.rmdir()
     write(tmp_path / "all" / "own.jsonl", jsonl({"text": "A text of my own, by itself."}))
+    assert not has_users(tmp_path / "all")
     found = list(open_history(tmp_path / "all").found)
     texts = sorted(each.item.response for each in found if hasattr(each, "item"))
     assert texts == ["A text of my own, by itself.", "I will be there at five then"]

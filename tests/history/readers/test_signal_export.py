@@ -96,3 +96,11 @@ def test_a_damaged_line_costs_only_itself(tmp_path: Path) -> None:
     result = Result(signal_export, write(tmp_path / "a.txt", f"\ufeff{lines}"))
     assert result.dropped["damaged record"] == 1
     assert result.kept[0] == ("Write a message to Ana Ruiz.", "Make it six\nplease")
+
+
+def test_the_person_is_the_author_or_the_sender(tmp_path: Path) -> None:
+    by_self, sent = item("20", "1", 1, "By me"), item("20", "1", 20, "Sent by me")
+    del by_self["chatItem"]["outgoing"]
+    sent["chatItem"]["authorId"] = "99"
+    path = write(tmp_path / "a", jsonl(HEADER, *PEOPLE, by_self, sent))
+    assert [text for _, text in Result(signal_export, path).kept] == ["By me", "Sent by me"]

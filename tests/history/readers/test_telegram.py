@@ -21,7 +21,7 @@ def message(number: int, author: dict[str, Any], text: Any, **fields: Any) -> di
     return {
         "id": number,
         "type": "message",
-        "date": f"2026-01-05T10:{number:02}:00",
+        "date": f"2026-01-05T12:{number:02}:00",  # local
         "date_unixtime": str(1767607200 + 60 * number),
         **author,
         "text": text,
