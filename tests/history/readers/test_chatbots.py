@@ -48,8 +48,6 @@ CHATGPT = [
         node("root", None, None),
         HIDDEN,
         node("system", "hidden", "system", ""),
-        node("draft", "system", "user", "How do I make tee?"),
-        node("misread", "draft", "assistant", "A T?"),
         node("first", "system", "user", "How do I make tea?"),
         node("call", "first", "assistant", content_type="code", text="search('tea')"),
         node("tool", "call", "tool", "results"),
@@ -64,6 +62,8 @@ CHATGPT = [
             "And this?",
             content_type="multimodal_text",
         ),
+        node("draft", "system", "user", "How do I make tee?"),
+        node("misread", "draft", "assistant", "A T?"),
         current="second",
     )
 ]
