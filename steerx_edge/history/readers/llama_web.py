@@ -64,7 +64,7 @@ def _messages(where: str, conv: Any, messages: list[Any]) -> Iterator[Message]:
     for key in branch_to(text_at(conv, "currNode"), parents):
         message = by_id[key]
         role = text_at(message, "role")
-        if role not in {"user", "assistant"} or text_at(message, "type") not in {"text", ""}:
+        if role not in {"user", "assistant"}:
             continue
         yield Message(
             "the assistant",

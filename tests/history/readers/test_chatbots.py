@@ -147,6 +147,7 @@ def test_claude(tmp_path: Path) -> None:
                     "human",
                     "How do I make tea?\n\nBy Ana",
                     typed("How do I make tea?"),
+                    {"type": "voice_note", "text": "Said aloud"},
                     attachments=[{"file_name": "a.txt", "extracted_content": "By Ana"}],
                 ),
                 message("assistant", "", {"type": "thinking", "thinking": "hm"}, typed("Boil.")),
