@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import regex
 
+PASTED = "pasted code or log"
+"""Why code is left out."""
+
 _NAME = r"[A-Za-z_$][\w$]*"
 _CALLED = rf"{_NAME}(?:(?:\.|::|->){_NAME})*"
 _LEVEL = r"(?:TRACE|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERROR|FATAL|CRITICAL|SEVERE)"

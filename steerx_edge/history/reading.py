@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.item import HistoryItem, User
-from steerx_edge.history.readers import all_readers, authors, items, known, plain_text
+from steerx_edge.history.readers import all_readers, authors, items, known, notes, plain_text
 from steerx_edge.history.readers.json_records import Template
 from steerx_edge.history.readers.mojibake import with_mended_texts
 from steerx_edge.history.readers.source import Options, Source
 from steerx_edge.history.readers.texts import Dropped, Found, Text
-from steerx_edge.history.selection import selected
-
-_SAMPLES = 3
+from steerx_edge.history.selection import Selection
+from steerx_edge.history.tally import Tally
 
 
 def read_history(
@@ -62,43 +61,38 @@ def read_history(
     return survey(path, me=me, user=user, response=response, prompt=prompt).items
 
 
-@dataclass
+@dataclass(frozen=True)
 class Survey:
     """What was found in a history.
 
     Attributes:
         path: The file or folder.
         format: What it is, as sentences name it.
-        why: What shows that.
+        why: What shows that; empty for files that are made for this library.
+        tally: Counts, dates and samples of what was kept and of what was left out.
         texts: The texts that were kept, oldest first where all have a date.
-        dropped: How many things were left out, by reason.
-        samples: A few of them, by reason.
     """
 
     path: str
     format: str
     why: str
-    texts: list[Text] = field(default_factory=list)
-    dropped: Counter[str] = field(default_factory=Counter)
-    samples: dict[str, list[Dropped]] = field(default_factory=dict)
+    tally: Tally
+    texts: Sequence[Text]
 
     @property
     def items(self) -> list[HistoryItem]:
         """The items that were kept."""
         return [text.item for text in self.texts]
 
-    def add(self, found: Iterable[Text | Dropped]) -> None:
-        """Add what was found; the texts are put in order of their dates."""
-        for each in found:
-            if isinstance(each, Text):
-                self.texts.append(each)
-                continue
-            self.dropped[each.reason] += 1
-            samples = self.samples.setdefault(each.reason, [])
-            if len(samples) < _SAMPLES:
-                samples.append(each)
-        if all(text.written is not None for text in self.texts):
-            self.texts.sort(key=lambda text: text.written.timestamp() if text.written else 0)
+    @property
+    def dropped(self) -> Counter[str]:
+        """How many things were left out, by reason."""
+        return self.tally.dropped
+
+    @property
+    def samples(self) -> dict[str, list[Dropped]]:
+        """A few of them, by reason."""
+        return self.tally.samples
 
 
 def survey(
@@ -123,15 +117,28 @@ def survey(
             left; says what was dropped.
     """
     opened = open_history(path, me=me, user=user, response=response, prompt=prompt)
-    result = Survey(str(path), opened.format, opened.why)
-    result.add(opened.found)
-    if not result.texts:
-        reasons = ", ".join(f"{n} {reason}" for reason, n in result.dropped.most_common())
+    tally, texts = Tally(), []
+    for each in opened.found:
+        tally.add(each)
+        if isinstance(each, Text):
+            texts.append(each)
+    check_found(str(path), opened, tally)
+    kept = [texts[place] for place in tally.order()]
+    return Survey(str(path), opened.format, opened.why, tally, kept)
+
+
+def check_found(path: str, opened: OpenedHistory, tally: Tally) -> None:
+    """Refuse a history without texts.
+
+    Raises:
+        HistoryError: No text was kept; says what was left out.
+    """
+    if not tally.kept:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in tally.dropped.most_common())
         raise HistoryError(
             f"{path} is {opened.format}, but no text of yours was found in it"
             + (f" (left out: {reasons})." if reasons else ".")
         )
-    return result
 
 
 class OpenedHistory(NamedTuple):
@@ -171,24 +178,34 @@ def open_history(
     source = Source(Path(path).expanduser())
     template = None if prompt is None else Template.parse(prompt)
     options = Options(user, response, template, (me,) if isinstance(me, str) else tuple(me))
-    if response is None:  # else the field says how a file is read
-        for reader in all_readers():
-            if why := reader.recognize(source):
-                return OpenedHistory(reader.NAME, why, selected(reader.read(source, options)))
+    if not source.is_folder and response is not None and source.is_json:
+        return _open_prepared(source, options)  # the field says how it is read
+    for reader in all_readers():
+        if why := reader.recognize(source):
+            found = Selection().selected(reader.read(source, options))
+            return OpenedHistory(reader.NAME, why, found)
     if source.is_folder:
-        found = selected(_files_in(source, options))
+        found = _files_in(source, options, Selection())
         return OpenedHistory("a folder of files", "it is a folder or an archive", found)
     return _open_prepared(source, options)
 
 
-def _files_in(folder: Source, options: Options) -> Found:
+def _files_in(folder: Source, options: Options, selection: Selection) -> Found:
     """Every file in a folder, each in its own format."""
     for file in folder.files():
+        if any(part.startswith(".") for part in str(file).removeprefix(str(folder)).split("/")):
+            yield Dropped("hidden file", str(file))
+            continue
         try:
             reader = next((each for each in all_readers() if each.recognize(file)), None)
-            yield from (
-                reader.read(file, options) if reader else _open_prepared(file, options).found
-            )
+            if reader:
+                yield from selection.selected(reader.read(file, options))
+            elif file.is_folder:  # an archive
+                yield from _files_in(file, options, selection)
+            elif file.is_json:
+                yield from _open_prepared(file, options).found
+            else:
+                yield from selection.selected(notes.read(file, options))
         except HistoryError as error:
             yield Dropped("file that could not be read", str(file), str(error))
 

@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 from typing import Protocol
 
 from steerx_edge.errors import HistoryError
+from steerx_edge.history.readers import markdown, open_document, rich_text, tables, word
 from steerx_edge.history.readers.source import Options, Source
 from steerx_edge.history.readers.texts import Found
 
@@ -46,7 +47,7 @@ class Reader(Protocol):
         """
 
 
-READERS: tuple[Reader, ...] = ()
+READERS: tuple[Reader, ...] = (word, open_document, rich_text, tables, markdown)
 """Our own readers, those of the most telling formats first."""
 
 
