@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _LEAST_WORDS = 5
 _LEAST_PROBABILITY = 0.9
-_LOOKED_AT = 500  # characters
+_LOOKED_AT = 250  # characters
 _SHARE = 0.2
 
 # Languages, by their codes, that are taken for each other in short texts.

@@ -186,7 +186,7 @@ def open_history(
             return OpenedHistory(reader.NAME, why, found)
     if source.is_folder:
         found = _files_in(source, options, Selection())
-        return OpenedHistory("a folder of files", "it is a folder or an archive", found)
+        return OpenedHistory("a folder of files", "it is no export of a known program", found)
     return _open_prepared(source, options)
 
 

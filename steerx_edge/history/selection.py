@@ -15,6 +15,7 @@ from steerx_edge.history.item import HistoryItem
 from steerx_edge.history.language import language_of
 from steerx_edge.history.near_duplicates import NearDuplicates
 from steerx_edge.history.pasted import PASTED, without_code
+from steerx_edge.history.readers.mojibake import mended
 from steerx_edge.history.readers.texts import Dropped, Found, Text
 from steerx_edge.history.splitting import parts_of
 from steerx_edge.history.words import letter_words
@@ -26,7 +27,6 @@ NEAR_DUPLICATE = "nearly the same as another text"
 _EXCERPT = 300  # characters
 _LINK = regex.compile(r"\S*(?:\b[a-z][a-z+]*://|\bwww\.)\S+|[\w.+-]+@[\w-]+\.[\w.-]+")
 _NUMBER = regex.compile(r"\S*\p{N}\S*")
-_VISIBLE = regex.compile(r"\S")
 
 
 class Selection:
@@ -45,7 +45,7 @@ class Selection:
             if isinstance(each, Dropped):
                 yield each
                 continue
-            own, cut = without_code(each.item.response)
+            own, cut = without_code(_clean(each.item.response))
             yield from (_dropped(PASTED, each, code) for code in cut)
             if not own.strip():
                 if not cut:
@@ -61,7 +61,7 @@ class Selection:
         yield from (_dropped(PASTED, text, code) for code in cut)
         if not response.strip():
             return
-        if len(letter_words(response)) < 2:
+        if len(letter_words(response[:_EXCERPT])) < 2 and len(letter_words(response)) < 2:
             yield _dropped(ONE_WORD, text, response)
         elif _is_mostly_links(response):
             yield _dropped(LINKS, text, response)
@@ -77,18 +77,27 @@ class Selection:
 
 def _part(text: Text, part: str, number: int, of: int) -> Text:
     """One of the parts of a text. The further ones answer the same request, continued."""
+    request = _clean(text.item.request)
     if of == 1:
-        return replace(text, item=HistoryItem(part, text.item.request))
-    request = text.item.request
+        return replace(text, item=HistoryItem(part, request))
     if number > 1 and request:
         request = f"{request} (continued)"
     return replace(text, item=HistoryItem(part, request), where=f"{text.where}, part {number}")
 
 
+def _clean(text: str) -> str:
+    """A text without traces of wrong decoding, as far as they can be mended."""
+    return mended(text.encode(errors="replace").decode())
+
+
 def _is_mostly_links(text: str) -> bool:
     """Whether addresses and what has digits take more than half of what is visible."""
     rest = _NUMBER.sub("", _LINK.sub("", text))
-    return 2 * len(_VISIBLE.findall(rest)) < len(_VISIBLE.findall(text))
+    return len(rest) < len(text) and 2 * _n_visible(rest) < _n_visible(text)
+
+
+def _n_visible(text: str) -> int:
+    return sum(map(len, text.split()))
 
 
 def _dropped(reason: str, text: Text, excerpt: str) -> Dropped:

@@ -23,7 +23,7 @@ def parts_of(text: str) -> list[str]:
     Returns:
         The parts, without white space around them; the text as it is if it is short enough.
     """
-    total = _size(text)
+    total = _size(text) if len(text) > MOST_WORDS else 0
     if total <= MOST_WORDS:
         return [text]
     aim = total / -(-total // MOST_WORDS)

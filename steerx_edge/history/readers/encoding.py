@@ -60,5 +60,6 @@ def _older_encoding(source: Source) -> str:
         best = normalizer.from_bytes(file.read(_PIECE), cp_isolation=_LIKELY).best()
     if best is None:
         raise HistoryError(f"{source} is in an unknown encoding. Save it as UTF-8 and try again.")
-    logger.warning("%s is not in UTF-8; read as %s.", source, best.encoding)
-    return str(best.encoding)
+    same = next(name for name in (*_LIKELY, best.encoding) if name in best.could_be_from_charset)
+    logger.warning("%s is not in UTF-8; read as %s.", source, same)
+    return str(same)

@@ -12,7 +12,7 @@ from steerx_edge.history.readers.source import ADVICE, Options, Source
 logger = logging.getLogger(__name__)
 
 # Text formats that would teach markup and headers, if their content does not tell what they are.
-_UNSUPPORTED_SUFFIXES = {".csv", ".eml", ".htm", ".html", ".mbox", ".rtf", ".tsv", ".xml"}
+_UNSUPPORTED_SUFFIXES = {".eml", ".htm", ".html", ".mbox", ".rtf", ".xml"}
 
 # Fields between two lines of dashes (YAML), or of plus signs (TOML).
 FRONT_MATTER = re.compile(

@@ -42,7 +42,7 @@ def texts_of(
     Args:
         blocks: The document.
         where: Its name.
-        title: What it is about, where no heading says it.
+        title: What the whole document is about, where no heading of level 1 says it.
         written: When it was written.
     """
     headings: dict[int, str] = {}
@@ -57,8 +57,9 @@ def texts_of(
             continue
         if section.strip():
             number += 1
-            about = [headings[level] for level in sorted(headings)] or [title]
-            item = HistoryItem(section.strip(), request_for(about[0], about[-1]))
+            heading = headings[max(headings)] if headings else ""
+            request = request_for(headings.get(1, title), heading)
+            item = HistoryItem(section.strip(), request)
             yield Text(item, f"{where}: section {number}", written)
             section = ""
         headings = {level: name for level, name in headings.items() if level < block.level}

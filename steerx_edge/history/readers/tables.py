@@ -15,7 +15,6 @@ from steerx_edge.errors import HistoryError
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.history.readers.encoding import detected_encoding
 from steerx_edge.history.readers.json_records import Record
-from steerx_edge.history.readers.mojibake import mended
 from steerx_edge.history.readers.sections import request_for
 from steerx_edge.history.readers.source import Options, Source, encoding_of
 from steerx_edge.history.readers.texts import Dropped, Found, Text
@@ -23,7 +22,9 @@ from steerx_edge.history.readers.texts import Dropped, Found, Text
 NAME = "a table (CSV)"
 
 _LARGEST_CELL = 1 << 24  # characters
-_SUFFIXES = {".csv": ",;|\t", ".tsv": "\t", ".tab": "\t"}
+_DELIMITERS = ",;|\t"
+_SUFFIXES = {".csv": _DELIMITERS, ".tsv": "\t", ".tab": "\t"}
+_JSON = (b"{", b"[")
 _SEPARATOR = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)  # Excel's own first line
 _TEXT = ("response", "text", "body", "content", "contents", "message", "comment", "review", "post")
 _REQUEST = ("prompt", "request", "question", "instruction", "input")
@@ -55,7 +56,7 @@ def recognize(source: Source) -> str:
     """Return what shows that a file is a table; its columns."""
     layout = _layout_of(source)
     if layout is None:
-        return ""
+        return f"its name ends in {source.suffix}" if _may_be_named(source) else ""
     text = layout.first_of(_TEXT)
     return f"its first line names the columns {', '.join(layout.columns)}" + (
         f"; '{text}' holds the texts" if text else ""
@@ -71,7 +72,9 @@ def read(source: Source, options: Options) -> Found:
     """
     layout = _layout_of(source)
     if layout is None:
-        raise HistoryError(f"{source} has no first line with the names of columns.")
+        raise HistoryError(
+            f"{source} has no first line that names its columns. Add one, such as prompt,response."
+        )
     columns = ", ".join(layout.columns)
     response = options.response or layout.first_of(_TEXT)
     if options.user is not None:
@@ -103,7 +106,7 @@ def read(source: Source, options: Options) -> Found:
                 is_title = request == layout.first_of(_TITLE)
                 asked = request_for(row[request]) if is_title else row[request]
             written = _date_of(row[date]) if date else None
-            yield Text(HistoryItem(mended(row[response]), mended(asked)), where, written)
+            yield Text(HistoryItem(row[response], asked), where, written)
 
 
 def _mine(source: Source, layout: _Layout, author: str, me: Sequence[str]) -> set[str] | None:
@@ -149,21 +152,27 @@ def _opened(source: Source) -> Iterator[io.TextIOWrapper]:
 
 def _layout_of(source: Source) -> _Layout | None:
     """How a table is written, by its first lines; None if it is none."""
-    data = source.beginning
-    if source.is_folder or not data or data[:1] in (b"{", b"["):
+    if source.is_folder or not source.beginning or source.beginning.startswith(_JSON):
         return None
-    encoding = encoding_of(data)
-    text = data.decode(encoding, "replace")
+    text = source.beginning.decode(encoding_of(source.beginning), "replace")
     if "\0" in text:
         return None
     if found := _SEPARATOR.match(text):
         rows = _complete_rows(text[found.end() :], found[1])
         return _Layout(found[1], tuple(rows[0]), 1) if rows else None
-    for delimiter in _SUFFIXES.get(source.suffix, ",;|\t"):
-        rows = _complete_rows(text, delimiter)
-        if _is_table(rows, delimiter, is_named=source.suffix in _SUFFIXES):
-            return _Layout(delimiter, tuple(rows[0]), 0)
-    return None
+    is_named = source.suffix in _SUFFIXES
+    tables = [
+        (delimiter, rows)
+        for delimiter in _SUFFIXES.get(source.suffix, _DELIMITERS)
+        if _is_table(rows := _complete_rows(text, delimiter), delimiter, is_named=is_named)
+    ]
+    delimiter, rows = max(tables, key=lambda table: len(table[1][0]), default=("", []))
+    return _Layout(delimiter, tuple(rows[0]), 0) if rows else None
+
+
+def _may_be_named(source: Source) -> bool:
+    """Whether a file is called a table, and may be one."""
+    return source.suffix in _SUFFIXES and not source.beginning.startswith((*_JSON, b"\0"))
 
 
 def _complete_rows(text: str, delimiter: str) -> list[list[str]]:
@@ -183,14 +192,17 @@ def _complete_rows(text: str, delimiter: str) -> list[list[str]]:
 def _is_table(rows: Sequence[Sequence[str]], delimiter: str, *, is_named: bool) -> bool:
     """Whether the first row names columns, and the others have as many.
 
-    By its name a file may be a table of two rows and two columns; else it has four, and three
-    columns, or two with tabs.
+    A file that is called a table may have one column, and some broken rows. Another one has four
+    rows and three columns, or two with tabs.
     """
-    fewest_rows, fewest = (2, 2) if is_named else (4, 2 if delimiter == "\t" else 3)
-    if len(rows) < fewest_rows or len(rows[0]) < fewest or len({len(row) for row in rows}) > 1:
+    if len(rows) < (2 if is_named else 4) or not _are_names(rows[0]):
         return False
+    n = len(rows[0])
+    if is_named:
+        return 2 * sum(len(row) == n for row in rows[1:]) >= len(rows) - 1
     spaced = any(cell.startswith(" ") for row in rows for cell in row)  # as in prose
-    return _are_names(rows[0]) and (is_named or not (spaced and delimiter in ",;"))
+    fits = n >= (2 if delimiter == "\t" else 3) and all(len(row) == n for row in rows)
+    return fits and not (spaced and delimiter in ",;")
 
 
 def _are_names(cells: Sequence[str]) -> bool:
