@@ -59,6 +59,7 @@ class Selection:
         """A text that is short enough."""
         response, cut = without_code(text.item.response)  # of which a part may consist
         yield from (_dropped(PASTED, text, code) for code in cut)
+        response = _clean(response)
         if not response.strip():
             return
         if len(letter_words(response[:_EXCERPT])) < 2 and len(letter_words(response)) < 2:

@@ -23,7 +23,7 @@ _FENCE = re.compile(r" {0,3}(```+|~~~+)")
 _RULE = re.compile(r" {0,3}(?:(?:\* *){3,}|(?:- *){3,}|(?:_ *){3,})")
 _ITEM = re.compile(r"([ \t]*(?:[-*+]|\d+[.)])[ \t]+)(?:\[[ xX]\][ \t]+)?")  # with the box of a task
 _TAGS = re.compile(r"\s*(?:#[\w/-]+\s*)+")
-_HIDDEN = re.compile(r"<!--.*?-->|%%.*?%%", re.DOTALL)
+_HIDDEN = re.compile(r"(?:<!--.*?-->|%%.*?%%)[ \t]*", re.DOTALL)
 # What is shown of links, marks of emphasis, and code within a line.
 _INLINE = tuple(
     (re.compile(pattern), shown)

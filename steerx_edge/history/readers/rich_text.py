@@ -27,6 +27,6 @@ def read(source: Source, _options: Options) -> Found:
         content = file.read().decode("cp1252", "replace")
     try:
         text = striprtf.rtf_to_text(content, errors="ignore")
-    except (ValueError, LookupError, RecursionError) as error:
+    except (ValueError, LookupError, OverflowError, RecursionError) as error:
         raise HistoryError(f"{source} is a damaged Rich Text document.") from error
     yield from texts_of([Block(text)], str(source), title_in_name(source.name))

@@ -30,7 +30,7 @@ _TEXT = ("response", "text", "body", "content", "contents", "message", "comment"
 _REQUEST = ("prompt", "request", "question", "instruction", "input")
 _TITLE = ("title", "subject", "headline", "topic")
 _DATE = ("date", "timestamp", "datetime", "time", "created", "created_at", "written")
-_AUTHOR = ("author", "from", "sender", "user", "username", "name")
+_AUTHOR = ("author", "from", "sender", "user", "username")
 
 
 class _Layout(NamedTuple):
@@ -73,7 +73,8 @@ def read(source: Source, options: Options) -> Found:
     layout = _layout_of(source)
     if layout is None:
         raise HistoryError(
-            f"{source} has no first line that names its columns. Add one, such as prompt,response."
+            f"{source} does not begin with the names of its columns, and rows of values. Add a first "
+            "line, such as prompt,response."
         )
     columns = ", ".join(layout.columns)
     response = options.response or layout.first_of(_TEXT)
@@ -86,7 +87,7 @@ def read(source: Source, options: Options) -> Found:
         raise HistoryError(
             f"{source} {said}. Name the one with your texts (response, --response): {columns}."
         )
-    author = None if options.response else layout.first_of(_AUTHOR)
+    author = None if options.response and not options.me else layout.first_of(_AUTHOR)
     mine = _mine(source, layout, author, options.me) if author else None
     request = layout.first_of((*_REQUEST, *_TITLE))
     date = layout.first_of(_DATE)
@@ -118,7 +119,8 @@ def _mine(source: Source, layout: _Layout, author: str, me: Sequence[str]) -> se
         most = ", ".join(f"'{name}' ({n})" for name, n in names.most_common(5))
         raise HistoryError(
             f"{source}: the column '{author}' names {len(names)} people, such as {most}. Say which "
-            "of them you are (me, --me)."
+            "of them you are (me, --me); if all rows are yours, name the column with your texts "
+            "(response, --response)."
         )
     return given if len(names) > 1 else None
 
