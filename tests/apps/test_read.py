@@ -126,3 +126,12 @@ def test_no_text_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     run("read", "texts.csv", "-o", "out.jsonl")
     assert not caplog.messages
+
+
+@pytest.mark.usefixtures("history")
+def test_learn_says_in_a_line_what_it_read() -> None:
+    said = run("learn", "texts.csv", "-o", "me.json", "-m", "none.gguf", code=1).stderr
+    assert said.startswith(
+        "Read a table (CSV): kept 5 texts, written 2024-01-01 to 2024-01-07; left out: 1 a word or "
+        "less, 1 in another language.\n"
+    )
