@@ -73,8 +73,8 @@ def read(source: Source, options: Options) -> Found:
     layout = _layout_of(source)
     if layout is None:
         raise HistoryError(
-            f"{source} does not begin with the names of its columns, and rows of values. Add a first "
-            "line, such as prompt,response."
+            f"{source} does not begin with the names of its columns, and rows of values. Add a "
+            "first line, such as prompt,response."
         )
     columns = ", ".join(layout.columns)
     response = options.response or layout.first_of(_TEXT)
