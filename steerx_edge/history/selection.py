@@ -25,8 +25,7 @@ LINKS = "mostly links or numbers"
 NEAR_DUPLICATE = "nearly the same as another text"
 
 _EXCERPT = 300  # characters
-_LINK = regex.compile(r"\S*(?:\b[a-z][a-z+]*://|\bwww\.)\S+|[\w.+-]+@[\w-]+\.[\w.-]+")
-_NUMBER = regex.compile(r"\S*\p{N}\S*")
+_DIGIT = regex.compile(r"\p{N}")
 
 
 class Selection:
@@ -93,12 +92,14 @@ def _clean(text: str) -> str:
 
 def _is_mostly_links(text: str) -> bool:
     """Whether addresses and what has digits take more than half of what is visible."""
-    rest = _NUMBER.sub("", _LINK.sub("", text))
-    return len(rest) < len(text) and 2 * _n_visible(rest) < _n_visible(text)
+    pieces = text.split()
+    n_links = sum(len(piece) for piece in pieces if _is_link_or_number(piece))
+    return 2 * n_links > sum(map(len, pieces))
 
 
-def _n_visible(text: str) -> int:
-    return sum(map(len, text.split()))
+def _is_link_or_number(piece: str) -> bool:
+    is_address = 0 < piece.find("@") < piece.rfind(".")
+    return is_address or "://" in piece or "www." in piece or bool(_DIGIT.search(piece))
 
 
 def _dropped(reason: str, text: Text, excerpt: str) -> Dropped:

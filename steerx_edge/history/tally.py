@@ -28,6 +28,7 @@ class Tally:
         self._samples: dict[str, list[Dropped]] = {}
         self._codes: list[str] = []
         self._languages = array("H")  # of each text, its place in the codes
+        self._counts: Counter[str] = Counter()
         self._seconds = array("d")
         self._of_language: dict[str, deque[Text]] = {}
         self._first: dict[str, tuple[datetime, datetime]] = {}
@@ -45,6 +46,7 @@ class Tally:
             self._codes.append(code)
             self._of_language[code] = deque(maxlen=_SAMPLES)
         self._languages.append(self._codes.index(code))
+        self._counts[code] += 1
         self._seconds.append(each.written.timestamp() if each.written else _NO_DATE)
         n = len(self._languages)
         if n & (n - 1) == 0 or len(self._of_language[code]) < _SAMPLES:  # spread over all of them
@@ -56,8 +58,7 @@ class Tally:
     @property
     def foreign(self) -> set[str]:
         """The languages whose texts are not kept."""
-        counts = Counter(self._languages)
-        return foreign({self._codes[place]: n for place, n in counts.items()})
+        return foreign(self._counts)
 
     @property
     def kept(self) -> int:
@@ -107,5 +108,4 @@ class Tally:
         return iter(places)
 
     def _n_foreign(self) -> int:
-        others = {self._codes.index(code) for code in self.foreign}
-        return sum(n for place, n in Counter(self._languages).items() if place in others)
+        return sum(self._counts[code] for code in self.foreign)

@@ -173,6 +173,9 @@ ODT = """\
 </office:text></office:body></office:document-content>
 """
 META = '<m xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:date>2024-06-01T12:00:00.123456789</dc:date></m>'
+DEEP = ODT.replace("<text:section>", "<text:span>" * 5000).replace(
+    "</text:section>", "</text:span>" * 5000
+)
 
 
 def write_odt(path: Path, content: str = ODT) -> Path:
@@ -210,6 +213,7 @@ def test_rich_text(tmp_path: Path) -> None:
     [
         ("a.docx", lambda path: damaged_docx(path), "a.docx is a damaged Word document."),
         ("a.odt", lambda path: write_odt(path, "<p>"), "a.odt is a damaged or encrypted document."),
+        ("b.odt", lambda path: write_odt(path, DEEP), "b.odt is a damaged or encrypted document."),
         ("a.rtf", lambda path: path.write_bytes(b"{\\rtf1\\u99999999999 x}"), "a.rtf is a damaged"),
     ],
 )
@@ -296,9 +300,10 @@ def test_older_encodings(tmp_path: Path, encoding: str) -> None:
         ("Untitled 3.txt", ""),
         ("note-12.txt", ""),
         ("Document (2).docx", ""),
-        ("IMG_1234.txt", "IMG 1234"),
+        ("IMG_1234.txt", ""),
         ("20240105.txt", ""),
         ("Notes on tea.txt", "Notes on tea"),
+        ("Draft v2 copy.docx", ""),
     ],
 )
 def test_what_the_name_of_a_file_says(name: str, title: str) -> None:

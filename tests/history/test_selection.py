@@ -125,7 +125,10 @@ def test_parts_are_short_and_leave_nothing_out(gap: str) -> None:
     assert len(parts) <= 6  # 1500 words
 
 
+LINES = "so I told them all about it and they told me all of it\n" * 20
+MIXED = LINES + "int x = 1;\n" * 30  # prose as a whole, but its second part is code
 POOL = [
+    *[MIXED] * 4,
     *(ENGLISH, "Ok.", TRACE, "Will do, thanks!", "will do thanks", "www.example.org/tea 12"),
     *(f"A line\n```\nx\n\ny\n```\n{TRACE}", "```\nan open fence", "$ ls\n\nwhat is this?"),
     *("word " * 700, "one. two! " * 200, f"{TRACE}\n" * 80, "line\nof = code;\n" * 200, "字" * 700),

@@ -48,20 +48,24 @@ def read(source: Source, _options: Options) -> Found:
     try:
         content = ElementTree.fromstring(archive.read("content.xml"))  # noqa: S314
         meta = ElementTree.fromstring(archive.read("meta.xml"))  # noqa: S314
+        found = list(_found_in(content, str(source)))
     except (ElementTree.ParseError, KeyError, RuntimeError, ValueError) as error:
         raise HistoryError(f"{source} is a damaged or encrypted document.") from error
+    yield from (each for each in found if isinstance(each, Dropped))
+    blocks = [each for each in found if isinstance(each, Block)]
+    date = meta.findtext(f".//{_DATE}") or ""
+    yield from texts_of(blocks, str(source), title_in_name(source.name), _date_of(date))
+
+
+def _found_in(content: ElementTree.Element, where: str) -> Iterator[Block | Dropped]:
     styles = {
         style.get(f"{_STYLE}name", ""): style.get(f"{_STYLE}parent-style-name", "")
         for style in content.iter(f"{_STYLE}style")
     }
-    body = content.find(f"{_OFFICE}body/{_OFFICE}text")
-    found = [] if body is None else list(_contents(body, styles, str(source)))
-    yield from (each for each in found if isinstance(each, Dropped))
+    for body in content.iterfind(f"{_OFFICE}body/{_OFFICE}text"):
+        yield from _contents(body, styles, where)
     for comment in content.iter(f"{_OFFICE}annotation"):
-        yield Dropped("comment", str(source), "".join(comment.itertext()))
-    blocks = [each for each in found if isinstance(each, Block)]
-    date = meta.findtext(f".//{_DATE}") or ""
-    yield from texts_of(blocks, str(source), title_in_name(source.name), _date_of(date))
+        yield Dropped("comment", where, "".join(comment.itertext()))
 
 
 def _contents(

@@ -15,7 +15,8 @@ from steerx_edge.history.words import letter_words
 # How programs name what has no name yet.
 _NAMELESS = re.compile(
     r"(?:untitled|unnamed|unbenannt|ohne titel|sans titre|senza titolo|sin título|document|dokument"
-    r"|documento|note|notes|new|text|draft|scan|readme|index|copy of)\b[\W\d]*\w{0,8}[\W\d]*",
+    r"|documento|notes?|new|text|draft|scan|readme|index|img|dsc|photo)"
+    r"(?:[\W\d]|copy|kopie|copie|final|new|v\d)*",
     re.IGNORECASE,
 )
 
