@@ -207,7 +207,8 @@ def _files_in(folder: Source, options: Options, selection: Selection) -> Found:
             else:
                 yield from selection.selected(notes.read(file, options))
         except HistoryError as error:
-            yield Dropped("file that could not be read", str(file), str(error))
+            why = str(error).removeprefix(f"{file} ").removeprefix(f"{file}: ")
+            yield Dropped("file that could not be read", str(file), why)
 
 
 def _open_prepared(source: Source, options: Options) -> OpenedHistory:
