@@ -115,6 +115,11 @@ def test_long_texts_are_split_and_ask_for_the_rest() -> None:
     assert parts[1].where == "text 0, part 2"
 
 
+def test_parts_are_of_about_the_same_length() -> None:
+    text = "\n\n".join([" ".join(["word"] * 50)] * 13)
+    assert [len(part.split()) for part in parts_of(text)] == [250, 250, 150]
+
+
 @pytest.mark.parametrize("gap", ["\n\n", "\n", ". ", " ", ""])
 def test_parts_are_short_and_leave_nothing_out(gap: str) -> None:
     unit = "字" * 50 if not gap else " ".join(["word"] * 50)

@@ -79,6 +79,19 @@ def test_a_table_without_a_name_of_one(tmp_path: Path) -> None:
     ]
 
 
+def test_a_long_cell_that_is_cut_off_where_the_file_is_looked_at(tmp_path: Path) -> None:
+    lines = [
+        "id,text,kind",
+        "1,It is warm here.,a",
+        f'2,"{"So I said no. " * 6000}\n",b',
+        "3,No cake.,c",
+    ]
+    found = survey(write(tmp_path / "a.csv", "\n".join(lines)))
+    assert found.texts[0].item.response == "It is warm here."
+    assert found.texts[-1].item.response == "No cake."
+    assert len(found.texts) > 2
+
+
 def test_one_column(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "text\nIt is warm here.\nAnd cold there.\n")
     assert [item.response for item in read_history(path)] == ["It is warm here.", "And cold there."]

@@ -22,6 +22,7 @@ from steerx_edge.history.readers.texts import Dropped, Found, Text
 NAME = "a table (CSV)"
 
 _LARGEST_CELL = 1 << 24  # characters
+_LONG = 1 << 14  # characters: less than what is read of a long file to see what it is
 _DELIMITERS = ",;|\t"
 _SUFFIXES = {".csv": _DELIMITERS, ".tsv": "\t", ".tab": "\t"}
 _JSON = (b"{", b"[")
@@ -187,7 +188,7 @@ def _complete_rows(text: str, delimiter: str) -> list[list[str]]:
                 break
     except csv.Error:
         return []
-    is_cut = len(rows) <= 5 and not text.endswith("\n") and len(rows) > 2
+    is_cut = 1 < len(rows) <= 5 and len(text) >= _LONG
     return [row for row in (rows[:-1] if is_cut else rows[:5]) if row]
 
 
