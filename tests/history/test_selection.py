@@ -186,9 +186,9 @@ def test_languages_that_are_not_the_persons(counts: dict[str, int], others: set[
 def test_texts_in_another_language_are_taken_back_at_the_end() -> None:
     varied = [f"{ENGLISH} And {word} {word} came." for word in "abcdefghi"]
     tally = Tally()
-    for each in Selection().selected(texts(GERMAN, *varied)):
+    for each in Selection().selected(texts(*varied, GERMAN)):
         tally.add(each)
     assert (tally.kept, tally.dropped) == (9, {OTHER_LANGUAGE: 1})
-    assert list(tally.order()) == list(range(1, 10))
-    assert tally.samples[OTHER_LANGUAGE] == [Dropped(OTHER_LANGUAGE, "text 0", GERMAN)]
+    assert list(tally.order()) == list(range(9))
+    assert tally.samples[OTHER_LANGUAGE] == [Dropped(OTHER_LANGUAGE, "text 9", GERMAN)]
     assert GERMAN not in {text.item.response for text in tally.examples}
