@@ -107,7 +107,8 @@ def inserted(author: str, text: str) -> Any:
 
 def deleted(text: str) -> Any:
     return parse_xml(
-        f'<w:del {nsdecls("w")} w:id="2" w:author="Kim"><w:r><w:delText>{text}</w:delText></w:r>'
+        f'<w:del {nsdecls("w")} w:id="2" w:author="Kim"><w:r><w:delText>{text}</w:delText>'
+        "<w:tab/></w:r>"
         "</w:del>"
     )
 
