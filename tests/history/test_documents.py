@@ -126,9 +126,9 @@ def report(tmp_path: Path) -> Path:
     document.add_paragraph("To be or not.", "Intense Quote")
     document.add_table(1, 1).cell(0, 0).text = "a cell"
     changed = document.add_paragraph("I pour it")
+    changed._p.append(deleted(" at once"))  # noqa: SLF001
     changed._p.append(inserted("Kim", " slowly"))  # noqa: SLF001
     changed._p.append(inserted("Ana", " and quickly"))  # noqa: SLF001
-    changed._p.append(deleted(" at once"))  # noqa: SLF001
     document.add_comment(changed.runs, text="Why slowly?", author="Ana")
     path = tmp_path / "report.docx"
     document.save(str(path))
