@@ -70,6 +70,12 @@ def test_delimiters_and_encodings(
     assert [(item.response, item.request) for item in items] == rows[1:]
 
 
+def test_an_older_encoding_is_detected(tmp_path: Path) -> None:
+    text = "Сегодня холодно, и мы пьём чай дома, а потом пойдём гулять в парк."
+    (item,) = read_history(write(tmp_path / "a.csv", f"id;text\n1;{text}\n", "cp1251"))
+    assert item.response == text
+
+
 def test_a_table_without_a_name_of_one(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "id\ttext\n" + "".join(f"{i}\tTea {i}x y z\n" for i in "abc"))
     assert [item.response for item in read_history(path)] == [
