@@ -17,8 +17,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from steerx_edge.history.opening import open_history
 from steerx_edge.history.readers.texts import Dropped
-from steerx_edge.history.reading import open_history
 
 ME = "Mo Adler <mo@example.org>"
 WORDS = re.findall(

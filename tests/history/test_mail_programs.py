@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from steerx_edge.history.reading import open_history, read_history, survey
+from steerx_edge.history.opening import open_history
+from steerx_edge.history.reading import read_history, survey
 from tests.support.mails import ANA, MO, mail, mbox
 
 # Programs: each writes Mo's mail to where it keeps what was sent, a mail by Ana, and a draft.

@@ -10,9 +10,10 @@ from typing import NamedTuple
 import pytest
 
 from steerx_edge.errors import HistoryError
+from steerx_edge.history.opening import open_history
 from steerx_edge.history.readers import mailboxes
 from steerx_edge.history.readers.texts import Dropped, Text
-from steerx_edge.history.reading import open_history, read_history, survey
+from steerx_edge.history.reading import read_history, survey
 from tests.support.mails import ANA, MO, SEPARATOR, mail, mbox
 
 

@@ -44,6 +44,7 @@ STORE = "steerx_edge/profile/store.py"
 MEMORY_FILE = "steerx_edge/profile/memory_file.py"
 WORDS = "steerx_edge/history/words.py"
 RETRIEVAL = "steerx_edge/history/retrieval.py"
+HISTORY = "steerx_edge/history"
 READERS = "steerx_edge/history/readers"
 MAIL = "steerx_edge/history/mail"
 EFFECTS = "steerx_edge/learning/effects.py"
@@ -80,6 +81,9 @@ TEST_READERS = "tests/history/readers"
 TEST_CONVERSATIONS = f"{TEST_READERS}/test_conversations.py"
 TEST_FORMATS = "tests/history/test_formats.py"
 TEST_RETRIEVAL = "tests/history/test_retrieval.py"
+TEST_SELECTION = "tests/history/test_selection.py"
+TEST_DOCUMENTS = "tests/history/test_documents.py"
+TEST_TABLES = "tests/history/test_tables.py"
 TEST_HISTORY = "tests/history/test_readers.py"
 TEST_EFFECTS = "tests/learning/test_effects.py"
 TEST_ROWS = "tests/learning/test_memory_rows.py"
@@ -407,7 +411,7 @@ BREAKS = [
     ),
     Break(
         "prompts stand beside other texts",
-        "steerx_edge/history/reading.py",
+        "steerx_edge/history/opening.py",
         "if n_texts and isinstance(each, Text):",
         "if False:",
         f"{TEST_READERS}/test_chatbots.py",
@@ -415,9 +419,41 @@ BREAKS = [
     Break(
         "a mail in another encoding has no name",
         READERS,
-        'self._data.decode(_encoding_of(self._data), "replace")',
+        'self._data.decode(encoding_of(self._data), "replace")',
         '""',
         TEST_FORMATS,
+    ),
+    Break(
+        "a part of a text may be code",
+        HISTORY,
+        "response, cut = without_code(text.item.response)  # of which a part may consist",
+        "response, cut = text.item.response, []",
+        TEST_SELECTION,
+    ),
+    Break(
+        "three in ten common runs are enough",
+        HISTORY,
+        "_COMMON = 0.8",
+        "_COMMON = 0.3",
+        TEST_SELECTION,
+    ),
+    Break("close languages are others", HISTORY, '"da nn no",', "", TEST_SELECTION),
+    Break(
+        "deleted text is the person's",
+        READERS,
+        '("del", "moveFrom", ',
+        '("moveFrom", ',
+        TEST_DOCUMENTS,
+    ),
+    Break(
+        "a heading ends no other", READERS, "if level < block.level}", "if True}", TEST_DOCUMENTS
+    ),
+    Break(
+        "other people's rows are the person's",
+        READERS,
+        "elif mine is not None and",
+        "elif mine == () and",
+        TEST_TABLES,
     ),
     Break(
         "a memory that was cut off is kept",

@@ -22,7 +22,7 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as in a shell."""
 
 COMMANDS = (
-    *("learn", "generate", "chat", "evaluate", "show", "explain", "edit", "diff", "forget"),
+    *("read", "learn", "generate", "chat", "evaluate", "show", "explain", "edit", "diff", "forget"),
     *("models", "doctor"),
 )
 

@@ -496,8 +496,10 @@ def error_console() -> PlainConsole:
 
 
 @contextmanager
-def progress_bar(console: PlainConsole, first: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Show a progress bar, and yield the function that updates it: step, done, total."""
+def progress_bar(
+    console: PlainConsole, first: str
+) -> Iterator[Callable[[str, int, int | None], None]]:
+    """Show a progress bar, and yield the function that updates it: step, done, total if known."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

@@ -45,10 +45,14 @@ _CTX_SIZE = 256  # of the generation context, which learning does not use
 @click.option(
     "-o",
     "--output",
-    required=True,
     metavar="FILE",
     shell_complete=complete_files,
-    help="The profile to write, such as me.json.",
+    help="The profile to write, such as me.json. [required, unless with --dry-run]",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only print what would be learned from, as read does, and learn nothing.",
 )
 @model_options
 @me_option
@@ -116,7 +120,8 @@ _CTX_SIZE = 256  # of the generation context, which learning does not use
 def learn(
     context: click.Context,
     history: str,
-    output: str,
+    output: str | None,
+    dry_run: bool,
     model: str | None,
     threads: int | None,
     n_gpu_layers: int,
@@ -136,20 +141,25 @@ def learn(
 ) -> None:
     """Learn how you write from HISTORY and save it as a profile.
 
-    HISTORY is JSON lines with "prompt" and "response" (or only "text"), a per-author file such as
-    LaMP's, or plain text with blank lines between the texts. If the profile exists, its entry for
-    this model is replaced and its entries for other models are kept.
+    HISTORY is a file, a folder or an archive of your texts, such as documents and notes, or JSON
+    lines with "prompt" and "response"; read shows what is learned from. If the profile exists, its
+    entry for this model is replaced and its entries for other models are kept.
 
     From a long history, a sample is read first and the profile saved; then the other texts are
     read. If interrupted, rerun the same command to resume.
     """
+    if dry_run:
+        from steerx_edge.apps.cli.read import print_history
+
+        print_history(history, None, me, user, response, prompt, as_json=False)
+        return
+    if output is None:
+        raise click.MissingParameter(param_hint="'-o' / '--output'", param_type="option")
     if add:
         _refuse_with_add(context)
     saved = _Saved(output, as_json)
     try:
-        from steerx_edge.history.reading import read_history
-
-        items = read_history(history, me=me, user=user, response=response, prompt=prompt)
+        items = _read(history, me, user, response, prompt)
         saved.existing = _existing_profile(Path(output), memory)
         if add and saved.existing is None:
             from steerx_edge.errors import ProfileError
@@ -181,6 +191,19 @@ def learn(
     except KeyboardInterrupt:
         say(saved.when_interrupted())
         raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+def _read(
+    history: str, me: tuple[str, ...], user: str | None, response: str | None, prompt: str | None
+) -> list[HistoryItem]:
+    """Read a history; of what a program wrote, say what is left out."""
+    from steerx_edge.history.reading import survey
+    from steerx_edge.report.reading import reading_in_a_line
+
+    found = survey(history, me=me, user=user, response=response, prompt=prompt)
+    if found.why:
+        say(reading_in_a_line(found.format, found.tally))
+    return found.items
 
 
 def _refuse_with_add(context: click.Context) -> None:

@@ -21,15 +21,20 @@ from steerx_edge.history.readers import (
     gmail,
     llama_web,
     maildir,
+    markdown,
     mastodon,
     mbox,
     meta_messages,
     msg,
+    open_document,
+    rich_text,
     signal_export,
     slack,
+    tables,
     telegram,
     thunderbird,
     whatsapp,
+    word,
     x_archive,
 )
 from steerx_edge.history.readers.source import Options, Source
@@ -82,7 +87,9 @@ _POSTS: tuple[Reader, ...] = (mastodon, x_archive, bluesky)
 OF_PROMPTS: tuple[Reader, ...] = (chatgpt, claude, llama_web)
 """Those of what a person wrote to an assistant: poor examples of a style."""
 
-READERS: tuple[Reader, ...] = (*_MAIL, *_CHATS, *_POSTS, *OF_PROMPTS)
+_DOCUMENTS: tuple[Reader, ...] = (word, open_document, rich_text, tables, markdown)
+
+READERS: tuple[Reader, ...] = (*_MAIL, *_CHATS, *_POSTS, *OF_PROMPTS, *_DOCUMENTS)
 """Our own readers, those of the most telling formats first."""
 
 

@@ -5,9 +5,8 @@ Read as prose they would teach headers, names and markup. The error names the fo
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.readers.source import ADVICE, Source
@@ -35,7 +34,6 @@ _BEGINNINGS = (
     (r"-----BEGIN [A-Z ]+-----", "a message or a key of PGP"),
     (r"(?:\[?\d\d:\d\d(?::\d\d)?\]? <[^>\n]+> .*\n){2}", "a log of IRC"),
     (r"window\.YTD\.[\w.]+ *=", "a file of an X (Twitter) archive"),
-    (r"\{\\rtf", "a Rich Text document"),
     (r"<\?xml\b", "an XML document"),
     (rf"{_COMMENT}<!doctype html", "a web page (HTML)"),
     (rf"{_COMMENT}<(?:html|head|body|div|p|table)\b[^>]*>", "a web page (HTML)"),
@@ -78,7 +76,7 @@ def _name_of(source: Source) -> str | None:
             return name
     if _is_mail(text):
         return "an email"
-    return "a table" if _is_table(text) else None
+    return None
 
 
 def _name_of_object(source: Source) -> str | None:
@@ -106,31 +104,3 @@ def _is_mail(text: str) -> bool:
         re.search(r"^(?:MIME-Version|Message-ID): ", match.group(), re.MULTILINE | re.IGNORECASE)
         for match in re.finditer(rf"(?<=\n\n){_HEADERS.pattern}", text)
     )
-
-
-def _is_table(text: str) -> bool:
-    """Return whether the first lines have the same number of columns: three, or two by tabs."""
-    lines = text.split("\n")[:6]
-    if len([line for line in lines if line.strip()]) < 4 or not all(map(str.strip, lines[:4])):
-        return False
-    for delimiter, fewest in (("\t", 2), (",", 3), (";", 3), ("|", 3)):
-        rows = _rows(lines, delimiter)
-        widths = {len(row) for row in rows if row}
-        spaced = any(cell.startswith(" ") for row in rows for cell in row)  # as in prose
-        if spaced and delimiter in ",;":
-            continue
-        if len(widths) == 1 and widths.pop() >= fewest and _are_names(rows[0]):
-            return True
-    return False
-
-
-def _rows(lines: Sequence[str], delimiter: str) -> list[list[str]]:
-    try:
-        return list(csv.reader(lines, delimiter=delimiter))[:4]
-    except csv.Error:
-        return []
-
-
-def _are_names(cells: Sequence[str]) -> bool:
-    short = (0 < len(cell.strip()) <= 30 and not re.search(r"[.!?]\s*$", cell) for cell in cells)
-    return all(short) and len(set(cells)) == len(cells)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from steerx_edge.history.opening import open_history
 from steerx_edge.history.readers import (
     READERS,
     Reader,
@@ -27,7 +28,7 @@ from steerx_edge.history.readers import (
 )
 from steerx_edge.history.readers.exports import first_keys, moment
 from steerx_edge.history.readers.source import Source
-from steerx_edge.history.reading import has_users, open_history
+from steerx_edge.history.reading import has_users
 from tests.support.exports import jsonl, write, zipped
 
 LONG = "x" * 70_000

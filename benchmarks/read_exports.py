@@ -3,7 +3,7 @@
 For each format an export with invented messages is written into a temporary folder, and read in a
 process of its own. Prints a table for docs/history.md.
 
-    python benchmarks/export_reading.py --megabytes 100
+    python benchmarks/read_exports.py --megabytes 100
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def read(path: Path) -> None:
     """Read an export piece by piece, and print what it took."""
     import resource
 
+    from steerx_edge.history.opening import open_history
     from steerx_edge.history.readers.texts import Text
-    from steerx_edge.history.reading import open_history
 
     began = time.process_time()
     n_texts = sum(isinstance(each, Text) for each in open_history(path, me="Kim").found)
