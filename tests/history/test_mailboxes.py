@@ -10,10 +10,10 @@ from typing import NamedTuple
 import pytest
 
 from steerx_edge.errors import HistoryError
-from steerx_edge.history.opening import open_history
 from steerx_edge.history.readers import mailboxes
 from steerx_edge.history.readers.texts import Dropped, Text
-from steerx_edge.history.reading import read_history, survey
+from steerx_edge.history.reading import read_history
+from tests.support.histories import as_its_reader_finds
 from tests.support.mails import ANA, MO, SEPARATOR, mail, mbox
 
 
@@ -79,7 +79,7 @@ TABLE = {
 def test_the_table(tmp_path: Path) -> None:
     path = tmp_path / "All"
     path.write_text(mbox(*(case.mail for case in TABLE.values())))
-    found = list(open_history(path, me="mo@example.org").found)
+    found = list(as_its_reader_finds(path, me="mo@example.org").found)
     for number, (name, case) in enumerate(TABLE.items()):
         each = found[number]
         assert each.where == f"All: message {number + 1}"
@@ -93,7 +93,8 @@ def test_the_table(tmp_path: Path) -> None:
 
 
 def kept(path: Path, me: str = "") -> list[str]:
-    return [item.response for item in survey(path, me=[me] if me else ()).items]
+    items, _ = as_its_reader_finds(path, me).sorted()
+    return [item.response for item in items]
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ def test_damaged_mails_cost_only_themselves(tmp_path: Path) -> None:
         mails.append(SEPARATOR.encode() + b"X-Whole: no\n" + bytes(data) + b"\n")
     path = tmp_path / "Sent"
     path.write_bytes(b"".join(mails) + mbox(mail("The last one.")).encode())
-    found = list(open_history(path, me="mo@example.org").found)
+    found = list(as_its_reader_finds(path, me="mo@example.org").found)
     assert len(found) == 301
     assert isinstance(found[-1], Text)
     assert found[-1].item.response == "The last one."
@@ -186,7 +187,7 @@ def test_a_mail_that_python_cannot_read_is_counted(
     monkeypatch.setattr(mailboxes, "read_mail", read)
     path = tmp_path / "Sent"
     path.write_text(mbox(mail("One.")))
-    (found,) = open_history(path).found
+    (found,) = as_its_reader_finds(path).found
     assert isinstance(found, Dropped)
     assert (found.reason, found.excerpt) == ("mail that cannot be read", "KeyError")
 
@@ -207,7 +208,7 @@ def test_the_demo_as_mails(tmp_path: Path) -> None:
         requests.append(item.request.replace("Write a note", "Write a mail"))
     path = tmp_path / "Sent"
     path.write_text(mbox(*mails))
-    found = read_history(path)
+    found, _ = as_its_reader_finds(path).sorted()
     assert [item.response for item in found] == [item.response for item in items]
     assert [item.request for item in found] == requests
 
