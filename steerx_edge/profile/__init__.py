@@ -9,6 +9,15 @@ may be missing: see `MemoryPart`.
 from __future__ import annotations
 
 from steerx_edge.model_id import ModelId
+from steerx_edge.profile.drafts_file import (
+    Draft,
+    Drafts,
+    feedback,
+    forget_drafts,
+    forget_drafts_of,
+    keep_draft,
+    read_drafts,
+)
 from steerx_edge.profile.files import check_writable
 from steerx_edge.profile.prefix_file import Prefix, prefix_files
 from steerx_edge.profile.store import Profile, forget
@@ -27,6 +36,8 @@ from steerx_edge.profile.types import (
 __all__ = [
     "CONTRAST_METHODS",
     "Description",
+    "Draft",
+    "Drafts",
     "Entry",
     "Gain",
     "LogitBias",
@@ -38,6 +49,11 @@ __all__ = [
     "WithHistory",
     "Word",
     "check_writable",
+    "feedback",
     "forget",
+    "forget_drafts",
+    "forget_drafts_of",
+    "keep_draft",
     "prefix_files",
+    "read_drafts",
 ]
