@@ -91,15 +91,14 @@ def learn_from_drafts(
     new, known = unread(texts, base_of(engine, entry).ledger)
     if len(new) < FEWEST:
         return Feedback(profile, len(new))
-    unsteered = _log_probs(engine, None, new)
-    before = _log_probs(engine, entry, new)
-    after = np.empty_like(before)
+    unsteered, before, after = np.empty((3, len(new)))
     for fold in range(_FOLDS):
         progress("held-out drafts", fold, _FOLDS)
         held_out = slice(fold, None, _FOLDS)
         others = [item for place, item in enumerate(new) if place % _FOLDS != fold]
         added = learn_more(engine, profile, [*known, *others]).entry_for(engine.model_id)
-        after[held_out] = _log_probs(engine, added, new[held_out])
+        for scores, arm in ((unsteered, None), (before, entry), (after, added)):
+            scores[held_out] = _log_probs(engine, arm, new[held_out])
     found = Feedback(profile, len(new), _gain(before - unsteered), _gain(after - before))
     if not found.is_taken:
         return found

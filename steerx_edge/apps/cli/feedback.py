@@ -182,7 +182,7 @@ def _report(profile_path: str) -> None:
         f"{len(drafts.waiting)} without feedback."
     )
     if drafts.n_bad:
-        say(f"Warning: {_counted(drafts.n_bad, 'line')} of it cannot be read: skipped.")
+        say(f"Warning: skipped {_counted(drafts.n_bad, 'line')} that cannot be read.")
 
 
 def _counted(n: int, noun: str) -> str:
