@@ -13,7 +13,7 @@ nothing was learned from. The ways to learn from the same drafts:
     pairs        plain, and the direction moves to the final texts from the proposals
     replies      plain, and the direction moves to the final texts from the model's own replies
 
-    python benchmarks/simulated_edits.py DATA -m MODEL.gguf --half odd --users 3 -o FOLDER
+    python benchmarks/simulated_edits.py DATA -m MODEL.gguf --half odd --first 3 -o FOLDER
 """
 
 from __future__ import annotations
@@ -143,20 +143,31 @@ class Case:
         differences: NDArray[np.float32] = np.nan_to_num(final - other)
         return differences
 
+    @cached_property
+    def requests(self) -> list[ScoreRequest]:
+        """The held-out texts."""
+        return [
+            ScoreRequest(
+                self.engine.prompt(messages_for(item.request)),
+                self.engine.tokenize(item.response),
+            )
+            for item in self.held_out
+        ]
+
+    @cached_property
+    def unsteered(self) -> NDArray[np.float64]:
+        """Their log-probabilities per token without a profile."""
+        return self._log_probs(self.requests)
+
+    def _log_probs(self, requests: Sequence[ScoreRequest]) -> NDArray[np.float64]:
+        return np.array([result.scored.mean() for result in self.engine.run_many(requests)])
+
     def gain(self, entry: Entry) -> float:
         """Mean over the held-out texts, over unsteered."""
-        contexts = [self.engine.prompt(messages_for(item.request)) for item in self.held_out]
-        plain = [
-            ScoreRequest(context, self.engine.tokenize(item.response))
-            for context, item in zip(contexts, self.held_out, strict=True)
-        ]
+        contexts = [request.context for request in self.requests]
         steerings = by_context(self.engine, entry.steering(), contexts)
-        requests = [steered(*each) for each in zip(plain, steerings, strict=True)]
-        before, after = (
-            np.array([result.scored.mean() for result in self.engine.run_many(each)])
-            for each in (plain, requests)
-        )
-        return float((after - before).mean())
+        requests = [steered(*each) for each in zip(self.requests, steerings, strict=True)]
+        return float((self._log_probs(requests) - self.unsteered).mean())
 
 
 def main() -> None:
@@ -166,8 +177,9 @@ def main() -> None:
     parser.add_argument("-m", "--model", help="GGUF")
     parser.add_argument("-o", "--output", required=True, type=Path, help="folder of the figures")
     parser.add_argument("-t", "--threads", type=int, default=1)
-    parser.add_argument("--half", choices=("odd", "even"), default="odd")
-    parser.add_argument("--users", type=int, default=3, help="the first so many with enough texts")
+    parser.add_argument("--half", choices=("odd", "even"), help="every other user of the file")
+    parser.add_argument("--users", default="", help="ids, by commas; all with enough texts")
+    parser.add_argument("--first", type=int, help="of these, only the first so many")
     parser.add_argument("--texts", type=int, default=16, help="that a profile is learned from")
     parser.add_argument("--held-out", type=int, default=16, help="texts")
     parser.add_argument("--keeps", type=float, default=0, help="share of a proposal that stays")
@@ -177,10 +189,17 @@ def main() -> None:
     engine = Engine(args.model, n_ctx=256, n_threads=args.threads)
     ways = args.ways.split(",")
     least = args.texts + max(EDITS) + args.held_out
-    everyone = list(read_users(args.data))[{"odd": 0, "even": 1}[args.half] :: 2]
-    users = [user for user in everyone if len(user.history) + len(user.queries) >= least]
+    everyone = list(read_users(args.data))[
+        {"odd": 0, "even": 1}.get(args.half, 0) :: 2 if args.half else 1
+    ]
+    names = [name for name in args.users.split(",") if name]
+    users = [
+        user
+        for user in everyone
+        if len(user.history) + len(user.queries) >= least and user.id in (names or [user.id])
+    ]
     rows = []
-    for user in users[: args.users]:
+    for user in users[: args.first]:
         path = args.output / f"{user.id}.keeps-{args.keeps:g}.json"
         if not path.exists():
             case = _case(engine, user, args)

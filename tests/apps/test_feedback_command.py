@@ -116,16 +116,27 @@ def test_feedback_alone_says_what_there_is() -> None:
         (["--proposed", "me.json"], "--proposed needs --final or --rejected"),
         (["--final", "me.json", "--request", "x"], "--request needs --proposed"),
         (["--final", "-", "--proposed", "-"], "Only one of --proposed and --final can be -"),
-        (["--final", "no.txt"], "'no.txt' cannot be read: No such file or directory"),
-        (["--final", "\0"], "cannot be read: embedded null byte"),
-        (["--final", "bytes"], "'bytes' is not UTF-8 text"),
         (["--final", "-"], "The text of --final is empty. If you wrote none: --rejected"),
         (["-m", "x.gguf"], "-m needs --apply"),
     ],
 )
 def test_a_wrong_command_line_keeps_nothing(options: list[str], message: str) -> None:
-    Path("bytes").write_bytes(b"\xff")
     assert message in run("feedback", "me.json", *options, code=2).stderr
+    assert not Path(KEPT).exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("no.txt", "Error: 'no.txt' cannot be read: No such file or directory.\n"),
+        ("\0", "Error: '\\x00' cannot be read: embedded null byte.\n"),
+        ("bytes", "Error: 'bytes' is not UTF-8 text.\n"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_an_error(path: str, message: str) -> None:
+    Path("bytes").write_bytes(b"\xff")
+    said = run("feedback", "me.json", "--proposed", "me.json", "--final", path, code=1).stderr
+    assert said == message
     assert not Path(KEPT).exists()
 
 
@@ -211,6 +222,13 @@ def test_an_edited_answer_is_kept_and_takes_its_place_in_the_conversation() -> N
     assert Path("found.txt").read_text().strip() == answer.strip()
     assert told() == [("Hello", answer.strip(), "Mine")]
     assert after != chat("Hello", "And now?").stdout.split("\n")[1]
+
+
+@pytest.mark.usefixtures("editor")
+def test_an_edited_answer_can_be_taken_as_it_is_or_rejected() -> None:
+    for command, final in (("/good", "Mine"), ("/bad", "")):
+        answer = chat("Hello", "/edit", command).stdout.strip()
+        assert told() == [("Hello", answer, final)]
 
 
 @pytest.mark.usefixtures("editor")

@@ -141,11 +141,11 @@ def _keep(conversation: _Conversation, command: str, keep_drafts: bool) -> None:
     if not conversation.turns:
         say("Error: there is no answer yet.")
         return
-    request, proposed = (turn["content"] for turn in conversation.turns[-2:])
-    final = {"/good": proposed, "/bad": ""}.get(command)
+    request, answer = (turn["content"] for turn in conversation.turns[-2:])
+    final = {"/good": answer, "/bad": ""}.get(command)
     if final is None:
         try:
-            final = click.edit(proposed, extension=".txt")
+            final = click.edit(answer, extension=".txt")
         except click.ClickException as error:
             say(f"Error: {error.message}")
             return
@@ -155,7 +155,9 @@ def _keep(conversation: _Conversation, command: str, keep_drafts: bool) -> None:
 
     from steerx_edge.profile import feedback
 
-    draft = feedback(conversation.path, proposed=proposed, final=final, request=request)
+    draft = feedback(
+        conversation.path, proposed=conversation.proposed, final=final, request=request
+    )
     if draft.is_edited:
         conversation.turns[-1] = {"role": "assistant", "content": draft.final or ""}
     how = f"steerx-edge feedback {shlex.quote(conversation.path)} --apply"
@@ -193,6 +195,7 @@ class _Conversation:
     ) -> None:
         self.turns: list[Message] = []
         self.path = path
+        self.proposed = ""  # the last answer, before it was edited
         self._engine = engine
         self._system = system
         self._past = past
@@ -251,6 +254,7 @@ class _Conversation:
         except KeyboardInterrupt:  # ends the answer, not the chat
             pass
         click.echo()
+        self.proposed = answer
         self.turns = [*turns, {"role": "assistant", "content": answer}]
 
     def _described(self, profile: Profile) -> str:

@@ -21,7 +21,7 @@ from steerx_edge.apps.cli.common import (
 from steerx_edge.apps.cli.learn import shown
 
 if TYPE_CHECKING:
-    from steerx_edge.profile import Profile
+    from steerx_edge.profile import Drafts, Profile
 
 _CTX_SIZE = 256  # of the generation context, which learning does not use
 
@@ -105,14 +105,16 @@ def _check(
 
 def _text_of(path: str) -> str:
     """Return the text of a file, or of standard input."""
+    from steerx_edge.errors import HistoryError
+
     try:
         data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
         return data.decode("utf-8-sig")
     except UnicodeError as error:
-        raise click.UsageError(f"'{path}' is not UTF-8 text.") from error
+        raise HistoryError(f"'{path}' is not UTF-8 text.") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise click.UsageError(f"'{path}' cannot be read: {reason}.") from error
+        raise HistoryError(f"'{path}' cannot be read: {reason}.") from error
 
 
 def _keep(profile_path: str, proposed_path: str | None, request: str, final: str) -> None:
@@ -140,6 +142,7 @@ def _apply(profile_path: str, model: str | None, threads: int | None, n_gpu_laye
     profile = load_profile(profile_path)
     check_writable(profile_path)
     drafts = read_drafts(profile_path)
+    _warn(drafts)
     engine = open_engine(model, threads, n_gpu_layers, ctx_size=_CTX_SIZE)
 
     def save(learned: Profile) -> None:
@@ -181,6 +184,10 @@ def _report(profile_path: str) -> None:
         f"{len(drafts.unchanged)} unchanged, {len(drafts.rejected)} rejected, "
         f"{len(drafts.waiting)} without feedback."
     )
+    _warn(drafts)
+
+
+def _warn(drafts: Drafts) -> None:
     if drafts.n_bad:
         say(f"Warning: skipped {_counted(drafts.n_bad, 'line')} that cannot be read.")
 
