@@ -222,7 +222,8 @@ def _case(engine: Engine, user: User, args: argparse.Namespace) -> Case:
 def _figures(case: Case, ways: Sequence[str]) -> dict[str, float]:
     """The gain with each number of edits in each way, and what describes the drafts."""
     kept = [1 - float(changed.mean()) for changed in case.changed]
-    figures = {"0": case.gain(case.entry), "kept": float(np.mean(kept))}
+    figures = {"kept": float(np.mean(kept))}
+    entries = {"0": case.entry}
     for n in EDITS:
         plain = learn_more(case.engine, case.profile, case.edits[:n])
         added = plain.entry_for(case.engine.model_id)
@@ -231,11 +232,11 @@ def _figures(case: Case, ways: Sequence[str]) -> dict[str, float]:
                 drafts = [draft for draft in case.drafts if draft.item in case.edits[:n]]
                 found = learn_from_drafts(case.engine, case.profile, drafts)
                 figures[f"taken {n}"] = float(found.is_taken)
-                entry = found.profile.entry_for(case.engine.model_id)
+                entries[f"{way} {n}"] = found.profile.entry_for(case.engine.model_id)
             else:
-                entry = LEARNED[way](case, added, n)
-            figures[f"{way} {n}"] = case.gain(entry)
-    return figures
+                entries[f"{way} {n}"] = LEARNED[way](case, added, n)
+    with case.engine.analysis.storing([request.context for request in case.requests]):
+        return figures | {name: case.gain(entry) for name, entry in entries.items()}
 
 
 def _of_changed_tokens(case: Case, added: Entry, n: int) -> Entry:

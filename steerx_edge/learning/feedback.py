@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from steerx_edge.learning.adding import base_of, learn_more, unread
 from steerx_edge.learning.effects import bootstrap_mean_interval
 from steerx_edge.learning.texts import shortened
 from steerx_edge.llamacpp.engine import Engine
+from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.llamacpp.requests import ScoreRequest
 from steerx_edge.profile import Gain, Profile
 from steerx_edge.steering.requests import by_context, steered
@@ -91,6 +92,26 @@ def learn_from_drafts(
     new, known = unread(texts, base_of(engine, entry).ledger)
     if len(new) < FEWEST:
         return Feedback(profile, len(new))
+    prompts = [engine.prompt(messages_for(shortened(engine, item).request)) for item in new]
+    with engine.analysis.storing(prompts):
+        found = _held_out(engine, profile, new, known, progress)
+        if not found.is_taken:
+            return found
+        whole = learn_more(
+            engine, profile, [*known, *new], progress=progress, resume=resume, save=save
+        )
+    return replace(found, profile=whole)
+
+
+def _held_out(
+    engine: Engine,
+    profile: Profile,
+    new: Sequence[HistoryItem],
+    known: Sequence[HistoryItem],
+    progress: Progress,
+) -> Feedback:
+    """Score each fold of the new texts with what the others add; the profile stays as it is."""
+    entry = profile.entry_for(engine.model_id)
     unsteered, before, after = np.empty((3, len(new)))
     for fold in range(_FOLDS):
         progress("held-out drafts", fold, _FOLDS)
@@ -99,11 +120,7 @@ def learn_from_drafts(
         added = learn_more(engine, profile, [*known, *others]).entry_for(engine.model_id)
         for scores, arm in ((unsteered, None), (before, entry), (after, added)):
             scores[held_out] = _log_probs(engine, arm, new[held_out])
-    found = Feedback(profile, len(new), _gain(before - unsteered), _gain(after - before))
-    if not found.is_taken:
-        return found
-    whole = learn_more(engine, profile, [*known, *new], progress=progress, resume=resume, save=save)
-    return Feedback(whole, len(new), found.before, found.change)
+    return Feedback(profile, len(new), _gain(before - unsteered), _gain(after - before))
 
 
 def _log_probs(
