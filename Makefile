@@ -10,6 +10,7 @@
 #             tree, 15 minutes. MUTANTS='--native' also compiles breaks, MUTANTS='-k gate' chooses
 # make lint   ruff, mypy (of all Python, and of a program that uses the package), import-linter,
 #             clang-format
+# make docs   generate the page of commands, and build the documentation in build/site
 # make schema write the JSON Schema of the profile, from the structs that describe it
 # make format apply ruff's and clang-format's formatting
 # make release check, tag and push the version in pyproject.toml; the tag is built and published
@@ -38,7 +39,7 @@ NO_AMX := $(if $(shell grep -s amx_int8 /proc/cpuinfo),-DCMAKE_C_FLAGS=-mno-amx-
 export CMAKE_ARGS ?= -DLLAVA_BUILD=OFF $(NO_AMX)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-native mutants sanitize sanitize-threads device bench bench-repeng lint schema format release clean
+.PHONY: demo test test-native mutants sanitize sanitize-threads device bench bench-repeng lint docs schema format release clean
 
 demo: $(VENV)/demo
 	@mkdir -p $(DEMO)
@@ -114,6 +115,11 @@ lint: $(VENV)/dev
 	cd / && $(abspath $(BIN))/mypy --strict --config-file= --cache-dir=$(CURDIR)/.mypy_cache/client $(CURDIR)/$(CLIENT)
 	$(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run -Werror $(CPP)
+
+# Not with --quiet, which hides the warnings that --strict counts.
+docs: $(VENV)/dev
+	$(BIN)/python -m docs.tools.generate_cli
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 schema: $(VENV)/dev
 	@mkdir -p build

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from steerx_edge.history.item import HistoryItem
-from steerx_edge.history.readers import read_history
+from steerx_edge.history.reading import read_history
 from steerx_edge.learning.effects import Effects, WordTally
 from steerx_edge.learning.learn import learn
 from steerx_edge.learning.memory_rows import MemoryRows

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from steerx_edge.errors import HistoryError, ModelError, ProfileError, SteerxError
     from steerx_edge.history.item import HistoryItem, User
-    from steerx_edge.history.readers import read_history, read_users
+    from steerx_edge.history.reading import read_history, read_users
     from steerx_edge.learning.adding import learn_more
     from steerx_edge.learning.feedback import Feedback, learn_from_drafts
     from steerx_edge.learning.learn import learn
@@ -38,8 +38,8 @@ _HOMES = {
     "llamacpp.engine": ("Engine",),
     "errors": ("HistoryError", "ModelError", "ProfileError", "SteerxError"),
     "history.item": ("HistoryItem", "User"),
-    "history.readers": ("read_history", "read_users"),
     "learning.feedback": ("Feedback", "learn_from_drafts"),
+    "history.reading": ("read_history", "read_users"),
     "learning.learn": ("learn",),
     "profile": (
         "Description",

@@ -14,7 +14,7 @@ import numpy as np
 
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.item import HistoryItem, User
-from steerx_edge.history.readers import has_users, read_history, read_users
+from steerx_edge.history.reading import has_users, read_history, read_users
 
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0)
 """What a sweep takes, relative to a profile's own."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from steerx_edge.history.item import HistoryItem
-from steerx_edge.history.readers import read_history
+from steerx_edge.history.reading import read_history
 
 
 def neutral_items(use: Literal["calibration", "evaluation"]) -> list[HistoryItem]:

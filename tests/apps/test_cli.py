@@ -218,7 +218,10 @@ USAGE_ERRORS: list[tuple[list[str], str]] = [
     ([*GENERATE, "--raw", "--system", "Be brief."], "--raw cannot be combined with --system"),
     ([*GENERATE, "--raw", "--history", "history.jsonl"], "--raw cannot be combined with --system"),
     ([*GENERATE, "--raw", "--describe"], "--raw cannot be combined with --system"),
-    ([*GENERATE, "--retrieve", "2"], "--retrieve, --user, --response and --request need --history"),
+    (
+        [*GENERATE, "--retrieve", "2"],
+        "--me, --user, --response and --request need --history",
+    ),
     ([*CHAT, "--user", "me"], "--request need --history"),
     ([*GENERATE, "--response", "body"], "--request need --history"),
     ([*CHAT, "--request", "Write."], "--request need --history"),
@@ -294,7 +297,6 @@ FAILURES: list[tuple[list[str], str]] = [
     ([*CHAT, "--profile", "strange.json", *MODEL], "this model is tiny-chat "),
     ([*CHAT, "-m", "nothing.gguf"], "'nothing.gguf' (from -m) cannot be read: No such file"),
     ([*CHAT, *MODEL, "--strength", "1e40"], "strength is 1e+40"),
-    (["learn", ".", "-o", "new.json", *MODEL], "is a directory"),
     (
         ["learn", "short.jsonl", "-o", "new.json", *MODEL],
         "There is only one text to learn from",

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from llama_cpp import Llama
 
-from steerx_edge.history.readers import read_history
+from steerx_edge.history.reading import read_history
 from steerx_edge.live import steer
 from steerx_edge.llamacpp.models import MODEL_VARIABLE, identify
 from steerx_edge.llamacpp.prompts import PromptFormat, messages_for

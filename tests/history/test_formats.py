@@ -9,8 +9,8 @@ import pytest
 
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.item import HistoryItem
-from steerx_edge.history.readers import read_history, read_users
 from steerx_edge.history.readers.mojibake import mended
+from steerx_edge.history.reading import read_history, read_users
 
 HEADERS = "From: Ann <a@example.org>\nTo: b@example.org\nSubject: Tea\nMIME-Version: 1.0\n"
 MAIL = f"{HEADERS}\nDear Ben,\n\nthe tea is here.\n"
@@ -79,7 +79,6 @@ KNOWN = {
     "Rich Text": ("a.txt", r"{\rtf1\ansi Hi}", "a Rich Text document"),
     "table": ("a.txt", "id,date,text\n" + "1,2026,Hi there\n" * 4, "a table"),
     "PDF": ("a.txt", b"%PDF-1.7\n\x00\xff", "a PDF document"),
-    "Word": ("a", b"PK\x03\x04\x00", "a ZIP archive, or a document in one (.docx, .odt, .epub)"),
 }
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.item import HistoryItem, User
-from steerx_edge.history.readers import has_users, read_history, read_users
 from steerx_edge.history.readers.authors import TASKS
+from steerx_edge.history.reading import has_users, read_history, read_users
 from steerx_edge.history.words import normalized
 
 ROOT = Path(__file__).parents[2]
@@ -320,7 +320,7 @@ ERRORS = {
         {},
         "a.csv: .csv files are not supported yet. Convert it",
     ),
-    "a mailbox": ("A.MBOX", "From x\n", {}, ".MBOX files are not supported yet"),
+    "a mailbox": ("A.MBOX", "From x\n", {}, ".mbox files are not supported yet"),
     "invalid JSON": (
         "a.jsonl",
         '{"text": "one"}\n\n{"text": "' + WRITING + '"\n',
@@ -471,7 +471,6 @@ class TestErrors:
         ("name", "message"),
         [
             ("gone.jsonl", r"There is no file .*gone\.jsonl\. Check the path"),
-            (".", r"is a directory\. Give one file"),
             ("x" * 5000, "cannot be read: File name too long"),
         ],
     )

@@ -112,7 +112,7 @@ def test_an_item_finds_its_in_context_texts() -> None:
 
 def test_the_answer_does_not_depend_on_the_hash_seed() -> None:
     code = (
-        "from steerx_edge.history.readers import read_history as r\n"
+        "from steerx_edge.history.reading import read_history as r\n"
         "from steerx_edge.history.retrieval import Retriever, query_for\n"
         "retriever = Retriever(r('docs/demo/history.jsonl'))\n"
         "for item in r('docs/demo/held_out.jsonl'): print(retriever.retrieve(query_for(item), 20))"

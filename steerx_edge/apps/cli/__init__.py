@@ -12,6 +12,7 @@ from typing import Any
 try:
     import click
 
+    from steerx_edge.apps.cli.manual import NOTES, examples
     from steerx_edge.errors import SteerxError
     from steerx_edge.report.visible import visible
 except KeyboardInterrupt:  # before a command could catch it
@@ -20,7 +21,7 @@ except KeyboardInterrupt:  # before a command could catch it
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as in a shell."""
 
-COMMANDS = ("learn", "generate", "chat", "evaluate", "feedback", "forget")
+COMMANDS = ("learn", "generate", "chat", "evaluate", "show", "explain", "feedback", "forget")
 
 
 class _Commands(click.Group):
@@ -35,6 +36,7 @@ class _Commands(click.Group):
         command: click.Command = getattr(
             import_module(f"steerx_edge.apps.cli.{cmd_name}"), cmd_name
         )
+        command.epilog = examples(cmd_name)
         return command
 
     def main(self, *args: Any, **options: Any) -> Any:
@@ -77,7 +79,7 @@ def _prepare_streams() -> None:
             stream.reconfigure(errors="replace")
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=NOTES)
 @click.version_option(package_name="steerx-edge", prog_name="steerx-edge")
 def main() -> None:
     """Make a local language model write the way you do.

@@ -147,41 +147,46 @@ model_options = _together(
 )
 """-m, -t, -ngl: which model, and how it runs."""
 
-_sampling_options = _together(
-    click.option(
-        "-n",
-        "--n-predict",
-        type=click.IntRange(min=-2),
-        default=256,
-        show_default=True,
-        envvar="LLAMA_ARG_N_PREDICT",
-        help="Maximum number of tokens to generate; -1 and -2 fill the context.",
-    ),
-    click.option(
-        "--temp",
-        type=FiniteFloat(),
-        callback=lambda _context, _option, temperature: max(0.0, temperature),
-        default=0.8,
-        show_default=True,
-        help="Temperature; 0 or below always takes the most probable token.",
-    ),
-    click.option(
-        "--seed",
-        type=click.IntRange(min=-1, max=_RANDOM_SEED),
-        callback=lambda _context, _option, seed: None if seed in (-1, _RANDOM_SEED) else seed,
-        help="Sampling seed; -1 for a random one. [default: random]",
-    ),
-    click.option(
-        "-c",
-        "--ctx-size",
-        type=click.IntRange(min=0, max=_MAX_INT),
-        callback=_checked_ctx_size,
-        default=4096,
-        show_default=True,
-        envvar="LLAMA_ARG_CTX_SIZE",
-        help="Context size in tokens; 0 for that of the model.",
-    ),
+_n_predict_option = click.option(
+    "-n",
+    "--n-predict",
+    type=click.IntRange(min=-2),
+    default=256,
+    show_default=True,
+    envvar="LLAMA_ARG_N_PREDICT",
+    help="Maximum number of tokens to generate; -1 and -2 fill the context.",
 )
+
+
+def sampling_options(temperature: float = 0.8) -> _Option[Any]:
+    """--temp with this default, --seed, -c: how tokens are chosen."""
+    return _together(
+        click.option(
+            "--temp",
+            type=FiniteFloat(),
+            callback=lambda _context, _option, temperature: max(0.0, temperature),
+            default=temperature,
+            show_default=True,
+            help="Temperature; 0 or below always takes the most probable token.",
+        ),
+        click.option(
+            "--seed",
+            type=click.IntRange(min=-1, max=_RANDOM_SEED),
+            callback=lambda _context, _option, seed: None if seed in (-1, _RANDOM_SEED) else seed,
+            help="Sampling seed; -1 for a random one. [default: random]",
+        ),
+        click.option(
+            "-c",
+            "--ctx-size",
+            type=click.IntRange(min=0, max=_MAX_INT),
+            callback=_checked_ctx_size,
+            default=4096,
+            show_default=True,
+            envvar="LLAMA_ARG_CTX_SIZE",
+            help="Context size in tokens; 0 for that of the model.",
+        ),
+    )
+
 
 profile_option = click.option(
     "--profile", "profile_path", required=True, metavar="FILE", help="Your profile."
@@ -189,6 +194,14 @@ profile_option = click.option(
 
 user_option = click.option(
     "--user", metavar="ID", help="The user to read, if the file holds several."
+)
+
+me_option = click.option(
+    "--me",
+    multiple=True,
+    metavar="NAME",
+    help="Your name or address in the history, if it does not say which texts are yours. May be "
+    "given several times.",
 )
 
 
@@ -233,6 +246,7 @@ def _history_options(command: _Command) -> Callable[..., Any]:
         *args: Any,
         history: str | None,
         retrieve: int | None,
+        me: tuple[str, ...],
         user: str | None,
         response: str | None,
         request: str | None,
@@ -240,12 +254,14 @@ def _history_options(command: _Command) -> Callable[..., Any]:
     ) -> Any:
         past = None
         if history is not None:
-            from steerx_edge.history.readers import read_history
+            from steerx_edge.history.reading import read_history
 
-            items = read_history(history, user=user, response=response, prompt=request)
+            items = read_history(history, me=me, user=user, response=response, prompt=request)
             past = PastTexts(items, retrieve or _RETRIEVE)
-        elif any(option is not None for option in (retrieve, user, response, request)):
-            raise click.UsageError("--retrieve, --user, --response and --request need --history.")
+        elif me or any(option is not None for option in (retrieve, user, response, request)):
+            raise click.UsageError(
+                "--retrieve, --me, --user, --response and --request need --history."
+            )
         return command(*args, past=past, **kwargs)
 
     options = _together(
@@ -261,6 +277,7 @@ def _history_options(command: _Command) -> Callable[..., Any]:
             metavar="K",
             help=f"Maximum number of texts from --history. [default: {_RETRIEVE}]",
         ),
+        me_option,
         user_option,
         item_options("--request"),
     )
@@ -289,7 +306,8 @@ writing_options = _together(
         is_flag=True,
         help="Put the profile's description of your writing in the prompt.",
     ),
-    _sampling_options,
+    _n_predict_option,
+    sampling_options(),
     model_options,
     click.option("--system", default="", metavar="TEXT", help="System message."),
 )

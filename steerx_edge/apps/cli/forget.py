@@ -10,6 +10,7 @@ import click
 from steerx_edge.apps.cli.common import (
     item_options,
     load_profile,
+    me_option,
     open_engine,
     profile_option,
     running_options,
@@ -44,6 +45,7 @@ _CTX_SIZE = 256  # of the generation context, which forgetting does not use
     help="GGUF model of the memory; repeat it for each model. [default: as for learn]",
 )
 @running_options
+@me_option
 @user_option
 @item_options()
 def forget(
@@ -52,6 +54,7 @@ def forget(
     models: tuple[str, ...],
     threads: int | None,
     n_gpu_layers: int,
+    me: tuple[str, ...],
     user: str | None,
     response: str | None,
     prompt: str | None,
@@ -62,8 +65,8 @@ def forget(
     whole. The rest of the profile stays: the words, the description and the directions.
     """
     if text_path is None:
-        if models or any(option is not None for option in (user, response, prompt)):
-            raise click.UsageError("-m, --user, --response and --prompt need --text.")
+        if models or me or any(option is not None for option in (user, response, prompt)):
+            raise click.UsageError("-m, --me, --user, --response and --prompt need --text.")
         from steerx_edge.profile import forget as forget_all
         from steerx_edge.profile import forget_drafts, prefix_files
 
@@ -76,9 +79,9 @@ def forget(
         say(f"{done}. {profile_path} has no memory now.")
         return
 
-    from steerx_edge.history.readers import read_history
+    from steerx_edge.history.reading import read_history
 
-    items = read_history(text_path, user=user, response=response, prompt=prompt)
+    items = read_history(text_path, me=me, user=user, response=response, prompt=prompt)
     _forget_texts(profile_path, text_path, items, models, threads, n_gpu_layers)
 
 

@@ -17,6 +17,7 @@ from steerx_edge.apps.cli.common import (
     error_console,
     hold_interrupts,
     item_options,
+    me_option,
     model_options,
     open_engine,
     progress_bar,
@@ -43,6 +44,7 @@ _CTX_SIZE = 256  # of the generation context, which learning does not use
     "-o", "--output", required=True, metavar="FILE", help="The profile to write, such as me.json."
 )
 @model_options
+@me_option
 @user_option
 @item_options()
 @click.option(
@@ -110,6 +112,7 @@ def learn(
     model: str | None,
     threads: int | None,
     n_gpu_layers: int,
+    me: tuple[str, ...],
     user: str | None,
     response: str | None,
     prompt: str | None,
@@ -135,9 +138,9 @@ def learn(
         _refuse_with_add(context)
     saved = _Saved(output)
     try:
-        from steerx_edge.history.readers import read_history
+        from steerx_edge.history.reading import read_history
 
-        items = read_history(history, user=user, response=response, prompt=prompt)
+        items = read_history(history, me=me, user=user, response=response, prompt=prompt)
         saved.existing = _existing_profile(Path(output), memory)
         if add and saved.existing is None:
             from steerx_edge.errors import ProfileError

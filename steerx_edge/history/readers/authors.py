@@ -19,7 +19,7 @@ from steerx_edge.history.readers.json_records import (
     text_of,
 )
 from steerx_edge.history.readers.mojibake import with_mended_texts
-from steerx_edge.history.readers.source import Options, Source, read_text
+from steerx_edge.history.readers.source import Options, Source
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def read(source: Source, options: Options) -> list[HistoryItem]:
         HistoryError: the file cannot be read, or does not hold the author.
     """
     rows = _rows_by_user(source.records)
-    row = rows[_choose_user(source.path, rows, options.user)]
+    row = rows[_choose_user(str(source), rows, options.user)]
     return _profile_items(row, rows.values(), options)
 
 
@@ -98,7 +98,7 @@ def read_all(source: Source, options: Options) -> Iterator[User]:
     Raises:
         HistoryError: the file cannot be read, or an author in it.
     """
-    rows = _rows_by_user(_with_outputs(source.path, source.records))
+    rows = _rows_by_user(_with_outputs(source))
     return (
         User(
             id=name,
@@ -111,13 +111,15 @@ def read_all(source: Source, options: Options) -> Iterator[User]:
     )
 
 
-def _with_outputs(file: Path, records: Sequence[Record]) -> Sequence[Record]:
+def _with_outputs(source: Source) -> Sequence[Record]:
     """Add what the authors wrote, which LaMP publishes in a file beside its questions."""
-    outputs = file.with_name(file.name.replace("_questions.json", "_outputs.json"))
-    if outputs == file or not outputs.exists():
+    records, path = source.records, source.path
+    name = path.name.replace("_questions.json", "_outputs.json")
+    if not isinstance(path, Path) or name == path.name or not path.with_name(name).exists():
         return records
+    outputs = Source(path.with_name(name))
     whole = object_of(
-        str(outputs), parse_json(outputs, read_text(outputs), expected="Expected one JSON object.")
+        str(outputs), parse_json(str(outputs), outputs.text, expected="Expected one JSON object.")
     )
     golds = objects_of(Record(str(outputs), whole), "golds", "output")
     output_of = {str(field_of(gold, "id")): text_of(gold, "output") for gold in golds}
@@ -149,7 +151,7 @@ def _user_id(record: Record) -> str:
     raise HistoryError(f"{record.where} names no author. Add a user_id.")
 
 
-def _choose_user(file: Path, rows: Mapping[str, Record], user: str | None) -> str:
+def _choose_user(file: str, rows: Mapping[str, Record], user: str | None) -> str:
     """Return the id of the given author, or of the only one."""
     if user is not None and user in rows:
         return user

@@ -29,10 +29,10 @@ def read(source: Source, options: Options) -> list[HistoryItem]:
     records = source.records
     if options.user is not None:
         raise HistoryError(
-            f"{source.path} is not a per-author file, so there is no user {options.user!r} in it. "
+            f"{source} is not a per-author file, so there is no user {options.user!r} in it. "
             "Leave out the user, or give a file whose rows have user_id and profile."
         )
-    return items_of(str(source.path), records, options.response, options.prompt)
+    return items_of(str(source), records, options.response, options.prompt)
 
 
 def items_of(

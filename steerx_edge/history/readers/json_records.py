@@ -6,7 +6,6 @@ import json
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from steerx_edge.errors import HistoryError
@@ -64,22 +63,22 @@ class Template:
 _EXPECTED = 'Expected one JSON object per line, such as {"prompt": "...", "response": "..."}.'
 
 
-def read_records(path: Path, text: str) -> list[Record]:
+def read_records(file: str, text: str) -> list[Record]:
     """Parse JSON lines, or one JSON array, of objects."""
     if text.lstrip().startswith("["):
-        values = parse_json(path, text, expected="Expected one JSON array of objects.")
+        values = parse_json(file, text, expected="Expected one JSON array of objects.")
         if not isinstance(values, list) or not values:
-            raise HistoryError(f"{path} is an empty array. Give a file with your texts.")
-        places = [f"{path}: entry {number}" for number in range(1, len(values) + 1)]
+            raise HistoryError(f"{file} is an empty array. Give a file with your texts.")
+        places = [f"{file}: entry {number}" for number in range(1, len(values) + 1)]
     else:
         # Not splitlines(): JSON strings may hold the other line separators of Unicode.
         lines = [
             (number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()
         ]
         if whole := _one_object(text):
-            return [Record(str(path), whole)]
-        values = [parse_json(path, line, number, expected=_EXPECTED) for number, line in lines]
-        places = [f"{path}: line {number}" for number, _ in lines]
+            return [Record(file, whole)]
+        values = [parse_json(file, line, number, expected=_EXPECTED) for number, line in lines]
+        places = [f"{file}: line {number}" for number, _ in lines]
     return [
         Record(where, object_of(where, value)) for where, value in zip(places, values, strict=True)
     ]
@@ -96,11 +95,11 @@ def _one_object(text: str) -> Mapping[str, object] | None:
     return value if isinstance(value, dict) else None
 
 
-def parse_json(path: Path, text: str, first_line: int = 1, *, expected: str) -> object:
+def parse_json(file: str, text: str, first_line: int = 1, *, expected: str) -> object:
     """Parse a JSON value that begins on a line of a file.
 
     Args:
-        path: the file, for messages.
+        file: its name, for messages.
         text: the value.
         first_line: the line on which it begins.
         expected: what the file should hold, in one sentence.
@@ -112,12 +111,12 @@ def parse_json(path: Path, text: str, first_line: int = 1, *, expected: str) -> 
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise HistoryError(
-            f"{path}: line {first_line + error.lineno - 1} is not valid JSON ({error.msg}, column "
+            f"{file}: line {first_line + error.lineno - 1} is not valid JSON ({error.msg}, column "
             f"{error.colno}). {expected}"
         ) from error
     except (ValueError, RecursionError) as error:
         raise HistoryError(
-            f"{path}: the JSON value on line {first_line} is nested too deeply or holds too long a "
+            f"{file}: the JSON value on line {first_line} is nested too deeply or holds too long a "
             f"number. {expected}"
         ) from error
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
 
 from steerx_edge.errors import HistoryError
-from steerx_edge.history.readers.source import ADVICE, Options, Source
+from steerx_edge.history.readers.source import ADVICE, Source
 
 _HEADER = r"[A-Za-z][A-Za-z0-9-]*:.*\n(?:[ \t].*\n)*"
 _HEADERS = re.compile(rf"(?:{_HEADER}){{2,}}")
@@ -77,18 +76,14 @@ _OBJECTS = (
 )
 
 
-def can_read(source: Source) -> bool:
-    """Return whether the file is in a known format that is not read."""
-    return _name_of(source) is not None
-
-
-def read(source: Source, _options: Options) -> NoReturn:
-    """Name the format.
+def refuse(source: Source) -> None:
+    """Refuse a file in a known format that is not read.
 
     Raises:
-        HistoryError: always.
+        HistoryError: it is in one; names it.
     """
-    raise HistoryError(f"{source.path} is {_name_of(source)}, which is not supported yet. {ADVICE}")
+    if name := _name_of(source):
+        raise HistoryError(f"{source} is {name}, which is not supported yet. {ADVICE}")
 
 
 def _name_of(source: Source) -> str | None:

@@ -32,20 +32,22 @@ def read(source: Source, options: Options) -> list[HistoryItem]:
     Raises:
         HistoryError: the file cannot be read, or the options name a field or a user.
     """
-    suffix = source.path.suffix
-    if suffix.lower() in _UNSUPPORTED_SUFFIXES:
-        raise HistoryError(f"{source.path}: {suffix} files are not supported yet. {ADVICE}")
+    suffix = source.suffix
+    if suffix in _UNSUPPORTED_SUFFIXES:
+        raise HistoryError(f"{source}: {suffix} files are not supported yet. {ADVICE}")
     text = source.text
-    given = [name for name, value in options._asdict().items() if value is not None]
+    given = [
+        name for name, value in options._asdict().items() if name != "me" and value is not None
+    ]
     if given:
         raise HistoryError(
-            f"{source.path} is plain text and has no fields or users. Leave out "
+            f"{source} is plain text and has no fields or users. Leave out "
             f"{' and '.join(given)}, or give a file with JSON objects."
         )
     if front := _FRONT_MATTER.match(text):
         lines = front.group().rstrip("\n").count("\n") + 1
-        logger.warning("%s: skipped the front matter, %d lines.", source.path, lines)
+        logger.warning("%s: skipped the front matter, %d lines.", source, lines)
         text = text[front.end() :]
         if not text.strip():
-            raise HistoryError(f"{source.path} holds front matter alone, and no text.")
+            raise HistoryError(f"{source} holds front matter alone, and no text.")
     return [HistoryItem(part.strip()) for part in re.split(r"\n\s*\n", text.strip())]

@@ -1,15 +1,17 @@
-"""A file that holds a history, and the options to read it with."""
+"""Files and folders that hold a history, and the options to read them with."""
 
 from __future__ import annotations
 
 import codecs
 import json
+import os
 import re
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
-from pathlib import Path
-from typing import NamedTuple
+from pathlib import Path, PurePosixPath
+from typing import IO, NamedTuple
 
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.readers.json_records import Record, Template, read_records
@@ -23,6 +25,12 @@ ADVICE = (
     'Convert it to JSON lines with "prompt" and "response", or to plain text with blank lines '
     "between the texts."
 )
+
+_BEGINNING = 1 << 16
+_ZIP = b"PK\x03\x04"
+# An archive that has one of these is a document: of Microsoft Office, OpenDocument or EPUB.
+_OF_DOCUMENTS = {"[Content_Types].xml", "mimetype"}
+_OF_SYSTEMS = {"__MACOSX", ".DS_Store", "Thumbs.db", "desktop.ini"}
 
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -57,26 +65,102 @@ _BINARY = (
 
 
 class Options(NamedTuple):
-    """What the user says about a file."""
+    """What the user says about a history.
+
+    Attributes:
+        user: the author to read, of a per-author file.
+        response: the field with the text.
+        prompt: the request of each text.
+        me: names and addresses of the person.
+    """
 
     user: str | None = None
     response: str | None = None
     prompt: Template | None = None
+    me: tuple[str, ...] = ()
 
 
 class Source:
-    """A file, read and parsed once, on first use.
+    """A file, a folder or a ZIP archive of files; read and parsed once, on first use.
 
-    Every property raises a `HistoryError` if the file cannot be read.
+    Every property and method raises a `HistoryError` if the file cannot be read.
+
+    Args:
+        path: on disk, or in an archive.
+        name: as messages name it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | zipfile.Path, name: str | None = None) -> None:
         self.path = path
+        self._name = str(path) if name is None else name
+
+    def __str__(self) -> str:
+        return self._name
+
+    @property
+    def name(self) -> str:
+        """The last part of its path; empty for the root of an archive."""
+        return self.path.name
+
+    @property
+    def suffix(self) -> str:
+        """The ending of its name, in lower case, with the dot."""
+        return PurePosixPath(self.name).suffix.lower()
+
+    @cached_property
+    def is_folder(self) -> bool:
+        """Whether it is a folder, or an archive of files, which reads like one."""
+        root = self._root
+        # A path that is too long is no folder, but pathlib raises.
+        return root.is_dir() if isinstance(root, zipfile.Path) else os.path.isdir(root)  # noqa: PTH112
+
+    def children(self) -> Iterator[Source]:
+        """What a folder holds, by name; without what macOS and Windows put there."""
+        try:
+            inside: list[Path | zipfile.Path] = list(self._root.iterdir())
+        except OSError as error:
+            raise HistoryError(f"{self} cannot be read: {error.strerror or error}.") from error
+        for path in sorted(inside, key=lambda path: path.name):
+            if path.name not in _OF_SYSTEMS:
+                yield Source(path, f"{self}/{path.name}")
+
+    def child(self, *names: str) -> Source | None:
+        """The file or folder at a place below a folder; None if it is not there."""
+        source: Source | None = self
+        for name in names:
+            if source is None or not source.is_folder:
+                return None
+            found = [each for each in source.children() if each.name == name]
+            source = found[0] if found else None
+        return source
+
+    def files(self) -> Iterator[Source]:
+        """Every file below a folder, in order of its path. Archives in it are files.
+
+        A link to a folder is not followed, so that no circle is.
+        """
+        for child in self.children():
+            if not child.path.is_dir():
+                yield child
+            elif not (isinstance(child.path, Path) and child.path.is_symlink()):
+                yield from child.files()
+
+    def open(self) -> IO[bytes]:
+        """Open a file, to be read piece by piece."""
+        return _open(self.path, self._name)
+
+    @cached_property
+    def beginning(self) -> bytes:
+        """The first 64 KiB of a file; nothing of a folder."""
+        if self.is_folder:
+            return b""
+        with self.open() as file:
+            return file.read(_BEGINNING)
 
     @cached_property
     def text(self) -> str:
         """The content of the file, with line feeds as line ends."""
-        return _decoded(self.path, self._data)
+        return _decoded(self._name, self._data)
 
     @cached_property
     def rough_text(self) -> str:
@@ -89,7 +173,7 @@ class Source:
     def is_json(self) -> bool:
         """Whether the file holds JSON, judged by its content; by its suffix if that is broken."""
         text = self.rough_text
-        if _JSON.match(text) or self.path.suffix.lower() in _JSON_SUFFIXES:
+        if _JSON.match(text) or self.suffix in _JSON_SUFFIXES:
             return not text.startswith("window.YTD.")
         try:
             return text.lstrip().startswith("[") and bool(json.loads(text))
@@ -97,56 +181,67 @@ class Source:
             return False
 
     @cached_property
+    def _root(self) -> Path | zipfile.Path:
+        """The root of an archive that holds files rather than a document; else the path."""
+        if isinstance(self.path, zipfile.Path) or not os.path.isfile(self.path):  # noqa: PTH113
+            return self.path
+        with self.open() as file:
+            if file.read(len(_ZIP)) != _ZIP:
+                return self.path
+        try:
+            archive = zipfile.ZipFile(self.path)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise HistoryError(f"{self} is a damaged ZIP archive ({error}).") from error
+        names = set(archive.namelist())
+        return self.path if names & _OF_DOCUMENTS else zipfile.Path(archive)
+
+    @cached_property
     def _data(self) -> bytes:
-        return _read_bytes(self.path)
+        with self.open() as file:
+            data = file.read()
+        _refuse_binary(self._name, data)
+        return data
 
     @cached_property
     def records(self) -> Sequence[Record]:
         """The JSON objects in the file."""
-        return read_records(self.path, self.text)
+        return read_records(self._name, self.text)
 
 
-def read_text(path: Path) -> str:
-    """Read a text file in UTF-8 or UTF-16, with line feeds as line ends.
-
-    Raises:
-        HistoryError: the file is missing, empty, not text, or in another encoding.
-    """
-    return _decoded(path, _read_bytes(path))
-
-
-def _read_bytes(path: Path) -> bytes:
+def _open(path: Path | zipfile.Path, name: str) -> IO[bytes]:
     try:
-        data = path.read_bytes()
+        return path.open("rb")
     except FileNotFoundError as error:
-        raise HistoryError(f"There is no file {path}. Check the path.") from error
-    except IsADirectoryError as error:
-        raise HistoryError(f"{path} is a directory. Give one file with your texts.") from error
+        raise HistoryError(f"There is no file {name}. Check the path.") from error
+    except (RuntimeError, NotImplementedError) as error:  # of an archive: encrypted, or unknown
+        raise HistoryError(f"{name} cannot be read: {error}. Unpack the archive first.") from error
     except OSError as error:
-        raise HistoryError(f"{path} cannot be read: {error.strerror or error}.") from error
-    for beginning, name in _BINARY:
+        raise HistoryError(f"{name} cannot be read: {error.strerror or error}.") from error
+
+
+def _refuse_binary(name: str, data: bytes) -> None:
+    for beginning, kind in _BINARY:
         if data.startswith(beginning):
-            raise HistoryError(f"{path} is {name}, which is not supported yet. {ADVICE}")
-    return data
+            raise HistoryError(f"{name} is {kind}, which is not supported yet. {ADVICE}")
 
 
-def _decoded(path: Path, data: bytes) -> str:
+def _decoded(name: str, data: bytes) -> str:
     encoding = _encoding_of(data)
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise HistoryError(
-            f"{path} is not {encoding.removesuffix('-sig').upper()} text (byte "
+            f"{name} is not {encoding.removesuffix('-sig').upper()} text (byte "
             f"0x{error.object[error.start]:02x} on line {line}). Save it as UTF-8 and try again."
         ) from error
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise HistoryError(
-            f"{path} holds a zero byte on line {line}, so it is not a text file. {ADVICE}"
+            f"{name} holds a zero byte on line {line}, so it is not a text file. {ADVICE}"
         )
     if not text.strip():
-        raise HistoryError(f"{path} is empty. Give a file with your texts.")
+        raise HistoryError(f"{name} is empty. Give a file with your texts.")
     return with_line_feeds(text)
 
 
