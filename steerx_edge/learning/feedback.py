@@ -95,11 +95,9 @@ def learn_from_drafts(
     prompts = [engine.prompt(messages_for(shortened(engine, item).request)) for item in new]
     with engine.analysis.storing(prompts):
         found = _held_out(engine, profile, new, known, progress)
-        if not found.is_taken:
-            return found
-        whole = learn_more(
-            engine, profile, [*known, *new], progress=progress, resume=resume, save=save
-        )
+    if not found.is_taken:
+        return found
+    whole = learn_more(engine, profile, [*known, *new], progress=progress, resume=resume, save=save)
     return replace(found, profile=whole)
 
 
