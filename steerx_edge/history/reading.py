@@ -6,6 +6,7 @@ the person's texts, which are private.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,14 +16,29 @@ from typing import NamedTuple
 
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.item import HistoryItem, User
-from steerx_edge.history.readers import all_readers, authors, items, known, plain_text
+from steerx_edge.history.readers import (
+    OF_PROMPTS,
+    Reader,
+    all_readers,
+    authors,
+    items,
+    known,
+    plain_text,
+)
 from steerx_edge.history.readers.json_records import Template
 from steerx_edge.history.readers.mojibake import with_mended_texts
 from steerx_edge.history.readers.source import Options, Source
-from steerx_edge.history.readers.texts import Dropped, Found, Text
+from steerx_edge.history.readers.texts import UNREADABLE, Dropped, Found, Text
 from steerx_edge.history.selection import selected
 
+logger = logging.getLogger(__name__)
+
 _SAMPLES = 3
+_EXCERPT = 200
+_PROMPTS = (
+    "%s holds what you wrote to an assistant. That is a poor example of your style: give emails, "
+    "messages or posts if you can."
+)
 
 
 def read_history(
@@ -174,6 +190,8 @@ def open_history(
     if response is None:  # else the field says how a file is read
         for reader in all_readers():
             if why := reader.recognize(source):
+                if reader in OF_PROMPTS:
+                    logger.warning(_PROMPTS, source)
                 return OpenedHistory(reader.NAME, why, selected(reader.read(source, options)))
     if source.is_folder:
         found = selected(_files_in(source, options))
@@ -182,15 +200,50 @@ def open_history(
 
 
 def _files_in(folder: Source, options: Options) -> Found:
-    """Every file in a folder, each in its own format."""
-    for file in folder.files():
+    """Every file in a folder, each in its own format; folders of a known format as a whole.
+
+    Prompts to assistants are read last, and left out if anything else was found.
+    """
+    prompts: list[tuple[Reader, Source]] = []
+    n_texts = 0
+    for reader, source in _sources_in(folder, all_readers()):
+        if reader in OF_PROMPTS:
+            prompts.append((reader, source))
+            continue
+        for each in _found_in(reader, source, options):
+            n_texts += isinstance(each, Text)
+            yield each
+    if prompts and not n_texts:
+        logger.warning(_PROMPTS, folder)
+    for reader, source in prompts:
+        for each in _found_in(reader, source, options):
+            if n_texts and isinstance(each, Text):
+                yield Dropped("prompt to an assistant", each.where, each.item.response[:_EXCERPT])
+            else:
+                yield each
+
+
+def _sources_in(
+    folder: Source, readers: Sequence[Reader]
+) -> Iterator[tuple[Reader | None, Source]]:
+    """The files below a folder, and folders of a known format, with their readers."""
+    for child in folder.children():
         try:
-            reader = next((each for each in all_readers() if each.recognize(file)), None)
-            yield from (
-                reader.read(file, options) if reader else _open_prepared(file, options).found
-            )
-        except HistoryError as error:
-            yield Dropped("file that could not be read", str(file), str(error))
+            reader = next((each for each in readers if each.recognize(child)), None)
+        except HistoryError:  # reading it says what is wrong
+            reader = None
+        if reader is None and child.path.is_dir():
+            if not (isinstance(child.path, Path) and child.path.is_symlink()):
+                yield from _sources_in(child, readers)
+        else:
+            yield reader, child
+
+
+def _found_in(reader: Reader | None, source: Source, options: Options) -> Found:
+    try:
+        yield from reader.read(source, options) if reader else _open_prepared(source, options).found
+    except HistoryError as error:
+        yield Dropped(UNREADABLE, str(source), str(error))
 
 
 def _open_prepared(source: Source, options: Options) -> OpenedHistory:
@@ -253,4 +306,5 @@ def has_users(path: str | os.PathLike[str]) -> bool:
     Raises:
         HistoryError: The file cannot be read.
     """
-    return authors.can_read(Source(Path(path)))
+    source = Source(Path(path))
+    return not source.is_folder and authors.can_read(source)

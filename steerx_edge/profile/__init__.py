@@ -20,10 +20,12 @@ from steerx_edge.profile.drafts_file import (
 )
 from steerx_edge.profile.files import check_writable
 from steerx_edge.profile.prefix_file import Prefix, prefix_files
-from steerx_edge.profile.store import Profile, forget
+from steerx_edge.profile.store import Profile, change, forget
 from steerx_edge.profile.types import (
     CONTRAST_METHODS,
+    Action,
     Description,
+    Edit,
     Entry,
     Gain,
     LogitBias,
@@ -35,9 +37,11 @@ from steerx_edge.profile.types import (
 
 __all__ = [
     "CONTRAST_METHODS",
+    "Action",
     "Description",
     "Draft",
     "Drafts",
+    "Edit",
     "Entry",
     "Gain",
     "LogitBias",
@@ -48,6 +52,7 @@ __all__ = [
     "Setting",
     "WithHistory",
     "Word",
+    "change",
     "check_writable",
     "feedback",
     "forget",

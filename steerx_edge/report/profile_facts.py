@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from steerx_edge.errors import ProfileError
-from steerx_edge.explaining.similarity import similarity
 from steerx_edge.profile import Entry, LogitBias, MemoryPart, Profile
 from steerx_edge.profile.prefix_file import prefix_path, read_prefix
+from steerx_edge.profile.similarity import bias_correlation, direction_cosines, shared_words
 
 STRONGEST = 12
 """Tokens of the logit bias that are shown in each direction, at most."""
@@ -77,6 +77,7 @@ def _entry_facts(path: str, entry: Entry, pieces: Pieces | None) -> dict[str, An
         "versions": dict(entry.versions),
         "description": asdict(entry.description),
         "words": [asdict(word) for word in entry.words],
+        "edits": [{"action": edit.action, "word": edit.word} for edit in entry.edits],
         "gain": entry.gain and asdict(entry.gain),
         "steers": bool(entry.steering()) or _names_memory(entry.memory),
         "layers": [
@@ -164,16 +165,16 @@ def _prefix_facts(path: str, entry: Entry) -> dict[str, Any] | None:
 
 
 def _similarity_facts(entry: Entry, name: str, other: Entry) -> dict[str, Any]:
-    found = similarity(entry, other)
+    cosines = direction_cosines(entry, other)
     return {
         "with": name,
         "same_model": entry.model.fingerprint == other.model.fingerprint,
         "model": entry.model.name,
         "other_model": other.model.name,
-        "cosines": {str(layer): cosine for layer, cosine in found.cosines.items()},
-        "logit_bias": found.logit_bias,
-        "words": list(found.words),
-        "n_words": found.n_words,
+        "cosines": {str(layer): cosine for layer, cosine in cosines.items()},
+        "logit_bias": bias_correlation(entry, other),
+        "words": list(shared_words(entry, other)),
+        "n_words": len({word.word for word in (*entry.words, *other.words)}),
     }
 
 

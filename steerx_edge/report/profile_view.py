@@ -40,6 +40,9 @@ def entry_sections(facts: Mapping[str, Any]) -> list[Section]:
     ]
     if facts["words"]:
         sections.append(Section("Your words", [_WORDS_NOTE], [_words(facts)]))
+    if facts["edits"]:
+        edits = [f"{edit['action']} {edit['word']}" for edit in facts["edits"]]
+        sections.append(Section("Your edits", [", ".join(edits)]))
     if facts["logit_bias"]:
         sections.append(_bias(facts["logit_bias"]))
     sections.append(Section("Memory", _memory(facts["memory"])))

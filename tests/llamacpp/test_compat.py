@@ -211,3 +211,16 @@ def test_hide_from(tiny_llama: Llama, evaluated: list[list[int]]) -> None:
 
 def test_installed_version() -> None:
     assert compat.installed_version() == llama_cpp.__version__
+
+
+def test_devices_have_a_name_and_memory() -> None:
+    devices = compat.devices()
+    assert devices
+    assert any(device.startswith("CPU: ") for device in devices)
+    assert all(int(device.split()[-2]) > 0 and device.endswith(" GB") for device in devices)
+
+
+def test_the_installed_version_is_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert compat.is_tested_version()
+    monkeypatch.setattr(llama_cpp, "__version__", "0.2.99")
+    assert not compat.is_tested_version()

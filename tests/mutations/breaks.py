@@ -50,6 +50,7 @@ MEMORY_FILE = "steerx_edge/profile/memory_file.py"
 WORDS = "steerx_edge/history/words.py"
 RETRIEVAL = "steerx_edge/history/retrieval.py"
 READERS = "steerx_edge/history/readers"
+MAIL = "steerx_edge/history/mail"
 EFFECTS = "steerx_edge/learning/effects.py"
 ROWS = "steerx_edge/learning/memory_rows.py"
 LEARNING = "steerx_edge/learning"
@@ -78,6 +79,10 @@ TEST_JSON = "tests/profile/test_json_format.py"
 TEST_STORE = "tests/profile/test_store.py"
 TEST_MEMORY_FILE = "tests/profile/test_memory_file.py"
 TEST_WORDS = "tests/history/test_words.py"
+TEST_MAILBOXES = "tests/history/test_mailboxes.py tests/history/test_mail_programs.py"
+TEST_OWN_WORDS = "tests/history/mail/test_own_words.py"
+TEST_READERS = "tests/history/readers"
+TEST_CONVERSATIONS = f"{TEST_READERS}/test_conversations.py"
 TEST_FORMATS = "tests/history/test_formats.py"
 TEST_RETRIEVAL = "tests/history/test_retrieval.py"
 TEST_HISTORY = "tests/history/test_readers.py"
@@ -344,13 +349,76 @@ BREAKS = [
     ),
     Break(
         "a diary is a chat",
-        READERS,
+        f"{READERS}/whatsapp.py",
         "(?<=[^\\n]\\n){_STAMP}",
         "{_STAMP}",
         TEST_FORMATS,
     ),
     Break(
-        "a mailbox in another encoding has no name",
+        "a burst has no end",
+        f"{READERS}/conversations.py",
+        "abs(message.written - before.written) <= limit",
+        "True",
+        TEST_CONVERSATIONS,
+    ),
+    Break(
+        "a text that answers nothing has a request all the same",
+        f"{READERS}/conversations.py",
+        "if self._theirs and _within",
+        "if self._theirs or _within",
+        TEST_CONVERSATIONS,
+    ),
+    Break(
+        "what others wrote is shown",
+        f"{READERS}/conversations.py",
+        "yield Dropped(BY_OTHERS, message.where)",
+        "yield Dropped(BY_OTHERS, message.where, message.text)",
+        TEST_CONVERSATIONS,
+    ),
+    Break(
+        "the person is guessed",
+        f"{READERS}/people.py",
+        "len(chats) > 1 and len(common) == 1",
+        "common",
+        f"{TEST_READERS}/test_people.py",
+    ),
+    Break(
+        "months come first",
+        f"{READERS}/whatsapp.py",
+        "return len(days) - len(dates), back,",
+        "return 0, 0,",
+        f"{TEST_READERS}/test_whatsapp.py",
+    ),
+    Break(
+        "forwarded messages are one's own",
+        f"{READERS}/telegram.py",
+        "return FORWARDED",
+        'return ""',
+        f"{TEST_READERS}/test_telegram.py",
+    ),
+    Break(
+        "a post that was shared is one's own",
+        f"{READERS}/x_archive.py",
+        'raw.startswith("RT @")',
+        "False",
+        f"{TEST_READERS}/test_posts.py",
+    ),
+    Break(
+        "drafts are read, not what was sent",
+        f"{READERS}/branches.py",
+        "if leaf not in parents:",
+        "if parents:",
+        f"{TEST_READERS}/test_chatbots.py",
+    ),
+    Break(
+        "prompts stand beside other texts",
+        "steerx_edge/history/reading.py",
+        "if n_texts and isinstance(each, Text):",
+        "if False:",
+        f"{TEST_READERS}/test_chatbots.py",
+    ),
+    Break(
+        "a mail in another encoding has no name",
         READERS,
         'self._data.decode(_encoding_of(self._data), "replace")',
         '""',
@@ -373,8 +441,8 @@ BREAKS = [
     Break(
         "known formats are prose",
         READERS,
-        "return _name_of(source) is not None",
-        "return False",
+        "if name := _name_of(source):",
+        "if name := None:",
         TEST_FORMATS,
     ),
     Break(
@@ -852,6 +920,267 @@ BREAKS = [
         "target.chmod(0o600)",
         "pass",
         "tests/apps/test_show.py -k private",
+    ),
+    # ------------------------------------------------------------ edits, models
+    Break(
+        "a word is barred in a single token alone (edit)",
+        "steerx_edge/steering/barred.py",
+        "for place in range(len(spelling)):",
+        "for place in range(1):",
+        "tests/steering/test_barred.py",
+    ),
+    Break(
+        "barred words are written where the gate is closed (edit)",
+        LIVE,
+        "if self._bar is not None and self._steering.never:",
+        "if self._bar is not None and self._steering.never and not answer.leaves_alone:",
+        "tests/live/test_live_never.py",
+    ),
+    Break(
+        "rows of a dropped word are still offered (edit)",
+        TYPES,
+        "weights[np.isin(self.memory.tokens, silenced)] = 0",
+        "pass",
+        "tests/profile/test_editing.py",
+    ),
+    Break(
+        "learning again forgets what the user edited (edit)",
+        "steerx_edge/profile/merging.py",
+        "return with_edits(changed, current.edits)",
+        "return changed",
+        "tests/profile/test_editing.py",
+    ),
+    Break(
+        "added texts bring back dropped words (edit)",
+        "steerx_edge/learning/adding.py",
+        "with_edits(added, entry.edits)",
+        "added",
+        "tests/learning/test_adding.py -k dropped",
+    ),
+    Break(
+        "edits do not go to an entry for another model (edit)",
+        "steerx_edge/editing.py",
+        "if entry.model.fingerprint in known:",
+        "if True:",
+        "tests/apps/test_everywhere.py -k another_model",
+    ),
+    Break(
+        "projectors are listed as models (models)",
+        "steerx_edge/llamacpp/model_search.py",
+        "if not header.is_model or",
+        "if",
+        "tests/llamacpp/test_model_search.py",
+    ),
+    Break(
+        "an exact name is not preferred (models)",
+        "steerx_edge/llamacpp/model_search.py",
+        "if each.name.casefold() == wanted",
+        "if False",
+        "tests/llamacpp/test_model_search.py",
+    ),
+    Break(
+        "the quantization of -hf is ignored (models)",
+        "steerx_edge/llamacpp/hub.py",
+        "(quantization or _PREFERRED).upper()",
+        "_PREFERRED",
+        "tests/llamacpp/test_hub.py -k taken",
+    ),
+    Break(
+        "the doctor finds all well (models)",
+        "steerx_edge/apps/cli/doctor.py",
+        "if any(problem.stops for problem in problems):",
+        "if False:",
+        "tests/apps/test_doctor.py -k will_not",
+    ),
+    Break(
+        "a cosine is of other layers (diff)",
+        "steerx_edge/profile/similarity.py",
+        "others[layer])",
+        "b.directions[0].astype(np.float64))",
+        "tests/profile/test_similarity.py",
+    ),
+    # ------------------------------------------------------------ mail
+    Break(
+        "a line of a text that begins with From splits a mail",
+        READERS,
+        "if begins and _SEPARATOR.match(data, at)",
+        "if begins",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "what was escaped for a mailbox stays so",
+        READERS,
+        '_ESCAPED.sub(b"", self._read(place))',
+        "self._read(place)",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "a separator at the end of a piece is lost",
+        READERS,
+        "(_LONGEST if chunk else 0)",
+        "0",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "a mail runs into the next one",
+        READERS,
+        "return data[:following]",
+        "return data",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "the same mail is read twice",
+        READERS,
+        "self._seen.add(hash(head.id))",
+        "pass",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "one broken mail ends the mailbox",
+        READERS,
+        "except Exception as error:  # `email` raises",
+        "except OSError as error:  # `email` raises",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "a mail that is here is not found as the request",
+        READERS,
+        "parts.answered or self._parent(head)",
+        "parts.answered",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "what is passed on is answered",
+        READERS,
+        "if not (parts.is_forward or head.is_forward):",
+        "if True:",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "signatures are not learned",
+        READERS,
+        "text = parts.text(self._repeated)",
+        "text = parts.text()",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "identities of Thunderbird are ignored",
+        READERS,
+        "str(source), likely=likely)",
+        "str(source))",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "drafts of a Maildir are mails",
+        READERS,
+        "(drafts if _DRAFT.search(file.name) else mails)",
+        "mails",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "the property list of Apple Mail is text",
+        READERS,
+        "data[size.end() : size.end() + int(size[1])]",
+        "data[size.end() :]",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "a person's sign-off is a signature",
+        MAIL,
+        "first = min(at + 2, contact)",
+        "pass",
+        TEST_OWN_WORDS,
+    ),
+    Break(
+        "a sentence before a quote introduces it",
+        MAIL,
+        "if _WROTE.search(told) or _NAMED.search(told) else",
+        "if True else",
+        TEST_OWN_WORDS,
+    ),
+    Break(
+        "the introduction of an unmarked quote is own",
+        MAIL,
+        "if (end := _attribution(lines, at)) > at:",
+        "if (end := at) > at:",
+        TEST_OWN_WORDS,
+    ),
+    Break(
+        "all quotes are answered, however deep",
+        MAIL,
+        "quoted += [Line(line.text, line.depth - 1) for line in run]",
+        "quoted += [Line(line.text) for line in run]",
+        TEST_OWN_WORDS,
+    ),
+    Break(
+        "a log is text",
+        MAIL,
+        "return run if len(run) < _FEWEST else []",
+        "return run",
+        TEST_OWN_WORDS,
+    ),
+    Break(
+        "lines that a program broke stay so",
+        MAIL,
+        "len(line) + 1 + len(first) > _WIDTH",
+        "False",
+        TEST_OWN_WORDS,
+    ),
+    Break(
+        "an indented paragraph is a quote",
+        MAIL,
+        "is_cited or not _INDENTED.search",
+        "is_cited or not _HIDDEN.search",
+        "tests/history/mail/test_html.py",
+    ),
+    Break(
+        "plain text is read where there is HTML",
+        MAIL,
+        "*reversed(parts)] if flowed is not None else reversed(parts)",
+        "*parts] if flowed is not None else parts",
+        "tests/history/mail/test_message.py",
+    ),
+    Break(
+        "an unknown character set ends a mail",
+        MAIL,
+        "except (LookupError, ValueError):",
+        "except ValueError:",
+        "tests/history/mail/test_message.py",
+    ),
+    Break(
+        "the space of DelSp is kept",
+        MAIL,
+        "stuffed[:-1] if flows and delete_space",
+        "stuffed if flows and delete_space",
+        "tests/history/mail/test_lines.py",
+    ),
+    Break(
+        "who sent most is the user, received or not",
+        MAIL,
+        "(mails - received).most_common(1)",
+        "mails.most_common(1)",
+        "tests/history/mail/test_senders.py",
+    ),
+    Break(
+        "the user is a recipient",
+        MAIL,
+        "if each.address not in me]",
+        "if each.address]",
+        "tests/history/mail/test_request.py",
+    ),
+    Break(
+        "the beginnings of all files stay in memory",
+        READERS,
+        "box.files.append(Source(file.path, str(file)))",
+        "box.files.append(file)",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "a mailbox keeps its byte order mark",
+        READERS,
+        "or data[:at] == BOM_UTF8",
+        "",
+        TEST_MAILBOXES,
     ),
     # ------------------------------------------------------------ native
     Break(

@@ -21,7 +21,10 @@ except KeyboardInterrupt:  # before a command could catch it
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as in a shell."""
 
-COMMANDS = ("learn", "generate", "chat", "evaluate", "show", "explain", "feedback", "forget")
+COMMANDS = (
+    *("learn", "generate", "chat", "evaluate", "show", "explain", "edit", "diff", "feedback"),
+    *("forget", "models", "doctor"),
+)
 
 
 class _Commands(click.Group):
@@ -37,6 +40,10 @@ class _Commands(click.Group):
             import_module(f"steerx_edge.apps.cli.{cmd_name}"), cmd_name
         )
         command.epilog = examples(cmd_name)
+        from steerx_edge.apps.cli.quiet import quiet_option
+
+        if not any("--quiet" in option.opts for option in command.params):
+            command.params.append(quiet_option())
         return command
 
     def main(self, *args: Any, **options: Any) -> Any:

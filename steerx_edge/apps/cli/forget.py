@@ -17,6 +17,7 @@ from steerx_edge.apps.cli.common import (
     say,
     user_option,
 )
+from steerx_edge.apps.cli.completion import complete_files, complete_models
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +34,7 @@ _CTX_SIZE = 256  # of the generation context, which forgetting does not use
     "--text",
     "text_path",
     metavar="FILE",
+    shell_complete=complete_files,
     help="Forget only these texts: a file as for learn, with the requests they were learned with. "
     "[default: forget everything]",
 )
@@ -42,6 +44,7 @@ _CTX_SIZE = 256  # of the generation context, which forgetting does not use
     "models",
     multiple=True,
     metavar="FILE",
+    shell_complete=complete_models,
     help="GGUF model of the memory; repeat it for each model. [default: as for learn]",
 )
 @running_options
@@ -137,11 +140,12 @@ def _models_of(profile_path: str, held: Sequence[Entry], models: Sequence[str]) 
         ProfileError: one is missing.
     """
     from steerx_edge.errors import ProfileError
-    from steerx_edge.llamacpp.models import find_model, fingerprint
+    from steerx_edge.llamacpp.model_search import chosen_model
+    from steerx_edge.llamacpp.models import fingerprint
 
     if not held:
         return []
-    paths = [find_model(model) for model in models or (None,)]
+    paths = [chosen_model(model)[0] for model in models or (None,)]
     known = {fingerprint(path) for path in paths}
     for entry in held:
         if entry.model.fingerprint not in known:

@@ -11,6 +11,26 @@ _EXAMPLES = {
         # what two profiles have in common
         steerx-edge show me.json --with colleague.json
     """,
+    "edit": """
+        # no answer contains these words
+        steerx-edge edit me.json --never "kind regards"
+        # the profile adds nothing for a word
+        steerx-edge edit me.json --drop kettle
+        # the description and the words in your editor
+        steerx-edge edit me.json
+    """,
+    "diff": """
+        # what learning again has changed
+        steerx-edge diff before.json me.json
+    """,
+    "models": """
+        # the models on this computer
+        steerx-edge models
+    """,
+    "doctor": """
+        # whether everything works, and how long learning will take
+        steerx-edge doctor sent.jsonl
+    """,
     "explain": """
         # your texts, word by word, as a page
         steerx-edge explain sent.jsonl --profile me.json --html texts.html

@@ -10,6 +10,28 @@ from importlib.metadata import entry_points
 from typing import Protocol
 
 from steerx_edge.errors import HistoryError
+from steerx_edge.history.readers import (
+    bluesky,
+    chatgpt,
+    claude,
+    discord,
+    discord_exporter,
+    eml,
+    emlx,
+    gmail,
+    llama_web,
+    maildir,
+    mastodon,
+    mbox,
+    meta_messages,
+    msg,
+    signal_export,
+    slack,
+    telegram,
+    thunderbird,
+    whatsapp,
+    x_archive,
+)
 from steerx_edge.history.readers.source import Options, Source
 from steerx_edge.history.readers.texts import Found
 
@@ -46,7 +68,21 @@ class Reader(Protocol):
         """
 
 
-READERS: tuple[Reader, ...] = ()
+_MAIL: tuple[Reader, ...] = (thunderbird, gmail, mbox, maildir, emlx, eml, msg)
+_CHATS: tuple[Reader, ...] = (
+    telegram,
+    signal_export,
+    slack,
+    discord,
+    discord_exporter,
+    meta_messages,
+    whatsapp,
+)
+_POSTS: tuple[Reader, ...] = (mastodon, x_archive, bluesky)
+OF_PROMPTS: tuple[Reader, ...] = (chatgpt, claude, llama_web)
+"""Those of what a person wrote to an assistant: poor examples of a style."""
+
+READERS: tuple[Reader, ...] = (*_MAIL, *_CHATS, *_POSTS, *OF_PROMPTS)
 """Our own readers, those of the most telling formats first."""
 
 

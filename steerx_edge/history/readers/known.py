@@ -28,15 +28,8 @@ _MAIL = re.compile(
 )
 _LABEL = r"[^\W\d_]+(?: [^\W\d_]+)?[ \xa0]?:"
 _LOCAL_HEADERS = re.compile(rf"(?:{_LABEL}[ \xa0].*\n){{3,}}")
-_DAY = r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}"
-_TIME = r"\D{0,8}\d{1,2}[:.]\d{2}(?:[:.]\d{2})?[^\d\n\]-]{0,8}"
-_STAMP = rf"[^\w\s]?(?:\[{_DAY}{_TIME}\]|{_DAY}{_TIME} -) "
-# Two of these lines follow each other; a diary has blank lines between its days.
-_CHAT = re.compile(rf"{_STAMP}(?s:.*)(?<=[^\n]\n){_STAMP}")
-_MESSAGE = re.compile(rf"^{_STAMP}[^\n:]{{1,60}}: ", re.MULTILINE)
 _COMMENT = r"(?:<!--(?s:.*?)-->\s*)?"
 _BEGINNINGS = (
-    (r"From \S+ .*\d:\d\d.*\n(?:>?From .*\n)?[A-Za-z][A-Za-z0-9-]*:", "a mailbox (mbox)"),
     (r"\x01{4}\n", "a mailbox (MMDF)"),
     (r"BABYL OPTIONS:", "a mailbox (Babyl)"),
     (r"-----BEGIN [A-Z ]+-----", "a message or a key of PGP"),
@@ -58,18 +51,7 @@ _KNOWN_BEGINNINGS = tuple(
 # By the fields of the only object, or of the first in an array; all of them must be there.
 _OBJECTS = (
     ({"cells", "nbformat"}, "a Jupyter notebook"),
-    ({"chats", "personal_information"}, "a Telegram export"),
-    ({"about", "chats"}, "a Telegram export"),
-    ({"name", "type", "id", "messages"}, "a Telegram export"),
-    ({"participants", "messages"}, "a Facebook or Instagram export"),
-    ({"guild", "channel", "messages"}, "a Discord export"),
-    ({"ID", "Timestamp", "Contents"}, "a Discord export"),
-    ({"mapping", "current_node"}, "a ChatGPT export"),
-    ({"chat_messages"}, "a Claude export"),
-    ({"orderedItems"}, "a Mastodon export"),
-    ({"type", "ts", "text"}, "a Slack export"),
     ({"tweet"}, "a file of an X (Twitter) archive"),
-    ({"conv", "messages"}, "an export of llama.cpp's web interface"),
     ({"role", "content"}, "a file of chat messages"),
     ({"messages"}, "a file of chat messages"),
     ({"conversations"}, "a file of chat messages"),
@@ -94,10 +76,6 @@ def _name_of(source: Source) -> str | None:
     for pattern, name in _KNOWN_BEGINNINGS:
         if pattern.match(beginning):
             return name
-    if _CHAT.match(beginning) and _MESSAGE.search(beginning):
-        return "a WhatsApp chat"
-    if (size := re.match(r"\d+ *\n", text)) and _is_mail(text[size.end() :]):
-        return "an email of Apple Mail (.emlx)"
     if _is_mail(text):
         return "an email"
     return "a table" if _is_table(text) else None

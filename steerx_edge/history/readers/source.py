@@ -126,13 +126,10 @@ class Source:
 
     def child(self, *names: str) -> Source | None:
         """The file or folder at a place below a folder; None if it is not there."""
-        source: Source | None = self
-        for name in names:
-            if source is None or not source.is_folder:
-                return None
-            found = [each for each in source.children() if each.name == name]
-            source = found[0] if found else None
-        return source
+        if not self.is_folder:
+            return None
+        path = self._root.joinpath(*names)
+        return Source(path, "/".join((str(self), *names))) if path.exists() else None
 
     def files(self) -> Iterator[Source]:
         """Every file below a folder, in order of its path. Archives in it are files.

@@ -9,6 +9,9 @@ from typing import TypeAlias
 
 from steerx_edge.history.item import HistoryItem
 
+UNREADABLE = "file that could not be read"
+DAMAGED = "damaged record"
+
 
 @dataclass(frozen=True)
 class Text:
