@@ -9,6 +9,15 @@ may be missing: see `MemoryPart`.
 from __future__ import annotations
 
 from steerx_edge.model_id import ModelId
+from steerx_edge.profile.drafts_file import (
+    Draft,
+    Drafts,
+    feedback,
+    forget_drafts,
+    forget_drafts_of,
+    keep_draft,
+    read_drafts,
+)
 from steerx_edge.profile.files import check_writable
 from steerx_edge.profile.prefix_file import Prefix, prefix_files
 from steerx_edge.profile.store import Profile, change, forget
@@ -30,6 +39,8 @@ __all__ = [
     "CONTRAST_METHODS",
     "Action",
     "Description",
+    "Draft",
+    "Drafts",
     "Edit",
     "Entry",
     "Gain",
@@ -43,6 +54,11 @@ __all__ = [
     "Word",
     "change",
     "check_writable",
+    "feedback",
     "forget",
+    "forget_drafts",
+    "forget_drafts_of",
+    "keep_draft",
     "prefix_files",
+    "read_drafts",
 ]

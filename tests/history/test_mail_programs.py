@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.histories import as_its_reader_finds
+from tests.support.found import as_its_reader_finds
 from tests.support.mails import ANA, MO, mail, mbox
 
 # Programs: each writes Mo's mail to where it keeps what was sent, a mail by Ana, and a draft.

@@ -13,7 +13,7 @@ from steerx_edge.errors import HistoryError
 from steerx_edge.history.readers import mailboxes
 from steerx_edge.history.readers.texts import Dropped, Text
 from steerx_edge.history.reading import read_history
-from tests.support.histories import as_its_reader_finds
+from tests.support.found import as_its_reader_finds
 from tests.support.mails import ANA, MO, SEPARATOR, mail, mbox
 
 

@@ -10,7 +10,7 @@ import pytest
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.history.reading import survey
-from tests.support.histories import as_its_reader_finds
+from tests.support.found import as_its_reader_finds
 from tests.support.outlook import write_msg
 
 BODY = (

@@ -33,6 +33,11 @@ class Break:
         return self.where.startswith("native")
 
 
+DRAFTS = "steerx_edge/profile/drafts_file.py"
+FEEDBACK = "steerx_edge/learning/feedback.py"
+TEST_DRAFTS = "tests/profile/test_drafts_file.py"
+TEST_FEEDBACK = "tests/learning/test_feedback.py"
+TEST_FEEDBACK_COMMAND = "tests/apps/test_feedback_command.py"
 GATE = "steerx_edge/steering/gate.py"
 BIAS = "steerx_edge/steering/logit_bias.py"
 MEMORY = "steerx_edge/steering/memory.py"
@@ -809,6 +814,77 @@ BREAKS = [
         "ledger=None,",
         "ledger=memory.ledger,",
         "tests/test_forgetting.py",
+    ),
+    # ------------------------------------------------------------ drafts
+    Break(
+        "drafts are scored by a profile that has read them",
+        FEEDBACK,
+        "if place % _FOLDS != fold",
+        "if True",
+        TEST_FEEDBACK,
+    ),
+    Break(
+        "drafts that change nothing are taken",
+        FEEDBACK,
+        "self.change.mean > 0",
+        "self.change.mean >= 0",
+        TEST_FEEDBACK,
+    ),
+    Break(
+        "texts of the model are learned from",
+        FEEDBACK,
+        "if draft.is_edited",
+        "if draft.final is not None",
+        TEST_FEEDBACK,
+    ),
+    Break(
+        "a draft that was cut off spoils the next one",
+        DRAFTS,
+        'line = b"\\n" + line',
+        "pass",
+        TEST_DRAFTS,
+    ),
+    Break(
+        "anyone can read the drafts",
+        DRAFTS,
+        "path.touch(0o600)",
+        "path.touch(0o644)",
+        TEST_DRAFTS,
+    ),
+    Break(
+        "the first word on a proposal counts",
+        DRAFTS,
+        "found.pop((draft.request, draft.proposed), None)",
+        "draft = found.pop((draft.request, draft.proposed), draft)",
+        TEST_DRAFTS,
+    ),
+    Break(
+        "a forgotten text stays as what was made of a draft",
+        DRAFTS,
+        "plain(draft.final or draft.proposed),",
+        "",
+        TEST_DRAFTS,
+    ),
+    Break(
+        "an edited answer does not take its place in the chat",
+        "steerx_edge/apps/cli/chat.py",
+        "if draft.is_edited:",
+        "if False:",
+        TEST_FEEDBACK_COMMAND,
+    ),
+    Break(
+        "a chat keeps drafts without leave",
+        "steerx_edge/apps/cli/chat.py",
+        "if not keep_drafts:",
+        "if False:",
+        TEST_FEEDBACK_COMMAND,
+    ),
+    Break(
+        "drafts are not forgotten",
+        "steerx_edge/apps/cli/forget.py",
+        "*forget_drafts(profile_path),",
+        "",
+        TEST_FEEDBACK_COMMAND,
     ),
     # ------------------------------------------------------------ show and explain
     Break(

@@ -22,8 +22,8 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as in a shell."""
 
 COMMANDS = (
-    *("read", "learn", "generate", "chat", "evaluate", "show", "explain", "edit", "diff", "forget"),
-    *("models", "doctor"),
+    *("read", "learn", "generate", "chat", "evaluate", "show", "explain", "edit", "diff"),
+    *("feedback", "forget", "models", "doctor"),
 )
 
 

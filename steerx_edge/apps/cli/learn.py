@@ -495,19 +495,20 @@ def summary(entry: Entry) -> str:
     if not parts:
         lines.insert(
             0,
-            f"No reliable preference found: the best setting gained {_shown(entry.gain)}, "
+            f"No reliable preference found: the best setting gained {shown(entry.gain)}, "
             f"{measured}.",
         )
         return "\n".join(lines)
-    lines.append(f"Expected gain: {_shown(entry.gain)}, {measured}.")
+    lines.append(f"Expected gain: {shown(entry.gain)}, {measured}.")
     if entry.with_history:
         gain = entry.with_history.gain
         lines.append(
-            f"With your texts in the prompt (--history), gain over the prompt alone: {_shown(gain)}"
+            f"With your texts in the prompt (--history), gain over the prompt alone: {shown(gain)}"
             f"{'.' if gain.low > 0 else ', which is not reliable, so steering is off then.'}"
         )
     return "\n".join(lines)
 
 
-def _shown(gain: Gain) -> str:
+def shown(gain: Gain) -> str:
+    """Return a gain with its interval."""
     return f"{gain.mean:+.3f} nats/token (95% interval {gain.low:+.3f} to {gain.high:+.3f})"

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 _EXAMPLES = {
+    "read": """
+        # what is kept of a mailbox, and what is not
+        steerx-edge read ~/Mail/Sent
+        # of a chat, where you are Kim
+        steerx-edge read WhatsApp.zip --me "Kim"
+        # as JSON lines, to look at or to edit
+        steerx-edge read ~/Mail/Sent -o sent.jsonl
+    """,
     "show": """
         # what a profile holds
         steerx-edge show me.json
@@ -24,8 +32,8 @@ _EXAMPLES = {
         steerx-edge diff before.json me.json
     """,
     "models": """
-        # the models on this computer
-        steerx-edge models
+        # the models on this computer, for a program
+        steerx-edge models --json
     """,
     "doctor": """
         # whether everything works, and how long learning will take
@@ -66,6 +74,14 @@ _EXAMPLES = {
         steerx-edge evaluate sent.jsonl -o out --no-generate
         # many people, four at a time
         steerx-edge evaluate authors.jsonl -o out --processes 4 -t 1
+    """,
+    "feedback": """
+        # what you made of the draft that generate --keep-drafts kept
+        steerx-edge feedback me.json --final sent.txt
+        # what you made of a text from any other program
+        steerx-edge feedback me.json --proposed draft.txt --final sent.txt --request "Write to Ana."
+        # learn from all drafts that you edited
+        steerx-edge feedback me.json --apply
     """,
     "forget": """
         # delete the memory; the rest of the profile stays
