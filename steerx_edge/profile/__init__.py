@@ -31,6 +31,7 @@ from steerx_edge.profile.types import (
     LogitBias,
     MemoryPart,
     Setting,
+    TextSource,
     WithHistory,
     Word,
 )
@@ -50,6 +51,7 @@ __all__ = [
     "Prefix",
     "Profile",
     "Setting",
+    "TextSource",
     "WithHistory",
     "Word",
     "change",

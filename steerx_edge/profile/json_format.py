@@ -98,6 +98,7 @@ Fingerprint = Annotated[
     _string("'sha256:' and 64 lower-case hexadecimal digits", "^sha256:[0-9a-f]{64}$", 71, 71),
 ]
 Time = Annotated[str, _string("a UTC time such as '2025-01-31T09:30:00Z'", _TIME, 20, 20)]
+Day = Annotated[str, _string("a day such as '2025-01-31'", r"^(\d{4}-\d\d-\d\d)?$", 0, 10)]
 Natural = Annotated[int, _integer(0)]
 Positive = Annotated[int, _integer(1)]
 Token = Annotated[int, _integer(0, _MAX_TOKEN)]
@@ -202,11 +203,21 @@ class Gate(_Object):
     threshold: Number
 
 
+class TextSource(_Object, omit_defaults=True):
+    """A history that was learned from."""
+
+    format: Line
+    texts: Positive
+    first: Day = ""
+    last: Day = ""
+
+
 class Entry(_Object, kw_only=True, omit_defaults=True):
     """What was learned on one model; what only programs read comes last."""
 
     model: Model
     created: Time
+    sources: tuple[TextSource, ...] = ()
     description: Description
     words: tuple[Word, ...]
     edits: tuple[Edit, ...] = ()

@@ -100,6 +100,23 @@ class Edit:
 
 
 @dataclass(frozen=True)
+class TextSource:
+    """A history that was learned from.
+
+    Attributes:
+        format: what it was, such as "a mailbox (mbox)"; no name of a file.
+        texts: how many texts of the user were in it; at least 1.
+        first: day of the first text, such as "2024-01-31"; empty where it is not known.
+        last: day of the last text.
+    """
+
+    format: str
+    texts: int
+    first: str = ""
+    last: str = ""
+
+
+@dataclass(frozen=True)
 class Description:
     """How the user writes, in a sentence or a few.
 
@@ -326,6 +343,7 @@ class Entry(_ByValue):
         created: ISO 8601 time in UTC, to the second, such as `2025-01-31T09:30:00Z`.
         edits: what the user decided about words, one for each; `profile.editing.with_edits` makes
             an entry with others.
+        sources: the histories that were learned from, the latest last; may be empty.
 
     Raises:
         ProfileError: fields do not fit together.
@@ -350,11 +368,12 @@ class Entry(_ByValue):
     versions: Mapping[str, str]
     created: str
     edits: tuple[Edit, ...] = ()
+    sources: tuple[TextSource, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("strengths", "norms", "directions"):
             _set(self, **{name: _floats(self, name)})
-        for name in ("words", "layers", "contrast_methods", "edits"):
+        for name in ("words", "layers", "contrast_methods", "edits", "sources"):
             _set(self, **{name: tuple(getattr(self, name))})
         for name in ("counts", "settings", "versions"):
             _set(self, **{name: dict(getattr(self, name))})

@@ -72,6 +72,7 @@ def _entry_facts(path: str, entry: Entry, pieces: Pieces | None) -> dict[str, An
     return {
         "model": asdict(entry.model),
         "created": entry.created,
+        "sources": [asdict(source) for source in entry.sources],
         "counts": dict(entry.counts),
         "settings": dict(entry.settings),
         "versions": dict(entry.versions),

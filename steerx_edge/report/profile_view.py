@@ -109,12 +109,19 @@ def percent(nats: float) -> str:
     return f"{100 * math.expm1(nats):+.1f}%"
 
 
+def _source(source: Mapping[str, Any]) -> str:
+    texts = f"{plural(source['texts'], 'text')} in {source['format']}"
+    dates = f", written {source['first']} to {source['last']}" if source["first"] else ""
+    return f"{texts}{dates}."
+
+
 def _origin(facts: Mapping[str, Any]) -> list[str]:
     model = facts["model"]
     counts = ", ".join(f"{name}: {n:,}" for name, n in facts["counts"].items())
     settings = ", ".join(f"{name} = {value}" for name, value in facts["settings"].items())
     versions = ", ".join(f"{name} {value}" for name, value in facts["versions"].items())
     return [
+        *map(_source, facts["sources"]),
         f"Learned at {facts['created']}. {counts}.",
         f"Model: {model['name']}, {model['architecture']}, {model['n_layer']} blocks of width "
         f"{model['n_embd']}, {model['n_params']:,} parameters, {model['quantization']}, "

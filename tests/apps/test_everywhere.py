@@ -103,6 +103,20 @@ def test_the_report_of_learn_is_the_entry_without_its_vectors(engine: Engine) ->
     assert found["counts"]["items"] == 6
 
 
+def test_the_profile_says_what_it_was_learned_from() -> None:
+    run("learn", "sent.txt", "-o", "me.json", "-t", "1")
+    dated = [
+        f"{day},Text {day} about quiet trains and tea." for day in ("2026-01-02", "2025-03-04")
+    ]
+    Path("more.csv").write_text("date,text\n" + "\n".join(dated) + "\n")
+    run("learn", "--add", "more.csv", "-o", "me.json", "-t", "1")
+    (entry,) = Profile.load("me.json").entries
+    assert [(each.texts, each.first, each.last) for each in entry.sources] == [
+        (7, "", ""),  # one is a duplicate
+        (2, "2025-03-04", "2026-01-02"),
+    ]
+
+
 # ---------------------------------------------------------------- edits and learning
 
 

@@ -184,3 +184,9 @@ def test_bars_are_drawn_to_scale(tmp_path: Path) -> None:
     assert [[(float(x) - 2) / 96 * 5 - 1 for x in row] for row in places] == [
         pytest.approx(row, abs=0.01) for row in ([0, 1, 4, 2], [0, -1, 1, 0])
     ]
+
+
+def test_where_the_texts_came_from(tmp_path: Path) -> None:
+    lines = lines_of(facts_of(tmp_path), "Learned from")
+    assert "30 texts in a mailbox (mbox), written 2019-01-02 to 2024-12-31." in lines
+    assert "2 texts in plain text." in lines

@@ -17,6 +17,7 @@ from steerx_edge.profile import (
     Gain,
     LogitBias,
     MemoryPart,
+    TextSource,
     WithHistory,
     Word,
 )
@@ -73,6 +74,10 @@ def a_full_entry(**changes: Any) -> Entry:
         "edits": (
             Edit("drop", "cheers", (7, 11), (Word("Cheers", 0.5, 0.25, 1.0, 3, 2),)),
             Edit("pin", "«so»", ()),
+        ),
+        "sources": (
+            TextSource("a mailbox (mbox)", 30, "2019-01-02", "2024-12-31"),
+            TextSource("plain text", 2),
         ),
         "norms": np.linspace(0.1, 97.3, n_layers, dtype=np.float32),
         "contrast_methods": [CONTRAST_METHODS[i % 2] for i in range(n_layers)],

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from steerx_edge.learning.settings import Settings
     from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.model_id import ModelId
-    from steerx_edge.profile import Entry, Gain, Profile
+    from steerx_edge.profile import Entry, Gain, Profile, TextSource
 
 _SHOWN_WORDS = 12
 _PREFIX, _LEAST_PREFIX = 1024, 64  # tokens
@@ -159,7 +159,7 @@ def learn(
         _refuse_with_add(context)
     saved = _Saved(output, as_json)
     try:
-        items = _read(history, me, user, response, prompt)
+        items, saved.source = _read(history, me, user, response, prompt)
         saved.existing = _existing_profile(Path(output), memory)
         if add and saved.existing is None:
             from steerx_edge.errors import ProfileError
@@ -195,15 +195,17 @@ def learn(
 
 def _read(
     history: str, me: tuple[str, ...], user: str | None, response: str | None, prompt: str | None
-) -> list[HistoryItem]:
+) -> tuple[list[HistoryItem], TextSource]:
     """Read a history; of what a program wrote, say what is left out."""
     from steerx_edge.history.reading import survey
+    from steerx_edge.profile import TextSource
     from steerx_edge.report.reading import reading_in_a_line
 
     found = survey(history, me=me, user=user, response=response, prompt=prompt)
     if found.why:
         say(reading_in_a_line(found.format, found.tally))
-    return found.items
+    days = [written.date().isoformat() for written in found.tally.dates or ()]
+    return found.items, TextSource(found.format, found.tally.kept, *days)
 
 
 def _refuse_with_add(context: click.Context) -> None:
@@ -359,6 +361,7 @@ class _Saved:
     def __init__(self, output: str, as_json: bool) -> None:
         self.existing: Profile | None = None
         self.output = output
+        self.source: TextSource | None = None
         self._as_json = as_json
         self._engine: Engine | None = None
         self._n_texts = 0
@@ -382,6 +385,7 @@ class _Saved:
             from steerx_edge.llamacpp.vocabulary import Vocabulary
 
             learned = carried(learned, self.existing, Vocabulary(self._engine.llama.model))
+            learned = self._with_source(learned, learned.entry_for(self._engine.model_id))
         with hold_interrupts():
             try:
                 self.existing = learned.save_changes(self.output, since=self.existing)
@@ -391,6 +395,12 @@ class _Saved:
                 kept = "The work is kept: rerun the same command to resume, or with another -o."
                 raise ProfileError(f"{error}. {kept}" if has_unfinished() else str(error)) from None
             self._n_texts = learned.entries[-1].counts.get("items", 0)
+
+    def _with_source(self, learned: Profile, entry: Entry) -> Profile:
+        """Note what this run read, after what earlier ones did."""
+        if self.source is None or self.source in entry.sources:
+            return learned
+        return learned.with_entry(replace(entry, sources=(*entry.sources, self.source)))
 
     def print_json(self) -> None:
         """Print the entry as it is in the file, without its vectors, if that was asked for."""
