@@ -21,7 +21,10 @@ except KeyboardInterrupt:  # before a command could catch it
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as in a shell."""
 
-COMMANDS = ("learn", "generate", "chat", "evaluate", "forget")
+COMMANDS = ("learn", "generate", "chat", "evaluate", "forget", "export", "import", "combine")
+
+_MODULES = {"import": "import_vector"}
+"""Of commands whose name cannot be that of a module."""
 
 
 class _Commands(click.Group):
@@ -33,9 +36,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(
-            import_module(f"steerx_edge.apps.cli.{cmd_name}"), cmd_name
-        )
+        name = _MODULES.get(cmd_name, cmd_name)
+        command: click.Command = getattr(import_module(f"steerx_edge.apps.cli.{name}"), name)
         command.epilog = examples(cmd_name)
         return command
 

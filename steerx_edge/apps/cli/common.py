@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import signal
 import sys
@@ -198,6 +199,13 @@ me_option = click.option(
     help="Your name or address in the history, if it does not say which texts are yours. May be "
     "given several times.",
 )
+
+
+def new_file(_context: click.Context, _option: click.Parameter, path: str) -> str:
+    """Refuse a file that exists, as the callback of an option."""
+    if os.path.lexists(path):
+        raise click.BadParameter(f"'{path}' exists. Choose another name, or remove it.")
+    return path
 
 
 def item_options(prompt: str = "--prompt") -> _Option[Any]:

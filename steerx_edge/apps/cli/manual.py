@@ -39,6 +39,20 @@ _EXAMPLES = {
         # remove some texts from the memory
         steerx-edge forget --profile me.json --text email.jsonl
     """,
+    "export": """
+        # for llama.cpp: llama-server -m model.gguf --control-vector me.gguf
+        steerx-edge export me.json me.gguf
+        # of a profile with several models
+        steerx-edge export me.json me.gguf -m model.gguf
+    """,
+    "import": """
+        # a control vector of any program, for one model
+        steerx-edge import vector.gguf -o vector.json -m model.gguf
+    """,
+    "combine": """
+        # mostly the first
+        steerx-edge combine me.json vector.json --weights 0.7,0.3 -o both.json
+    """,
 }
 
 NOTES = """
