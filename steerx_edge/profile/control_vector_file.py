@@ -244,11 +244,10 @@ def _summed(tensors: Mapping[str, NDArray[Any]]) -> dict[int, NDArray[np.float32
         width = array.size if width is None else width
         if array.size != width:
             raise ProfileError(f"{name} has width {array.size}, others have {width}")
-        row = array.reshape(-1).astype(np.float32)
-        with np.errstate(over="ignore", invalid="ignore"):
-            by_layer[layer] = by_layer[layer] + row if layer in by_layer else row
-        if not np.linalg.norm(by_layer[layer].astype(np.float64)) < _TOO_LONG:  # nan is not
+        row = array.reshape(-1)
+        if not (np.isfinite(row).all() and np.linalg.norm(row.astype(np.float64)) < _TOO_LONG):
             raise ProfileError(f"{name} holds a value that is not finite, or is too large")
+        by_layer[layer] = by_layer[layer] + row if layer in by_layer else row
     return by_layer
 
 

@@ -62,7 +62,7 @@ def write_gguf(
     architecture: str = "controlvector",
     strings: Mapping[str, str] | None = None,
     count: int | None = None,
-    **floats: float,
+    floats: Mapping[str, float] | None = None,
 ) -> Path:
     """Write a GGUF file by the `gguf` package."""
     writer = GGUFWriter(str(path), architecture)
@@ -70,8 +70,8 @@ def write_gguf(
         writer.add_string(key, text)
     if count is not None:
         writer.add_uint32("controlvector.layer_count", count)
-    for key, number in floats.items():
-        writer.add_float32(f"controlvector.{key}", number)
+    for key, number in (floats or {}).items():
+        writer.add_float32(key, number)
     for name, array in tensors.items():
         writer.add_tensor(name, array)
     writer.write_header_to_file()
@@ -101,12 +101,13 @@ def by_jukofyork(path: Path, vectors: Vectors, n_layer: int = 4) -> Path:
 def by_easysteer(path: Path, vectors: Vectors) -> Path:
     """As repeng, with the method and its figures."""
     strings = {"controlvector.model_hint": "qwen2", "controlvector.method": "diffmean"}
-    return write_gguf(path, _named(vectors), strings=strings, count=len(vectors), layer_mean=0.5)
+    floats = {"controlvector.explained_variance.2": 0.5}
+    return write_gguf(path, _named(vectors), strings=strings, count=len(vectors), floats=floats)
 
 
 def by_cvector_generator(path: Path, vectors: Vectors) -> Path:
     """By llama.cpp's own functions, with a signed number of directions."""
-    ctx = _ggml.ggml_init(_InitParams(2**20, None, False))  # noqa: FBT003
+    ctx = _ggml.ggml_init(_InitParams(2**20, None, False))
     file = _ggml.gguf_init_empty()
     _ggml.gguf_set_val_str(file, b"general.architecture", b"controlvector")
     _ggml.gguf_set_val_str(file, b"controlvector.model_hint", b"llama")
@@ -116,7 +117,7 @@ def by_cvector_generator(path: Path, vectors: Vectors) -> Path:
         _ggml.ggml_set_name(tensor, name.encode())
         ctypes.memmove(_ggml.ggml_get_data_f32(tensor), vector.ctypes.data, vector.nbytes)
         _ggml.gguf_add_tensor(file, tensor)
-    assert _ggml.gguf_write_to_file(file, str(path).encode(), False)  # noqa: FBT003
+    assert _ggml.gguf_write_to_file(file, str(path).encode(), False)
     _ggml.gguf_free(file)
     _ggml.ggml_free(ctx)
     return path
@@ -153,7 +154,7 @@ def loaded_by_llama_cpp(path: Path) -> Loaded:
     not contain, so what it does with the tensors is done here.
     """
     ctx = _P()
-    params = _GgufInitParams(False, ctypes.pointer(ctx))  # noqa: FBT003
+    params = _GgufInitParams(False, ctypes.pointer(ctx))
     file = _ggml.gguf_init_from_file(str(path).encode(), params)
     assert file
     n_embd, data = 0, np.zeros(0, np.float32)
