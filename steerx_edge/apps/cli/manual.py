@@ -61,6 +61,7 @@ Environment variables:
 \b
 STEERX_EDGE_MODEL      the model to use if -m is not given
 STEERX_EDGE_USER_PATH  folder for unfinished work of learn
+STEERX_EDGE_PROFILES   folder of the profiles that the plugin for llm offers
 LLAMA_ARG_THREADS, LLAMA_ARG_N_GPU_LAYERS, LLAMA_ARG_CTX_SIZE,
 LLAMA_ARG_N_PREDICT    as in llama.cpp
 
