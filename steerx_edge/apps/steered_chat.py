@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import random
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steerx_edge.errors import SteerxError
+from steerx_edge.errors import ProfileError, SteerxError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,6 +73,8 @@ class SteeredChat:
     ) -> Iterator[str]:
         """Yield an answer piece by piece; its tokens are counted in `usage`.
 
+        A memory that cannot be used is a `UserWarning`.
+
         Raises:
             ProfileError: the profile cannot be read, or was made for another model.
             ModelError: the model cannot be loaded.
@@ -123,11 +126,15 @@ class SteeredChat:
         entry = profile.entry_for(model)
         if not options.memory:
             profile = Profile((replace(entry, memory=None),))
+        for problem in profile.problems:
+            warnings.warn(problem, stacklevel=2)
         prefix = None
-        if options.prefix or (
-            options.prefix is None and Prefix.load(path, model.fingerprint) is not None
-        ):
-            prefix = LivePrefix.load(llama, path)
+        if options.prefix is not False:
+            found = Prefix.load(path, model.fingerprint)
+            if found is not None:
+                prefix = LivePrefix(llama, found, path)
+            elif options.prefix:
+                raise ProfileError(f"There is no prefix next to '{path}'. Learn one with --prefix.")
         with SteeringHandle(llama, profile, options.strength, with_history=False, prefix=prefix):
             yield llama
 

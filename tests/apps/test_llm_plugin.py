@@ -285,6 +285,12 @@ def test_a_damaged_profile_is_one_sentence(profiles: Path, monkeypatch: pytest.M
     assert re.fullmatch(r"Error: .*me\.json: .*positions is 'x'.*\n", said)
 
 
+def test_a_memory_that_is_missing_is_said(profiles: Path) -> None:
+    (profiles / "me.memory.gguf").unlink()
+    with pytest.warns(UserWarning, match="The memory is not used"):
+        llm.get_model(ME).prompt(TEXT, **GREEDY).text()
+
+
 @pytest.mark.parametrize(
     ("name", "value"), [("strength", "nan"), ("temperature", "-1"), ("x", "1")]
 )
