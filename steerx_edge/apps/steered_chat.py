@@ -77,9 +77,11 @@ class SteeredChat:
 
         Raises:
             ProfileError: the profile cannot be read, or was made for another model.
-            ModelError: the model cannot be loaded.
+            ModelError: the model cannot be loaded, or the schema not be followed.
             SteerxError: this thread has not read another answer to its end.
         """
+        from steerx_edge.llamacpp.compat import json_grammar
+
         with self._held(), self._steered(profile, options) as llama:
             answer: Any = llama.create_chat_completion(
                 list(messages),  # type: ignore[arg-type]
@@ -87,9 +89,7 @@ class SteeredChat:
                 max_tokens=options.max_tokens,
                 temperature=options.temperature,
                 seed=random.randrange(2**31) if options.seed is None else options.seed,  # noqa: S311
-                response_format=None
-                if options.schema is None
-                else {"type": "json_object", "schema": options.schema},
+                grammar=None if options.schema is None else json_grammar(options.schema),
                 logits_processor=_counting(usage),
             )
             for part in answer if options.stream else [answer]:

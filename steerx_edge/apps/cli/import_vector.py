@@ -49,4 +49,5 @@ def import_vector(
         say("It was exported for another model file, so it may do less here.")
     if vector.model_hint not in ("", found.architecture):
         say(f"Its model hint is '{vector.model_hint}'; this model is '{found.architecture}'.")
-    say(f"Saved {output} for {found}, with {len(entry.layers)} directions.")
+    n = len(entry.layers)
+    say(f"Saved {output} for {found}, with {n} direction{'s' if n > 1 else ''}.")
