@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from steerx_edge.live import SteeringHandle, steer
     from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.profile import Description, Entry, Gain, LogitBias, Profile, WithHistory, Word
+    from steerx_edge.profile.combining import combine
+    from steerx_edge.profile.control_vector_file import (
+        ControlVectorFile,
+        read_control_vector,
+        write_control_vector,
+    )
     from steerx_edge.steering.steering import Steering
     from steerx_edge.version import __version__
 
@@ -29,6 +35,12 @@ _HOMES = {
     "history.reading": ("read_history", "read_users"),
     "learning.learn": ("learn",),
     "profile": ("Description", "Entry", "Gain", "Profile", "LogitBias", "WithHistory", "Word"),
+    "profile.combining": ("combine",),
+    "profile.control_vector_file": (
+        "ControlVectorFile",
+        "read_control_vector",
+        "write_control_vector",
+    ),
     "learning.settings": ("Settings",),
     "live": ("SteeringHandle", "steer"),
     "steering.steering": ("Steering",),
@@ -36,6 +48,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "ControlVectorFile",
     "Description",
     "Engine",
     "Entry",
@@ -54,11 +67,14 @@ __all__ = [
     "WithHistory",
     "Word",
     "__version__",
+    "combine",
     "learn",
     "learn_more",
+    "read_control_vector",
     "read_history",
     "read_users",
     "steer",
+    "write_control_vector",
 ]
 
 
