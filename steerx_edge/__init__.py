@@ -13,11 +13,23 @@ if TYPE_CHECKING:
     from steerx_edge.history.item import HistoryItem, User
     from steerx_edge.history.reading import read_history, read_users
     from steerx_edge.learning.adding import learn_more
+    from steerx_edge.learning.feedback import Feedback, learn_from_drafts
     from steerx_edge.learning.learn import learn
     from steerx_edge.learning.settings import Settings
     from steerx_edge.live import SteeringHandle, steer
     from steerx_edge.llamacpp.engine import Engine
-    from steerx_edge.profile import Description, Entry, Gain, LogitBias, Profile, WithHistory, Word
+    from steerx_edge.profile import (
+        Description,
+        Draft,
+        Entry,
+        Gain,
+        LogitBias,
+        Profile,
+        WithHistory,
+        Word,
+        feedback,
+        read_drafts,
+    )
     from steerx_edge.profile.combining import combine
     from steerx_edge.profile.control_vector_file import (
         ControlVectorFile,
@@ -32,9 +44,21 @@ _HOMES = {
     "llamacpp.engine": ("Engine",),
     "errors": ("HistoryError", "ModelError", "ProfileError", "SteerxError"),
     "history.item": ("HistoryItem", "User"),
+    "learning.feedback": ("Feedback", "learn_from_drafts"),
     "history.reading": ("read_history", "read_users"),
     "learning.learn": ("learn",),
-    "profile": ("Description", "Entry", "Gain", "Profile", "LogitBias", "WithHistory", "Word"),
+    "profile": (
+        "Description",
+        "Draft",
+        "Entry",
+        "Gain",
+        "Profile",
+        "LogitBias",
+        "WithHistory",
+        "Word",
+        "feedback",
+        "read_drafts",
+    ),
     "profile.combining": ("combine",),
     "profile.control_vector_file": (
         "ControlVectorFile",
@@ -50,8 +74,10 @@ _HOMES = {
 __all__ = [
     "ControlVectorFile",
     "Description",
+    "Draft",
     "Engine",
     "Entry",
+    "Feedback",
     "Gain",
     "HistoryError",
     "HistoryItem",
@@ -68,9 +94,12 @@ __all__ = [
     "Word",
     "__version__",
     "combine",
+    "feedback",
     "learn",
+    "learn_from_drafts",
     "learn_more",
     "read_control_vector",
+    "read_drafts",
     "read_history",
     "read_users",
     "steer",

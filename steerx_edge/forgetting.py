@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from steerx_edge.history.item import HistoryItem
     from steerx_edge.llamacpp.engine import Engine
 
-_SAME = 0.98
+SAME_KEY = 0.98
 """Cosine above which two keys count as equal: keys are rounded, and batches differed."""
 
 
@@ -98,15 +98,17 @@ def _rows_of(memory: Memory, texts: Sequence[_Text], end: int) -> NDArray[np.boo
     found = np.zeros(len(memory.tokens), np.bool_)
     for token in np.unique(tokens):
         rows = np.flatnonzero(memory.tokens == token)
-        found[rows] = _same(memory.keys[rows], keys[tokens == token]).any(axis=1)
+        found[rows] = same_keys(memory.keys[rows], keys[tokens == token]).any(axis=1)
     # A token that the level excludes is stored as the end of a text, with weight 0 and its own key.
     hidden = np.flatnonzero((memory.tokens == end) & (memory.weights == 0))
-    found[hidden] |= _same(memory.keys[hidden], keys).any(axis=1)
+    found[hidden] |= same_keys(memory.keys[hidden], keys).any(axis=1)
     return found
 
 
-def _same(stored: NDArray[np.int8], keys: NDArray[np.float32]) -> NDArray[np.bool_]:
+def same_keys(stored: NDArray[np.int8], keys: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return which stored keys (n, d) equal which keys (m, d) of unit length: (n, m)."""
     units = stored.astype(np.float32)
-    same: NDArray[np.bool_] = units @ keys.T > _SAME * np.linalg.norm(units, axis=1, keepdims=True)
+    same: NDArray[np.bool_] = units @ keys.T > SAME_KEY * np.linalg.norm(
+        units, axis=1, keepdims=True
+    )
     return same

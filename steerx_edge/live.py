@@ -8,7 +8,8 @@ positions. The memory is looked up by the final normed row, which llama.cpp retu
 as the token's embedding; it is requested when a single token is evaluated.
 
 The unsteered row that predicts the first token of an answer decides whether the answer is steered
-at all: see the request gate, `steerx_edge.steering.gate`.
+at all: see the request gate, `steerx_edge.steering.gate`. What the user never wants to be written
+is barred in either case.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ from steerx_edge.llamacpp.compat import Llama, LlamaState, LogitsProcessorList
 from steerx_edge.llamacpp.control_vector import ControlVector, set_control_vector
 from steerx_edge.llamacpp.final_row import evaluate_with_row, final_row
 from steerx_edge.llamacpp.models import identify, is_recurrent
+from steerx_edge.llamacpp.vocabulary import Vocabulary
 from steerx_edge.profile import Entry, Profile
+from steerx_edge.steering.barred import Bar
 from steerx_edge.steering.steering import Steering
 
 if TYPE_CHECKING:
@@ -42,6 +45,10 @@ if TYPE_CHECKING:
 
 _HANDLE = "_steerx_edge_steering"
 """Where a steered Llama keeps its handle: there is one at most."""
+
+_BARRED_TAIL = 1000
+"""Tokens at the end of an answer that words that may not be written are looked for in: none of them
+is longer in characters."""
 
 _ENDED = (
     "This stream was made while the model was steered, and the steering has ended: what is read "
@@ -164,6 +171,8 @@ class SteeringHandle:
         self._prefix = prefix
         self._vector = _Vector(llama)
         self._answer: _Answer | None = None
+        self._bar: Bar | None = None
+        self._pieces: list[bytes] = []
         self._has_row = False  # the last evaluation gave the row that the memory needs
         self._generate, self._eval, self._sample = llama.generate, llama.eval, llama.sample
         self._complete, self._chat = llama.create_completion, llama.create_chat_completion
@@ -225,6 +234,9 @@ class SteeringHandle:
         self._steering = steering
         vectors = ControlVector(steering.layers, steering.vectors) if steering.adds else None
         self._vector.control = vectors
+        if steering.never and self._bar is None:
+            self._pieces = Vocabulary(self._llama.model).pieces()
+            self._bar = Bar(steering.never, self._pieces)
         self._biased = np.fromiter(steering.logit_bias, np.intp)
         self._bias = np.fromiter(steering.logit_bias.values(), np.float32)
 
@@ -235,6 +247,16 @@ class SteeringHandle:
 
         It may change what it is given.
         """
+        if self._bar is not None and self._steering.never:
+            self._change_steered(answer, n_prompt, ids, logits)
+            text = b"".join(self._pieces[token] for token in ids[n_prompt:][-_BARRED_TAIL:])
+            logits[self._bar.tokens_after(text)] = -np.inf
+            return logits
+        return self._change_steered(answer, n_prompt, ids, logits)
+
+    def _change_steered(
+        self, answer: _Answer, n_prompt: int, ids: NDArray[np.intc], logits: NDArray[np.single]
+    ) -> NDArray[np.single]:
         if answer.leaves_alone:
             return logits
         memory = self._steering.memory
@@ -273,7 +295,8 @@ class SteeringHandle:
         answer = _Answer()
         if self._prefix is not None and options.get("reset", True):
             tokens = self._begin(self._prefix, list(tokens), options)
-        if self._entry.logit_bias is not None or self._entry.memory is not None:
+        entry = self._entry
+        if entry.logit_bias is not None or entry.memory is not None or entry.edits:
             before = 0 if options.get("reset", True) else self._llama.n_tokens
             change = partial(self._change_logits, answer, before + len(tokens))
             processors = options.get("logits_processor") or ()

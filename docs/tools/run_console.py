@@ -18,14 +18,10 @@ import textwrap
 from pathlib import Path
 
 from docs.tools.blocks import ROOT, Block, Command, blocks, commands
-from steerx_edge.apps.cli import COMMANDS
 
 DEMO = ROOT / "docs" / "demo"
 N_TEXTS = 10  # of sent.jsonl, so that a page runs in seconds
 STARTS_WITHOUT_PROFILE = ("docs/tutorial.md",)
-NOT_YET = {"read", "show", "explain", "edit"} - set(COMMANDS)
-"""Commands that the pages name and that are still to come. Until then they are not run, and the
-folder of sent mail holds JSON lines, as no mailbox can be read."""
 
 _WIDTH = 88
 _VARIES = re.compile(r"^(Estimated time: |.*\u2501).*\n", re.MULTILINE)  # and progress bars
@@ -35,8 +31,7 @@ def prepare(folder: Path) -> Path:
     """Put the files that the pages name into a folder; return the home folder in it."""
     home = folder / "home"
     (home / "Mail").mkdir(parents=True)
-    mailbox = "history.jsonl" if "read" in NOT_YET else "sent.mbox"
-    shutil.copy(DEMO / mailbox, home / "Mail" / "Sent")
+    shutil.copy(DEMO / "sent.mbox", home / "Mail" / "Sent")
     shutil.copy(DEMO / "held_out.jsonl", folder / "new.jsonl")
     lines = (DEMO / "history.jsonl").read_text("utf-8").splitlines(keepends=True)
     (folder / "sent.jsonl").write_text("".join(lines[-N_TEXTS:]), "utf-8")
@@ -81,8 +76,7 @@ def _with_output(block: Block, folder: Path, home: Path) -> str:
         if line.startswith("$ "):
             command = next(run)
             lines += [line, *(f"> {typed}" for typed in command.typed.splitlines())]
-            if command.words[1] not in NOT_YET:
-                lines += _run(command, folder, home).rstrip().splitlines()
+            lines += _run(command, folder, home).rstrip().splitlines()
     return "\n".join(lines) + "\n"
 
 

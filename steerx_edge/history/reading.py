@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.item import HistoryItem, User
-from steerx_edge.history.readers import all_readers, authors, items, known, plain_text
+from steerx_edge.history.opening import OpenedHistory, open_history
+from steerx_edge.history.readers import authors
 from steerx_edge.history.readers.json_records import Template
-from steerx_edge.history.readers.mojibake import with_mended_texts
 from steerx_edge.history.readers.source import Options, Source
-from steerx_edge.history.readers.texts import Dropped, Found, Text
-from steerx_edge.history.selection import selected
-
-_SAMPLES = 3
+from steerx_edge.history.readers.texts import Dropped, Text
+from steerx_edge.history.tally import Tally
 
 
 def read_history(
@@ -62,43 +59,38 @@ def read_history(
     return survey(path, me=me, user=user, response=response, prompt=prompt).items
 
 
-@dataclass
+@dataclass(frozen=True)
 class Survey:
     """What was found in a history.
 
     Attributes:
         path: The file or folder.
         format: What it is, as sentences name it.
-        why: What shows that.
+        why: What shows that; empty for files that are made for this library.
+        tally: Counts, dates and samples of what was kept and of what was left out.
         texts: The texts that were kept, oldest first where all have a date.
-        dropped: How many things were left out, by reason.
-        samples: A few of them, by reason.
     """
 
     path: str
     format: str
     why: str
-    texts: list[Text] = field(default_factory=list)
-    dropped: Counter[str] = field(default_factory=Counter)
-    samples: dict[str, list[Dropped]] = field(default_factory=dict)
+    tally: Tally
+    texts: Sequence[Text]
 
     @property
     def items(self) -> list[HistoryItem]:
         """The items that were kept."""
         return [text.item for text in self.texts]
 
-    def add(self, found: Iterable[Text | Dropped]) -> None:
-        """Add what was found; the texts are put in order of their dates."""
-        for each in found:
-            if isinstance(each, Text):
-                self.texts.append(each)
-                continue
-            self.dropped[each.reason] += 1
-            samples = self.samples.setdefault(each.reason, [])
-            if len(samples) < _SAMPLES:
-                samples.append(each)
-        if all(text.written is not None for text in self.texts):
-            self.texts.sort(key=lambda text: text.written.timestamp() if text.written else 0)
+    @property
+    def dropped(self) -> Counter[str]:
+        """How many things were left out, by reason."""
+        return self.tally.dropped
+
+    @property
+    def samples(self) -> dict[str, list[Dropped]]:
+        """A few of them, by reason."""
+        return self.tally.samples
 
 
 def survey(
@@ -123,93 +115,28 @@ def survey(
             left; says what was dropped.
     """
     opened = open_history(path, me=me, user=user, response=response, prompt=prompt)
-    result = Survey(str(path), opened.format, opened.why)
-    result.add(opened.found)
-    if not result.texts:
-        reasons = ", ".join(f"{n} {reason}" for reason, n in result.dropped.most_common())
+    tally, texts = Tally(), []
+    for each in opened.found:
+        tally.add(each)
+        if isinstance(each, Text):
+            texts.append(each)
+    check_found(str(path), opened, tally)
+    kept = [texts[place] for place in tally.order()]
+    return Survey(str(path), opened.format, opened.why, tally, kept)
+
+
+def check_found(path: str, opened: OpenedHistory, tally: Tally) -> None:
+    """Refuse a history without texts.
+
+    Raises:
+        HistoryError: No text was kept; says what was left out.
+    """
+    if not tally.kept:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in tally.dropped.most_common())
         raise HistoryError(
             f"{path} is {opened.format}, but no text of yours was found in it"
             + (f" (left out: {reasons})." if reasons else ".")
         )
-    return result
-
-
-class OpenedHistory(NamedTuple):
-    """A history whose format is known, to be read piece by piece.
-
-    Attributes:
-        format: What it is, as sentences name it.
-        why: What shows that.
-        found: The texts, and what is left out, in the order of the file; read on demand.
-    """
-
-    format: str
-    why: str
-    found: Found
-
-
-def open_history(
-    path: str | os.PathLike[str],
-    *,
-    me: str | Sequence[str] = (),
-    user: str | None = None,
-    response: str | None = None,
-    prompt: str | None = None,
-) -> OpenedHistory:
-    """Recognize a history, to be read piece by piece: the memory does not grow with its size.
-
-    Args:
-        path: As in `read_history`, and so are the others.
-        me: The user's names and addresses.
-        user: The author to read.
-        response: The field with the user's text.
-        prompt: A template for the request.
-
-    Raises:
-        HistoryError: The file cannot be read, or the options do not apply to it.
-    """
-    source = Source(Path(path).expanduser())
-    template = None if prompt is None else Template.parse(prompt)
-    options = Options(user, response, template, (me,) if isinstance(me, str) else tuple(me))
-    if response is None:  # else the field says how a file is read
-        for reader in all_readers():
-            if why := reader.recognize(source):
-                return OpenedHistory(reader.NAME, why, selected(reader.read(source, options)))
-    if source.is_folder:
-        found = selected(_files_in(source, options))
-        return OpenedHistory("a folder of files", "it is a folder or an archive", found)
-    return _open_prepared(source, options)
-
-
-def _files_in(folder: Source, options: Options) -> Found:
-    """Every file in a folder, each in its own format."""
-    for file in folder.files():
-        try:
-            reader = next((each for each in all_readers() if each.recognize(file)), None)
-            yield from (
-                reader.read(file, options) if reader else _open_prepared(file, options).found
-            )
-        except HistoryError as error:
-            yield Dropped("file that could not be read", str(file), str(error))
-
-
-def _open_prepared(source: Source, options: Options) -> OpenedHistory:
-    """A file that is made for this library: nothing is left out."""
-    if options.response is None or not source.is_json:  # else the field says how it is read
-        known.refuse(source)
-    if authors.can_read(source):
-        name, read = "a per-author file", authors.read
-    elif source.is_json:
-        name, read = "JSON items", items.read
-    else:
-        name, read = "plain text", plain_text.read
-    read_items = with_mended_texts(str(source), read(source, options))
-    return OpenedHistory(name, "", _as_texts(str(source), read_items))
-
-
-def _as_texts(where: str, found: Sequence[HistoryItem]) -> Iterator[Text | Dropped]:
-    for number, item in enumerate(found, start=1):
-        yield Text(item, f"{where}: text {number}")
 
 
 def read_users(
@@ -253,4 +180,5 @@ def has_users(path: str | os.PathLike[str]) -> bool:
     Raises:
         HistoryError: The file cannot be read.
     """
-    return authors.can_read(Source(Path(path)))
+    source = Source(Path(path))
+    return not source.is_folder and authors.can_read(source)

@@ -40,7 +40,7 @@ _RUN = regex.compile(rf"(?:{_CHARACTER})++|{_SPACED}")
 _PIECE = regex.compile(rf"{_CHARACTER}|(?:(?!(?={_LETTER}){_UNSPACED})\S)++")
 _UNSPACED_CHARACTER = regex.compile(_CHARACTER)
 # Some scripts put no space after the end of a sentence, or not always. In Greek, a semicolon asks.
-_SENTENCE_END = regex.compile(
+SENTENCE_END = regex.compile(
     r"""[\p{SB=STerm}\p{SB=ATerm}…]+[\p{Pf}\p{Pe}"'”’)]*\s+|(?<=\p{Greek}\p{M}*);\s+|[。！？｡།༎।॥።។။]+[\p{Pf}\p{Pe}"']*|\n\s*\n"""
 )
 _UNENDED = regex.compile(r"[\p{Thai}\p{Lao}]")
@@ -103,7 +103,7 @@ def is_character(word: str) -> bool:
 
 def sentences(texts: Sequence[str]) -> list[str]:
     """The sentences of texts, without those that have no word. A text ends a sentence."""
-    return [s for text in texts for s in _SENTENCE_END.split(text) if _LETTER_WORD.search(s)]
+    return [s for text in texts for s in SENTENCE_END.split(text) if _LETTER_WORD.search(s)]
 
 
 def marks_sentences(text: str) -> bool:

@@ -152,6 +152,8 @@ class Further(NamedTuple):
     effects: Effects
     final: NDArray[np.float32]  # (T + 1, n_embd)
     expected: NDArray[np.float64]  # (n_vocab,)
+    treatment: NDArray[np.float32]  # (T,) log-probabilities
+    control: NDArray[np.float32]  # (T,)
 
 
 def read_further(
@@ -180,6 +182,8 @@ def read_further(
             effects_of(engine, item, treatment, control),
             asked_for(control.final),
             asked_for(control.expected),
+            treatment.scored,
+            control.scored,
         )
         for item, treatment, control in zip(items, treatments, controls, strict=True)
     ]

@@ -25,6 +25,7 @@ from steerx_edge.learning.texts import BLANK_LINES, chosen, items_of, own_text, 
 from steerx_edge.learning.totals import CHUNK, Chunk, Totals
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.profile import Entry, LogitBias, MemoryPart, Profile
+from steerx_edge.profile.editing import with_edits
 from steerx_edge.profile.types import now
 from steerx_edge.steering.ledger import Ledger, text_hash
 from steerx_edge.steering.logit_bias import BIAS_STRENGTHS, TokenCounts
@@ -138,7 +139,7 @@ def learn_more(
         versions=versions(),
         created=now(),
     )
-    extended = profile.with_entry(added)
+    extended = profile.with_entry(with_edits(added, entry.edits))
     save(extended)
     if totals.n_new == len(new):
         checkpoint.remove()

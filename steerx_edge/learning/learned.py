@@ -11,6 +11,7 @@ import numpy as np
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.learning.ablation import Ablation, Progress
 from steerx_edge.learning.calibration import (
+    UNSTEERED,
     Calibration,
     HeldOutScores,
     Scored,
@@ -168,9 +169,11 @@ class Learned:
         return LogitBias.of(self.totals.counts.values(), strength)
 
     def _memory(self) -> MemoryPart | None:
-        rows, strength = self.totals.rows, self.calibration.setting.memory
-        if rows is None or not (strength or self.calibration.with_history.memory):
+        """At strength 0, too, where anything is steered: texts can be added to no other part."""
+        rows, found = self.totals.rows, self.calibration
+        if rows is None or found.setting == found.with_history == UNSTEERED:
             return None
+        strength = found.setting.memory
         return MemoryPart.of(self.totals.memory(rows), strength=strength, level=rows.level)
 
     def _with_history(self, places: Sequence[int]) -> WithHistory | None:

@@ -35,6 +35,7 @@ __all__ = [
     "before_model_is_freed",
     "chat_formatter",
     "context_params",
+    "devices",
     "empty",
     "end_openmp_threads",
     "evaluate_anew",
@@ -43,6 +44,7 @@ __all__ = [
     "hide_from",
     "holds",
     "installed_version",
+    "is_tested_version",
     "json_grammar",
     "kind_of_model",
     "may_stop_early",
@@ -71,6 +73,40 @@ def installed_version() -> str:
     return version
 
 
+def is_tested_version() -> bool:
+    """Whether the installed llama-cpp-python is one that this package is tested with."""
+    version = tuple(int(part) for part in re.findall(r"\d+", llama_cpp.__version__)[:3])
+    return LLAMA_CPP_VERSIONS[0] <= version < LLAMA_CPP_VERSIONS[1]
+
+
+def devices() -> list[str]:
+    """What llama.cpp computes on: "CPU: Intel Xeon, 64 GB".
+
+    By `ggml_backend_dev_count` and its relatives, found through `llama_cpp.llama_cpp._lib`; none
+    where there are no such functions.
+    """
+    lib = llama_cpp.llama_cpp._lib
+    try:
+        count, get = lib.ggml_backend_dev_count, lib.ggml_backend_dev_get
+        texts = lib.ggml_backend_dev_name, lib.ggml_backend_dev_description
+        memory = lib.ggml_backend_dev_memory
+    except AttributeError:
+        return []
+    count.restype, get.restype, get.argtypes = ctypes.c_size_t, ctypes.c_void_p, [ctypes.c_size_t]
+    for function in texts:
+        function.restype, function.argtypes = ctypes.c_char_p, [ctypes.c_void_p]
+    n_bytes = ctypes.POINTER(ctypes.c_size_t)
+    memory.restype, memory.argtypes = None, [ctypes.c_void_p, n_bytes, n_bytes]
+    found = []
+    for place in range(count()):
+        device = get(place)
+        name, description = (function(device).decode(errors="replace") for function in texts)
+        free, total = ctypes.c_size_t(), ctypes.c_size_t()
+        memory(device, ctypes.byref(free), ctypes.byref(total))
+        found.append(f"{name}: {description}, {total.value / 1e9:.0f} GB")
+    return found
+
+
 def find_functions() -> _native.LlamaApi:
     """Resolve what the extension calls in the libraries that llama-cpp-python has loaded.
 
@@ -80,8 +116,7 @@ def find_functions() -> _native.LlamaApi:
     Raises:
         ModelError: a function is missing.
     """
-    version = tuple(int(part) for part in re.findall(r"\d+", llama_cpp.__version__)[:3])
-    if not LLAMA_CPP_VERSIONS[0] <= version < LLAMA_CPP_VERSIONS[1]:
+    if not is_tested_version():
         warnings.warn(
             f"llama-cpp-python {llama_cpp.__version__} has not been tested with this steerx-edge; "
             f"{LLAMA_CPP_RANGE} has.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +23,7 @@ from steerx_edge.llamacpp.locks import ContextLock
 from steerx_edge.llamacpp.models import find_model, identify
 from steerx_edge.llamacpp.prompts import Message, PromptFormat, encoded
 from steerx_edge.llamacpp.requests import GenerateRequest, ScoreRequest, ScoreResult
+from steerx_edge.llamacpp.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from steerx_edge.llamacpp.interventions import Intervention
@@ -129,18 +129,8 @@ class Engine:
 
     def pieces(self, tokens: Sequence[int]) -> list[bytes]:
         """The bytes of each token; a character may be spread over several."""
-        return [self._piece(token) for token in tokens]
-
-    def _piece(self, token: int) -> bytes:
-        if not 0 <= token < self.llama.n_vocab():
-            raise ModelError(f"Token {token} is not in the model's vocabulary.")
-        vocab = llama_cpp.llama_model_get_vocab(self.llama.model)
-        for size in (64, 4096):
-            buffer = ctypes.create_string_buffer(size)
-            length = llama_cpp.llama_token_to_piece(vocab, token, buffer, size, 0, False)
-            if length >= 0:
-                return buffer.raw[:length]
-        raise ModelError(f"Token {token} of the model's vocabulary is longer than any text.")
+        vocabulary = Vocabulary(self.llama.model)
+        return [vocabulary.piece(token) for token in tokens]
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a chat, up to where the answer begins."""

@@ -9,12 +9,23 @@ may be missing: see `MemoryPart`.
 from __future__ import annotations
 
 from steerx_edge.model_id import ModelId
+from steerx_edge.profile.drafts_file import (
+    Draft,
+    Drafts,
+    feedback,
+    forget_drafts,
+    forget_drafts_of,
+    keep_draft,
+    read_drafts,
+)
 from steerx_edge.profile.files import check_writable
 from steerx_edge.profile.prefix_file import Prefix, prefix_files
-from steerx_edge.profile.store import Profile, forget
+from steerx_edge.profile.store import Profile, change, forget
 from steerx_edge.profile.types import (
     CONTRAST_METHODS,
+    Action,
     Description,
+    Edit,
     Entry,
     Gain,
     LogitBias,
@@ -26,7 +37,11 @@ from steerx_edge.profile.types import (
 
 __all__ = [
     "CONTRAST_METHODS",
+    "Action",
     "Description",
+    "Draft",
+    "Drafts",
+    "Edit",
     "Entry",
     "Gain",
     "LogitBias",
@@ -37,7 +52,13 @@ __all__ = [
     "Setting",
     "WithHistory",
     "Word",
+    "change",
     "check_writable",
+    "feedback",
     "forget",
+    "forget_drafts",
+    "forget_drafts_of",
+    "keep_draft",
     "prefix_files",
+    "read_drafts",
 ]

@@ -150,6 +150,15 @@ class Word(_Object):
     items: Positive
 
 
+class Edit(_Object):
+    """What the user decided about a word; learned is what it had among the words."""
+
+    action: types.Action
+    word: Line
+    tokens: tuple[Token, ...]
+    learned: tuple[Word, ...] = ()
+
+
 class Gain(_Object):
     """Gain on the user's own held-out items, in nats/token, and its 95% interval."""
 
@@ -193,13 +202,14 @@ class Gate(_Object):
     threshold: Number
 
 
-class Entry(_Object):
+class Entry(_Object, kw_only=True, omit_defaults=True):
     """What was learned on one model; what only programs read comes last."""
 
     model: Model
     created: Time
     description: Description
     words: tuple[Word, ...]
+    edits: tuple[Edit, ...] = ()
     gain: Gain | None
     layers: Annotated[tuple[Positive, ...], _list("0-based blocks, strictly increasing")]
     contrast_methods: Annotated[

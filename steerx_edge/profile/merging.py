@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from steerx_edge.errors import ProfileError
+from steerx_edge.profile.editing import with_edits
 from steerx_edge.profile.types import Entry, LogitBias, MemoryPart, equal
 
 _Part = TypeVar("_Part", LogitBias, MemoryPart)
@@ -53,6 +54,7 @@ def _merged(entry: Entry, before: Entry | None, current: Entry | None) -> Entry:
             "saved. Run the same command again to replace or extend the entry as it is now"
         )
     deleted = {word.word for word in before.words} - {word.word for word in current.words}
+    deleted -= {word.word for edit in current.edits for word in edit.learned}
     same_directions = np.array_equal(entry.directions, current.directions)
     edits: dict[str, Any] = {
         name: getattr(current, name)
@@ -60,13 +62,16 @@ def _merged(entry: Entry, before: Entry | None, current: Entry | None) -> Entry:
         if not equal(getattr(current, name), getattr(before, name))
         and (same_directions or name not in _OF_DIRECTIONS or getattr(current, name) is None)
     }
-    return replace(
+    if current.description.origin == "user":
+        edits["description"] = current.description
+    changed = replace(
         entry,
         words=tuple(word for word in entry.words if word.word not in deleted),
         logit_bias=_part(entry.logit_bias, before.logit_bias, current.logit_bias),
         memory=_part(entry.memory, before.memory, current.memory),
         **edits,
     )
+    return with_edits(changed, current.edits)
 
 
 def _memory_of(entry: Entry | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -169,6 +169,29 @@ class Profile:
             if not is_gguf(Path(path)):
                 return cls(_loaded(Path(path)))
         return cls((), read_control_vector(path))
+
+
+def change(path: str | os.PathLike[str], change_entry: Callable[[Entry], Entry]) -> Profile:
+    """Change each entry of a profile file while no other program can save it.
+
+    Args:
+        path: of the profile.
+        change_entry: gives the entry that takes the place of another; where none changes, the file
+            is not written.
+
+    Returns:
+        What the file holds now.
+
+    Raises:
+        ProfileError: the profile cannot be read or written.
+    """
+    with about(path, "read"):
+        check_file(Path(path), MAX_BYTES, _SIZE_RULE)
+    target = Path(os.path.realpath(path))
+    with about(path, "written"), locked(target):
+        before = _loaded(target)
+        after = tuple(map(change_entry, before))
+        return Profile(after if after == before else tuple(_write(after, target)))
 
 
 def forget(path: str | os.PathLike[str]) -> list[str]:

@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from steerx_edge.errors import ProfileError
+from steerx_edge.history.words import is_unspaced
 from steerx_edge.model_id import ModelId
 from steerx_edge.profile.memory_file import check_memory
+from steerx_edge.steering.barred import Barred
 from steerx_edge.steering.gate import Gate
 from steerx_edge.steering.memory import ActiveMemory, Level, Memory
 from steerx_edge.steering.steering import Positions, Steering
@@ -28,6 +30,9 @@ CONTRAST_METHODS: tuple[ContrastMethod, ...] = get_args(ContrastMethod)
 
 DirectionOrigin = ContrastMethod | Literal["imported", "combined"]
 """Where a direction comes from: learned by a method, of a control vector, or a weighted sum."""
+
+Action = Literal["drop", "never", "pin"]
+"""What a user can decide about a word; see docs/editing.md."""
 
 Setting = str | int | float | bool
 
@@ -78,6 +83,24 @@ class Word:
     def __post_init__(self) -> None:
         _check_order(self, "low", "high")
         _check_order(self, "items", "count")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What the user decided about a word. Nothing that was learned is lost by it.
+
+    Attributes:
+        action: "drop": the profile adds nothing for it; "never": and no answer contains it; "pin":
+            the memory offers it with full weight, and the logit bias does not make it rarer.
+        word: the word; of "never" also a phrase.
+        tokens: ids of the tokens that spell it in the model's vocabulary, increasing; may be empty.
+        learned: what was taken out of `Entry.words`, one for each spelling.
+    """
+
+    action: Action
+    word: str
+    tokens: tuple[int, ...] = ()
+    learned: tuple[Word, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,6 +172,12 @@ class LogitBias(_ByValue):
         tokens = np.flatnonzero(values)
         return cls(tokens.astype(np.int32), values[tokens], strength) if len(tokens) else None
 
+    def edited(self, silenced: ArrayLike, pinned: ArrayLike) -> LogitBias:
+        """Without the values of silenced tokens, and the negative ones of pinned tokens."""
+        unwanted = np.isin(self.tokens, silenced)
+        unwanted |= np.isin(self.tokens, pinned) & (self.values < 0)
+        return replace(self, values=np.where(unwanted, np.float32(0), self.values))
+
     def at(self, strength: float = 1.0) -> dict[int, float]:
         """What is added to the logits, by token id: strength * self.strength * value, in nats.
 
@@ -215,6 +244,17 @@ class MemoryPart:
         if self.memory is None or other.memory is None:
             return self.sha256 == other.sha256
         return self.memory.equals(other.memory)
+
+    def edited(self, silenced: ArrayLike, pinned: ArrayLike) -> MemoryPart:
+        """With weight 1 for the rows of pinned tokens, and 0 for those of silenced ones."""
+        if self.memory is None:
+            return self
+        weights = self.memory.weights.copy()
+        weights[np.isin(self.memory.tokens, pinned)] = 1
+        weights[np.isin(self.memory.tokens, silenced)] = 0
+        if np.array_equal(weights, self.memory.weights):
+            return self
+        return replace(self, memory=replace(self.memory, weights=weights))
 
     def active(self, strength: float = 1.0) -> ActiveMemory | None:
         """The memory as it is mixed in; None where there is none, or it changes nothing.
@@ -289,6 +329,8 @@ class Entry(_ByValue):
         settings: how it was learned: `contrast_methods`, `threshold`, `min_anchors`, ...
         versions: the programs it was learned with: `steerx_edge`, `llama_cpp_python`.
         created: ISO 8601 time in UTC, to the second, such as `2025-01-31T09:30:00Z`.
+        edits: what the user decided about words, one for each; `profile.editing.with_edits` makes
+            an entry with others.
 
     Raises:
         ProfileError: fields do not fit together.
@@ -312,11 +354,12 @@ class Entry(_ByValue):
     settings: Mapping[str, Setting]
     versions: Mapping[str, str]
     created: str
+    edits: tuple[Edit, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("strengths", "norms", "directions"):
             _set(self, **{name: _floats(self, name)})
-        for name in ("words", "layers", "contrast_methods"):
+        for name in ("words", "layers", "contrast_methods", "edits"):
             _set(self, **{name: tuple(getattr(self, name))})
         for name in ("counts", "settings", "versions"):
             _set(self, **{name: dict(getattr(self, name))})
@@ -382,15 +425,31 @@ class Entry(_ByValue):
         """
         if with_history and self.with_history is not None:
             return self._with_history_strengths(self.with_history).steering(strength)
-        bias = {} if self.logit_bias is None else self.logit_bias.at(strength)
+        logit_bias, memory = self._edited()
         return Steering(
             self.layers,
             self.vectors(strength),
             self.positions,
-            bias,
-            None if self.memory is None else self.memory.active(strength),
+            {} if logit_bias is None else logit_bias.at(strength),
+            None if memory is None else memory.active(strength),
             self.gate,
+            self._never() if strength else (),
         )
+
+    def _edited(self) -> tuple[LogitBias | None, MemoryPart | None]:
+        """What the edits leave of the logit bias and the memory."""
+        if not self.edits:
+            return self.logit_bias, self.memory
+        pinned = [token for edit in self.edits if edit.action == "pin" for token in edit.tokens]
+        silenced = [token for edit in self.edits if edit.action != "pin" for token in edit.tokens]
+        return (
+            self.logit_bias and self.logit_bias.edited(silenced, pinned),
+            self.memory and self.memory.edited(silenced, pinned),
+        )
+
+    def _never(self) -> tuple[Barred, ...]:
+        words = [edit.word for edit in self.edits if edit.action == "never"]
+        return tuple(Barred(word, whole=not is_unspaced(word)) for word in words)
 
     def _with_history_strengths(self, found: WithHistory) -> Entry:
         return replace(

@@ -1,1 +1,1 @@
-"""Views of an evaluation: tables for the terminal, and an HTML page."""
+"""Views of evaluations, profiles, texts and answers: for the terminal, and as HTML pages."""

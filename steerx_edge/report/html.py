@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from html import escape
 from typing import TYPE_CHECKING
 
-from steerx_edge.report.tables import LABELS, SWEEPS, Table, about, label, place, tables
-from steerx_edge.report.visible import visible
+from steerx_edge.report.page import escaped, html_table, page
+from steerx_edge.report.tables import LABELS, SWEEPS, about, label, place, tables
 
 if TYPE_CHECKING:
     from steerx_edge.evaluation.figures import Evaluation, Figure, Over, Sweep
@@ -26,48 +25,19 @@ def html_page(evaluation: Evaluation) -> str:
             if sweep:
                 plots.append(_plot(f"Gain by {over}, nats/token{name}", _sweep_plot(sweep, over)))
     first, *others = tables(evaluation, medians=True)
-    title = _escaped(f"steerx-edge evaluation: {evaluation.header['data']}")
+    title = f"steerx-edge evaluation: {evaluation.header['data']}"
     body = "".join(
         [
-            f"<h1>{title}</h1>",
-            *(f"<p>{_escaped(line)}</p>" for line in about(evaluation)),
+            f"<h1>{escaped(title)}</h1>",
+            *(f"<p>{escaped(line)}</p>" for line in about(evaluation)),
             "<p>Figures in brackets are medians over users.</p>",
-            _html_table(first),
+            html_table(first),
             *plots,
-            *map(_html_table, others),
+            *map(html_table, others),
         ]
     )
-    return (
-        '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        f"<title>{title}</title><style>{_STYLE}</style></head><body>{body}</body></html>\n"
-    )
+    return page(title, body)
 
-
-_STYLE = """
-:root { --text: #1b1b1b; --paper: #fff; --faint: #8886; --own: #0b63c4; --generic: #b45309;
-  --swapped: #6b7280; --prompt: #15803d; }
-@media (prefers-color-scheme: dark) { :root { --text: #e6e6e6; --paper: #16181c; --own: #6cb4ff;
-  --generic: #ffb066; --swapped: #a3a9b5; --prompt: #6ee7a0; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--paper);
-  max-width: 68rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.4rem } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem }
-p { margin: .3rem 0 }
-.scroll { overflow-x: auto }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap }
-th, td { padding: .2rem .5rem; text-align: right; border-bottom: 1px solid var(--faint) }
-th:first-child, td:first-child { text-align: left; padding-left: 0 }
-svg { max-width: 100%; height: auto; font: 12px system-ui, sans-serif }
-svg text { fill: currentColor }
-.grid { stroke: var(--faint); stroke-width: 1 } .zero { stroke: currentColor; stroke-width: 1 }
-.own { stroke: var(--own); color: var(--own) }
-.generic { stroke: var(--generic); color: var(--generic) }
-.swapped { stroke: var(--swapped); color: var(--swapped) }
-.prompt { stroke: var(--prompt); color: var(--prompt) }
-.line { fill: none; stroke-width: 2 } .mark { fill: currentColor; stroke-width: 2 }
-.generic.mark { fill: var(--paper) } .swapped.mark { fill: none }
-"""
 
 _WIDTH = 760
 _LEFT = 290  # left edge of the plotting area, beside the names of the rows
@@ -75,25 +45,8 @@ _ROW = 22
 _MARGIN = 34
 
 
-def _escaped(text: str) -> str:
-    """Write a text as HTML, in which it is only text."""
-    return escape(visible(text))
-
-
-def _html_table(table: Table) -> str:
-    head = "".join(f'<th scope="col">{_escaped(column)}</th>' for column in table.columns)
-    rows = "".join(
-        "<tr>" + "".join(f"<td>{_escaped(cell)}</td>" for cell in row) + "</tr>"
-        for row in table.rows
-    )
-    return (
-        f'<h2>{_escaped(table.title)}</h2><div class="scroll"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>"
-    )
-
-
 def _plot(title: str, drawing: str) -> str:
-    return f"<h2>{_escaped(title)}</h2>{drawing}"
+    return f"<h2>{escaped(title)}</h2>{drawing}"
 
 
 class _Axis:
@@ -225,7 +178,7 @@ def _legend(arms: Sequence[str]) -> list[str]:
 
 def _mark(arm: str, x: float, y: float, said: str) -> str:
     """Draw a dot, ring, cross or square: arms differ by shape as well as by colour."""
-    title = f"<title>{_escaped(said)}</title>"
+    title = f"<title>{escaped(said)}</title>"
     if arm in ("swapped", "prompt"):
         lines = "l8,8m0,-8l-8,8" if arm == "swapped" else "h8v8h-8z"
         return f'<path class="{arm} mark" d="M{x - 4},{y - 4}{lines}">{title}</path>'
@@ -233,11 +186,11 @@ def _mark(arm: str, x: float, y: float, said: str) -> str:
 
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{_escaped(text)}</text>'
+    return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{escaped(text)}</text>'
 
 
 def _svg(height: float, marks: Sequence[str], name: str) -> str:
     return (
-        f'<svg role="img" aria-label="{_escaped(name)}" viewBox="0 0 {_WIDTH} {height}" '
+        f'<svg role="img" aria-label="{escaped(name)}" viewBox="0 0 {_WIDTH} {height}" '
         f'width="{_WIDTH}" height="{height}">{"".join(marks)}</svg>'
     )

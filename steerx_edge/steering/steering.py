@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from steerx_edge.steering.barred import Barred
     from steerx_edge.steering.gate import Gate
     from steerx_edge.steering.memory import ActiveMemory
 
@@ -32,6 +33,7 @@ class Steering:
         logit_bias: what is added to the logits of tokens, by their ids, in nats.
         memory: what is mixed into the predictions after that, or None.
         gate: which answers are steered, or None for all of them.
+        never: words that no answer contains, steered or not.
     """
 
     layers: tuple[int, ...] = ()
@@ -40,6 +42,7 @@ class Steering:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     memory: ActiveMemory | None = None
     gate: Gate | None = None
+    never: tuple[Barred, ...] = ()
 
     @property
     def adds(self) -> bool:
@@ -48,4 +51,5 @@ class Steering:
 
     def __bool__(self) -> bool:
         """Whether anything is changed."""
-        return self.adds or any(self.logit_bias.values()) or self.memory is not None
+        changes = self.adds or any(self.logit_bias.values()) or self.memory is not None
+        return changes or bool(self.never)

@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 
 from docs.tools.blocks import PAGES, ROOT, Block, Command, blocks, commands
-from docs.tools.run_console import NOT_YET, STARTS_WITHOUT_PROFILE, expanded, prepare
+from docs.tools.run_console import STARTS_WITHOUT_PROFILE, expanded, prepare
 from steerx_edge import read_history
 from steerx_edge.apps.cli import COMMANDS, main
 from steerx_edge.apps.cli.manual import NOTES
@@ -65,8 +65,6 @@ def check(words: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
 def parse(arguments: list[str]) -> None:
     """Parse the arguments of steerx-edge, as it does before it runs a command."""
     name, *rest = arguments
-    if name in NOT_YET:
-        return
     with suppress(click.exceptions.Exit), click.Context(main, **main.context_settings) as group:
         if name.startswith("-"):  # --help or --version
             main.make_context("steerx-edge", arguments)
@@ -160,7 +158,5 @@ def console_blocks(page: str) -> list[Block]:
 def run(command: Command, home: Path) -> None:
     program, *arguments = expanded(command.words, home)
     assert program == "steerx-edge", f"{command.where}: only steerx-edge is run"
-    if arguments[0] in NOT_YET:
-        return
     result = CliRunner().invoke(main, arguments, input=command.typed)
     assert result.exit_code == 0, f"{command.where}: {' '.join(command.words)}\n{result.output}"

@@ -15,13 +15,6 @@ from steerx_edge.history.reading import read_history, read_users
 HEADERS = "From: Ann <a@example.org>\nTo: b@example.org\nSubject: Tea\nMIME-Version: 1.0\n"
 MAIL = f"{HEADERS}\nDear Ben,\n\nthe tea is here.\n"
 KNOWN = {
-    "mbox without suffix": ("Sent", f"From - Thu Jan 01 10:00:00 2026\n{MAIL}", "a mailbox (mbox)"),
-    "mbox": ("a.txt", f"From a@example.org Thu Jan  1 10:00:00 2026\n{MAIL}", "a mailbox (mbox)"),
-    "Maildir": (
-        "1700000000.M1P2.host:2,S",
-        f"Return-Path: <a@example.org>\nReceived: from x\n\tby y; Thu\n{MAIL}",
-        "an email",
-    ),
     "saved mail": ("a.txt", "From: Ann\nSent: Monday\nTo: Ben\nSubject: Tea\n\nHi.\n", "an email"),
     "German mail": (
         "a.txt",
@@ -32,52 +25,35 @@ KNOWN = {
     "short mail": ("a.txt", "From: a@example.org\nSubject: Tea\n\nHi.", "an email"),
     "part of a web page": ("a", '<div class="a">Hi</div>', "a web page (HTML)"),
     "a drawing": ("a", '<svg width="1"></svg>', "a document with tags (HTML or XML)"),
-    "Apple Mail": ("a.emlx", f"1234\n{MAIL}", "an email of Apple Mail (.emlx)"),
-    "WhatsApp on iOS": (
-        "_chat.txt",
-        "[15.12.25, 10:30:00] Ann: \u200eencrypted\n[15.12.25, 10:31:00] Ben: hi\n",
-        "a WhatsApp chat",
-    ),
-    "WhatsApp on Android": (
-        "chat.txt",
-        "12/15/25, 10:30\u202fAM - Messages are encrypted.\n12/15/25, 10:31\u202fAM - Ben: hi\n",
-        "a WhatsApp chat",
-    ),
     "short mail without spaces": ("a", "From:a@b.org\nTo:c@d.org\n\nHi.", "an email"),
     "French mail": ("a", "De : A <a@b.fr>\nEnvoyé : lundi\nÀ : B\n\nOui.", "an email"),
     "Spanish mail": ("a", "De: A\nEnviado el: lunes\nPara: B\n\nSi.", "an email"),
     "Russian mail": ("a", "От: А <a@b.ru>\nОтправлено: 1 мая\nКому: Б\n\nДа.", "an email"),
-    "Latin-1 mailbox": ("a", f"From - Jan 01 10:00:00 2026\n{MAIL}\xe9".encode("latin1"), "(mbox)"),
-    "mailbox with a zero": ("a", f"From - Jan 01 10:00:00 2026\n{MAIL}\0", "a mailbox (mbox)"),
+    "Latin-1 mail": (
+        "a",
+        "From: Ann\nSent: Monday\nTo: Ben\nSubject: Tea\n\nCafé.".encode("latin1"),
+        "an email",
+    ),
+    "mail with a zero": ("a", "From: Ann\nSent: Monday\nTo: Ben\nSubject: T\n\n\0", "an email"),
     "MMDF": ("a", f"\1\1\1\1\n{MAIL}\1\1\1\1\n", "a mailbox (MMDF)"),
     "Babyl": ("a", f"BABYL OPTIONS:\n\x1f\x0c\n{MAIL}", "a mailbox (Babyl)"),
     "PGP": ("a", "-----BEGIN PGP MESSAGE-----\n\nhQEMA", "a message or a key of PGP"),
     "IRC": ("a", "[21:05] <ann> hi\n[21:06] <ben> yes\n", "a log of IRC"),
     "saved web page": ("a", "<!-- saved -->\n<html>", "a web page (HTML)"),
     "commented LaTeX": ("a", "% v2\n\\documentclass{article}", "a LaTeX document"),
-    "Slack's bot": ("a", '[{"type": "message", "ts": "1", "text": "hi"}]', "a Slack export"),
     "chat messages": ("a", '[{"role": "user", "content": "hi"}]', "a file of chat messages"),
     "an old image": ("a.txt", b"GIF89a\x80", "an image"),
-    "tweets": (
-        "tweets.js",
-        'window.YTD.tweets.part0 = [ {"tweet": {}} ]',
-        "an X (Twitter) archive",
+    "direct messages of X": (
+        "direct-messages.js",
+        "window.YTD.direct_messages.part0 = [ ]",
+        "a file of an X (Twitter) archive",
     ),
     "notebook": (
         "a.ipynb",
         json.dumps({"cells": [], "metadata": {}, "nbformat": 4}, indent=1),
         "a Jupyter notebook",
     ),
-    "Telegram": (
-        "result.json",
-        json.dumps({"name": "Ann", "type": "personal_chat", "id": 1, "messages": []}, indent=1),
-        "a Telegram export",
-    ),
-    "ChatGPT": ("a.json", '[{"mapping": {}, "current_node": "x"}]', "a ChatGPT export"),
-    "Facebook": ("a.txt", '{"participants": [], "messages": []}', "a Facebook or Instagram export"),
     "web page": ("page", "<!DOCTYPE html>\n<html><p>Hi</p></html>", "a web page (HTML)"),
-    "Rich Text": ("a.txt", r"{\rtf1\ansi Hi}", "a Rich Text document"),
-    "table": ("a.txt", "id,date,text\n" + "1,2026,Hi there\n" * 4, "a table"),
     "PDF": ("a.txt", b"%PDF-1.7\n\x00\xff", "a PDF document"),
 }
 
@@ -93,7 +69,7 @@ def test_a_known_format_is_named(
 ) -> None:
     with pytest.raises(HistoryError) as caught:
         read_history(write(tmp_path / name, content))
-    assert f"{kind}, which is not supported yet. Convert it" in str(caught.value)
+    assert f"{kind}, which is not supported yet." in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +85,7 @@ def test_a_known_format_is_named(
         "Roses, tea\nand thyme, and\nmore of it\nall, in, all",
         "---\nOne.\n---\nTwo.",
         "From here to 2026 it was quiet.\nNote: tea.",
+        "From 10:30 on it was quiet.\nNote: tea.",
         "2026-01-05 10:30 - Met Ann: late.\nTea.\n\n2026-01-06 10:30 - Rain: all day.",
         "[5.1.26, 10:30] Ann: late.\n\n[6.1.26, 10:30] Ann: early.",
         "1\nFirst: tea\nSecond: cake\n\nOk.",

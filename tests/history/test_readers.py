@@ -318,9 +318,10 @@ ERRORS = {
         "a.csv",
         "prompt,response\n",
         {},
-        "a.csv: .csv files are not supported yet. Convert it",
+        "a.csv does not begin with the names of its columns, and rows of values.",
     ),
-    "a mailbox": ("A.MBOX", "From x\n", {}, ".mbox files are not supported yet"),
+    "a mailbox": ("A.MBOX", "From x\n", {}, "A.MBOX is no mailbox, whatever its name says"),
+    "a mail": ("a.eml", "Tea.\n", {}, "a.eml is no mail, whatever its name says"),
     "invalid JSON": (
         "a.jsonl",
         '{"text": "one"}\n\n{"text": "' + WRITING + '"\n',

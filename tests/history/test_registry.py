@@ -11,9 +11,10 @@ import pytest
 
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.item import HistoryItem
+from steerx_edge.history.opening import open_history
 from steerx_edge.history.readers.source import Options, Source
 from steerx_edge.history.readers.texts import Dropped, Found, Text
-from steerx_edge.history.reading import open_history, read_history, survey
+from steerx_edge.history.reading import read_history, survey
 
 
 class Diary:

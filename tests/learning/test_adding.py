@@ -22,7 +22,8 @@ from steerx_edge.learning.effects import words_of_tokens
 from steerx_edge.learning.learn import learn
 from steerx_edge.learning.settings import Settings
 from steerx_edge.llamacpp.engine import Engine
-from steerx_edge.profile import Gain, Profile
+from steerx_edge.profile import Edit, Gain, Profile
+from steerx_edge.profile.editing import with_edits
 from steerx_edge.steering.memory import Level
 from tests.support.engines import InterruptedEngine
 from tests.support.histories import TEXTS, without_time
@@ -313,3 +314,15 @@ def test_progress_counts_each_step(tiny_engine: Engine, profile: Profile) -> Non
     calls: list[tuple[str, int, int]] = []
     learn_more(tiny_engine, profile, TEXTS, progress=lambda *call: calls.append(call))
     assert calls == [*(("further texts", n, 3) for n in range(3)), ("done", 1, 1)]
+
+
+def test_words_that_were_dropped_stay_dropped(tiny_engine: Engine, profile: Profile) -> None:
+    word = profile.entries[0].words[0]
+    edit = Edit("drop", word.word, (1,))
+    edited = Profile((with_edits(profile.entries[0], [edit]),))
+    (entry,) = learn_more(tiny_engine, edited, TEXTS).entries
+    (plain,) = learn_more(tiny_engine, profile, TEXTS).entries
+    learned = {each.word: each for each in plain.words}[word.word]
+    assert learned != word  # it was learned anew
+    assert entry.edits == (dataclasses.replace(edit, learned=(learned,)),)
+    assert entry.words == tuple(each for each in plain.words if each != learned)

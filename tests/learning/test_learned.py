@@ -113,7 +113,7 @@ class TestCalibrated:
         [Setting(), Setting((), 0.5), Setting(((1, 0.5),)), Setting((), 0.0, 0.3)],
         ids=["nothing", "logit bias", "direction", "memory"],
     )
-    def test_a_profile_holds_nothing_that_was_not_chosen(
+    def test_a_profile_holds_what_was_chosen_and_a_memory_to_add_texts_to(
         self, tiny_engine: Engine, choose: Choose, setting: Setting
     ) -> None:
         choose(Calibration(setting, GAIN))
@@ -122,7 +122,8 @@ class TestCalibrated:
         assert entry.strengths.tolist() == ([0.5] if setting.strengths else [0])
         assert entry.layers == ((3,) if setting.strengths else (1,))
         assert (entry.logit_bias is not None) == (setting.logit_bias > 0)
-        assert (entry.memory is not None) == (setting.memory > 0)
+        assert (entry.memory is not None) == (setting != Setting())
+        assert entry.memory is None or entry.memory.strength == setting.memory
 
     @pytest.mark.parametrize("level", ["shared", "all", "none"])
     def test_a_memory_has_the_level_that_was_set(

@@ -236,3 +236,16 @@ def test_json_grammar_lets_no_raw_line_feed_into_a_string(tiny_llama: Llama) -> 
 def test_json_grammar_refuses_a_wrong_schema_in_one_sentence() -> None:
     with pytest.raises(ModelError, match="This JSON Schema cannot be followed"):
         compat.json_grammar({"$ref": "#/nowhere"})
+
+
+def test_devices_have_a_name_and_memory() -> None:
+    devices = compat.devices()
+    assert devices
+    assert any(device.startswith("CPU: ") for device in devices)
+    assert all(int(device.split()[-2]) > 0 and device.endswith(" GB") for device in devices)
+
+
+def test_the_installed_version_is_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert compat.is_tested_version()
+    monkeypatch.setattr(llama_cpp, "__version__", "0.2.99")
+    assert not compat.is_tested_version()

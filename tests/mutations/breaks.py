@@ -33,6 +33,11 @@ class Break:
         return self.where.startswith("native")
 
 
+DRAFTS = "steerx_edge/profile/drafts_file.py"
+FEEDBACK = "steerx_edge/learning/feedback.py"
+TEST_DRAFTS = "tests/profile/test_drafts_file.py"
+TEST_FEEDBACK = "tests/learning/test_feedback.py"
+TEST_FEEDBACK_COMMAND = "tests/apps/test_feedback_command.py"
 GATE = "steerx_edge/steering/gate.py"
 BIAS = "steerx_edge/steering/logit_bias.py"
 MEMORY = "steerx_edge/steering/memory.py"
@@ -48,7 +53,9 @@ CHATS = "steerx_edge/apps/steered_chat.py"
 MEMORY_FILE = "steerx_edge/profile/memory_file.py"
 WORDS = "steerx_edge/history/words.py"
 RETRIEVAL = "steerx_edge/history/retrieval.py"
+HISTORY = "steerx_edge/history"
 READERS = "steerx_edge/history/readers"
+MAIL = "steerx_edge/history/mail"
 EFFECTS = "steerx_edge/learning/effects.py"
 ROWS = "steerx_edge/learning/memory_rows.py"
 LEARNING = "steerx_edge/learning"
@@ -64,6 +71,7 @@ FIGURES = "steerx_edge/evaluation/figures.py"
 EVALUATOR = "steerx_edge/evaluation/evaluator.py"
 METRICS = "steerx_edge/evaluation/text_metrics.py"
 RUN = "steerx_edge/evaluation/run.py"
+EXPLAINING = "steerx_edge/explaining"
 FORGETTING = "steerx_edge/forgetting.py"
 
 TEST_GATE = "tests/steering/test_gate.py"
@@ -79,8 +87,15 @@ TEST_COMBINING = "tests/profile/test_combining.py"
 TEST_LLM = "tests/apps/test_llm_plugin.py"
 TEST_MEMORY_FILE = "tests/profile/test_memory_file.py"
 TEST_WORDS = "tests/history/test_words.py"
+TEST_MAILBOXES = "tests/history/test_mailboxes.py tests/history/test_mail_programs.py"
+TEST_OWN_WORDS = "tests/history/mail/test_own_words.py"
+TEST_READERS = "tests/history/readers"
+TEST_CONVERSATIONS = f"{TEST_READERS}/test_conversations.py"
 TEST_FORMATS = "tests/history/test_formats.py"
 TEST_RETRIEVAL = "tests/history/test_retrieval.py"
+TEST_SELECTION = "tests/history/test_selection.py"
+TEST_DOCUMENTS = "tests/history/test_documents.py"
+TEST_TABLES = "tests/history/test_tables.py"
 TEST_HISTORY = "tests/history/test_readers.py"
 TEST_EFFECTS = "tests/learning/test_effects.py"
 TEST_ROWS = "tests/learning/test_memory_rows.py"
@@ -345,17 +360,112 @@ BREAKS = [
     ),
     Break(
         "a diary is a chat",
-        READERS,
+        f"{READERS}/whatsapp.py",
         "(?<=[^\\n]\\n){_STAMP}",
         "{_STAMP}",
         TEST_FORMATS,
     ),
     Break(
-        "a mailbox in another encoding has no name",
+        "a burst has no end",
+        f"{READERS}/conversations.py",
+        "abs(message.written - before.written) <= limit",
+        "True",
+        TEST_CONVERSATIONS,
+    ),
+    Break(
+        "a text that answers nothing has a request all the same",
+        f"{READERS}/conversations.py",
+        "if self._theirs and _within",
+        "if self._theirs or _within",
+        TEST_CONVERSATIONS,
+    ),
+    Break(
+        "what others wrote is shown",
+        f"{READERS}/conversations.py",
+        "yield Dropped(BY_OTHERS, message.where)",
+        "yield Dropped(BY_OTHERS, message.where, message.text)",
+        TEST_CONVERSATIONS,
+    ),
+    Break(
+        "the person is guessed",
+        f"{READERS}/people.py",
+        "len(chats) > 1 and len(common) == 1",
+        "common",
+        f"{TEST_READERS}/test_people.py",
+    ),
+    Break(
+        "months come first",
+        f"{READERS}/whatsapp.py",
+        "return len(days) - len(dates), back,",
+        "return 0, 0,",
+        f"{TEST_READERS}/test_whatsapp.py",
+    ),
+    Break(
+        "forwarded messages are one's own",
+        f"{READERS}/telegram.py",
+        "return FORWARDED",
+        'return ""',
+        f"{TEST_READERS}/test_telegram.py",
+    ),
+    Break(
+        "a post that was shared is one's own",
+        f"{READERS}/x_archive.py",
+        'raw.startswith("RT @")',
+        "False",
+        f"{TEST_READERS}/test_posts.py",
+    ),
+    Break(
+        "drafts are read, not what was sent",
+        f"{READERS}/branches.py",
+        "if leaf not in parents:",
+        "if parents:",
+        f"{TEST_READERS}/test_chatbots.py",
+    ),
+    Break(
+        "prompts stand beside other texts",
+        "steerx_edge/history/opening.py",
+        "if n_texts and isinstance(each, Text):",
+        "if False:",
+        f"{TEST_READERS}/test_chatbots.py",
+    ),
+    Break(
+        "a mail in another encoding has no name",
         READERS,
-        'self._data.decode(_encoding_of(self._data), "replace")',
+        'self._data.decode(encoding_of(self._data), "replace")',
         '""',
         TEST_FORMATS,
+    ),
+    Break(
+        "a part of a text may be code",
+        HISTORY,
+        "response, cut = without_code(text.item.response)  # of which a part may consist",
+        "response, cut = text.item.response, []",
+        TEST_SELECTION,
+    ),
+    Break(
+        "three in ten common runs are enough",
+        HISTORY,
+        "_COMMON = 0.8",
+        "_COMMON = 0.3",
+        TEST_SELECTION,
+    ),
+    Break("close languages are others", HISTORY, '"da nn no",', "", TEST_SELECTION),
+    Break(
+        "deleted text is the person's",
+        READERS,
+        '("del", "moveFrom", ',
+        '("moveFrom", ',
+        TEST_DOCUMENTS,
+    ),
+    Break(
+        "a heading ends no other", READERS, "if level < block.level}", "if True}", TEST_DOCUMENTS
+    ),
+    Break(
+        "other people's rows are the person's",
+        READERS,
+        "elif mine is not None and",
+        "elif mine == () and",
+        TEST_TABLES,
     ),
     Break(
         "a memory that was cut off is kept",
@@ -374,8 +484,8 @@ BREAKS = [
     Break(
         "known formats are prose",
         READERS,
-        "return _name_of(source) is not None",
-        "return False",
+        "if name := _name_of(source):",
+        "if name := None:",
         TEST_FORMATS,
     ),
     Break(
@@ -701,8 +811,8 @@ BREAKS = [
     Break(
         "rows of other texts are forgotten too",
         FORGETTING,
-        "_SAME = 0.98",
-        "_SAME = -1",
+        "SAME_KEY = 0.98",
+        "SAME_KEY = -1",
         TEST_FORGET,
     ),
     Break(
@@ -711,6 +821,409 @@ BREAKS = [
         "ledger=None,",
         "ledger=memory.ledger,",
         "tests/test_forgetting.py",
+    ),
+    # ------------------------------------------------------------ drafts
+    Break(
+        "drafts are scored by a profile that has read them",
+        FEEDBACK,
+        "if place % _FOLDS != fold",
+        "if True",
+        TEST_FEEDBACK,
+    ),
+    Break(
+        "drafts that change nothing are taken",
+        FEEDBACK,
+        "self.change.mean > 0",
+        "self.change.mean >= 0",
+        TEST_FEEDBACK,
+    ),
+    Break(
+        "texts of the model are learned from",
+        FEEDBACK,
+        "if draft.is_edited",
+        "if draft.final is not None",
+        TEST_FEEDBACK,
+    ),
+    Break(
+        "a draft that was cut off spoils the next one",
+        DRAFTS,
+        'line = b"\\n" + line',
+        "pass",
+        TEST_DRAFTS,
+    ),
+    Break(
+        "anyone can read the drafts",
+        DRAFTS,
+        "path.touch(0o600)",
+        "path.touch(0o644)",
+        TEST_DRAFTS,
+    ),
+    Break(
+        "the first word on a proposal counts",
+        DRAFTS,
+        "found.pop((draft.request, draft.proposed), None)",
+        "draft = found.pop((draft.request, draft.proposed), draft)",
+        TEST_DRAFTS,
+    ),
+    Break(
+        "a forgotten text stays as what was made of a draft",
+        DRAFTS,
+        "plain(draft.final or draft.proposed),",
+        "",
+        TEST_DRAFTS,
+    ),
+    Break(
+        "an edited answer does not take its place in the chat",
+        "steerx_edge/apps/cli/chat.py",
+        "if draft.is_edited:",
+        "if False:",
+        TEST_FEEDBACK_COMMAND,
+    ),
+    Break(
+        "a chat keeps drafts without leave",
+        "steerx_edge/apps/cli/chat.py",
+        "if not keep_drafts:",
+        "if False:",
+        TEST_FEEDBACK_COMMAND,
+    ),
+    Break(
+        "drafts are not forgotten",
+        "steerx_edge/apps/cli/forget.py",
+        "*forget_drafts(profile_path),",
+        "",
+        TEST_FEEDBACK_COMMAND,
+    ),
+    # ------------------------------------------------------------ show and explain
+    Break(
+        "a word of the request counts as one that the memory holds",
+        f"{EXPLAINING}/held.py",
+        'return "kept" if weight else "request"',
+        'return "kept"',
+        "tests/explaining/test_held.py",
+    ),
+    Break(
+        "a text's gain is measured with its own rows in the memory",
+        f"{EXPLAINING}/held.py",
+        "kept[found.rows[found.rows != NOWHERE]] = False",
+        "pass",
+        "tests/explaining/test_texts.py -k gain",
+    ),
+    Break(
+        "runs that only one other text holds are completed",
+        f"{EXPLAINING}/texts.py",
+        "hashes[counts == 2]",
+        "hashes[counts == 0]",
+        "tests/explaining/test_texts.py -k gain",
+    ),
+    Break(
+        "a text is read in its own context",
+        f"{EXPLAINING}/texts.py",
+        "others = [*items[:begin], *items[end:]]",
+        "others = [*items]",
+        "tests/explaining/test_texts.py -k arms",
+    ),
+    Break(
+        "the logit bias counts as the memory's",
+        f"{EXPLAINING}/answers.py",
+        "biased = asked_for(guided.biased)[0] if acting.logit_bias else guided.scored",
+        "biased = guided.scored",
+        "tests/explaining/test_answers.py -m 'not slow'",
+    ),
+    Break(
+        "directions are left out of what is explained",
+        f"{EXPLAINING}/answers.py",
+        "results[0], results[-1]",
+        "results[0], results[0]",
+        "tests/explaining/test_answers.py -m 'not slow'",
+    ),
+    Break(
+        "barred rows count as sources",
+        f"{EXPLAINING}/sources.py",
+        "shares[tokens == token].sum() > 0",
+        "True",
+        "tests/explaining/test_sources.py",
+    ),
+    Break(
+        "rows of another token are taken for a text's",
+        f"{EXPLAINING}/sources.py",
+        "& (memory.tokens[rows, None] == np.array(tokens))",
+        "",
+        "tests/explaining/test_sources.py",
+    ),
+    Break(
+        "a text ends the data block of a page",
+        "steerx_edge/report/page.py",
+        'written.replace("<", "\\\\u003c")',
+        "written",
+        "tests/report/test_pages_in_browser.py",
+    ),
+    Break(
+        "a page that others can read stays so",
+        "steerx_edge/report/page.py",
+        "target.chmod(0o600)",
+        "pass",
+        "tests/apps/test_show.py -k private",
+    ),
+    # ------------------------------------------------------------ edits, models
+    Break(
+        "a word is barred in a single token alone (edit)",
+        "steerx_edge/steering/barred.py",
+        "for place in range(len(spelling)):",
+        "for place in range(1):",
+        "tests/steering/test_barred.py",
+    ),
+    Break(
+        "barred words are written where the gate is closed (edit)",
+        LIVE,
+        "if self._bar is not None and self._steering.never:",
+        "if self._bar is not None and self._steering.never and not answer.leaves_alone:",
+        "tests/live/test_live_never.py",
+    ),
+    Break(
+        "rows of a dropped word are still offered (edit)",
+        TYPES,
+        "weights[np.isin(self.memory.tokens, silenced)] = 0",
+        "pass",
+        "tests/profile/test_editing.py",
+    ),
+    Break(
+        "learning again forgets what the user edited (edit)",
+        "steerx_edge/profile/merging.py",
+        "return with_edits(changed, current.edits)",
+        "return changed",
+        "tests/profile/test_editing.py",
+    ),
+    Break(
+        "added texts bring back dropped words (edit)",
+        "steerx_edge/learning/adding.py",
+        "with_edits(added, entry.edits)",
+        "added",
+        "tests/learning/test_adding.py -k dropped",
+    ),
+    Break(
+        "edits do not go to an entry for another model (edit)",
+        "steerx_edge/editing.py",
+        "if entry.model.fingerprint in known:",
+        "if True:",
+        "tests/apps/test_everywhere.py -k another_model",
+    ),
+    Break(
+        "projectors are listed as models (models)",
+        "steerx_edge/llamacpp/model_search.py",
+        "if not header.is_model or",
+        "if",
+        "tests/llamacpp/test_model_search.py",
+    ),
+    Break(
+        "an exact name is not preferred (models)",
+        "steerx_edge/llamacpp/model_search.py",
+        "if each.name.casefold() == wanted",
+        "if False",
+        "tests/llamacpp/test_model_search.py",
+    ),
+    Break(
+        "the quantization of -hf is ignored (models)",
+        "steerx_edge/llamacpp/hub.py",
+        "(quantization or _PREFERRED).upper()",
+        "_PREFERRED",
+        "tests/llamacpp/test_hub.py -k taken",
+    ),
+    Break(
+        "the doctor finds all well (models)",
+        "steerx_edge/apps/cli/doctor.py",
+        "if any(problem.stops for problem in problems):",
+        "if False:",
+        "tests/apps/test_doctor.py -k will_not",
+    ),
+    Break(
+        "a cosine is of other layers (diff)",
+        "steerx_edge/profile/similarity.py",
+        "others[layer])",
+        "b.directions[0].astype(np.float64))",
+        "tests/profile/test_similarity.py",
+    ),
+    # ------------------------------------------------------------ mail
+    Break(
+        "a line of a text that begins with From splits a mail",
+        READERS,
+        "if begins and _SEPARATOR.match(data, at)",
+        "if begins",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "what was escaped for a mailbox stays so",
+        READERS,
+        '_ESCAPED.sub(b"", self._read(place))',
+        "self._read(place)",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "a separator at the end of a piece is lost",
+        READERS,
+        "(_LONGEST if chunk else 0)",
+        "0",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "a mail runs into the next one",
+        READERS,
+        "return data[:following]",
+        "return data",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "the same mail is read twice",
+        READERS,
+        "self._seen.add(hash(head.id))",
+        "pass",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "one broken mail ends the mailbox",
+        READERS,
+        "except Exception as error:  # `email` raises",
+        "except OSError as error:  # `email` raises",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "a mail that is here is not found as the request",
+        READERS,
+        "parts.answered or self._parent(head)",
+        "parts.answered",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "what is passed on is answered",
+        READERS,
+        "if not (parts.is_forward or head.is_forward):",
+        "if True:",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "signatures are not learned",
+        READERS,
+        "text = parts.text(self._repeated)",
+        "text = parts.text()",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "identities of Thunderbird are ignored",
+        READERS,
+        "str(source), likely=likely)",
+        "str(source))",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "drafts of a Maildir are mails",
+        READERS,
+        "(drafts if _DRAFT.search(file.name) else mails)",
+        "mails",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "the property list of Apple Mail is text",
+        READERS,
+        "data[size.end() : size.end() + int(size[1])]",
+        "data[size.end() :]",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "a person's sign-off is a signature",
+        MAIL,
+        "first = min(at + 2, contact)",
+        "pass",
+        TEST_OWN_WORDS,
+    ),
+    Break(
+        "a sentence before a quote introduces it",
+        MAIL,
+        "if _WROTE.search(told) or _NAMED.search(told) else",
+        "if True else",
+        TEST_OWN_WORDS,
+    ),
+    Break(
+        "the introduction of an unmarked quote is own",
+        MAIL,
+        "if (end := _attribution(lines, at)) > at:",
+        "if (end := at) > at:",
+        TEST_OWN_WORDS,
+    ),
+    Break(
+        "all quotes are answered, however deep",
+        MAIL,
+        "quoted += [Line(line.text, line.depth - 1) for line in run]",
+        "quoted += [Line(line.text) for line in run]",
+        TEST_OWN_WORDS,
+    ),
+    Break(
+        "a log is text",
+        MAIL,
+        "return run if len(run) < _FEWEST else []",
+        "return run",
+        TEST_OWN_WORDS,
+    ),
+    Break(
+        "lines that a program broke stay so",
+        MAIL,
+        "len(line) + 1 + len(first) > _WIDTH",
+        "False",
+        TEST_OWN_WORDS,
+    ),
+    Break(
+        "an indented paragraph is a quote",
+        MAIL,
+        "is_cited or not _INDENTED.search",
+        "is_cited or not _HIDDEN.search",
+        "tests/history/mail/test_html.py",
+    ),
+    Break(
+        "plain text is read where there is HTML",
+        MAIL,
+        "*reversed(parts)] if flowed is not None else reversed(parts)",
+        "*parts] if flowed is not None else parts",
+        "tests/history/mail/test_message.py",
+    ),
+    Break(
+        "an unknown character set ends a mail",
+        MAIL,
+        "except (LookupError, ValueError):",
+        "except ValueError:",
+        "tests/history/mail/test_message.py",
+    ),
+    Break(
+        "the space of DelSp is kept",
+        MAIL,
+        "stuffed[:-1] if flows and delete_space",
+        "stuffed if flows and delete_space",
+        "tests/history/mail/test_lines.py",
+    ),
+    Break(
+        "who sent most is the user, received or not",
+        MAIL,
+        "(mails - received).most_common(1)",
+        "mails.most_common(1)",
+        "tests/history/mail/test_senders.py",
+    ),
+    Break(
+        "the user is a recipient",
+        MAIL,
+        "if each.address not in me]",
+        "if each.address]",
+        "tests/history/mail/test_request.py",
+    ),
+    Break(
+        "the beginnings of all files stay in memory",
+        READERS,
+        "box.files.append(Source(file.path, str(file)))",
+        "box.files.append(file)",
+        TEST_MAILBOXES,
+    ),
+    Break(
+        "a mailbox keeps its byte order mark",
+        READERS,
+        "or data[:at] == BOM_UTF8",
+        "",
+        TEST_MAILBOXES,
     ),
     # ------------------------------------------------------------ native
     Break(

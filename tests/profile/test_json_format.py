@@ -368,5 +368,5 @@ def test_the_docs_name_every_field(document: Json) -> None:
     names = [*document, *(name for name in entry if name not in ("model", "description", "words"))]
     parts = ("model", "description", "gain", "with_history", "logit_bias", "memory", "gate")
     names += [f"{part}.{name}" for part in parts for name in entry[part]]
-    names += [f"words[].{name}" for name in entry["words"][0]]
+    names += [f"{part}[].{name}" for part in ("words", "edits") for name in entry[part][0]]
     assert [name for name in names if f"`{name}`" not in DOCS] == []

@@ -164,7 +164,7 @@ def test_equality_sees_every_field() -> None:
         "strengths": 2 * entry.strengths,
         "positions": "all",
         "created": "2025-01-31T09:30:01Z",
-        **dict.fromkeys(["words", "counts", "settings", "versions"], ()),
+        **dict.fromkeys(["words", "counts", "settings", "versions", "edits"], ()),
         **dict.fromkeys(["logit_bias", "memory", "gate", "gain", "with_history"]),
     }
     assert set(changes) == {field.name for field in fields(Entry)}

@@ -12,6 +12,7 @@ from steerx_edge.model_id import ModelId
 from steerx_edge.profile import (
     CONTRAST_METHODS,
     Description,
+    Edit,
     Entry,
     Gain,
     LogitBias,
@@ -68,6 +69,10 @@ def a_full_entry(**changes: Any) -> Entry:
         "words": (
             Word("honestly", 4.82, 3.1, 6.67, 14, 9),
             Word("señor", 0.1 + 0.2, -1e-300, 1 / 3, 2, 1),
+        ),
+        "edits": (
+            Edit("drop", "cheers", (7, 11), (Word("Cheers", 0.5, 0.25, 1.0, 3, 2),)),
+            Edit("pin", "«so»", ()),
         ),
         "norms": np.linspace(0.1, 97.3, n_layers, dtype=np.float32),
         "contrast_methods": [CONTRAST_METHODS[i % 2] for i in range(n_layers)],

@@ -21,7 +21,10 @@ except KeyboardInterrupt:  # before a command could catch it
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as in a shell."""
 
-COMMANDS = ("learn", "generate", "chat", "evaluate", "forget", "export", "import", "combine")
+COMMANDS = (
+    *("read", "learn", "generate", "chat", "evaluate", "show", "explain", "edit", "diff"),
+    *("feedback", "forget", "export", "import", "combine", "models", "doctor"),
+)
 
 _MODULES = {"import": "import_vector"}
 """Of commands whose name cannot be that of a module."""
@@ -39,6 +42,10 @@ class _Commands(click.Group):
         name = _MODULES.get(cmd_name, cmd_name)
         command: click.Command = getattr(import_module(f"steerx_edge.apps.cli.{name}"), name)
         command.epilog = examples(cmd_name)
+        from steerx_edge.apps.cli.quiet import quiet_option
+
+        if not any("--quiet" in option.opts for option in command.params):
+            command.params.append(quiet_option())
         return command
 
     def main(self, *args: Any, **options: Any) -> Any:

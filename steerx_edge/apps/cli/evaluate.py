@@ -19,6 +19,7 @@ from steerx_edge.apps.cli.common import (
     open_engine,
     progress_bar,
 )
+from steerx_edge.apps.cli.completion import complete_files
 
 
 class ItemCounts(click.ParamType):  # type: ignore[type-arg]
@@ -42,7 +43,7 @@ class ItemCounts(click.ParamType):  # type: ignore[type-arg]
 
 
 @click.command()
-@click.argument("data", metavar="DATA")
+@click.argument("data", metavar="DATA", shell_complete=complete_files)
 @click.option(
     "-o",
     "--output",

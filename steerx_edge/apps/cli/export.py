@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING
 import click
 
 from steerx_edge.apps.cli.common import load_profile, say
+from steerx_edge.apps.cli.completion import complete_files, complete_models
 
 if TYPE_CHECKING:
     from steerx_edge.profile import Entry, Profile
 
 
 @click.command()
-@click.argument("profile_path", metavar="PROFILE")
-@click.argument("output", metavar="FILE")
+@click.argument("profile_path", metavar="PROFILE", shell_complete=complete_files)
+@click.argument("output", metavar="FILE", shell_complete=complete_files)
 @click.option(
     "-m",
     "--model",
     metavar="FILE",
+    shell_complete=complete_models,
     help="Export the entry for this GGUF model, if the profile has several.",
 )
 @click.option(
@@ -57,14 +59,15 @@ def _chosen(profile: Profile, model: str | None, model_id: str | None) -> Entry:
         ProfileError: there is none, or several.
     """
     from steerx_edge.errors import ProfileError
-    from steerx_edge.llamacpp.models import find_model, fingerprint
+    from steerx_edge.llamacpp.model_search import chosen_model
+    from steerx_edge.llamacpp.models import fingerprint
 
     if profile.control_vector is not None:
         raise ProfileError("This is a control vector already.")
     entries = list(profile.entries)
     known = ", ".join(str(entry.model) for entry in entries)
     if model is not None:
-        wanted = fingerprint(find_model(model))
+        wanted = fingerprint(chosen_model(model)[0])
         entries = [entry for entry in entries if entry.model.fingerprint == wanted]
     elif model_id is not None:
         start = f"sha256:{model_id.removeprefix('sha256:')}"

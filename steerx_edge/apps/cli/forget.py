@@ -17,6 +17,7 @@ from steerx_edge.apps.cli.common import (
     say,
     user_option,
 )
+from steerx_edge.apps.cli.completion import complete_files, complete_models
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +34,7 @@ _CTX_SIZE = 256  # of the generation context, which forgetting does not use
     "--text",
     "text_path",
     metavar="FILE",
+    shell_complete=complete_files,
     help="Forget only these texts: a file as for learn, with the requests they were learned with. "
     "[default: forget everything]",
 )
@@ -42,6 +44,7 @@ _CTX_SIZE = 256  # of the generation context, which forgetting does not use
     "models",
     multiple=True,
     metavar="FILE",
+    shell_complete=complete_models,
     help="GGUF model of the memory; repeat it for each model. [default: as for learn]",
 )
 @running_options
@@ -59,18 +62,22 @@ def forget(
     response: str | None,
     prompt: str | None,
 ) -> None:
-    """Delete the memory and the prefix of a profile, or with --text what they hold of some texts.
+    """Delete what lies next to a profile: its memory, its prefix and its drafts.
 
-    A prefix that holds one of these texts is deleted as a whole. The rest of the profile stays: the
-    words, the description and the directions.
+    With --text, only what they hold of some texts; a prefix that holds one of these is deleted as a
+    whole. The rest of the profile stays: the words, the description and the directions.
     """
     if text_path is None:
         if models or me or any(option is not None for option in (user, response, prompt)):
             raise click.UsageError("-m, --me, --user, --response and --prompt need --text.")
         from steerx_edge.profile import forget as forget_all
-        from steerx_edge.profile import prefix_files
+        from steerx_edge.profile import forget_drafts, prefix_files
 
-        removed = [*forget_all(profile_path), *_without_prefixes(prefix_files(profile_path))]
+        removed = [
+            *forget_all(profile_path),
+            *_without_prefixes(prefix_files(profile_path)),
+            *forget_drafts(profile_path),
+        ]
         done = f"Removed {' and '.join(removed)}" if removed else "Found no memory file"
         say(f"{done}. {profile_path} has no memory now.")
         return
@@ -91,21 +98,22 @@ def _forget_texts(
 ) -> None:
     from steerx_edge.errors import ProfileError
     from steerx_edge.forgetting import forget_texts
-    from steerx_edge.profile import check_writable, prefix_files
+    from steerx_edge.profile import check_writable, forget_drafts_of, prefix_files
 
     before = profile = load_profile(profile_path)
     check_writable(profile_path)
     prefixes = [path for path in prefix_files(profile_path) if _may_hold(path, items)]
     held = [entry for entry in profile.entries if entry.memory and entry.memory.memory]
-    if not held and not prefixes:
-        raise ProfileError(f"{profile_path} has no memory to remove texts from.")
     n_removed = 0
     for path in _models_of(profile_path, held, models):
         engine = open_engine(str(path), threads, n_gpu_layers, ctx_size=_CTX_SIZE)
         profile, n = forget_texts(engine, profile, items)
         n_removed += n
         engine.llama.close()
-    if not n_removed and not prefixes:
+    n_drafts = forget_drafts_of(profile_path, [item.response for item in items])
+    if not (n_removed or prefixes or n_drafts):
+        if not held:
+            raise ProfileError(f"{profile_path} has no memory to remove texts from.")
         raise ProfileError(
             f"No rows of {text_path} were found in the memory. Give its texts as learn read them, "
             "with the same requests. Nothing was removed."
@@ -121,6 +129,8 @@ def _forget_texts(
     if prefixes:
         names = " and ".join(_without_prefixes(prefixes))
         say(f"Removed {names}, which held these texts. Learn again with --prefix for another one.")
+    if n_drafts:
+        say("Removed the drafts that held these texts.")
 
 
 def _models_of(profile_path: str, held: Sequence[Entry], models: Sequence[str]) -> list[Path]:
@@ -130,11 +140,12 @@ def _models_of(profile_path: str, held: Sequence[Entry], models: Sequence[str]) 
         ProfileError: one is missing.
     """
     from steerx_edge.errors import ProfileError
-    from steerx_edge.llamacpp.models import find_model, fingerprint
+    from steerx_edge.llamacpp.model_search import chosen_model
+    from steerx_edge.llamacpp.models import fingerprint
 
     if not held:
         return []
-    paths = [find_model(model) for model in models or (None,)]
+    paths = [chosen_model(model)[0] for model in models or (None,)]
     known = {fingerprint(path) for path in paths}
     for entry in held:
         if entry.model.fingerprint not in known:

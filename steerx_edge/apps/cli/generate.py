@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shlex
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from steerx_edge.apps.cli.common import (
     load_profile,
     open_engine,
     read_text,
+    say,
     steer_prompt,
     write_text,
     writing_options,
@@ -40,6 +42,12 @@ if TYPE_CHECKING:
     help="Print the answers without and with the profile. With --history or --describe, also print "
     "the answer to that prompt without steering.",
 )
+@click.option(
+    "--keep-drafts",
+    is_flag=True,
+    help="Keep the prompt and the answer next to the profile, in me.drafts.jsonl for me.json. Say "
+    "what you made of it with steerx-edge feedback.",
+)
 def generate(
     profile_path: str,
     prompt: str,
@@ -58,15 +66,10 @@ def generate(
     raw: bool,
     no_steer: bool,
     compare: bool,
+    keep_drafts: bool,
 ) -> None:
     """Generate with your profile. The text goes to standard output as it is generated."""
-    if no_steer and compare:
-        raise click.UsageError("--no-steer and --compare cannot be combined.")
-    if raw and (system or past or describe or prefix):
-        raise click.UsageError(
-            "--raw cannot be combined with --system, --history, --prefix or --describe. Put "
-            "everything in the prompt."
-        )
+    _check(raw, no_steer, compare, keep_drafts, bool(system or past or describe or prefix))
 
     profile = load_profile(profile_path)
     text = read_text(prompt)
@@ -113,11 +116,36 @@ def generate(
     if compare:
         answer(prompt_tokens(), "without the profile")
     if no_steer or (compare and added):
-        answer(tokens, with_added)
+        draft = answer(tokens, with_added)
     if not no_steer:
         with steer_prompt(engine, profile, strength, texts, live):
             how = f"{profile_path}, strength {strength:g}"
-            answer(tokens, f"{with_added}, and {how}" if added else f"with {how}")
+            draft = answer(tokens, f"{with_added}, and {how}" if added else f"with {how}")
+    if keep_drafts:
+        _keep(profile_path, text, draft)
+
+
+def _check(raw: bool, no_steer: bool, compare: bool, keep_drafts: bool, is_extended: bool) -> None:
+    """Refuse options that do not go together; `is_extended`: something is added to the prompt."""
+    if no_steer and compare:
+        raise click.UsageError("--no-steer and --compare cannot be combined.")
+    if keep_drafts and (raw or compare):
+        raise click.UsageError("--keep-drafts cannot be combined with --raw or --compare.")
+    if raw and is_extended:
+        raise click.UsageError(
+            "--raw cannot be combined with --system, --history, --prefix or --describe. Put "
+            "everything in the prompt."
+        )
+
+
+def _keep(profile_path: str, request: str, proposed: str) -> None:
+    from steerx_edge.profile import feedback
+
+    feedback(profile_path, proposed=proposed, final=None, request=request)
+    say(
+        "Kept this draft. When you have edited it: steerx-edge feedback "
+        f"{shlex.quote(profile_path)} --final FILE"
+    )
 
 
 def _answer(
@@ -129,13 +157,16 @@ def _answer(
     max_tokens: int,
     temperature: float,
     seed: int,
-) -> None:
-    """Print an answer as it is generated; under its title if it is one of several."""
+) -> str:
+    """Print an answer as it is generated, under its title if it is one of several; return it."""
     if titled:
         click.secho(visible(f"--- {title}"), bold=True)
         # Rounding depends on how a prompt is split into batches. Start each answer afresh, so that
         # an answer the gate leaves alone is the same to the letter.
         engine.llama.reset()  # type: ignore[no-untyped-call]
+    text = ""
     for piece in engine.stream(tokens, max_tokens=max_tokens, temperature=temperature, seed=seed):
         write_text(piece)
+        text += piece
     click.echo()
+    return text

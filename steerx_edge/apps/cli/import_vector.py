@@ -5,18 +5,20 @@ from __future__ import annotations
 import click
 
 from steerx_edge.apps.cli.common import model_options, new_file, open_engine, say
+from steerx_edge.apps.cli.completion import complete_files
 
 _CTX_SIZE = 256  # of a context that is not used
 
 
 @click.command("import")
-@click.argument("path", metavar="FILE")
+@click.argument("path", metavar="FILE", shell_complete=complete_files)
 @click.option(
     "-o",
     "--output",
     required=True,
     metavar="FILE",
     callback=new_file,
+    shell_complete=complete_files,
     help="The profile to write, a new file.",
 )
 @model_options

@@ -17,6 +17,7 @@ from steerx_edge.apps.cli.common import (
     error_console,
     hold_interrupts,
     item_options,
+    json_option,
     me_option,
     model_options,
     open_engine,
@@ -24,6 +25,7 @@ from steerx_edge.apps.cli.common import (
     say,
     user_option,
 )
+from steerx_edge.apps.cli.completion import complete_files
 
 if TYPE_CHECKING:
     from steerx_edge.history.item import HistoryItem
@@ -39,9 +41,18 @@ _CTX_SIZE = 256  # of the generation context, which learning does not use
 
 
 @click.command()
-@click.argument("history", metavar="HISTORY")
+@click.argument("history", metavar="HISTORY", shell_complete=complete_files)
 @click.option(
-    "-o", "--output", required=True, metavar="FILE", help="The profile to write, such as me.json."
+    "-o",
+    "--output",
+    metavar="FILE",
+    shell_complete=complete_files,
+    help="The profile to write, such as me.json. [required, unless with --dry-run]",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only print what would be learned from, as read does, and learn nothing.",
 )
 @model_options
 @me_option
@@ -104,11 +115,13 @@ _CTX_SIZE = 256  # of the generation context, which learning does not use
     help="Add new texts to the profile in -o. HISTORY may hold all your texts or only the new "
     "ones; texts read before are skipped.",
 )
+@json_option
 @click.pass_context
 def learn(
     context: click.Context,
     history: str,
-    output: str,
+    output: str | None,
+    dry_run: bool,
     model: str | None,
     threads: int | None,
     n_gpu_layers: int,
@@ -124,23 +137,29 @@ def learn(
     max_size: int,
     minutes: float | None,
     add: bool,
+    as_json: bool,
 ) -> None:
     """Learn how you write from HISTORY and save it as a profile.
 
-    HISTORY is JSON lines with "prompt" and "response" (or only "text"), a per-author file such as
-    LaMP's, or plain text with blank lines between the texts. If the profile exists, its entry for
-    this model is replaced and its entries for other models are kept.
+    HISTORY is a file, a folder or an archive of your texts, such as documents and notes, or JSON
+    lines with "prompt" and "response"; read shows what is learned from. If the profile exists, its
+    entry for this model is replaced and its entries for other models are kept.
 
     From a long history, a sample is read first and the profile saved; then the other texts are
     read. If interrupted, rerun the same command to resume.
     """
+    if dry_run:
+        from steerx_edge.apps.cli.read import print_history
+
+        print_history(history, None, me, user, response, prompt, as_json=False)
+        return
+    if output is None:
+        raise click.MissingParameter(param_hint="'-o' / '--output'", param_type="option")
     if add:
         _refuse_with_add(context)
-    saved = _Saved(output)
+    saved = _Saved(output, as_json)
     try:
-        from steerx_edge.history.reading import read_history
-
-        items = read_history(history, me=me, user=user, response=response, prompt=prompt)
+        items = _read(history, me, user, response, prompt)
         saved.existing = _existing_profile(Path(output), memory)
         if add and saved.existing is None:
             from steerx_edge.errors import ProfileError
@@ -151,11 +170,13 @@ def learn(
         engine = open_engine(model, threads, n_gpu_layers, ctx_size=_CTX_SIZE + prefix)
         with hold_interrupts():  # as in open_engine
             _ = engine.analysis
+        saved.use(engine)
         if prefix:
             _announce_prefix(engine, prefix, max_size)
         seconds = None if minutes is None else 60 * minutes
         if add:
             _add(engine, items, saved, seconds)
+            saved.print_json()
             return
 
         from steerx_edge.learning.settings import Settings
@@ -166,9 +187,23 @@ def learn(
             settings = replace(settings, strength=strength, calibrate=False)
         _learn(engine, items, settings, saved, seconds)
         _save_prefix(engine, chosen(items, max_items), prefix, output)
+        saved.print_json()
     except KeyboardInterrupt:
         say(saved.when_interrupted())
         raise click.exceptions.Exit(INTERRUPTED) from None
+
+
+def _read(
+    history: str, me: tuple[str, ...], user: str | None, response: str | None, prompt: str | None
+) -> list[HistoryItem]:
+    """Read a history; of what a program wrote, say what is left out."""
+    from steerx_edge.history.reading import survey
+    from steerx_edge.report.reading import reading_in_a_line
+
+    found = survey(history, me=me, user=user, response=response, prompt=prompt)
+    if found.why:
+        say(reading_in_a_line(found.format, found.tally))
+    return found.items
 
 
 def _refuse_with_add(context: click.Context) -> None:
@@ -321,10 +356,16 @@ def _add(
 class _Saved:
     """The output file, and what this run has saved to it."""
 
-    def __init__(self, output: str) -> None:
+    def __init__(self, output: str, as_json: bool) -> None:
         self.existing: Profile | None = None
         self.output = output
+        self._as_json = as_json
+        self._engine: Engine | None = None
         self._n_texts = 0
+
+    def use(self, engine: Engine) -> None:
+        """The model that is learned on."""
+        self._engine = engine
 
     def n_texts_for(self, model: ModelId) -> int:
         """Return how many texts the existing entry for this model was learned from."""
@@ -336,6 +377,11 @@ class _Saved:
         """Save the learned entry; what others changed in the file meanwhile is kept."""
         from steerx_edge.errors import ProfileError
 
+        if self._engine is not None:
+            from steerx_edge.editing import carried
+            from steerx_edge.llamacpp.vocabulary import Vocabulary
+
+            learned = carried(learned, self.existing, Vocabulary(self._engine.llama.model))
         with hold_interrupts():
             try:
                 self.existing = learned.save_changes(self.output, since=self.existing)
@@ -345,6 +391,13 @@ class _Saved:
                 kept = "The work is kept: rerun the same command to resume, or with another -o."
                 raise ProfileError(f"{error}. {kept}" if has_unfinished() else str(error)) from None
             self._n_texts = learned.entries[-1].counts.get("items", 0)
+
+    def print_json(self) -> None:
+        """Print the entry as it is in the file, without its vectors, if that was asked for."""
+        from steerx_edge.report.entry import entry_as_json
+
+        if self._as_json and self.existing and self._engine:
+            click.echo(entry_as_json(self.existing.entry_for(self._engine.model_id)))
 
     def when_interrupted(self) -> str:
         """Return the message to print after Ctrl-C."""
@@ -444,19 +497,20 @@ def summary(entry: Entry) -> str:
     if not parts:
         lines.insert(
             0,
-            f"No reliable preference found: the best setting gained {_shown(entry.gain)}, "
+            f"No reliable preference found: the best setting gained {shown(entry.gain)}, "
             f"{measured}.",
         )
         return "\n".join(lines)
-    lines.append(f"Expected gain: {_shown(entry.gain)}, {measured}.")
+    lines.append(f"Expected gain: {shown(entry.gain)}, {measured}.")
     if entry.with_history:
         gain = entry.with_history.gain
         lines.append(
-            f"With your texts in the prompt (--history), gain over the prompt alone: {_shown(gain)}"
+            f"With your texts in the prompt (--history), gain over the prompt alone: {shown(gain)}"
             f"{'.' if gain.low > 0 else ', which is not reliable, so steering is off then.'}"
         )
     return "\n".join(lines)
 
 
-def _shown(gain: Gain) -> str:
+def shown(gain: Gain) -> str:
+    """Return a gain with its interval."""
     return f"{gain.mean:+.3f} nats/token (95% interval {gain.low:+.3f} to {gain.high:+.3f})"

@@ -3,6 +3,48 @@
 from __future__ import annotations
 
 _EXAMPLES = {
+    "read": """
+        # what is kept of a mailbox, and what is not
+        steerx-edge read ~/Mail/Sent
+        # of a chat, where you are Kim
+        steerx-edge read WhatsApp.zip --me "Kim"
+        # as JSON lines, to look at or to edit
+        steerx-edge read ~/Mail/Sent -o sent.jsonl
+    """,
+    "show": """
+        # what a profile holds
+        steerx-edge show me.json
+        # as a page for the browser
+        steerx-edge show me.json --html me.html
+        # what two profiles have in common
+        steerx-edge show me.json --with colleague.json
+    """,
+    "edit": """
+        # no answer contains these words
+        steerx-edge edit me.json --never "kind regards"
+        # the profile adds nothing for a word
+        steerx-edge edit me.json --drop kettle
+        # the description and the words in your editor
+        steerx-edge edit me.json
+    """,
+    "diff": """
+        # what learning again has changed
+        steerx-edge diff before.json me.json
+    """,
+    "models": """
+        # the models on this computer, for a program
+        steerx-edge models --json
+    """,
+    "doctor": """
+        # whether everything works, and how long learning will take
+        steerx-edge doctor sent.jsonl
+    """,
+    "explain": """
+        # your texts, word by word, as a page
+        steerx-edge explain sent.jsonl --profile me.json --html texts.html
+        # where each token of an answer comes from
+        steerx-edge explain -p "Write to Ana." --profile me.json
+    """,
     "learn": """
         # learn from a file of texts
         steerx-edge learn sent.jsonl -o me.json
@@ -32,6 +74,14 @@ _EXAMPLES = {
         steerx-edge evaluate sent.jsonl -o out --no-generate
         # many people, four at a time
         steerx-edge evaluate authors.jsonl -o out --processes 4 -t 1
+    """,
+    "feedback": """
+        # what you made of the draft that generate --keep-drafts kept
+        steerx-edge feedback me.json --final sent.txt
+        # what you made of a text from any other program
+        steerx-edge feedback me.json --proposed draft.txt --final sent.txt --request "Write to Ana."
+        # learn from all drafts that you edited
+        steerx-edge feedback me.json --apply
     """,
     "forget": """
         # delete the memory; the rest of the profile stays

@@ -10,6 +10,33 @@ from importlib.metadata import entry_points
 from typing import Protocol
 
 from steerx_edge.errors import HistoryError
+from steerx_edge.history.readers import (
+    bluesky,
+    chatgpt,
+    claude,
+    discord,
+    discord_exporter,
+    eml,
+    emlx,
+    gmail,
+    llama_web,
+    maildir,
+    markdown,
+    mastodon,
+    mbox,
+    meta_messages,
+    msg,
+    open_document,
+    rich_text,
+    signal_export,
+    slack,
+    tables,
+    telegram,
+    thunderbird,
+    whatsapp,
+    word,
+    x_archive,
+)
 from steerx_edge.history.readers.source import Options, Source
 from steerx_edge.history.readers.texts import Found
 
@@ -46,7 +73,23 @@ class Reader(Protocol):
         """
 
 
-READERS: tuple[Reader, ...] = ()
+_MAIL: tuple[Reader, ...] = (thunderbird, gmail, mbox, maildir, emlx, eml, msg)
+_CHATS: tuple[Reader, ...] = (
+    telegram,
+    signal_export,
+    slack,
+    discord,
+    discord_exporter,
+    meta_messages,
+    whatsapp,
+)
+_POSTS: tuple[Reader, ...] = (mastodon, x_archive, bluesky)
+OF_PROMPTS: tuple[Reader, ...] = (chatgpt, claude, llama_web)
+"""Those of what a person wrote to an assistant: poor examples of a style."""
+
+_DOCUMENTS: tuple[Reader, ...] = (word, open_document, rich_text, tables, markdown)
+
+READERS: tuple[Reader, ...] = (*_MAIL, *_CHATS, *_POSTS, *OF_PROMPTS, *_DOCUMENTS)
 """Our own readers, those of the most telling formats first."""
 
 

@@ -5,9 +5,8 @@ Read as prose they would teach headers, names and markup. The error names the fo
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.readers.source import ADVICE, Source
@@ -28,21 +27,13 @@ _MAIL = re.compile(
 )
 _LABEL = r"[^\W\d_]+(?: [^\W\d_]+)?[ \xa0]?:"
 _LOCAL_HEADERS = re.compile(rf"(?:{_LABEL}[ \xa0].*\n){{3,}}")
-_DAY = r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}"
-_TIME = r"\D{0,8}\d{1,2}[:.]\d{2}(?:[:.]\d{2})?[^\d\n\]-]{0,8}"
-_STAMP = rf"[^\w\s]?(?:\[{_DAY}{_TIME}\]|{_DAY}{_TIME} -) "
-# Two of these lines follow each other; a diary has blank lines between its days.
-_CHAT = re.compile(rf"{_STAMP}(?s:.*)(?<=[^\n]\n){_STAMP}")
-_MESSAGE = re.compile(rf"^{_STAMP}[^\n:]{{1,60}}: ", re.MULTILINE)
 _COMMENT = r"(?:<!--(?s:.*?)-->\s*)?"
 _BEGINNINGS = (
-    (r"From \S+ .*\d:\d\d.*\n(?:>?From .*\n)?[A-Za-z][A-Za-z0-9-]*:", "a mailbox (mbox)"),
     (r"\x01{4}\n", "a mailbox (MMDF)"),
     (r"BABYL OPTIONS:", "a mailbox (Babyl)"),
     (r"-----BEGIN [A-Z ]+-----", "a message or a key of PGP"),
     (r"(?:\[?\d\d:\d\d(?::\d\d)?\]? <[^>\n]+> .*\n){2}", "a log of IRC"),
     (r"window\.YTD\.[\w.]+ *=", "a file of an X (Twitter) archive"),
-    (r"\{\\rtf", "a Rich Text document"),
     (r"<\?xml\b", "an XML document"),
     (rf"{_COMMENT}<!doctype html", "a web page (HTML)"),
     (rf"{_COMMENT}<(?:html|head|body|div|p|table)\b[^>]*>", "a web page (HTML)"),
@@ -58,18 +49,7 @@ _KNOWN_BEGINNINGS = tuple(
 # By the fields of the only object, or of the first in an array; all of them must be there.
 _OBJECTS = (
     ({"cells", "nbformat"}, "a Jupyter notebook"),
-    ({"chats", "personal_information"}, "a Telegram export"),
-    ({"about", "chats"}, "a Telegram export"),
-    ({"name", "type", "id", "messages"}, "a Telegram export"),
-    ({"participants", "messages"}, "a Facebook or Instagram export"),
-    ({"guild", "channel", "messages"}, "a Discord export"),
-    ({"ID", "Timestamp", "Contents"}, "a Discord export"),
-    ({"mapping", "current_node"}, "a ChatGPT export"),
-    ({"chat_messages"}, "a Claude export"),
-    ({"orderedItems"}, "a Mastodon export"),
-    ({"type", "ts", "text"}, "a Slack export"),
     ({"tweet"}, "a file of an X (Twitter) archive"),
-    ({"conv", "messages"}, "an export of llama.cpp's web interface"),
     ({"role", "content"}, "a file of chat messages"),
     ({"messages"}, "a file of chat messages"),
     ({"conversations"}, "a file of chat messages"),
@@ -94,13 +74,9 @@ def _name_of(source: Source) -> str | None:
     for pattern, name in _KNOWN_BEGINNINGS:
         if pattern.match(beginning):
             return name
-    if _CHAT.match(beginning) and _MESSAGE.search(beginning):
-        return "a WhatsApp chat"
-    if (size := re.match(r"\d+ *\n", text)) and _is_mail(text[size.end() :]):
-        return "an email of Apple Mail (.emlx)"
     if _is_mail(text):
         return "an email"
-    return "a table" if _is_table(text) else None
+    return None
 
 
 def _name_of_object(source: Source) -> str | None:
@@ -128,31 +104,3 @@ def _is_mail(text: str) -> bool:
         re.search(r"^(?:MIME-Version|Message-ID): ", match.group(), re.MULTILINE | re.IGNORECASE)
         for match in re.finditer(rf"(?<=\n\n){_HEADERS.pattern}", text)
     )
-
-
-def _is_table(text: str) -> bool:
-    """Return whether the first lines have the same number of columns: three, or two by tabs."""
-    lines = text.split("\n")[:6]
-    if len([line for line in lines if line.strip()]) < 4 or not all(map(str.strip, lines[:4])):
-        return False
-    for delimiter, fewest in (("\t", 2), (",", 3), (";", 3), ("|", 3)):
-        rows = _rows(lines, delimiter)
-        widths = {len(row) for row in rows if row}
-        spaced = any(cell.startswith(" ") for row in rows for cell in row)  # as in prose
-        if spaced and delimiter in ",;":
-            continue
-        if len(widths) == 1 and widths.pop() >= fewest and _are_names(rows[0]):
-            return True
-    return False
-
-
-def _rows(lines: Sequence[str], delimiter: str) -> list[list[str]]:
-    try:
-        return list(csv.reader(lines, delimiter=delimiter))[:4]
-    except csv.Error:
-        return []
-
-
-def _are_names(cells: Sequence[str]) -> bool:
-    short = (0 < len(cell.strip()) <= 30 and not re.search(r"[.!?]\s*$", cell) for cell in cells)
-    return all(short) and len(set(cells)) == len(cells)

@@ -12,10 +12,10 @@ from steerx_edge.history.readers.source import ADVICE, Options, Source
 logger = logging.getLogger(__name__)
 
 # Text formats that would teach markup and headers, if their content does not tell what they are.
-_UNSUPPORTED_SUFFIXES = {".csv", ".eml", ".htm", ".html", ".mbox", ".rtf", ".tsv", ".xml"}
+_UNSUPPORTED_SUFFIXES = {".eml", ".htm", ".html", ".mbox", ".rtf", ".xml"}
 
-# Of Markdown: fields between two lines of dashes (YAML), or of plus signs (TOML).
-_FRONT_MATTER = re.compile(
+# Fields between two lines of dashes (YAML), or of plus signs (TOML).
+FRONT_MATTER = re.compile(
     r"\s*(?:---[ ]*\n(?=\w[\w.-]*[ ]*:)(?:\w[\w.-]*[ ]*:(?:[ ].*)?\n|[ \t-].*\n|\#.*\n|\n)+?---"
     r"|\+\+\+[ ]*\n(?:.*\n)+?\+\+\+)[ ]*(?:\n|$)"
 )
@@ -44,7 +44,7 @@ def read(source: Source, options: Options) -> list[HistoryItem]:
             f"{source} is plain text and has no fields or users. Leave out "
             f"{' and '.join(given)}, or give a file with JSON objects."
         )
-    if front := _FRONT_MATTER.match(text):
+    if front := FRONT_MATTER.match(text):
         lines = front.group().rstrip("\n").count("\n") + 1
         logger.warning("%s: skipped the front matter, %d lines.", source, lines)
         text = text[front.end() :]

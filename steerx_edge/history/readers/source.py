@@ -39,7 +39,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _BINARY = (
-    (b"PK\x03\x04", "a ZIP archive, or a document in one (.docx, .odt, .epub)"),
+    (b"PK\x03\x04", "a ZIP archive, or a document in one (.xlsx, .pptx, .epub)"),
     (b"%PDF-", "a PDF document"),
     (b"\xd0\xcf\x11\xe0", "an older Microsoft Office or Outlook file (.doc, .msg)"),
     (b"!BDN", "an Outlook mailbox (.pst)"),
@@ -62,6 +62,11 @@ _BINARY = (
     (b"ID3\x04", "a sound"),
     (b"OggS", "a sound or a video"),
 )
+_ADVICE = {
+    b"PK\x03\x04": "Save a table as CSV, and another document as .docx, .odt or plain text.",
+    b"%PDF-": "It holds the lines of pages, not paragraphs: give the document that it was made "
+    "from, or convert it to plain text (pdftotext) and correct that.",
+}
 
 
 class Options(NamedTuple):
@@ -126,13 +131,10 @@ class Source:
 
     def child(self, *names: str) -> Source | None:
         """The file or folder at a place below a folder; None if it is not there."""
-        source: Source | None = self
-        for name in names:
-            if source is None or not source.is_folder:
-                return None
-            found = [each for each in source.children() if each.name == name]
-            source = found[0] if found else None
-        return source
+        if not self.is_folder:
+            return None
+        path = self._root.joinpath(*names)
+        return Source(path, "/".join((str(self), *names))) if path.exists() else None
 
     def files(self) -> Iterator[Source]:
         """Every file below a folder, in order of its path. Archives in it are files.
@@ -167,7 +169,7 @@ class Source:
         """The content, to see what it is; what is in another encoding is replaced."""
         with suppress(HistoryError):
             return self.text
-        return with_line_feeds(self._data.decode(_encoding_of(self._data), "replace"))
+        return with_line_feeds(self._data.decode(encoding_of(self._data), "replace"))
 
     @cached_property
     def is_json(self) -> bool:
@@ -198,9 +200,9 @@ class Source:
     @cached_property
     def _data(self) -> bytes:
         with self.open() as file:
-            data = file.read()
-        _refuse_binary(self._name, data)
-        return data
+            beginning = file.read(_BEGINNING)
+            _refuse_binary(self._name, beginning)  # before a film is read into memory
+            return beginning + file.read()
 
     @cached_property
     def records(self) -> Sequence[Record]:
@@ -222,11 +224,12 @@ def _open(path: Path | zipfile.Path, name: str) -> IO[bytes]:
 def _refuse_binary(name: str, data: bytes) -> None:
     for beginning, kind in _BINARY:
         if data.startswith(beginning):
-            raise HistoryError(f"{name} is {kind}, which is not supported yet. {ADVICE}")
+            advice = _ADVICE.get(beginning, ADVICE)
+            raise HistoryError(f"{name} is {kind}, which is not supported yet. {advice}")
 
 
 def _decoded(name: str, data: bytes) -> str:
-    encoding = _encoding_of(data)
+    encoding = encoding_of(data)
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
@@ -245,7 +248,7 @@ def _decoded(name: str, data: bytes) -> str:
     return with_line_feeds(text)
 
 
-def _encoding_of(data: bytes) -> str:
+def encoding_of(data: bytes) -> str:
     """UTF-8, or UTF-16 or UTF-32 by its byte order mark, or UTF-16 by its zero bytes."""
     for mark, encoding in _MARKS:
         if data.startswith(mark):

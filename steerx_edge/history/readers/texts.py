@@ -9,6 +9,9 @@ from typing import TypeAlias
 
 from steerx_edge.history.item import HistoryItem
 
+UNREADABLE = "file that could not be read"
+DAMAGED = "damaged record"
+
 
 @dataclass(frozen=True)
 class Text:
@@ -18,11 +21,14 @@ class Text:
         item: The text, and the request that it answers.
         where: Its place in the history, as messages name it: ``Sent: message 12``.
         written: When it was written, with a time zone; None if the file does not say.
+        language: The ISO 639 code of its language; empty if it is not clear, or does not matter. A
+            reader leaves it empty.
     """
 
     item: HistoryItem
     where: str
     written: datetime | None = None
+    language: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,79 @@
+"""`steerx-edge show`: what a profile holds."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import click
+
+from steerx_edge.apps.cli.common import load_profile, open_engine, running_options, say
+
+if TYPE_CHECKING:
+    from steerx_edge.llamacpp.engine import Engine
+    from steerx_edge.profile import Profile
+
+_CTX_SIZE = 256  # of the generation context, which is not used
+
+
+@click.command()
+@click.argument("profile_path", metavar="PROFILE")
+@click.option(
+    "-m",
+    "--model",
+    metavar="FILE",
+    help="GGUF model of the profile: shows tokens of the logit bias as text.",
+)
+@running_options
+@click.option(
+    "--with",
+    "others",
+    multiple=True,
+    metavar="FILE",
+    help="Another profile to compare with; repeat it for several.",
+)
+@click.option("--html", "html_path", metavar="FILE", help="Write one self-contained page.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything but the vectors as JSON.")
+def show(
+    profile_path: str,
+    model: str | None,
+    threads: int | None,
+    n_gpu_layers: int,
+    others: tuple[str, ...],
+    html_path: str | None,
+    as_json: bool,
+) -> None:
+    """Show what a profile holds: words, gain, strengths, memory, and what it tells others.
+
+    No model is needed.
+    """
+    from steerx_edge.profile import Profile
+    from steerx_edge.report.profile_facts import profile_facts
+
+    profile = load_profile(profile_path)
+    compared = {path: Profile.load(path) for path in others}
+    if model is None:
+        facts = profile_facts(profile_path, profile, others=compared)
+    else:
+        engine = open_engine(model, threads, n_gpu_layers, ctx_size=_CTX_SIZE)
+        with closing(engine.llama):
+            pieces = {_fingerprint(engine, profile): engine.pieces}
+            facts = profile_facts(profile_path, profile, others=compared, pieces=pieces)
+    if html_path is not None:
+        from steerx_edge.report.page import save_private
+        from steerx_edge.report.profile_page import profile_page
+
+        save_private(html_path, profile_page(facts))
+        say(f"Wrote {html_path}. It holds your words and is readable only by you (mode 0600).")
+    if as_json:
+        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+    elif html_path is None:
+        from steerx_edge.report.terminal import PlainConsole, print_profile
+
+        print_profile(facts, PlainConsole())
+
+
+def _fingerprint(engine: Engine, profile: Profile) -> str:
+    """Of the model, which must be one of the profile's."""
+    return profile.entry_for(engine.model_id).model.fingerprint

@@ -1,0 +1,1 @@
+"""Mail: what is the same for all programs that keep it."""

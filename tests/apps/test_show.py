@@ -1,0 +1,89 @@
+"""`steerx-edge show`: what it prints and writes."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from llama_cpp import Llama
+
+from models import TinyModel
+from steerx_edge.apps.cli import main
+from steerx_edge.llamacpp.models import identify
+from steerx_edge.profile import LogitBias, Profile
+from tests.support.entries import a_full_entry, a_learned_memory
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Profile((a_full_entry(memory=a_learned_memory()),)).save("me.json")
+    return tmp_path
+
+
+def show(*arguments: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(main, ["show", *arguments], catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result
+
+
+def test_the_terminal_shows_everything_and_needs_no_model() -> None:
+    printed = show("me.json").stdout
+    for part in ("Tiny Llama", "2025-01-31", "naïve 🙂 puns", "señor", "level shared", "layer 5"):
+        assert part in printed
+
+
+def test_json_is_all_that_is_printed() -> None:
+    result = show("me.json", "--json", "--with", "me.json")
+    facts = json.loads(result.stdout)
+    assert facts["entries"][0]["words"][1]["word"] == "señor"
+    assert facts["similarity"][0]["cosines"]["5"] == pytest.approx(1)
+
+
+def test_the_model_names_tokens(tiny_chat_llama: Llama, tiny_chat: TinyModel) -> None:
+    model = identify(tiny_chat_llama)
+    token = tiny_chat_llama.tokenize(b"honestly", add_bos=False)[0]
+    piece = tiny_chat_llama.detokenize([token]).decode()
+    bias = LogitBias(np.array([token]), np.array([2.0]), 1.0)
+    entry = a_full_entry(model=model, layers=(1,), logit_bias=bias, memory=None, gate=None)
+    Profile((entry,)).save("tiny.json")
+    facts = json.loads(show("tiny.json", "--json", "-m", str(tiny_chat.path)).stdout)
+    assert facts["entries"][0]["logit_bias"]["raised"] == [
+        {"token": token, "value": 2.0, "text": piece}
+    ]
+    assert "This profile was made for" in show("me.json", "-m", str(tiny_chat.path), code=1).stderr
+
+
+@pytest.mark.parametrize("before", [None, 0o644])
+def test_the_page_is_private(folder: Path, before: int | None) -> None:
+    page = folder / "me.html"
+    if before:
+        page.touch()
+        page.chmod(before)
+    result = show("me.json", "--html", "me.html")
+    assert result.stdout == ""
+    assert result.stderr == (
+        "Wrote me.html. It holds your words and is readable only by you (mode 0600).\n"
+    )
+    assert stat.S_IMODE(page.stat().st_mode) == 0o600
+    assert page.read_text("utf-8").startswith("<!DOCTYPE html>")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["you.json"], "you.json: cannot be read: No such file or directory"),
+        (["me.json", "--with", "me.memory.gguf"], "me.memory.gguf: "),
+        (["me.json", "--html", "no/me.html"], "there is no folder"),
+        (["me.json", "--html", "."], "not a file"),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments: list[str], sentence: str) -> None:
+    error = show(*arguments, code=1).stderr
+    assert error.count("\n") == 1
+    assert error.startswith("Error: ")
+    assert sentence in error
