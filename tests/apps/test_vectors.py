@@ -77,10 +77,23 @@ def test_export_takes_the_entry_of_a_model_file(
     assert "tiny-chat" in run("export", me, tmp_path / "v.gguf", "-m", tiny_chat.path).stderr
 
 
-def test_export_takes_no_control_vector(tmp_path: Path, width: int) -> None:
-    path = by_repeng(tmp_path / "v.gguf", some_vectors((1,), width))
-    said = run("export", path, tmp_path / "w.gguf", code=1)
-    assert said.stderr == "Error: This is a control vector already.\n"
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("export", "v.gguf", "w.gguf"),
+        ("show", "v.gguf"),
+        ("diff", "v.gguf", "v.gguf"),
+        ("edit", "v.gguf", "--drop", "x"),
+        ("explain", "--profile", "v.gguf", "-p", "x"),
+    ],
+)
+def test_commands_on_what_was_learned_take_no_control_vector(
+    words: tuple[str, ...], tmp_path: Path, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    by_repeng(tmp_path / "v.gguf", some_vectors((1,), width))
+    said = run(*words, code=1)
+    assert said.stderr == "Error: v.gguf is a control vector. Import it for a model first.\n"
 
 
 def test_what_is_exported_generates_as_the_profile_does(me: Path, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def combine(paths: tuple[str, ...], weights: tuple[float, ...], output: str) -> 
     from steerx_edge.profile.combining import combine as sum_of
     from steerx_edge.profile.combining import left_out
 
-    profiles = [load_profile(path) for path in paths]
+    profiles = [load_profile(path, or_vector=True) for path in paths]
     combined = sum_of(profiles, weights)
     combined.save(output)
     for note in left_out(profiles, combined):

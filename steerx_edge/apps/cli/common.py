@@ -380,11 +380,22 @@ writing_options = _together(
 # ---------------------------------------------------------------- work
 
 
-def load_profile(path: str) -> Profile:
-    """Load a profile, and warn of parts that cannot be used."""
+def load_profile(path: str, *, or_vector: bool = False) -> Profile:
+    """Load a profile, and warn of parts that cannot be used.
+
+    Args:
+        path: of the profile.
+        or_vector: take a control vector, too.
+
+    Raises:
+        ProfileError: it cannot be read, or is a control vector.
+    """
+    from steerx_edge.errors import ProfileError
     from steerx_edge.profile import Profile
 
     profile = Profile.load(path)
+    if profile.control_vector is not None and not or_vector:
+        raise ProfileError(f"{path} is a control vector. Import it for a model first.")
     for problem in profile.problems:
         say(f"Warning: {problem}")
     return profile

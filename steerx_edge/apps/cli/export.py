@@ -62,8 +62,6 @@ def _chosen(profile: Profile, model: str | None, model_id: str | None) -> Entry:
     from steerx_edge.llamacpp.model_search import chosen_model
     from steerx_edge.llamacpp.models import fingerprint
 
-    if profile.control_vector is not None:
-        raise ProfileError("This is a control vector already.")
     entries = list(profile.entries)
     known = ", ".join(str(entry.model) for entry in entries)
     if model is not None:
