@@ -31,11 +31,8 @@ if TYPE_CHECKING:
         read_drafts,
     )
     from steerx_edge.profile.combining import combine
-    from steerx_edge.profile.control_vector_file import (
-        ControlVectorFile,
-        read_control_vector,
-        write_control_vector,
-    )
+    from steerx_edge.profile.control_vector_file import ControlVectorFile, read_control_vector
+    from steerx_edge.profile.exporting import write_control_vector
     from steerx_edge.steering.steering import Steering
     from steerx_edge.version import __version__
 
@@ -60,11 +57,8 @@ _HOMES = {
         "read_drafts",
     ),
     "profile.combining": ("combine",),
-    "profile.control_vector_file": (
-        "ControlVectorFile",
-        "read_control_vector",
-        "write_control_vector",
-    ),
+    "profile.control_vector_file": ("ControlVectorFile", "read_control_vector"),
+    "profile.exporting": ("write_control_vector",),
     "learning.settings": ("Settings",),
     "live": ("SteeringHandle", "steer"),
     "steering.steering": ("Steering",),

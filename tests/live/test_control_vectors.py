@@ -13,7 +13,8 @@ from models import TinyModel
 from steerx_edge.live import steer
 from steerx_edge.llamacpp.models import identify
 from steerx_edge.profile import Profile
-from steerx_edge.profile.control_vector_file import read_control_vector, write_control_vector
+from steerx_edge.profile.control_vector_file import read_control_vector
+from steerx_edge.profile.exporting import write_control_vector
 from tests.support.control_vector_files import WRITERS, loaded_by_llama_cpp, some_vectors
 from tests.support.entries import a_gate
 from tests.support.steered_llama import (

@@ -11,11 +11,8 @@ import pytest
 
 from steerx_edge.errors import ProfileError
 from steerx_edge.profile import Profile
-from steerx_edge.profile.control_vector_file import (
-    ControlVectorFile,
-    read_control_vector,
-    write_control_vector,
-)
+from steerx_edge.profile.control_vector_file import ControlVectorFile, read_control_vector
+from steerx_edge.profile.exporting import write_control_vector
 from tests.support.control_vector_files import (
     WRITERS,
     by_cvector_generator,

@@ -37,7 +37,7 @@ def export(profile_path: str, output: str, model: str | None, model_id: str | No
     if model is not None and model_id is not None:
         raise click.UsageError("-m and --model-id cannot be combined.")
 
-    from steerx_edge.profile.control_vector_file import write_control_vector
+    from steerx_edge.profile.exporting import write_control_vector
 
     entry = _chosen(load_profile(profile_path), model, model_id)
     omitted = write_control_vector(output, entry)
