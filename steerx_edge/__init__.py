@@ -30,6 +30,9 @@ if TYPE_CHECKING:
         feedback,
         read_drafts,
     )
+    from steerx_edge.profile.combining import combine
+    from steerx_edge.profile.control_vector_file import ControlVectorFile, read_control_vector
+    from steerx_edge.profile.exporting import write_control_vector
     from steerx_edge.steering.steering import Steering
     from steerx_edge.version import __version__
 
@@ -53,6 +56,9 @@ _HOMES = {
         "feedback",
         "read_drafts",
     ),
+    "profile.combining": ("combine",),
+    "profile.control_vector_file": ("ControlVectorFile", "read_control_vector"),
+    "profile.exporting": ("write_control_vector",),
     "learning.settings": ("Settings",),
     "live": ("SteeringHandle", "steer"),
     "steering.steering": ("Steering",),
@@ -60,6 +66,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "ControlVectorFile",
     "Description",
     "Draft",
     "Engine",
@@ -80,14 +87,17 @@ __all__ = [
     "WithHistory",
     "Word",
     "__version__",
+    "combine",
     "feedback",
     "learn",
     "learn_from_drafts",
     "learn_more",
+    "read_control_vector",
     "read_drafts",
     "read_history",
     "read_users",
     "steer",
+    "write_control_vector",
 ]
 
 

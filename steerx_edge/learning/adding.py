@@ -18,7 +18,7 @@ from steerx_edge.learning.calibration import Calibration, HeldOutScores, Setting
 from steerx_edge.learning.calibration.grid import MEMORY_STRENGTHS
 from steerx_edge.learning.candidates import Candidate
 from steerx_edge.learning.checkpoint import Checkpoint
-from steerx_edge.learning.learned import made_by, now, versions
+from steerx_edge.learning.learned import made_by, versions
 from steerx_edge.learning.memory_rows import MemoryRows
 from steerx_edge.learning.settings import Settings
 from steerx_edge.learning.texts import BLANK_LINES, chosen, items_of, own_text, sampled, shortened
@@ -26,6 +26,7 @@ from steerx_edge.learning.totals import CHUNK, Chunk, Totals
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.profile import Entry, LogitBias, MemoryPart, Profile
 from steerx_edge.profile.editing import with_edits
+from steerx_edge.profile.types import now
 from steerx_edge.steering.ledger import Ledger, text_hash
 from steerx_edge.steering.logit_bias import BIAS_STRENGTHS, TokenCounts
 from steerx_edge.steering.memory import Memory

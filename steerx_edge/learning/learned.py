@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,6 +28,7 @@ from steerx_edge.learning.texts import OwnText
 from steerx_edge.learning.totals import CHUNK, Chunk, Totals
 from steerx_edge.llamacpp.compat import installed_version
 from steerx_edge.profile import Entry, LogitBias, MemoryPart, Profile, WithHistory
+from steerx_edge.profile.types import now
 from steerx_edge.steering.memory import KeySpace
 from steerx_edge.version import __version__
 
@@ -197,11 +197,6 @@ def made_by(engine: Engine) -> tuple[object, ...]:
 def versions() -> dict[str, str]:
     """The programs that a profile is learned with."""
     return {"steerx_edge": __version__, "llama_cpp_python": installed_version()}
-
-
-def now() -> str:
-    """The time, as a profile holds it."""
-    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _tell_requests(items: Sequence[HistoryItem]) -> bool:

@@ -17,13 +17,24 @@ if TYPE_CHECKING:
 
     from gguf import GGUFWriter
 
+MAGIC = b"GGUF"
+
 
 class Contents(NamedTuple):
     """The contents of a GGUF file, unchecked."""
 
     data: NDArray[np.uint8]
     keys: Mapping[str, Any]
+    types: Mapping[str, str]  # of the keys, as GGUF names them, such as UINT32
     tensors: Mapping[str, NDArray[Any]]
+
+
+def is_gguf(path: Path) -> bool:
+    """Whether a file begins as a GGUF file does."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 def begins_as(path: Path, architecture: str) -> bool:
@@ -34,7 +45,7 @@ def begins_as(path: Path, architecture: str) -> bool:
     n_bytes = 24 + (8 + len("general.architecture")) + 4 + (8 + len(architecture))
     with path.open("rb") as file:
         head = file.read(n_bytes)
-    return head.startswith(b"GGUF") and head.endswith(architecture.encode())
+    return head.startswith(MAGIC) and head.endswith(architecture.encode())
 
 
 @contextmanager
@@ -85,6 +96,7 @@ def contents_of(file: BinaryIO, foreign: str) -> Contents:
         return Contents(
             data=reader.data,
             keys={name: field.contents() for name, field in reader.fields.items()},
+            types={name: field.types[0].name for name, field in reader.fields.items()},
             tensors={tensor.name: np.asarray(tensor.data) for tensor in reader.tensors},
         )
     except Exception as error:  # of many types

@@ -224,7 +224,7 @@ class Entry(_Object, kw_only=True, omit_defaults=True):
     gain: Gain | None
     layers: Annotated[tuple[Positive, ...], _list("0-based blocks, strictly increasing")]
     contrast_methods: Annotated[
-        tuple[types.ContrastMethod, ...], _list("how each direction was found")
+        tuple[types.DirectionOrigin, ...], _list("how each direction was found")
     ]
     strengths: Strengths
     with_history: WithHistory | None

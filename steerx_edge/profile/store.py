@@ -11,7 +11,9 @@ from pathlib import Path
 
 from steerx_edge.errors import ProfileError
 from steerx_edge.model_id import ModelId
+from steerx_edge.profile.control_vector_file import ControlVectorFile, read_control_vector
 from steerx_edge.profile.files import about, check_file, locked, replacing, size_of
+from steerx_edge.profile.gguf_contents import is_gguf
 from steerx_edge.profile.json_format import decode, encode
 from steerx_edge.profile.memory_file import is_memory_file, read_memory, write_gguf
 from steerx_edge.profile.merging import merged
@@ -19,6 +21,7 @@ from steerx_edge.profile.types import Entry, FieldError
 
 MAX_BYTES = 64 * 2**20
 
+_NOT_JSON = "a GGUF file, which cannot hold a profile: import a control vector to a .json file"
 _SIZE_RULE = f"a profile is at most {MAX_BYTES // 2**20} MiB"
 
 
@@ -27,17 +30,20 @@ class Profile:
     """What was learned about one user's writing: one entry for each model.
 
     Attributes:
-        entries: at least one, for distinct models (by fingerprint).
+        entries: at least one, for distinct models (by fingerprint); none of a control vector.
+        control_vector: a GGUF control vector that was loaded in the place of a profile, or None. It
+            fits every model of its width, and cannot be saved: import it for a model.
 
     Raises:
         ProfileError: no entries, or two for the same model.
     """
 
     entries: tuple[Entry, ...]
+    control_vector: ControlVectorFile | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "entries", tuple(self.entries))
-        if not self.entries:
+        if not self.entries and self.control_vector is None:
             raise FieldError("entries is empty; expected at least one entry")
         seen = set()
         for index, entry in enumerate(self.entries):
@@ -61,6 +67,8 @@ class Profile:
         Raises:
             ProfileError: no entry is for this model, or one claims to be but has other sizes.
         """
+        if self.control_vector is not None:
+            return self.control_vector.entry_for(model)
         for entry in self.entries:
             if entry.model.fingerprint == model.fingerprint:
                 break
@@ -144,7 +152,8 @@ class Profile:
     def load(cls, path: str | os.PathLike[str]) -> Profile:
         """Reads a profile and checks everything in it; safe for files from strangers.
 
-        A memory that is missing, damaged or a different one is not an error: see `problems`.
+        A memory that is missing, damaged or a different one is not an error: see `problems`. A
+        GGUF control vector of any program is a profile, too: see docs/vectors.md.
 
         Args:
             path: the file to read; its memories are looked for next to it.
@@ -157,7 +166,9 @@ class Profile:
                 wrong, its place in the file, and what was expected.
         """
         with about(path, "read"):
-            return cls(_loaded(Path(path)))
+            if not is_gguf(Path(path)):
+                return cls(_loaded(Path(path)))
+        return cls((), read_control_vector(path))
 
 
 def change(path: str | os.PathLike[str], change_entry: Callable[[Entry], Entry]) -> Profile:
@@ -221,6 +232,8 @@ def _forget(entries: Sequence[Entry], target: Path) -> list[str]:
 
 def _write(entries: Sequence[Entry], target: Path) -> list[Entry]:
     """Write a profile whose file is locked; return its entries with the names of their files."""
+    if not entries:
+        raise ProfileError("a control vector is saved by importing it for a model")
     outdated = _memory_files_of(target)
     names = _memory_names(entries, target, outdated)
     files = [target.with_name(name) for name in names.values()]
@@ -249,6 +262,8 @@ def _loaded(path: Path) -> tuple[Entry, ...]:
 
 def _read_entries(path: Path) -> tuple[Entry, ...]:
     check_file(path, MAX_BYTES, _SIZE_RULE)
+    if is_gguf(path):
+        raise ProfileError(_NOT_JSON)
     return decode(path.read_bytes())
 
 

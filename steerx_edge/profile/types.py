@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timezone
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -26,6 +27,9 @@ from steerx_edge.steering.steering import Positions, Steering
 ContrastMethod = Literal["context-contrast", "stylevector"]
 CONTRAST_METHODS: tuple[ContrastMethod, ...] = get_args(ContrastMethod)
 """What a direction can be made of; see docs/method.md."""
+
+DirectionOrigin = ContrastMethod | Literal["imported", "combined"]
+"""Where a direction comes from: learned by a method, of a control vector, or a weighted sum."""
 
 Action = Literal["drop", "never", "pin"]
 """What a user can decide about a word; see docs/editing.md."""
@@ -325,7 +329,8 @@ class Entry(_ByValue):
         directions: unit directions, float32, shape (layer, n_embd); read-only.
         norms: median norm of the residual stream at each of these layers, float32, shape
             (layer,), above 0; read-only.
-        contrast_methods: what each layer's direction is made by, one of CONTRAST_METHODS; (layer,).
+        contrast_methods: what each layer's direction is made by, one of CONTRAST_METHODS, or
+            `imported` or `combined`; (layer,).
         strengths: what is added at each layer at relative strength 1, as a share of the norm
             there, float32, shape (layer,), at least 0; read-only. All 0, no logit bias and no
             memory say that no reliable preference was found.
@@ -490,6 +495,11 @@ class Entry(_ByValue):
         """
         scales = self.strengths.astype(np.float64) * self.norms
         return _scaled(strength, scales[:, np.newaxis], self.directions)
+
+
+def now() -> str:
+    """The time, as `Entry.created` holds it."""
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def equal(one: object, other: object) -> bool:

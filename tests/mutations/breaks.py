@@ -46,6 +46,10 @@ TYPES = "steerx_edge/profile/types.py"
 JSON = "steerx_edge/profile/json_format.py"
 FILES = "steerx_edge/profile/files.py"
 STORE = "steerx_edge/profile/store.py"
+VECTORS = "steerx_edge/profile/control_vector_file.py"
+PRODUCERS = "steerx_edge/profile/producers.py"
+COMBINING = "steerx_edge/profile/combining.py"
+CHATS = "steerx_edge/apps/steered_chat.py"
 MEMORY_FILE = "steerx_edge/profile/memory_file.py"
 WORDS = "steerx_edge/history/words.py"
 RETRIEVAL = "steerx_edge/history/retrieval.py"
@@ -78,6 +82,9 @@ TEST_PREDICTIONS = "tests/live/test_live_predictions.py"
 TEST_TYPES = "tests/profile/test_types.py"
 TEST_JSON = "tests/profile/test_json_format.py"
 TEST_STORE = "tests/profile/test_store.py"
+TEST_VECTORS = "tests/profile/test_control_vector_file.py"
+TEST_COMBINING = "tests/profile/test_combining.py"
+TEST_LLM = "tests/apps/test_llm_plugin.py"
 TEST_MEMORY_FILE = "tests/profile/test_memory_file.py"
 TEST_WORDS = "tests/history/test_words.py"
 TEST_MAILBOXES = "tests/history/test_mailboxes.py tests/history/test_mail_programs.py"
@@ -1246,5 +1253,89 @@ BREAKS = [
         "- std::log1p(-total)",
         "",
         "tests/native/test_mixing.py",
+    ),
+    Break(
+        "a control vector is read one block early",
+        VECTORS,
+        "layer = int(match[1])\n",
+        "layer = int(match[1]) and max(1, int(match[1]) - 1)\n",
+        "tests/live/test_control_vectors.py",
+    ),
+    Break(
+        "a foreign control vector leaves the prompt alone",
+        VECTORS,
+        'is_ours and keys.get("steerx.positions") == "generated"',
+        "True",
+        "tests/live/test_control_vectors.py",
+    ),
+    Break(
+        "the direction of an imported vector is of the strength before rounding",
+        VECTORS,
+        "self.vectors[kept] / scales[:, np.newaxis]",
+        "self.vectors[kept] / (scales[:, np.newaxis] * (1 + 1e-6))",
+        TEST_VECTORS,
+    ),
+    Break(
+        "directions of one layer replace each other",
+        VECTORS,
+        "by_layer[layer] + row if layer in by_layer else row",
+        "row",
+        TEST_VECTORS,
+    ),
+    Break(
+        "a model file is replaced by an export",
+        "steerx_edge/profile/exporting.py",
+        "target.exists() and not begins_as(target, ARCHITECTURE)",
+        "False",
+        TEST_VECTORS,
+    ),
+    Break(
+        "every control vector with an unsigned count is repeng's",
+        PRODUCERS,
+        "REPENG if count == n_directions else JUKOFYORK if count > n_directions else UNKNOWN",
+        "REPENG",
+        TEST_VECTORS,
+    ),
+    Break(
+        "a sum of profiles leaves out the norm of the others",
+        COMBINING,
+        "* float(each.norms[j])",
+        "* norm",
+        TEST_COMBINING,
+    ),
+    Break(
+        "a sum of profiles leaves out the strength of the logit biases",
+        COMBINING,
+        "scale = weight * entry.logit_bias.strength",
+        "scale = weight",
+        TEST_COMBINING,
+    ),
+    Break(
+        "a sum of profiles keeps the memory at its old strength",
+        COMBINING,
+        "strength=weight * part.strength",
+        "strength=part.strength",
+        TEST_COMBINING,
+    ),
+    Break(
+        "llm counts the token that ends an answer",
+        CHATS,
+        "usage.answer -= 1",
+        "usage.answer -= 0",
+        TEST_LLM,
+    ),
+    Break(
+        "llm uses a memory that is not wanted",
+        CHATS,
+        "if not options.memory:",
+        "if False:",
+        TEST_LLM,
+    ),
+    Break(
+        "an answer that llm leaves unread blocks all others of its thread",
+        CHATS,
+        "if self._owner == threading.get_ident():",
+        "if self._lock.locked() and self._owner == -1:",
+        f"{TEST_LLM} -k read_to_its_end --timeout 30",
     ),
 ]

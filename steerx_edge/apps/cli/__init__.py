@@ -23,8 +23,11 @@ INTERRUPTED = 130
 
 COMMANDS = (
     *("read", "learn", "generate", "chat", "evaluate", "show", "explain", "edit", "diff"),
-    *("feedback", "forget", "models", "doctor"),
+    *("feedback", "forget", "export", "import", "combine", "models", "doctor"),
 )
+
+_MODULES = {"import": "import_vector"}
+"""Of commands whose name cannot be that of a module."""
 
 
 class _Commands(click.Group):
@@ -36,9 +39,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(
-            import_module(f"steerx_edge.apps.cli.{cmd_name}"), cmd_name
-        )
+        name = _MODULES.get(cmd_name, cmd_name)
+        command: click.Command = getattr(import_module(f"steerx_edge.apps.cli.{name}"), name)
         command.epilog = examples(cmd_name)
         from steerx_edge.apps.cli.quiet import quiet_option
 

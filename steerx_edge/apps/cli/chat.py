@@ -72,7 +72,7 @@ def chat(
     With --history, the texts most relevant to your first message stay at the beginning of the
     conversation and take at most half of the context. After /reset they are chosen again.
     """
-    profile = load_profile(profile_path)
+    profile = load_profile(profile_path, or_vector=True)
     engine = open_engine(model, threads, n_gpu_layers, ctx_size=ctx_size)
 
     from steerx_edge.errors import SteerxError
@@ -127,7 +127,7 @@ def _obey(conversation: _Conversation, command: str, argument: str) -> None:
         _set_strength(conversation, argument)
     elif command == "/profile":
         path = argument.strip()
-        conversation.use(load_profile(path), path)
+        conversation.use(load_profile(path, or_vector=True), path)
         say(f"Switched to {path}.")
     else:
         say(HELP, always=True)

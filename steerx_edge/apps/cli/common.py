@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import signal
 import sys
@@ -259,6 +260,13 @@ me_option = click.option(
 )
 
 
+def new_file(_context: click.Context, _option: click.Parameter, path: str) -> str:
+    """Refuse a file that exists, as the callback of an option."""
+    if os.path.lexists(path):
+        raise click.BadParameter(f"'{path}' exists. Choose another name, or remove it.")
+    return path
+
+
 def item_options(prompt: str = "--prompt") -> _Option[Any]:
     """--response, and --prompt under a name that is free: which fields hold text and request."""
     return _together(
@@ -372,11 +380,22 @@ writing_options = _together(
 # ---------------------------------------------------------------- work
 
 
-def load_profile(path: str) -> Profile:
-    """Load a profile, and warn of parts that cannot be used."""
+def load_profile(path: str, *, or_vector: bool = False) -> Profile:
+    """Load a profile, and warn of parts that cannot be used.
+
+    Args:
+        path: of the profile.
+        or_vector: take a control vector, too.
+
+    Raises:
+        ProfileError: it cannot be read, or is a control vector.
+    """
+    from steerx_edge.errors import ProfileError
     from steerx_edge.profile import Profile
 
     profile = Profile.load(path)
+    if profile.control_vector is not None and not or_vector:
+        raise ProfileError(f"{path} is a control vector. Import it for a model first.")
     for problem in profile.problems:
         say(f"Warning: {problem}")
     return profile

@@ -71,7 +71,7 @@ def generate(
     """Generate with your profile. The text goes to standard output as it is generated."""
     _check(raw, no_steer, compare, keep_drafts, bool(system or past or describe or prefix))
 
-    profile = load_profile(profile_path)
+    profile = load_profile(profile_path, or_vector=True)
     text = read_text(prompt)
     if not text.strip():
         raise click.UsageError("The prompt is empty.")

@@ -438,6 +438,8 @@ def _existing_profile(path: Path, memory: str) -> Profile | None:
         raise ProfileError(
             f"{error}. It was not changed: choose another file with -o, or remove it."
         ) from error
+    if existing and existing.control_vector:
+        raise ProfileError(f"{path}: this is a control vector. Choose another file with -o.")
     try:
         check_writable(path, beside=_MEMORY if memory != "none" else "")
     except ProfileError as error:

@@ -89,6 +89,20 @@ _EXAMPLES = {
         # remove some texts from the memory
         steerx-edge forget --profile me.json --text email.jsonl
     """,
+    "export": """
+        # for llama.cpp: llama-server -m model.gguf --control-vector me.gguf
+        steerx-edge export me.json me.gguf
+        # of a profile with several models
+        steerx-edge export me.json me.gguf -m model.gguf
+    """,
+    "import": """
+        # a control vector of any program, for one model
+        steerx-edge import vector.gguf -o vector.json -m model.gguf
+    """,
+    "combine": """
+        # mostly the first
+        steerx-edge combine me.json vector.json --weights 0.7,0.3 -o both.json
+    """,
 }
 
 NOTES = """
@@ -97,6 +111,7 @@ Environment variables:
 \b
 STEERX_EDGE_MODEL      the model to use if -m is not given
 STEERX_EDGE_USER_PATH  folder for unfinished work of learn
+STEERX_EDGE_PROFILES   folder of the profiles that the plugin for llm offers
 LLAMA_ARG_THREADS, LLAMA_ARG_N_GPU_LAYERS, LLAMA_ARG_CTX_SIZE,
 LLAMA_ARG_N_PREDICT    as in llama.cpp
 
