@@ -1759,7 +1759,8 @@ def test_commands_write_only_their_output_and_no_text_of_the_history(
         printed += done.stdout + done.stderr
 
     written = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    kept = {"rows.jsonl", "summary.jsonl", "report.html", "profiles/steerx-0-own.json"}
+    kept = {"rows.jsonl", "summary.jsonl", "report.html"}
+    kept |= {f"profiles/steerx-0-own.{ending}" for ending in ("json", "memory.gguf")}
     figures = {f"work/figures/{name}" for name in kept}
     profile = {"work/me.json", "work/me.memory.gguf"}
     assert written == {"work/history.jsonl", *profile, *figures}

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -85,6 +86,15 @@ class Browser:
         self._call("Page.navigate", url=page.as_uri())
         while self._message().get("method") != "Page.loadEventFired":
             pass
+
+    def eventually(self, expression: str) -> bool:
+        """Whether a JavaScript expression is true within 20 seconds; pages fill bit by bit."""
+        ends = time.monotonic() + 20
+        while not self.value(expression):
+            if time.monotonic() > ends:
+                return False
+            time.sleep(0.05)
+        return True
 
     def value(self, expression: str) -> Any:
         """What a JavaScript expression gives; promises are waited for."""
