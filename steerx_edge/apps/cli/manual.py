@@ -20,8 +20,8 @@ _EXAMPLES = {
         steerx-edge show me.json --with colleague.json
     """,
     "edit": """
-        # no answer contains these words
-        steerx-edge edit me.json --never "kind regards"
+        # no answer contains this word
+        steerx-edge edit me.json --never cheers
         # the profile adds nothing for a word
         steerx-edge edit me.json --drop kettle
         # the description and the words in your editor
