@@ -21,7 +21,7 @@ except KeyboardInterrupt:  # before a command could catch it
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as in a shell."""
 
-COMMANDS = ("learn", "generate", "chat", "evaluate", "forget")
+COMMANDS = ("learn", "generate", "chat", "serve", "evaluate", "forget")
 
 
 class _Commands(click.Group):

@@ -147,6 +147,17 @@ model_options = _together(
 )
 """-m, -t, -ngl: which model, and how it runs."""
 
+ctx_size_option = click.option(
+    "-c",
+    "--ctx-size",
+    type=click.IntRange(min=0, max=_MAX_INT),
+    callback=_checked_ctx_size,
+    default=4096,
+    show_default=True,
+    envvar="LLAMA_ARG_CTX_SIZE",
+    help="Context size in tokens; 0 for that of the model.",
+)
+
 _sampling_options = _together(
     click.option(
         "-n",
@@ -171,16 +182,7 @@ _sampling_options = _together(
         callback=lambda _context, _option, seed: None if seed in (-1, _RANDOM_SEED) else seed,
         help="Sampling seed; -1 for a random one. [default: random]",
     ),
-    click.option(
-        "-c",
-        "--ctx-size",
-        type=click.IntRange(min=0, max=_MAX_INT),
-        callback=_checked_ctx_size,
-        default=4096,
-        show_default=True,
-        envvar="LLAMA_ARG_CTX_SIZE",
-        help="Context size in tokens; 0 for that of the model.",
-    ),
+    ctx_size_option,
 )
 
 profile_option = click.option(
