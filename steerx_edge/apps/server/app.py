@@ -69,7 +69,7 @@ class _Pages:
         return PlainTextResponse("steerx-edge is running\n")  # programs look for Ollama's words
 
     async def health(self, _request: Request) -> Response:
-        return JSONResponse({"status": "ok"})
+        return JSONResponse({"status": "ok", "waiting": self._dispatcher.n_waiting})
 
     async def props(self, _request: Request) -> Response:
         info = self._dispatcher.info

@@ -68,6 +68,7 @@ async def _serve(
         http=_Protocol,
         ws="none",
         log_config=None,
+        log_level="critical",  # a traceback may hold a request
         access_log=False,
         server_header=False,
         limit_concurrency=_MOST_CONNECTIONS,

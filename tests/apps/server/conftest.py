@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,11 +10,8 @@ from llama_cpp import Llama
 
 from models import TinyModel
 from steerx_edge.llamacpp.engine import load_llama
+from tests.apps.server.fuzz import save_profiles
 from tests.support.server import Server
-from tests.support.steered_llama import a_profile, insisting, knowing
-
-SECRET = (305, 310, 311, 320)
-"""What the memory of `eve` insists on."""
 
 
 def fresh_llama(model: TinyModel) -> Llama:
@@ -25,12 +21,9 @@ def fresh_llama(model: TinyModel) -> Llama:
 
 @pytest.fixture(scope="session")
 def profiles(tiny_chat: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A direction (ann); one with a memory and a bias (bob); a memory that knows a secret (eve)."""
+    """As of `save_profiles`."""
     folder = tmp_path_factory.mktemp("profiles")
-    with closing(fresh_llama(tiny_chat)) as llama:
-        a_profile(llama, seed=1).save(folder / "ann.json")
-        knowing(llama, strength=1.0).save(folder / "bob.json")
-        insisting(llama, SECRET).save(folder / "eve.json")
+    save_profiles(tiny_chat.path, folder)
     return folder
 
 

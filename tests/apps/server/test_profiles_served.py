@@ -14,7 +14,8 @@ import pytest
 from models import TinyModel
 from models.operations import log_softmax
 from steerx_edge.live import steer
-from tests.apps.server.conftest import SECRET, fresh_llama
+from tests.apps.server.conftest import fresh_llama
+from tests.apps.server.fuzz import SECRET
 from tests.support.server import Server
 from tests.support.steered_llama import TEXT, Recorder, chat, processors
 
