@@ -31,7 +31,7 @@ _EXAMPLES = {
         # serve every profile of a folder on http://127.0.0.1:8080
         steerx-edge serve --profiles profiles
         # let other machines in that have a key
-        LLAMA_API_KEY=secret steerx-edge serve --profiles profiles --host 0.0.0.0
+        steerx-edge serve --profiles profiles --host 0.0.0.0 --api-key KEY
     """,
     "evaluate": """
         # one person: the last fifth of the texts is held out

@@ -16,7 +16,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
     "--profiles",
     required=True,
     metavar="DIR",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     help="Folder with profiles. me.json is served as MODEL@me.",
 )
 @click.option("--alias", metavar="NAME", help="Name of the model. [default: that of its file]")
@@ -63,6 +63,10 @@ def serve(
         raise click.UsageError(f"--host {host} lets other machines in, so it needs --api-key.")
     if alias is not None and (not alias.isprintable() or "@" in alias or not alias):
         raise click.UsageError(f"--alias '{alias}' is empty, or holds an @ or control characters.")
+    if not profiles.is_dir():
+        raise click.UsageError(
+            f"--profiles '{profiles}' is not a folder. Give the one with me.json."
+        )
     from steerx_edge.errors import SteerxError
 
     try:
