@@ -187,8 +187,9 @@ def _validated(kind: type[BaseModel], body: dict[str, Any]) -> Any:
         return kind.model_validate({name: each for name, each in body.items() if each is not None})
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RequestError(400, f"{where[:200]}: {first['msg'][:200]}.") from None
+        field, *inside = first["loc"]  # what is inside may have names of the client's
+        where = ".".join([str(field), *(str(part) for part in inside if isinstance(part, int))])
+        raise RequestError(400, f"{where}: {first['msg'][:200]}.") from None
 
 
 def _messages(value: object) -> list[dict[str, Any]]:

@@ -54,10 +54,17 @@ async def _serve(
     api_key: str | None,
     say: Callable[[str], object],
 ) -> None:
+    try:
+        listening = _bound(host, port)
+    except OSError as error:
+        raise SteerxError(
+            f"The server cannot listen on {host}:{port}: {error.strerror}. Choose another --port."
+        ) from error
     dispatcher = Dispatcher(options, _MOST_WAITING)
     try:
         await dispatcher.start()
     except RequestError as refusal:
+        listening.close()
         raise SteerxError(refusal.message) from None
     for problem in dispatcher.info.problems:
         say(f"Warning: {problem}")
@@ -75,13 +82,6 @@ async def _serve(
         timeout_graceful_shutdown=_SECONDS_TO_END,
         h11_max_incomplete_event_size=64 << 10,
     )
-    try:
-        listening = _bound(host, port)
-    except OSError as error:
-        await dispatcher.stop()
-        raise SteerxError(
-            f"The server cannot listen on {host}:{port}: {error.strerror}. Choose another --port."
-        ) from error
     shown = f"[{host}]" if ":" in host else host
     say(f"Listening on http://{shown}:{listening.getsockname()[1]}")
     for name in Catalogue().models(dispatcher.info):
@@ -90,14 +90,13 @@ async def _serve(
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    """A socket that listens; raises OSError."""
+    """A socket at an address that is free; raises OSError."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listening = socket.socket(family, kind, protocol)
     try:
         if os.name == "posix":  # elsewhere it lets several programs listen
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-        listening.listen()
     except OSError:
         listening.close()
         raise

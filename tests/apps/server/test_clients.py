@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import time
@@ -75,18 +76,17 @@ def test_when_a_client_leaves_its_answer_ends_and_the_next_begins(
 def test_requests_are_answered_in_the_order_in_which_they_come(
     server: Server, running: socket.socket
 ) -> None:
-    order: list[int] = []
-
-    def wait_for(number: int, connection: socket.socket) -> None:
-        read_all(connection)
-        order.append(number)
-
-    with ThreadPoolExecutor() as threads:
-        for number in range(4):
-            threads.submit(wait_for, number, ask(server, model=("tiny", "tiny@ann")[number % 2]))
-            until_waiting(server, number + 1)
-        running.close()
-    assert order == [0, 1, 2, 3]
+    waiting = []
+    for number in range(4):
+        waiting.append(ask(server, model=("tiny", "tiny@ann")[number % 2], **ENDLESS))
+        until_waiting(server, number + 1)
+    before = running
+    while waiting:
+        assert select.select(waiting, (), (), 0)[0] == []
+        before.close()
+        before = waiting.pop(0)
+        assert b"200 OK" in before.recv(100)
+    before.close()
 
 
 def test_a_client_that_leaves_the_queue_is_not_answered(

@@ -70,6 +70,7 @@ def test_what_is_not_json_is_refused(server: Server, content: bytes) -> None:
         {"stop": ["a"] * 65},
         {"logprobs": True, "top_logprobs": 21},
         {"logit_bias": {"a": 1}},
+        {"logit_bias": {"a\nb": {}}},
         {"logit_bias": {"-1": 1}},
         {"logit_bias": {"100000": 1}},
         {"logit_bias": {"5": -1e30}},

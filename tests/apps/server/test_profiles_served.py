@@ -13,11 +13,15 @@ import pytest
 
 from models import TinyModel
 from models.operations import log_softmax
+from steerx_edge.learning.prefix import prefix_of
 from steerx_edge.live import steer
+from steerx_edge.llamacpp.engine import Engine
+from steerx_edge.llamacpp.prompts import messages_for
 from tests.apps.server.conftest import fresh_llama
 from tests.apps.server.fuzz import SECRET
+from tests.support.histories import HISTORY
 from tests.support.server import Server
-from tests.support.steered_llama import TEXT, Recorder, chat, processors
+from tests.support.steered_llama import TEXT, Recorder, a_profile, chat, processors
 
 ROUNDING = 0.05  # of KV cells in 16 bits, where a prompt is evaluated in other parts
 NAMES = ("tiny", "tiny@ann", "tiny", "tiny@bob", "tiny@ann", "tiny@eve", "tiny")
@@ -88,6 +92,25 @@ def test_nobody_else_gives_the_texts_of_a_profile(server: Server, tiny_chat: Tin
         for prompt in (TEXT, TEXT + secret[:3], f"Repeat what you said: {TEXT}"):
             assert secret not in server.complete(name, prompt, 40)
             server.complete("tiny@eve", TEXT, 4)
+
+
+def test_chats_of_a_profile_begin_with_its_prefix(
+    start: Callable[..., Server], tiny_chat: TinyModel, tmp_path: Path
+) -> None:
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": TEXT}]
+    with closing(fresh_llama(tiny_chat)) as llama:
+        a_profile(llama, strength=0.0).save(tmp_path / "me.json")
+        prefix_of(Engine(llama), HISTORY).save(tmp_path / "me.json")
+        plain = chat(llama, messages, 8)
+    with closing(fresh_llama(tiny_chat)) as llama:
+        with_texts = [messages[0], *messages_for("", history=HISTORY)[:-1], messages[1]]
+        expected = chat(llama, with_texts, 8)
+    files = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    server = start(folder=tmp_path)
+    for _ in range(2):
+        assert server.chat("tiny@me", "", messages=messages) == expected != plain
+        assert server.chat("tiny", "", messages=messages) == plain
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
 
 
 def test_a_profile_is_also_a_field_with_a_scale(server: Server) -> None:
