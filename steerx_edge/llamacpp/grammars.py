@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import llama_cpp
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 _MOST_BYTES = 1 << 16
 _MOST_GROUPS = 1000
 _MOST_RULES = 1000
+_MOST_TIMES = 2000  # llama.cpp's limit; llama-cpp-python writes out each time
+_COUNTS = ("minItems", "maxItems", "minLength", "maxLength")
 
 
 def grammar_of_schema(schema: str) -> str:
@@ -24,6 +28,7 @@ def grammar_of_schema(schema: str) -> str:
     Raises:
         ModelError: the schema is not one, or uses what llama-cpp-python does not know.
     """
+    _check_counts(json.loads(schema))
     try:
         grammar: str = json_schema_to_gbnf(schema)
     except Exception as error:  # of any kind
@@ -31,6 +36,22 @@ def grammar_of_schema(schema: str) -> str:
             "The JSON schema cannot be made a grammar. Leave out what is not in plain JSON Schema."
         ) from error
     return grammar
+
+
+def _check_counts(schema: Any) -> None:
+    """Refuse what would be repeated so often that no memory holds it."""
+    inside = [schema]
+    while inside:
+        each = inside.pop()
+        inside += (
+            each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()
+        )
+        if not isinstance(each, dict):
+            continue
+        counts = [each[name] for name in _COUNTS if name in each]
+        is_long = re.search(r"\d{5}", str(each.get("pattern", "")))
+        if is_long or not all(isinstance(n, int) and 0 <= n <= _MOST_TIMES for n in counts):
+            raise ModelError(f"The JSON schema repeats something more than {_MOST_TIMES} times.")
 
 
 def checked_grammar(llama: Llama, text: str) -> Any:

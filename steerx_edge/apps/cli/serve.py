@@ -62,7 +62,7 @@ def serve(
     if not api_key and host not in _LOOPBACK:
         raise click.UsageError(f"--host {host} lets other machines in, so it needs --api-key.")
     if alias is not None and (not alias.isprintable() or "@" in alias or not alias):
-        raise click.UsageError(f"--alias '{alias}' is empty, or holds an @ or control characters.")
+        raise click.UsageError(f"--alias {alias!r} is empty, or holds an @ or control characters.")
     if not profiles.is_dir():
         raise click.UsageError(
             f"--profiles '{profiles}' is not a folder. Give the one with me.json."

@@ -140,6 +140,7 @@ class _Pages:
 
     def _answer(self, body: dict[str, Any], form: Form, *, chat: bool = True) -> Response:
         name, profile, scale = self._catalogue.choice(body, self._dispatcher.info)
+        openai.check_length(body, self._dispatcher.info)
         make = openai.chat_work if chat else openai.completion_work
         work = make({**body, "model": name}, profile, scale)
         return Answer(self._dispatcher.submit(work), form)

@@ -15,7 +15,7 @@ from steerx_edge.apps.server.worker import work_for
 _CRASHED = "llama.cpp ended while it worked on this request. It was started anew."
 _SILENCE = 300.0
 """Seconds without a token or a batch of the prompt after which the process is replaced."""
-_PATIENCE = 60.0
+_PATIENCE = 120.0
 """Seconds that an answer may go on after its client has gone: a batch of a prompt is not ended."""
 
 
@@ -159,6 +159,7 @@ class Dispatcher:
         """Start another process in the place of one that has ended."""
         self._process.kill()
         await asyncio.to_thread(self._process.join)
+        self._connection.close()
         job.put(("refused", RequestError(500, _CRASHED)))
         try:
             await self._start_process()

@@ -45,12 +45,13 @@ def _restored(status: int, message: str, kind: str, fields: dict[str, Any]) -> R
     return RequestError(status, message, kind=kind, **fields)
 
 
-def too_long(n_prompt: int, n_ctx: int) -> RequestError:
+def too_long(n_prompt: int, n_ctx: int, *, at_least: bool = False) -> RequestError:
     """A prompt that leaves no room in the context for an answer."""
+    found = f"{'at least ' * at_least}{n_prompt}"
     return RequestError(
         400,
-        f"The prompt has {n_prompt} tokens and the context {n_ctx}. Shorten the prompt, or start "
-        "the server with a larger -c.",
+        f"The prompt has {found} tokens and the context {n_ctx}. Shorten the prompt, or start the "
+        "server with a larger -c.",
         kind="exceed_context_size_error",
         n_prompt_tokens=n_prompt,
         n_ctx=n_ctx,

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from llama_cpp.server.types import CreateChatCompletionRequest, CreateCompletionRequest
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from steerx_edge.apps.server.errors import RequestError
-from steerx_edge.apps.server.work import Usage, Work
+from steerx_edge.apps.server.errors import RequestError, too_long
+from steerx_edge.apps.server.work import ModelInfo, Usage, Work
 
 _MOST_STOPS = 64
 _MOST_LOGPROBS = 20
@@ -51,11 +51,14 @@ def chat_work(body: dict[str, Any], profile: str | None, scale: float) -> Work:
     """
     body = {**body, "messages": _messages(body.get("messages"))}
     schema = _schema(body.pop("response_format", None))
-    body["tool_choice"] = _tool_choice(body)
+    body["tool_choice"] = choice = _tool_choice(body)
     if "max_completion_tokens" in body:
         body["max_tokens"] = body.pop("max_completion_tokens")
     body.setdefault("max_tokens", -1)
     checked = _validated(_Chat, body)
+    if isinstance(choice, dict):  # llama-cpp-python makes the grammar, unchecked
+        (called,) = (tool for tool in body["tools"] if _name(tool) == _name(choice))
+        schema = json.dumps(called["function"]["parameters"])
     top = checked.top_logprobs or 0 if checked.logprobs else None
     return _work("chat", checked, profile, scale, schema, top)
 
@@ -75,6 +78,20 @@ def completion_work(body: dict[str, Any], profile: str | None, scale: float) -> 
     if checked.suffix is not None:
         raise RequestError(400, "suffix is not supported. Leave it out.")
     return _work("completion", checked, profile, scale, None, checked.logprobs)
+
+
+def check_length(body: dict[str, Any], info: ModelInfo) -> None:
+    """Refuse what cannot fit, before a template and a tokenizer take minutes for it.
+
+    Raises:
+        RequestError: the texts would not fit even if all tokens were as long as the longest.
+    """
+    given = [body.get(name) for name in ("messages", "prompt", "tools", "functions")]
+    n_bytes = len(json.dumps(given, ensure_ascii=False).encode())
+    n_messages = len(given[0]) if isinstance(given[0], list) else 0
+    least = max(n_bytes // info.longest_token, n_messages)
+    if least > info.n_ctx:
+        raise too_long(least, info.n_ctx, at_least=True)
 
 
 def wants_usage(body: dict[str, Any]) -> bool:
@@ -249,8 +266,8 @@ def _tool_choice(body: dict[str, Any]) -> object:
         return {"type": "function", "function": {"name": _name(tools[0])}}
     if isinstance(choice, dict):
         known = [_name(tool) for tool in tools] if isinstance(tools, list) else []
-        if _name(choice) not in known or None in known:
-            raise RequestError(400, "tool_choice names a tool that is not in tools.")
+        if known.count(_name(choice)) != 1 or None in known:
+            raise RequestError(400, "tool_choice does not name one of the tools.")
     return choice
 
 

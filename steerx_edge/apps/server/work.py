@@ -72,6 +72,7 @@ class ModelInfo:
     Attributes:
         name: of the model, as clients ask for it.
         profiles: ids, in order.
+        longest_token: bytes of a text that one token stands for at most.
         problems: why other profiles are left out, or parts of one: a sentence each.
     """
 
@@ -79,6 +80,7 @@ class ModelInfo:
     n_ctx: int
     n_params: int
     n_bytes: int
+    longest_token: int
     architecture: str
     quantization: str
     fingerprint: str

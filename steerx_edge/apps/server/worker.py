@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from steerx_edge.apps.server.recording import Recording
 
 
+_CONTROL_TOKEN = 64
+"""Bytes of the name of a control token, such as `<|im_start|>`, at most."""
+
+
 def work_for(connection: Connection, options: ModelOptions) -> None:
     """Load the model, and do what comes through a connection until it is closed.
 
@@ -80,6 +84,8 @@ class _Worker:
         )
         self._eval = self._engine.llama.eval
         compat.replace_methods(self._engine.llama, eval=self._eval_by_batches)
+        pieces = self._engine.pieces(range(self._engine.llama.n_vocab()))
+        self._longest_token = max(_CONTROL_TOKEN, *map(len, pieces))
         self._read = read_profiles
         self._read_profiles()
 
@@ -93,6 +99,7 @@ class _Worker:
             n_ctx=llama.n_ctx(),
             n_params=model.n_params,
             n_bytes=self._path.stat().st_size,
+            longest_token=self._longest_token,
             architecture=model.architecture,
             quantization=model.quantization,
             fingerprint=model.fingerprint,

@@ -87,7 +87,18 @@ def test_what_is_not_json_is_refused(server: Server, content: bytes) -> None:
         {"response_format": {"type": "yaml"}},
         {"response_format": {"type": "json_object", "schema": {"$ref": "https://a.example/b"}}},
         {"response_format": {"type": "json_object", "schema": {"type": MARK}}},
+        {"response_format": {"type": "json_object", "schema": {"maxItems": 10**9}}},
+        {"response_format": {"type": "json_object", "schema": {"pattern": "^a{1000000000}$"}}},
         {"tool_choice": "required"},
+        {
+            "tool_choice": "required",
+            "tools": [
+                {
+                    "type": "function",
+                    "function": {"name": "go", "parameters": {"minLength": 10**9}},
+                }
+            ],
+        },
         {"tool_choice": {"type": "function", "function": {"name": "go"}}},
         {"tools": [{"type": "function"}]},
     ],
@@ -107,6 +118,23 @@ def test_a_prompt_that_is_no_text_is_refused(server: Server, prompt: Any) -> Non
 def test_a_body_that_is_too_large_is_refused(server: Server) -> None:
     large = json.dumps({"messages": [{"role": "user", "content": "a" * (5 << 20)}]}).encode()
     assert refused(server, large)[0] == 413
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": [{"role": "user", "content": "a" * 3_000_000}]},
+        {"messages": [{"role": "user", "content": ""}] * 50_000},
+        {"tools": [{"type": "function", "function": {"name": "a" * 3_000_000, "parameters": {}}}]},
+    ],
+)
+def test_what_cannot_fit_is_refused_before_it_is_read(
+    server: Server, fields: dict[str, Any]
+) -> None:
+    content = json.dumps({"messages": MESSAGES, **fields}).encode()
+    status, error = refused(server, content)
+    assert (status, error["type"]) == (400, "exceed_context_size_error")
+    assert "at least" in error["message"]
 
 
 def test_a_long_prompt_is_refused_in_a_stream_too(server: Server) -> None:
