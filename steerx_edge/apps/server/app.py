@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,6 +21,7 @@ from steerx_edge.apps.server.catalogue import Catalogue
 from steerx_edge.apps.server.dispatcher import Dispatcher
 from steerx_edge.apps.server.errors import RequestError
 from steerx_edge.apps.server.guard import Guard
+from steerx_edge.apps.server.sse import Sse
 from steerx_edge.apps.server.work import Work
 from steerx_edge.version import __version__
 
@@ -63,7 +65,7 @@ class _Pages:
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self._catalogue = Catalogue()
-        self._created = openai.now()
+        self._created = int(time.time())
 
     async def root(self, _request: Request) -> Response:
         return PlainTextResponse("steerx-edge is running\n")  # programs look for Ollama's words
@@ -103,12 +105,12 @@ class _Pages:
 
     async def chat(self, request: Request) -> Response:
         body = await read_json(request)
-        return self._answer(body, openai.Sse(with_usage=openai.wants_usage(body)))
+        return self._answer(body, Sse(with_usage=openai.wants_usage(body)))
 
     async def completion(self, request: Request) -> Response:
         body = {**await read_json(request)}
         body.pop("messages", None)
-        return self._answer(body, openai.Sse(with_usage=openai.wants_usage(body)), chat=False)
+        return self._answer(body, Sse(with_usage=openai.wants_usage(body)), chat=False)
 
     async def ollama_version(self, _request: Request) -> Response:
         return JSONResponse({"version": ollama.VERSION})

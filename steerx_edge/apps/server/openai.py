@@ -1,4 +1,4 @@
-"""OpenAI's requests and answers, as llama.cpp's server speaks them.
+"""OpenAI's requests, as llama.cpp's server reads them.
 
 The fields of requests are those of `llama_cpp.server`. What it lacks is added here.
 """
@@ -6,14 +6,13 @@ The fields of requests are those of `llama_cpp.server`. What it lacks is added h
 from __future__ import annotations
 
 import json
-import time
 from typing import Any, Literal
 
 from llama_cpp.server.types import CreateChatCompletionRequest, CreateCompletionRequest
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from steerx_edge.apps.server.errors import RequestError, too_long
-from steerx_edge.apps.server.work import ModelInfo, Usage, Work
+from steerx_edge.apps.server.work import ModelInfo, Work
 
 _MOST_STOPS = 64
 _MOST_LOGPROBS = 20
@@ -100,16 +99,6 @@ def wants_usage(body: dict[str, Any]) -> bool:
     return isinstance(options, dict) and options.get("include_usage") is True
 
 
-def usage_of(usage: Usage) -> dict[str, Any]:
-    """What an answer took."""
-    return {
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
-    }
-
-
 def model_list(names: list[str], created: int) -> dict[str, Any]:
     """`GET /v1/models`."""
     models = [
@@ -117,48 +106,6 @@ def model_list(names: list[str], created: int) -> dict[str, Any]:
         for name in names
     ]
     return {"object": "list", "data": models}
-
-
-class Sse:
-    """Answers as OpenAI's, streams as server-sent events.
-
-    Args:
-        with_usage: end a stream with what it took.
-    """
-
-    media_type = "text/event-stream"
-
-    def __init__(self, *, with_usage: bool) -> None:
-        self._with_usage = with_usage
-        self._last: dict[str, Any] = {"object": "chat.completion.chunk", "created": 0}
-
-    def whole(self, answer: dict[str, Any], usage: Usage) -> dict[str, Any]:
-        """An answer that is not streamed."""
-        return {**answer, "usage": usage_of(usage)}
-
-    def chunk(self, chunk: dict[str, Any]) -> bytes:
-        """A part of a stream."""
-        self._last = chunk
-        return _event(chunk)
-
-    def end(self, usage: Usage) -> bytes:
-        """The end of a stream."""
-        last = b""
-        if self._with_usage:
-            last = _event({**self._last, "choices": [], "usage": usage_of(usage)})
-        return last + b"data: [DONE]\n\n"
-
-    def failure(self, refusal: RequestError) -> bytes:
-        """The end of a stream that fails."""
-        return _event(refusal.body())
-
-    def error(self, refusal: RequestError) -> dict[str, Any]:
-        """The body of an answer that fails."""
-        return refusal.body()
-
-
-def _event(value: dict[str, Any]) -> bytes:
-    return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
 
 
 def _work(
@@ -291,8 +238,3 @@ def _logit_bias(given: dict[str, float]) -> dict[int, float]:
     if any(not abs(value) <= _MOST_BIAS for value in found.values()):
         raise RequestError(400, f"logit_bias is not from {-_MOST_BIAS:g} to {_MOST_BIAS:g}.")
     return found
-
-
-def now() -> int:
-    """Seconds since 1970."""
-    return int(time.time())
