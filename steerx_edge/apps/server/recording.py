@@ -34,6 +34,9 @@ class Recording:
         engine: the model.
         work: what is asked of it.
         is_cancelled: asked before each token.
+
+    Attributes:
+        is_full: the answer ended with the context.
     """
 
     def __init__(self, engine: Engine, work: Work, is_cancelled: Callable[[], bool]) -> None:
@@ -44,6 +47,7 @@ class Recording:
         self._prompt, self._cached = 0, 0
         self._row: NDArray[np.float32] | None = None
         self._tokens = 0
+        self.is_full = False
         self._noted: list[dict[str, Any]] = []
         self._began = self._first = self._last = time.perf_counter()
 
@@ -92,6 +96,10 @@ class Recording:
                     self._tokens += 1
                     self._note(token)
                 yield token
+                if self._llama.n_tokens >= compat.most_tokens(self._llama):
+                    self.is_full = True
+                    yield self._ends[0]  # else llama-cpp-python goes on to the end of a character
+                    return
 
     @property
     def _ends(self) -> Sequence[int]:

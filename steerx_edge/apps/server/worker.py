@@ -143,10 +143,10 @@ class _Worker:
             generate: Any = llama.create_chat_completion if is_chat else llama.create_completion
             answer = generate(**options)
             if isinstance(answer, dict):
-                self._connection.send(("whole", _with_logprobs(answer, work, recording)))
+                self._connection.send(("whole", _completed(answer, work, recording)))
             else:
                 for chunk in answer:
-                    self._connection.send(("chunk", _with_logprobs(chunk, work, recording)))
+                    self._connection.send(("chunk", _completed(chunk, work, recording)))
             return recording.usage
 
     def _steered(self, work: Work) -> Any:
@@ -200,9 +200,11 @@ class _Worker:
             self._eval(tokens[start : start + n_batch])
 
 
-def _with_logprobs(answer: Any, work: Work, recording: Recording) -> Any:
-    """An answer or a chunk, with the log-probabilities of its tokens."""
+def _completed(answer: Any, work: Work, recording: Recording) -> Any:
+    """An answer or a chunk, with the log-probabilities of its tokens and the reason of its end."""
     choice = answer["choices"][0]
+    if recording.is_full and choice["finish_reason"]:
+        choice["finish_reason"] = "length"
     if work.top_logprobs is None or "role" in choice.get("delta", ()):
         return answer
     noted = recording.logprobs()

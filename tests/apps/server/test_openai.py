@@ -181,6 +181,24 @@ def test_errors_are_those_that_the_package_knows(client: OpenAI) -> None:
     assert body["n_prompt_tokens"] > 512
 
 
+def test_an_answer_ends_with_the_context_within_a_character_too(
+    start: Callable[..., Server],
+) -> None:
+    server = start(n_ctx=128)
+    body = {"messages": MESSAGES, "temperature": 2.0}
+    for seed in range(8):
+        whole = server.post("/v1/chat/completions", {**body, "seed": seed})
+        assert whole.status_code == 200
+        (choice,) = whole.json()["choices"]
+        assert choice["finish_reason"] == "length"
+        streamed = server.post("/v1/chat/completions", {**body, "seed": seed, "stream": True})
+        *chunks, done = [event[6:] for event in streamed.text.split("\n\n") if event]
+        assert done == "[DONE]"
+        choices = [json.loads(chunk)["choices"][0] for chunk in chunks]
+        assert choices[-1]["finish_reason"] == "length"
+        assert choice["message"]["content"]
+
+
 def test_a_key_is_asked_for(start: Callable[..., Server]) -> None:
     server = start("--api-key", "sésame")
     assert server.client.get("/health").status_code == 200
