@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import openai
 import pytest
 from openai import OpenAI
 
+from models import TinyModel
+from tests.apps.server.conftest import fresh_llama
 from tests.support.server import GREEDY, Server
 from tests.support.steered_llama import TEXT
 
@@ -181,22 +184,17 @@ def test_errors_are_those_that_the_package_knows(client: OpenAI) -> None:
     assert body["n_prompt_tokens"] > 512
 
 
+@pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_ends_with_the_context_within_a_character_too(
-    start: Callable[..., Server],
+    server: Server, tiny_chat: TinyModel, stream: bool
 ) -> None:
-    server = start(n_ctx=128)
-    body = {"messages": MESSAGES, "temperature": 2.0, "min_tokens": 500}
-    for seed in range(8):
-        whole = server.post("/v1/chat/completions", {**body, "seed": seed})
-        assert whole.status_code == 200
-        (choice,) = whole.json()["choices"]
-        assert choice["finish_reason"] == "length"
-        streamed = server.post("/v1/chat/completions", {**body, "seed": seed, "stream": True})
-        *chunks, done = [event[6:] for event in streamed.text.split("\n\n") if event]
-        assert done == "[DONE]"
-        choices = [json.loads(chunk)["choices"][0] for chunk in chunks]
-        assert choices[-1]["finish_reason"] == "length"
-        assert choice["message"]["content"]
+    with closing(fresh_llama(tiny_chat)) as llama:
+        (begins,) = (t for t in range(llama.n_vocab()) if llama.detokenize([t]) == b"\xf0")
+    body = {"messages": MESSAGES, "logit_bias": {str(begins): 1000}, "stream": stream}
+    response = server.post("/v1/chat/completions", body)
+    assert response.status_code == 200
+    answer = response.text.split("\n\n")[-3].removeprefix("data: ") if stream else response.text
+    assert json.loads(answer)["choices"][0]["finish_reason"] == "length"
 
 
 def test_a_key_is_asked_for(start: Callable[..., Server]) -> None:
