@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import threading
@@ -80,8 +81,9 @@ class SteeredChat:
             ModelError: the model cannot be loaded, or the schema not be followed.
             SteerxError: this thread has not read another answer to its end.
         """
-        from steerx_edge.llamacpp.compat import json_grammar
+        from steerx_edge.llamacpp.grammars import checked_grammar, grammar_of_schema
 
+        schema = None if options.schema is None else grammar_of_schema(json.dumps(options.schema))
         with self._held(), self._steered(profile, options) as llama:
             answer: Any = llama.create_chat_completion(
                 list(messages),  # type: ignore[arg-type]
@@ -89,7 +91,7 @@ class SteeredChat:
                 max_tokens=options.max_tokens,
                 temperature=options.temperature,
                 seed=random.randrange(2**31) if options.seed is None else options.seed,  # noqa: S311
-                grammar=None if options.schema is None else json_grammar(options.schema),
+                grammar=None if schema is None else checked_grammar(llama, schema),
                 logits_processor=_counting(usage),
             )
             for part in answer if options.stream else [answer]:

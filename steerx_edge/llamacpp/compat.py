@@ -10,16 +10,14 @@ each, named like it.
 from __future__ import annotations
 
 import ctypes
-import json
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from inspect import signature
 from typing import Any
 
 import llama_cpp
 from llama_cpp import Llama, LlamaState, LogitsProcessorList
-from llama_cpp.llama_grammar import LlamaGrammar, json_schema_to_gbnf
 
 from steerx_edge import _native
 from steerx_edge.errors import ModelError
@@ -45,7 +43,6 @@ __all__ = [
     "holds",
     "installed_version",
     "is_tested_version",
-    "json_grammar",
     "kind_of_model",
     "may_stop_early",
     "most_tokens",
@@ -264,21 +261,3 @@ def holds(llama: Llama, tokens: Sequence[int]) -> None:
     llama.input_ids[: len(tokens)] = tokens
     llama.n_tokens = len(tokens)
     llama._requires_eval = True
-
-
-def json_grammar(schema: Mapping[str, Any]) -> LlamaGrammar:
-    """A grammar of the JSON texts that follow a schema.
-
-    llama-cpp-python's own, which lets raw line feeds into strings, with llama.cpp's rule for
-    characters.
-
-    Raises:
-        ModelError: the schema is wrong, or has what llama-cpp-python cannot follow.
-    """
-    try:
-        grammar = json_schema_to_gbnf(json.dumps(schema))
-    except Exception as error:  # of many types
-        raise ModelError(f"This JSON Schema cannot be followed: {error!r}.") from error
-    return LlamaGrammar.from_string(
-        grammar.replace(r'[^"\\]', r'[^"\\\x7F\x00-\x1F]'), verbose=False
-    )

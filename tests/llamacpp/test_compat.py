@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -13,10 +12,8 @@ import llama_cpp
 import numpy as np
 import pytest
 from llama_cpp import Llama
-from llama_cpp.llama_grammar import LlamaGrammar
 
 from models import ARCHITECTURES, TinyModel, make_tiny
-from steerx_edge.errors import ModelError
 from steerx_edge.llamacpp import compat
 from tests.conftest import CHAT_TEMPLATE, open_tiny
 from tests.support.steered_llama import last_logits, reset
@@ -214,28 +211,6 @@ def test_hide_from(tiny_llama: Llama, evaluated: list[list[int]]) -> None:
 
 def test_installed_version() -> None:
     assert compat.installed_version() == llama_cpp.__version__
-
-
-def test_json_grammar_lets_no_raw_line_feed_into_a_string(tiny_llama: Llama) -> None:
-    schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
-    line_feed, quote = (tiny_llama.tokenize(c, add_bos=False)[-1] for c in (b"\n", b'"'))
-
-    def answer(after: int, **how: Any) -> str:
-        """Line feeds where they may be, then a quotation mark."""
-        bias = {line_feed: 90.0, quote: float(after)}
-        completion: Any = tiny_llama.create_completion(
-            "x", max_tokens=24, temperature=0.0, logit_bias=bias, **how
-        )
-        return str(completion["choices"][0]["text"])
-
-    own = LlamaGrammar.from_json_schema(json.dumps(schema), verbose=False)
-    assert "\n" in answer(80, grammar=own)
-    assert json.loads(answer(80, grammar=compat.json_grammar(schema)), strict=True)
-
-
-def test_json_grammar_refuses_a_wrong_schema_in_one_sentence() -> None:
-    with pytest.raises(ModelError, match="This JSON Schema cannot be followed"):
-        compat.json_grammar({"$ref": "#/nowhere"})
 
 
 def test_devices_have_a_name_and_memory() -> None:

@@ -69,6 +69,7 @@ LOCKS = "steerx_edge/llamacpp/locks.py"
 SAMPLE = "steerx_edge/evaluation/sample.py"
 FIGURES = "steerx_edge/evaluation/figures.py"
 EVALUATOR = "steerx_edge/evaluation/evaluator.py"
+SERVER = "steerx_edge/apps/server"
 METRICS = "steerx_edge/evaluation/text_metrics.py"
 RUN = "steerx_edge/evaluation/run.py"
 EXPLAINING = "steerx_edge/explaining"
@@ -1224,6 +1225,91 @@ BREAKS = [
         "or data[:at] == BOM_UTF8",
         "",
         TEST_MAILBOXES,
+    ),
+    # ------------------------------------------------------------ server
+    Break(
+        "the steering of a request does not end",
+        SERVER + "/worker.py",
+        "stack.enter_context(self._steered(work))",
+        "self._steered(work)",
+        "tests/apps/server/test_profiles_served.py",
+    ),
+    Break(
+        "the last request is answered first",
+        SERVER + "/dispatcher.py",
+        "job = self._running = self._waiting.popleft()",
+        "job = self._running = self._waiting.pop()",
+        "tests/apps/server/test_clients.py",
+    ),
+    Break(
+        "an answer goes on without its client",
+        SERVER + "/worker.py",
+        "        self._connection.recv()\n        return True",
+        "        return False",
+        "tests/apps/server/test_clients.py -k leaves",
+    ),
+    Break(
+        "links out of the folder are followed",
+        SERVER + "/profiles.py",
+        "follow_symlinks=False",
+        "follow_symlinks=True",
+        "tests/apps/server/test_profiles_served.py -k anew",
+    ),
+    Break(
+        "web sites are answered",
+        SERVER + "/guard.py",
+        "if is_page and _host(origin) not in _LOCAL:",
+        "if origin == '-':",
+        "tests/apps/server/test_hostile.py -k web",
+    ),
+    Break(
+        "a name that leads here is taken for localhost",
+        SERVER + "/guard.py",
+        'headers.get("host", "localhost")',
+        '"localhost"',
+        "tests/apps/server/test_hostile.py -k web",
+    ),
+    Break(
+        "the beginning of a key is enough",
+        SERVER + "/guard.py",
+        'given.strip().encode("latin-1"), self._key.encode()',
+        'given.strip().encode("latin-1")[: len(self._key.encode())], self._key.encode()',
+        "tests/apps/server/test_openai.py -k key",
+    ),
+    Break(
+        "llama.cpp prints what it cannot read",
+        SERVER + "/worker.py",
+        "for stream in (1, 2):",
+        "for stream in ():",
+        "tests/apps/server/test_hostile.py -k logged",
+    ),
+    Break(
+        "a crash of llama.cpp ends the server's work",
+        SERVER + "/dispatcher.py",
+        "await self._replace(job)",
+        "return",
+        "tests/apps/server/test_hostile.py -k alone",
+    ),
+    Break(
+        "a scale that was set is not used",
+        SERVER + "/catalogue.py",
+        "return self._scales.get(profile, 1.0)",
+        "return 1.0",
+        "tests/apps/server/test_profiles_served.py -k anew",
+    ),
+    Break(
+        "log-probabilities are those of another token",
+        SERVER + "/recording.py",
+        "{**self._described(token, row)",
+        "{**self._described(int(row.argmin()), row)",
+        "tests/apps/server/test_profiles_served.py -k probabilities",
+    ),
+    Break(
+        "the prefix is left out",
+        SERVER + "/worker.py",
+        'prefix=served.prefix if work.kind == "chat" else None',
+        "prefix=None",
+        "tests/apps/server/test_profiles_served.py -k prefix",
     ),
     # ------------------------------------------------------------ native
     Break(

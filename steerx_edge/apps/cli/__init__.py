@@ -23,7 +23,7 @@ INTERRUPTED = 130
 
 COMMANDS = (
     *("read", "learn", "generate", "chat", "evaluate", "show", "explain", "edit", "diff"),
-    *("feedback", "forget", "export", "import", "combine", "models", "doctor"),
+    *("serve", "feedback", "forget", "export", "import", "combine", "models", "doctor"),
 )
 
 _MODULES = {"import": "import_vector"}

@@ -140,6 +140,18 @@ running_options = _together(
 """-t, -ngl: how the model runs."""
 
 
+ctx_size_option = click.option(
+    "-c",
+    "--ctx-size",
+    type=click.IntRange(min=0, max=_MAX_INT),
+    callback=_checked_ctx_size,
+    default=4096,
+    show_default=True,
+    envvar="LLAMA_ARG_CTX_SIZE",
+    help="Context size in tokens; 0 for that of the model.",
+)
+
+
 class _Hub(click.ParamType):  # type: ignore[type-arg]
     """A repository of Hugging Face, as llama.cpp takes it: user/repo or user/repo:quantization."""
 
@@ -225,16 +237,7 @@ def sampling_options(temperature: float = 0.8) -> _Option[Any]:
             callback=lambda _context, _option, seed: None if seed in (-1, _RANDOM_SEED) else seed,
             help="Sampling seed; -1 for a random one. [default: random]",
         ),
-        click.option(
-            "-c",
-            "--ctx-size",
-            type=click.IntRange(min=0, max=_MAX_INT),
-            callback=_checked_ctx_size,
-            default=4096,
-            show_default=True,
-            envvar="LLAMA_ARG_CTX_SIZE",
-            help="Context size in tokens; 0 for that of the model.",
-        ),
+        ctx_size_option,
     )
 
 

@@ -69,6 +69,12 @@ _EXAMPLES = {
         # with half the strength, and your most relevant texts in the prompt
         steerx-edge chat --profile me.json --strength 0.5 --history sent.jsonl
     """,
+    "serve": """
+        # serve every profile of a folder on http://127.0.0.1:8080
+        steerx-edge serve --profiles profiles
+        # let other machines in that have a key
+        steerx-edge serve --profiles profiles --host 0.0.0.0 --api-key KEY
+    """,
     "evaluate": """
         # one person: the last fifth of the texts is held out
         steerx-edge evaluate sent.jsonl -o out --no-generate
@@ -113,7 +119,8 @@ STEERX_EDGE_MODEL      the model to use if -m is not given
 STEERX_EDGE_USER_PATH  folder for unfinished work of learn
 STEERX_EDGE_PROFILES   folder of the profiles that the plugin for llm offers
 LLAMA_ARG_THREADS, LLAMA_ARG_N_GPU_LAYERS, LLAMA_ARG_CTX_SIZE,
-LLAMA_ARG_N_PREDICT    as in llama.cpp
+LLAMA_ARG_N_PREDICT, LLAMA_ARG_HOST, LLAMA_ARG_PORT,
+LLAMA_API_KEY          as in llama.cpp
 
 Exit status:
 
