@@ -57,6 +57,8 @@ def test_what_is_printed() -> None:
 @pytest.mark.usefixtures("history")
 def test_learn_prints_the_same_without_learning() -> None:
     assert run("learn", "texts.csv", "--dry-run").stdout == run("read", "texts.csv").stdout
+    as_json = run("learn", "texts.csv", "--dry-run", "--json").stdout
+    assert as_json == run("read", "texts.csv", "--json").stdout
     assert "Missing option '-o' / '--output'" in run("learn", "texts.csv", code=2).stderr
 
 
