@@ -147,10 +147,35 @@ def test_the_editor_shows_the_words_and_what_is_written_there_is_done(
     assert "'kepe   oh' is not a line such as 'drop cheers'" in run(code=1).stderr
 
 
+@pytest.mark.parametrize("program", ["/no/such/editor", "false"])
+@pytest.mark.usefixtures("entry")
+def test_an_editor_that_fails_changes_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    before = (folder / "me.json").read_bytes()
+    monkeypatch.setenv("EDITOR", program)
+    assert run(code=1).stderr == (
+        f"Error: The editor '{program}' failed, so nothing was changed. Set VISUAL or EDITOR to "
+        "another one, such as nano.\n"
+    )
+    assert (folder / "me.json").read_bytes() == before
+
+
+@pytest.mark.usefixtures("entry")
+def test_the_editor_keeps_a_description_with_number_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+    run("--description", "I use hashtags:\n#sea #sun")
+    monkeypatch.setenv("EDITOR", "sed -i 's/^keep   oh/drop oh/'")
+    run()
+    assert edited().description.text == "I use hashtags:\n#sea #sun"
+    assert [edit.word for edit in edited().edits] == ["oh"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--drop", " "], 1, "The word to drop is empty."),
+        (["--drop", " "], 1, "The word for 'drop' is empty."),
+        (["--never", "Oh", "--pin", "oh"], 2, "'oh' has two of --drop, --never and --pin."),
+        (["--description", "-"], 2, "Standard input is empty."),
         (["--pin", "a b"], 1, "'a b' is several words."),
         (["--never", "a\x07b"], 1, "cannot be edited"),
         (["--drop", "x" * 101], 1, "at most 100 characters"),
