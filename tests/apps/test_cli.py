@@ -1405,6 +1405,7 @@ def test_reset_forgets_the_turns_and_keeps_the_system_message(
 def test_an_unknown_command_prints_the_known_ones(chat: Callable[..., Result], line: str) -> None:
     result = chat(line)
     assert result.stdout == ""
+    assert result.stderr.startswith("Error: there is no command") == (line != "/help")
     for command in ("/strength", "/profile", "/reset", "/exit"):
         assert command in result.stderr
 

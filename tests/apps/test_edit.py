@@ -16,10 +16,10 @@ from steerx_edge.apps.cli import main
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import MODEL_VARIABLE
 from steerx_edge.llamacpp.vocabulary import Vocabulary, open_vocabulary
-from steerx_edge.profile import Description, Edit, Entry, LogitBias, Profile, Word
+from steerx_edge.profile import Description, Edit, Entry, LogitBias, MemoryPart, Profile, Word
 from steerx_edge.profile.editing import with_edits
 from steerx_edge.steering.barred import spellings
-from tests.support.entries import an_entry
+from tests.support.entries import a_memory, an_entry
 
 WORDS = (Word("Rabbit", 3, 1, 4, 5, 4), Word("oh", 2, 1, 3, 5, 4))
 
@@ -87,7 +87,7 @@ def test_it_says_what_each_edit_changes() -> None:
         "The description still mentions 'rabbit': change it with --description.\n"
     )
     assert run("--never", "kind regards").stderr == "No answer will contain 'kind regards'.\n"
-    assert "You never used 'zzz'" in run("--pin", "zzz").stderr
+    assert "You never used" not in run("--pin", "zzz").stderr  # not known without a memory
     assert run("--undo", "RABBIT").stderr == "Undid the edit of 'RABBIT'.\n"
     assert run("--list", "--drop", "oh").stdout.splitlines()[1:] == [
         "  description by model",
@@ -95,6 +95,12 @@ def test_it_says_what_each_edit_changes() -> None:
         "  pin   zzz",
         "  drop  oh",
     ]
+
+
+def test_a_word_that_was_never_used_may_be_misspelled(entry: Entry, folder: Path) -> None:
+    memory = MemoryPart.of(a_memory(n_embd=entry.model.n_embd), strength=0.3, level="shared")
+    Profile((replace(entry, memory=memory),)).save(folder / "me.json")
+    assert "You never used 'zzz'" in run("--pin", "zzz").stderr
 
 
 def test_undoing_all_edits_gives_back_the_profile(entry: Entry, folder: Path) -> None:

@@ -131,6 +131,8 @@ def _obey(conversation: _Conversation, command: str, argument: str) -> None:
         conversation.use(load_profile(path, or_vector=True), path)
         say(f"Switched to {path}.")
     else:
+        if command != "/help":
+            say(f"Error: there is no command {command}.", always=True)
         say(HELP, always=True)
 
 

@@ -173,7 +173,8 @@ def _report(profile: Profile, wish: Wish) -> None:
         say(f"No answer will contain '{wish.word}'.")
     if wish.action != "never" or any(found):
         say(f"{_DONE[wish.action]} '{wish.word}': {_counted(found)}.")
-    if wish.action != "never" and not (found.words or found.rows):
+    is_known = all(entry.memory and entry.memory.memory for entry in profile.entries)
+    if wish.action != "never" and is_known and not (found.words or found.rows):
         say(f"You never used '{wish.word}' in what the profile was learned from. Is it misspelled?")
     texts = [entry.description.text.casefold() for entry in profile.entries]
     if wish.action != "pin" and any(wish.word.casefold() in text for text in texts):
