@@ -117,6 +117,13 @@ def test_an_answer_in_the_terminal_is_that_of_generate() -> None:
         (("mine.jsonl", "--history", "mine.jsonl"), "--history needs -p."),
         (("mine.jsonl", "-n", "0"), "-n is 0. Give 1 text or more."),
         (("-p", " "), "The prompt is empty."),
+        *(
+            (
+                ("mine.jsonl", "--html", read),
+                f"'{read}' is read, and would be overwritten. Choose another name.",
+            )
+            for read in ("mine.jsonl", "me.json")
+        ),
         (("-p", "x", "--user", "me"), "--me, --user, --response and --request need your texts."),
     ],
 )

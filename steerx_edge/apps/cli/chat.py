@@ -128,6 +128,9 @@ def _obey(conversation: _Conversation, command: str, argument: str) -> None:
         _set_strength(conversation, argument)
     elif command == "/profile":
         path = argument.strip()
+        if not path:
+            say("Error: name a profile, such as /profile me.json.", always=True)
+            return
         conversation.use(load_profile(path, or_vector=True), path)
         say(f"Switched to {path}.")
     else:

@@ -13,6 +13,7 @@ from steerx_edge.apps.cli.common import (
     FiniteFloat,
     error_console,
     item_options,
+    keep_what_is_read,
     load_prefix,
     load_profile,
     me_option,
@@ -115,6 +116,7 @@ def explain(
         raise click.UsageError("--history needs -p.")
     if history is not None and n_predict is not None and n_predict < 1:
         raise click.UsageError(f"-n is {n_predict}. Give 1 text or more.")
+    keep_what_is_read(html_path, history, texts_path, profile_path)
     if html_path is not None:
         from steerx_edge.profile import check_writable
 
