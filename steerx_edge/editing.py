@@ -39,7 +39,7 @@ class Wish(NamedTuple):
         """Check a word as a user gave it; white space around it does not count."""
         word = " ".join(text.split())
         if not word:
-            raise ProfileError(f"The word to {action} is empty.")
+            raise ProfileError(f"The word for '{action}' is empty. Give a word of yours.")
         if len(word) > _LONGEST or not word.isprintable():
             raise ProfileError(
                 f"{word[:40]!r} cannot be edited: a word has at most {_LONGEST} characters, and no "
@@ -50,6 +50,15 @@ class Wish(NamedTuple):
                 f"'{word}' is several words. Give them one by one; only 'never' takes a phrase."
             )
         return cls(action, word)
+
+
+def decided_twice(wishes: Sequence[Wish]) -> str | None:
+    """A word with two different decisions, in whatever spelling; None if there is none."""
+    for i, wish in enumerate(wishes):
+        for other in wishes[:i]:
+            if is_same(wish.word, other.word) and wish.action != other.action:
+                return wish.word
+    return None
 
 
 class Touched(NamedTuple):

@@ -77,6 +77,7 @@ def read_sample(
     path: str | os.PathLike[str],
     plan: Plan,
     *,
+    me: Sequence[str] = (),
     response: str | None = None,
     prompt: str | None = None,
     users: Sequence[str] = (),
@@ -90,6 +91,7 @@ def read_sample(
         path: a per-author file, LaMP's questions with the outputs beside them, or one user's
             history.
         plan: how many items a user needs, and how many are used.
+        me: as in `read_history`.
         response: as in `read_history`.
         prompt: as in `read_history`.
         users: ids of those who are wanted; none for all.
@@ -102,7 +104,8 @@ def read_sample(
     if has_users(file):
         people = list(read_users(file, response=response, prompt=prompt))
     else:
-        people = [_hold_out(file.stem, read_history(file, response=response, prompt=prompt))]
+        items = read_history(file, me=me, response=response, prompt=prompt)
+        people = [_hold_out(file.stem, items)]
     unknown = [name for name in users if name not in {user.id for user in people}]
     if unknown:
         some = ", ".join(repr(user.id) for user in people[:3])

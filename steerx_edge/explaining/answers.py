@@ -48,7 +48,8 @@ class Attribution:
         memory: (T,) what the memory adds to all of these, nats.
         total: (T,) log-probability with all of them, nats; the sum of the four.
         rows: (T, n_embd) final normed rows that predict the tokens, with the directions.
-        is_steered: whether the gate let the answer through.
+        is_steered: whether anything was to be changed, and the gate let it through.
+        has_steering: whether anything was to be changed, with the gate open.
     """
 
     tokens: list[int]
@@ -60,6 +61,7 @@ class Attribution:
     total: NDArray[np.float64]
     rows: NDArray[np.float32]
     is_steered: bool
+    has_steering: bool = True
 
 
 class Answers(NamedTuple):
@@ -205,6 +207,7 @@ def attribute(
         total=steps[3],
         rows=rows,
         is_steered=bool(acting),
+        has_steering=bool(steering),
     )
     return found, acting
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steerx_edge.errors import ModelError
+from steerx_edge.llamacpp.gguf_header import read_header
 from steerx_edge.model_id import ModelId
 
 if TYPE_CHECKING:
@@ -53,7 +54,20 @@ def _checked(path: Path, origin: str) -> Path:
         ) from error
     if magic != b"GGUF":
         raise ModelError(f"The model '{path}' (from {origin}) is not a GGUF file.")
+    if _is_ours(path):
+        raise ModelError(
+            f"The model '{path}' (from {origin}) is a file that belongs to a profile. Give the "
+            "GGUF file of a language model."
+        )
     return path
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether it is a memory or a prefix; not known of a damaged file."""
+    try:
+        return read_header(path).architecture.startswith("steerx-")
+    except ModelError:
+        return False
 
 
 def fingerprint(path: str | os.PathLike[str]) -> str:

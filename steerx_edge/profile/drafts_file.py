@@ -161,12 +161,13 @@ def read_drafts(profile: str | os.PathLike[str]) -> Drafts:
     """Read the drafts beside a profile; none where there is no file.
 
     Raises:
-        ProfileError: the file cannot be read.
+        ProfileError: there is neither profile nor file, or the file cannot be read.
     """
     path = drafts_path(profile)
+    if not path.exists():
+        _check_profile(profile)
+        return Drafts([], 0)
     with about(path, "read"):
-        if not path.exists():
-            return Drafts([], 0)
         check_file(path, MAX_BYTES, _SIZE_RULE)
         found: dict[tuple[str, str], Draft] = {}
         n_bad = 0
@@ -237,12 +238,16 @@ def _draft(line: bytes) -> Draft | None:
         return None
 
 
-@contextmanager
-def _held(profile: str | os.PathLike[str]) -> Iterator[Path]:
-    """The drafts of a profile, which no other program changes meanwhile."""
+def _check_profile(profile: str | os.PathLike[str]) -> None:
     with about(profile, "read"):
         if not Path(profile).exists():
             raise ProfileError("there is no such profile: learn one first")
+
+
+@contextmanager
+def _held(profile: str | os.PathLike[str]) -> Iterator[Path]:
+    """The drafts of a profile, which no other program changes meanwhile."""
+    _check_profile(profile)
     path = drafts_path(profile)
     with about(path, "written"), locked(Path(os.path.realpath(profile))):
         yield path

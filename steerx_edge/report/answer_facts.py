@@ -39,6 +39,7 @@ def answer_facts(prompt: str, about: str, answers: Answers, origins: Origins) ->
         "prompt": prompt,
         "about": about,
         "is_steered": steered.is_steered,
+        "has_steering": steered.has_steering,
         "has_sources": origins.texts is not None,
         "unsteered": [
             {"text": text, "log_prob": float(log_prob)}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from steerx_edge.report.answer_facts import END, PARTS
-from steerx_edge.report.answer_terminal import NAMES, UNSTEERED_NOTE, token_table
+from steerx_edge.report.answer_terminal import NAMES, token_table, unsteered_note
 from steerx_edge.report.page import asset, embedded, escaped, html_table, page
 from steerx_edge.report.visible import visible
 
@@ -24,7 +24,7 @@ _NOTE = (
 
 def answer_page(facts: Mapping[str, Any]) -> str:
     """Show the answers of `answer_facts` side by side, and details of the token pointed at."""
-    note = _NOTE if facts["is_steered"] else UNSTEERED_NOTE
+    note = _NOTE if facts["is_steered"] else unsteered_note(facts)
     unsteered = "".join(token["text"] for token in facts["unsteered"])
     body = (
         f"<h1>Where the answer comes from</h1><p>{escaped(facts['about'])}</p>"

@@ -27,10 +27,13 @@ _STYLES = {
     "memory": "black on #b9d4ff",
 }
 
-UNSTEERED_NOTE = (
+GATED_NOTE = (
     "The request gate left this answer unsteered: the request is unlike those of your texts."
 )
-"""Said of an answer without steering, unless the profile changes nothing at all."""
+"""Said of an answer that the profile would have changed."""
+
+NOTHING_NOTE = "Nothing was steered: the strength is 0, or all strengths in the profile are 0."
+"""Said of an answer that the profile could not change."""
 
 
 def print_answer(facts: Mapping[str, Any], console: PlainConsole) -> None:
@@ -48,7 +51,7 @@ def print_answer(facts: Mapping[str, Any], console: PlainConsole) -> None:
         line.append(shown[len(bare) :])
     console.print(line, soft_wrap=True)
     if not facts["is_steered"]:
-        console.print(f"\n{UNSTEERED_NOTE}", soft_wrap=True)
+        console.print(f"\n{unsteered_note(facts)}", soft_wrap=True)
         return
     console.print(
         "\n[d], [b], [m]: the direction, the logit bias or the memory added most, and together "
@@ -60,6 +63,11 @@ def print_answer(facts: Mapping[str, Any], console: PlainConsole) -> None:
         print_table(table, console)
     for line_of_sources in source_lines(facts):
         console.print(line_of_sources, soft_wrap=True)
+
+
+def unsteered_note(facts: Mapping[str, Any]) -> str:
+    """Why an answer was not steered."""
+    return GATED_NOTE if facts["has_steering"] else NOTHING_NOTE
 
 
 def token_table(facts: Mapping[str, Any], origins: set[str]) -> Table:

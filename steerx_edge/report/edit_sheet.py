@@ -20,7 +20,8 @@ _HELP = """
 #   drop   the profile adds nothing for this word
 #   never  and no answer contains it; also for words and phrases that you add
 #   pin    the memory offers it wherever you used it
-# "keep" undoes this. Lines that begin with # are left out. Change nothing to leave all as it is.
+# "keep" undoes this. Here, lines that begin with # are left out.
+# Change nothing to leave all as it is.
 """
 _LINE = re.compile(r"(keep|drop|never|pin)\s+(\S.*)")
 
@@ -43,11 +44,13 @@ def read_sheet(profile: Profile, text: str) -> tuple[str | None, list[Wish], tup
     Raises:
         ProfileError: a line is not one of these.
     """
-    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    lines = [line for line in text.splitlines() if line not in _HELP.splitlines()[1:]]
     rule = lines.index(_RULE) if _RULE in lines else len(lines)
     description = "\n".join(lines[:rule]).strip()
     wishes, undone = [], []
     for line in filter(None, map(str.strip, lines[rule + 1 :])):
+        if line.startswith("#"):
+            continue
         found = _LINE.fullmatch(line)
         if not found:
             raise ProfileError(

@@ -65,7 +65,7 @@ def print_table(table: Table, console: PlainConsole) -> None:
         title=f"\n{table.title}", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD
     )
     for i, column in enumerate(table.columns):
-        printed.add_column(column, justify="right" if i else "left")
+        printed.add_column(column, justify="right" if i else "left", overflow="fold")
     for row in table.rows:
         printed.add_row(*row)
     console.print(printed)

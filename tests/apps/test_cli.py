@@ -1390,6 +1390,7 @@ def test_the_profile_changes_during_a_chat_and_the_strength_stays(
     result = chat("Hello", "/strength 0.5", "/profile loud.json", "Hello")
     assert result.stdout == "".join(f"{answer}\n" for answer in answers)
     assert result.stderr == "Strength 0.5.\nSwitched to loud.json.\n"
+    assert chat("/profile").stderr == "Error: name a profile, such as /profile me.json.\n"
 
 
 def test_reset_forgets_the_turns_and_keeps_the_system_message(
@@ -1405,6 +1406,7 @@ def test_reset_forgets_the_turns_and_keeps_the_system_message(
 def test_an_unknown_command_prints_the_known_ones(chat: Callable[..., Result], line: str) -> None:
     result = chat(line)
     assert result.stdout == ""
+    assert result.stderr.startswith("Error: there is no command") == (line != "/help")
     for command in ("/strength", "/profile", "/reset", "/exit"):
         assert command in result.stderr
 

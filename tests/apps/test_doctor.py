@@ -13,6 +13,7 @@ from models import TinyModel, make_tiny
 from steerx_edge.apps.cli import main
 from steerx_edge.llamacpp import compat
 from steerx_edge.llamacpp.models import MODEL_VARIABLE
+from tests.support.exports import WHATSAPP_CHAT
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +76,12 @@ def test_with_a_history_it_says_how_long_learning_takes(
     assert result.stdout.endswith("No problems were found.\n")
     found = json.loads(run("sent.txt", "--json").stdout)
     assert found["learn_seconds"] > 0
+
+
+def test_it_is_said_who_of_a_chat_is_meant(folder: Path, tiny_chat: TinyModel) -> None:
+    (folder / "chat.txt").write_text(WHATSAPP_CHAT)
+    assert "(me, --me)" in run("chat.txt", "-m", tiny_chat.path, code=1).stdout
+    assert "for 8 texts" in run("chat.txt", "--me", "Kim", "-m", tiny_chat.path).stdout
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ from steerx_edge.apps.cli import main
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import MODEL_VARIABLE
 from steerx_edge.llamacpp.vocabulary import Vocabulary, open_vocabulary
-from steerx_edge.profile import Description, Edit, Entry, LogitBias, Profile, Word
+from steerx_edge.profile import Description, Edit, Entry, LogitBias, MemoryPart, Profile, Word
 from steerx_edge.profile.editing import with_edits
 from steerx_edge.steering.barred import spellings
-from tests.support.entries import an_entry
+from tests.support.entries import a_memory, an_entry
 
 WORDS = (Word("Rabbit", 3, 1, 4, 5, 4), Word("oh", 2, 1, 3, 5, 4))
 
@@ -87,7 +87,7 @@ def test_it_says_what_each_edit_changes() -> None:
         "The description still mentions 'rabbit': change it with --description.\n"
     )
     assert run("--never", "kind regards").stderr == "No answer will contain 'kind regards'.\n"
-    assert "You never used 'zzz'" in run("--pin", "zzz").stderr
+    assert "You never used" not in run("--pin", "zzz").stderr  # not known without a memory
     assert run("--undo", "RABBIT").stderr == "Undid the edit of 'RABBIT'.\n"
     assert run("--list", "--drop", "oh").stdout.splitlines()[1:] == [
         "  description by model",
@@ -95,6 +95,12 @@ def test_it_says_what_each_edit_changes() -> None:
         "  pin   zzz",
         "  drop  oh",
     ]
+
+
+def test_a_word_that_was_never_used_may_be_misspelled(entry: Entry, folder: Path) -> None:
+    memory = MemoryPart.of(a_memory(n_embd=entry.model.n_embd), strength=0.3, level="shared")
+    Profile((replace(entry, memory=memory),)).save(folder / "me.json")
+    assert "You never used 'zzz'" in run("--pin", "zzz").stderr
 
 
 def test_undoing_all_edits_gives_back_the_profile(entry: Entry, folder: Path) -> None:
@@ -147,10 +153,35 @@ def test_the_editor_shows_the_words_and_what_is_written_there_is_done(
     assert "'kepe   oh' is not a line such as 'drop cheers'" in run(code=1).stderr
 
 
+@pytest.mark.parametrize("program", ["/no/such/editor", "false"])
+@pytest.mark.usefixtures("entry")
+def test_an_editor_that_fails_changes_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    before = (folder / "me.json").read_bytes()
+    monkeypatch.setenv("EDITOR", program)
+    assert run(code=1).stderr == (
+        f"Error: The editor '{program}' failed, so nothing was changed. Set VISUAL or EDITOR to "
+        "another one, such as nano.\n"
+    )
+    assert (folder / "me.json").read_bytes() == before
+
+
+@pytest.mark.usefixtures("entry")
+def test_the_editor_keeps_a_description_with_number_signs(monkeypatch: pytest.MonkeyPatch) -> None:
+    run("--description", "I use hashtags:\n#sea #sun")
+    monkeypatch.setenv("EDITOR", "sed -i 's/^keep   oh/drop oh/'")
+    run()
+    assert edited().description.text == "I use hashtags:\n#sea #sun"
+    assert [edit.word for edit in edited().edits] == ["oh"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--drop", " "], 1, "The word to drop is empty."),
+        (["--drop", " "], 1, "The word for 'drop' is empty."),
+        (["--never", "Oh", "--pin", "oh"], 2, "'oh' has two of --drop, --never and --pin."),
+        (["--description", "-"], 2, "Standard input is empty."),
         (["--pin", "a b"], 1, "'a b' is several words."),
         (["--never", "a\x07b"], 1, "cannot be edited"),
         (["--drop", "x" * 101], 1, "at most 100 characters"),

@@ -16,6 +16,7 @@ from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import MODEL_VARIABLE
 from steerx_edge.profile import Profile
 from tests.explaining.conftest import TEXTS, entry_of
+from tests.support.exports import WHATSAPP_CHAT
 
 PRIVATE = "It holds your texts and is readable only by you (mode 0600).\n"
 
@@ -46,6 +47,17 @@ def test_texts_in_the_terminal() -> None:
     assert "Text 1\n" not in result.stdout
     assert "in the memory with weight 0: the word is in the request" in result.stdout
     assert "Rabbit" not in result.stderr
+
+
+def test_it_is_said_who_of_a_chat_is_meant() -> None:
+    Path("chat.txt").write_text(WHATSAPP_CHAT)
+    assert explain("chat.txt", code=1).stderr.endswith("(me, --me).\n")
+    shown = explain("chat.txt", "--me", "Kim", "--json").stdout
+    texts = [
+        "".join(word["text"] for word in text["words"]).strip()
+        for text in json.loads(shown)["texts"]
+    ]
+    assert texts == [f"I will bring the jug {i}." for i in range(8)]
 
 
 def test_texts_as_json() -> None:
@@ -105,7 +117,14 @@ def test_an_answer_in_the_terminal_is_that_of_generate() -> None:
         (("mine.jsonl", "--history", "mine.jsonl"), "--history needs -p."),
         (("mine.jsonl", "-n", "0"), "-n is 0. Give 1 text or more."),
         (("-p", " "), "The prompt is empty."),
-        (("-p", "x", "--user", "me"), "--user, --response and --request need your texts."),
+        *(
+            (
+                ("mine.jsonl", "--html", read),
+                f"'{read}' is read, and would be overwritten. Choose another name.",
+            )
+            for read in ("mine.jsonl", "me.json")
+        ),
+        (("-p", "x", "--user", "me"), "--me, --user, --response and --request need your texts."),
     ],
 )
 def test_usage_errors_are_one_sentence(arguments: tuple[str, ...], sentence: str) -> None:

@@ -144,6 +144,7 @@ def test_a_draft_needs_a_profile() -> None:
     options = ("--proposed", "me.json", "--rejected")
     said = run("feedback", "you.json", *options, code=1).stderr
     assert said == "Error: you.json: there is no such profile: learn one first\n"
+    assert run("feedback", "you.json", code=1).stderr == said
 
 
 # ---------------------------------------------------------------- feedback --apply
@@ -257,7 +258,7 @@ def test_without_an_answer_or_leave_nothing_is_kept(
 @pytest.mark.parametrize(
     ("program", "message"),
     [
-        ("exit 1", "Error: "),
+        ("exit 1", "Error: The editor "),
         ("exit 0", "Nothing was saved in the editor: nothing is kept."),
         ('printf "" > "$1"', "Nothing was saved in the editor: nothing is kept."),
     ],

@@ -54,9 +54,18 @@ def test_what_is_printed() -> None:
     assert "1  in another language\n          texts.csv: line 6: Die Kanne ist" in shown
 
 
+@pytest.mark.parametrize("read", ["texts.csv", "."])
+def test_a_file_that_is_read_is_not_overwritten(history: Path, read: str) -> None:
+    sentence = "Error: 'texts.csv' is read, and would be overwritten. Choose another name.\n"
+    assert run("read", read, "-o", "texts.csv", code=2).stderr.endswith(sentence)
+    assert history.read_text("utf-8") == TABLE
+
+
 @pytest.mark.usefixtures("history")
 def test_learn_prints_the_same_without_learning() -> None:
     assert run("learn", "texts.csv", "--dry-run").stdout == run("read", "texts.csv").stdout
+    as_json = run("learn", "texts.csv", "--dry-run", "--json").stdout
+    assert as_json == run("read", "texts.csv", "--json").stdout
     assert "Missing option '-o' / '--output'" in run("learn", "texts.csv", code=2).stderr
 
 

@@ -87,3 +87,12 @@ def test_mistakes_are_one_sentence(arguments: list[str], sentence: str) -> None:
     assert error.count("\n") == 1
     assert error.startswith("Error: ")
     assert sentence in error
+
+
+def test_the_profile_is_not_overwritten_by_its_page(folder: Path) -> None:
+    before = (folder / "me.json").read_bytes()
+    error = show("me.json", "--html", "me.json", code=2).stderr
+    assert error.endswith(
+        "Error: 'me.json' is read, and would be overwritten. Choose another name.\n"
+    )
+    assert (folder / "me.json").read_bytes() == before

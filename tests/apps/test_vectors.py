@@ -58,13 +58,19 @@ def test_export_names_what_it_leaves_out(tmp_path: Path) -> None:
     assert "adds a control vector to every token of the prompt too" in said.stderr
 
 
+def test_export_replaces_no_file(me: Path) -> None:
+    before = me.read_bytes()
+    assert f"'{me}' exists" in run("export", me, me, code=2).stderr
+    assert me.read_bytes() == before
+
+
 def test_export_takes_the_entry_that_is_named(me: Path, tmp_path: Path) -> None:
     profile = Profile.load(me).with_entry(a_full_entry())
     profile.save(me)
     several = run("export", me, tmp_path / "v.gguf", code=1)
     assert "Choose one of the profile's models with -m or --model-id" in several.stderr
     for name in ("Tiny Llama", "sha256:aaaa", "aaaaaa"):
-        said = run("export", me, tmp_path / "v.gguf", "--model-id", name)
+        said = run("export", me, tmp_path / f"{name}.gguf", "--model-id", name)
         assert str(a_model()) in said.stderr
     unknown = run("export", me, tmp_path / "v.gguf", "--model-id", "Qwen", code=1)
     assert "no entry for that model" in unknown.stderr

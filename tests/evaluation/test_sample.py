@@ -13,6 +13,7 @@ from steerx_edge.errors import HistoryError
 from steerx_edge.evaluation import Plan, read_sample
 from steerx_edge.evaluation.sample import drawn_items, swapped_user
 from steerx_edge.history.item import HistoryItem, User
+from tests.support.exports import WHATSAPP_CHAT
 from tests.support.users import WORDS, a_sample, a_user
 
 PLAN = Plan(items=5, min_items=2)
@@ -87,6 +88,15 @@ def test_of_one_persons_file_the_last_fifth_is_held_out(
     texts = [item.response for item in (*user.history, *user.queries)]
     assert texts == [f"text {i}" for i in range(n)]
     assert len(user.queries) == held_out
+
+
+def test_it_is_said_who_of_a_chat_is_meant(tmp_path: Path) -> None:
+    path = tmp_path / "chat.txt"
+    path.write_text(WHATSAPP_CHAT)
+    (user,) = read_sample(path, PLAN, me=("Kim",)).people
+    assert user.queries == (
+        HistoryItem("I will bring the jug 7.", "Reply to Ana: Who brings the plates 7?"),
+    )
 
 
 def test_response_and_prompt_are_those_of_learn(tmp_path: Path) -> None:

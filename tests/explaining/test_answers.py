@@ -133,6 +133,9 @@ def test_nothing_is_added_behind_a_closed_gate(tiny_llama: Llama, prompt: list[i
     profile = knowing(tiny_llama, strength=0.1, gate=closed)
     answers = answers_to(Engine(tiny_llama), profile, prompt, max_tokens=N)
     assert not answers.steered.is_steered
+    assert answers.steered.has_steering
+    off = answers_to(Engine(tiny_llama), profile, prompt, max_tokens=N, strength=0)
+    assert not off.steered.has_steering
     assert answers.memory is None
     assert answers.steered.tokens == answers.unsteered.tokens
     np.testing.assert_array_equal(answers.steered.total, answers.steered.model)

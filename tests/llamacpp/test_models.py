@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,6 +89,15 @@ def test_the_default_package_ships_a_model(monkeypatch: pytest.MonkeyPatch) -> N
         assert file.read(4) == b"GGUF"
 
 
+OF_A_PROFILE = b"".join(
+    [
+        b"GGUF" + struct.pack("<IQQ", 3, 0, 1),
+        struct.pack("<Q", 20) + b"general.architecture",
+        struct.pack("<IQ", 8, 13) + b"steerx-memory",
+    ]
+)
+
+
 @pytest.mark.parametrize(
     ("contents", "message"),
     [
@@ -95,6 +105,7 @@ def test_the_default_package_ships_a_model(monkeypatch: pytest.MonkeyPatch) -> N
         ("folder", "cannot be read: Is a directory"),
         (b"GGU", "is not a GGUF file"),
         (b"ggjt" + bytes(60), "is not a GGUF file"),
+        (OF_A_PROFILE, "is a file that belongs to a profile"),
     ],
 )
 @pytest.mark.parametrize("origin", ["-m", MODEL_VARIABLE])

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from steerx_edge.report.answer_facts import origin_of
-from steerx_edge.report.answer_terminal import UNSTEERED_NOTE, print_answer, token_table
+from steerx_edge.report.answer_page import answer_page
+from steerx_edge.report.answer_terminal import GATED_NOTE, NOTHING_NOTE, print_answer, token_table
 from steerx_edge.report.terminal import PlainConsole
 from tests.support.explained import an_answer
 
@@ -71,9 +72,11 @@ def test_texts_that_are_not_at_hand_are_asked_for() -> None:
     assert "from:" not in text
 
 
-def test_an_answer_behind_a_closed_gate_says_so() -> None:
-    text = printed({**an_answer(), "is_steered": False})
-    assert text.endswith(f"\n{UNSTEERED_NOTE}\n")
+@pytest.mark.parametrize(("has_steering", "note"), [(True, GATED_NOTE), (False, NOTHING_NOTE)])
+def test_it_is_said_why_an_answer_was_not_steered(has_steering: bool, note: str) -> None:
+    facts = {**an_answer(), "is_steered": False, "has_steering": has_steering}
+    assert printed(facts).endswith(f"\n{note}\n")
+    assert note in answer_page(facts)
 
 
 def test_the_table_of_some_origins() -> None:

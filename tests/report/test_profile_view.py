@@ -46,8 +46,8 @@ def cells_of(facts: dict[str, Any], title: str) -> list[list[str]]:
     ]
 
 
-def printed(facts: dict[str, Any]) -> str:
-    console = PlainConsole(file=io.StringIO(), width=200)
+def printed(facts: dict[str, Any], width: int = 200) -> str:
+    console = PlainConsole(file=io.StringIO(), width=width)
     print_profile(facts, console)
     text: str = console.file.getvalue()  # type: ignore[attr-defined]
     return text
@@ -172,6 +172,12 @@ def test_a_page_loads_nothing_and_runs_nothing(tmp_path: Path) -> None:
     assert "default-src 'none'" in text
     assert "script-src 'none'" in text
     assert "<script" not in text
+
+
+def test_a_narrow_terminal_cuts_nothing_off(tmp_path: Path) -> None:
+    facts = facts_of(tmp_path, memory=a_learned_memory())
+    lines = [line for line in printed(facts, width=40).splitlines() if "…" in line]
+    assert [line[:7] for line in lines] == ["Model: "]  # a digest that is shortened everywhere
 
 
 def test_bars_are_drawn_to_scale(tmp_path: Path) -> None:

@@ -13,6 +13,13 @@ from steerx_edge.history.readers import Reader
 from steerx_edge.history.readers.source import Options, Source
 from steerx_edge.history.readers.texts import Dropped, Text
 
+WHATSAPP_CHAT = "".join(
+    f"12/01/2024, 10:{2 * i:02} - Ana: Who brings the plates {i}?\n"
+    f"12/01/2024, 10:{2 * i + 1:02} - Kim: I will bring the jug {i}.\n"
+    for i in range(8)
+)
+"""Of two people, each with eight messages."""
+
 
 def jsonl(*records: Any) -> str:
     """JSON lines."""

@@ -19,6 +19,7 @@ from steerx_edge.apps.cli.common import (
     write_text,
     writing_options,
 )
+from steerx_edge.apps.cli.editor import change_in_editor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,27 +128,32 @@ def _obey(conversation: _Conversation, command: str, argument: str) -> None:
         _set_strength(conversation, argument)
     elif command == "/profile":
         path = argument.strip()
+        if not path:
+            say("Error: name a profile, such as /profile me.json.", always=True)
+            return
         conversation.use(load_profile(path, or_vector=True), path)
         say(f"Switched to {path}.")
     else:
+        if command != "/help":
+            say(f"Error: there is no command {command}.", always=True)
         say(HELP, always=True)
 
 
 def _keep(conversation: _Conversation, command: str, keep_drafts: bool) -> None:
     """Keep what the person made of the last answer."""
     if not keep_drafts:
-        say("Error: nothing is kept. Start the chat with --keep-drafts to allow that.")
+        say("Error: nothing is kept. Start the chat with --keep-drafts to allow that.", always=True)
         return
     if not conversation.turns:
-        say("Error: there is no answer yet.")
+        say("Error: there is no answer yet.", always=True)
         return
     request, answer = (turn["content"] for turn in conversation.turns[-2:])
     final = {"/good": answer, "/bad": ""}.get(command)
     if final is None:
         try:
-            final = click.edit(answer, extension=".txt")
+            final = change_in_editor(answer)
         except click.ClickException as error:
-            say(f"Error: {error.message}")
+            say(f"Error: {error.message}", always=True)
             return
         if not (final or "").strip():
             say("Nothing was saved in the editor: nothing is kept.")

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
@@ -268,6 +269,22 @@ def new_file(_context: click.Context, _option: click.Parameter, path: str) -> st
     if os.path.lexists(path):
         raise click.BadParameter(f"'{path}' exists. Choose another name, or remove it.")
     return path
+
+
+def keep_what_is_read(output: str | None, *inputs: str | None) -> None:
+    """Refuse to write over a file that is read, or one in a folder that is read.
+
+    Raises:
+        UsageError: names it.
+    """
+    if output is None or not os.path.exists(output):  # noqa: PTH110
+        return
+    target = Path(os.path.realpath(output))
+    for path in inputs:
+        if path is not None and target.is_relative_to(os.path.realpath(path)):
+            raise click.UsageError(
+                f"'{output}' is read, and would be overwritten. Choose another name."
+            )
 
 
 def item_options(prompt: str = "--prompt") -> _Option[Any]:

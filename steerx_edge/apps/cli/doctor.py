@@ -11,6 +11,7 @@ import click
 from steerx_edge.apps.cli.common import (
     item_options,
     json_option,
+    me_option,
     model_options,
     open_engine,
     user_option,
@@ -27,6 +28,7 @@ _CTX_SIZE = 1024
 @click.command()
 @click.argument("history", required=False, metavar="[HISTORY]", shell_complete=complete_files)
 @model_options
+@me_option
 @user_option
 @item_options()
 @json_option
@@ -35,6 +37,7 @@ def doctor(
     model: str | None,
     threads: int | None,
     n_gpu_layers: int,
+    me: tuple[str, ...],
     user: str | None,
     response: str | None,
     prompt: str | None,
@@ -60,7 +63,7 @@ def doctor(
             from steerx_edge.learning.duration import estimated_seconds
             from steerx_edge.learning.settings import Settings
 
-            items = read_history(history, user=user, response=response, prompt=prompt)
+            items = read_history(history, me=me, user=user, response=response, prompt=prompt)
             n_texts = len(items)
             seconds = estimated_seconds(engine, items, Settings()) if checked.steerable else None
     except SteerxError as error:

@@ -12,11 +12,13 @@ import click
 from steerx_edge.apps.cli.common import (
     item_options,
     load_profile,
+    me_option,
     read_text,
     say,
     user_option,
 )
 from steerx_edge.apps.cli.completion import complete_files, complete_models
+from steerx_edge.apps.cli.editor import change_in_editor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,6 +73,7 @@ _DONE = {"drop": "Dropped", "never": "Dropped", "pin": "Pinned"}
     help="GGUF model of the profile; repeat it for each. Only the vocabulary is read. "
     "[default: looked for, see models]",
 )
+@me_option
 @user_option
 @item_options()
 def edit(
@@ -83,28 +86,34 @@ def edit(
     text_path: str | None,
     listed: bool,
     models: tuple[str, ...],
-    **reading: str | None,
+    **reading: str | tuple[str, ...] | None,
 ) -> None:
     """Correct the profile in PROFILE: its description, and what it does with words.
 
     Edits take effect at once, nothing is learned again. They are kept when the profile is learned
     again or added to. Without options, an editor opens ($EDITOR).
     """
-    from steerx_edge.editing import Wish
+    from steerx_edge.editing import Wish, decided_twice
 
     if text_path is None and any(reading.values()):
-        raise click.UsageError("--user, --response and --prompt need --text.")
+        raise click.UsageError("--me, --user, --response and --prompt need --text.")
     profile = load_profile(profile_path)
     given: dict[Action, tuple[str, ...]] = {"drop": drop, "never": never, "pin": pin}
     wishes = [Wish.of(action, word) for action, words in given.items() for word in words]
+    if twice := decided_twice(wishes):
+        raise click.UsageError(f"'{twice}' has two of --drop, --never and --pin. Give one of them.")
     text = None if description is None else read_text(description)
+    if description == "-" and not (text or "").strip():
+        raise click.UsageError(
+            "Standard input is empty. Give an empty --description to have it learned anew."
+        )
     if text_path is None and text is None and not wishes and not undo and not listed:
         from steerx_edge.report.edit_sheet import read_sheet, sheet_of
 
         if not (sys.stdin.isatty() or os.environ.get("EDITOR") or os.environ.get("VISUAL")):
             raise click.UsageError("Without a terminal, say what to edit, such as --drop WORD.")
         sheet = sheet_of(profile)
-        text, wishes, undo = read_sheet(profile, click.edit(sheet, extension=".txt") or sheet)
+        text, wishes, undo = read_sheet(profile, change_in_editor(sheet) or sheet)
         if text is None and not wishes and not undo:
             say("Nothing was changed.")
             return
@@ -164,7 +173,8 @@ def _report(profile: Profile, wish: Wish) -> None:
         say(f"No answer will contain '{wish.word}'.")
     if wish.action != "never" or any(found):
         say(f"{_DONE[wish.action]} '{wish.word}': {_counted(found)}.")
-    if wish.action != "never" and not (found.words or found.rows):
+    is_known = all(entry.memory and entry.memory.memory for entry in profile.entries)
+    if wish.action != "never" and is_known and not (found.words or found.rows):
         say(f"You never used '{wish.word}' in what the profile was learned from. Is it misspelled?")
     texts = [entry.description.text.casefold() for entry in profile.entries]
     if wish.action != "pin" and any(wish.word.casefold() in text for text in texts):

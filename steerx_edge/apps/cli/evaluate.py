@@ -15,6 +15,7 @@ from steerx_edge.apps.cli.common import (
     LayerList,
     error_console,
     item_options,
+    me_option,
     model_options,
     open_engine,
     progress_bar,
@@ -52,6 +53,7 @@ class ItemCounts(click.ParamType):  # type: ignore[type-arg]
     "-evaluation]",
 )
 @model_options
+@me_option
 @item_options()
 @click.option("--users", metavar="IDS", help="Evaluate only these users, separated by commas.")
 @click.option(
@@ -138,6 +140,7 @@ def evaluate(
     model: str | None,
     threads: int | None,
     n_gpu_layers: int,
+    me: tuple[str, ...],
     response: str | None,
     prompt: str | None,
     users: str | None,
@@ -183,7 +186,9 @@ def evaluate(
         seed=seed,
     )
     wanted = [name.strip() for name in users.split(",")] if users else []
-    sample = read_sample(data, plan, response=response, prompt=prompt, users=wanted, half=half)
+    sample = read_sample(
+        data, plan, me=me, response=response, prompt=prompt, users=wanted, half=half
+    )
     folder = Path(output or f"{Path(data).stem}-evaluation")
     if threads is None and processes > 1:
         threads = max(1, (os.cpu_count() or 1) // processes)

@@ -13,8 +13,10 @@ from steerx_edge.apps.cli.common import (
     FiniteFloat,
     error_console,
     item_options,
+    keep_what_is_read,
     load_prefix,
     load_profile,
+    me_option,
     model_options,
     open_engine,
     profile_option,
@@ -24,6 +26,7 @@ from steerx_edge.apps.cli.common import (
     say,
     user_option,
 )
+from steerx_edge.apps.cli.completion import complete_files
 
 if TYPE_CHECKING:
     from steerx_edge.history.item import HistoryItem
@@ -34,7 +37,7 @@ _TOKENS = 256
 
 
 @click.command()
-@click.argument("history", metavar="[HISTORY]", required=False)
+@click.argument("history", metavar="[HISTORY]", required=False, shell_complete=complete_files)
 @profile_option
 @click.option(
     "-p",
@@ -59,6 +62,7 @@ _TOKENS = 256
     help="With -p: your texts, as for learn, to see which of them the memory took tokens from. "
     "They are not put in the prompt.",
 )
+@me_option
 @user_option
 @item_options("--request")
 @click.option(
@@ -85,6 +89,7 @@ def explain(
     html_path: str | None,
     as_json: bool,
     texts_path: str | None,
+    me: tuple[str, ...],
     user: str | None,
     response: str | None,
     request: str | None,
@@ -111,12 +116,13 @@ def explain(
         raise click.UsageError("--history needs -p.")
     if history is not None and n_predict is not None and n_predict < 1:
         raise click.UsageError(f"-n is {n_predict}. Give 1 text or more.")
+    keep_what_is_read(html_path, history, texts_path, profile_path)
     if html_path is not None:
         from steerx_edge.profile import check_writable
 
         check_writable(html_path)
     profile = load_profile(profile_path)
-    items = _read(history or texts_path, user, response, request)
+    items = _read(history or texts_path, me, user, response, request)
     text = read_text(prompt) if prompt is not None else ""
     if prompt is not None and not text.strip():
         raise click.UsageError("The prompt is empty.")
@@ -152,23 +158,30 @@ def explain(
         temperature=temp,
         seed=random.randrange(2**31) if seed is None else seed,  # noqa: S311
     )
-    with progress_bar(error_console(), "your texts") as progress:
-        found = sources_of(engine, answers, items, progress)
+    if items is None:
+        found = sources_of(engine, answers, None)
+    else:
+        with progress_bar(error_console(), "your texts") as progress:
+            found = sources_of(engine, answers, items, progress)
     about = f"{profile_path}, strength {strength:g}. Model: {entry.model}."
     facts = answer_facts(text, about, answers, found)
     _put(facts, html_path, as_json, answer_page, print_answer)
 
 
 def _read(
-    path: str | None, user: str | None, response: str | None, request: str | None
+    path: str | None,
+    me: tuple[str, ...],
+    user: str | None,
+    response: str | None,
+    request: str | None,
 ) -> list[HistoryItem] | None:
     if path is None:
-        if any(option is not None for option in (user, response, request)):
-            raise click.UsageError("--user, --response and --request need your texts.")
+        if me or any(option is not None for option in (user, response, request)):
+            raise click.UsageError("--me, --user, --response and --request need your texts.")
         return None
     from steerx_edge.history.reading import read_history
 
-    return list(read_history(path, user=user, response=response, prompt=request))
+    return list(read_history(path, me=me, user=user, response=response, prompt=request))
 
 
 def _put(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from steerx_edge.apps.cli.common import load_profile, say
+from steerx_edge.apps.cli.common import load_profile, new_file, say
 from steerx_edge.apps.cli.completion import complete_files, complete_models
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("profile_path", metavar="PROFILE", shell_complete=complete_files)
-@click.argument("output", metavar="FILE", shell_complete=complete_files)
+@click.argument("output", metavar="FILE", callback=new_file, shell_complete=complete_files)
 @click.option(
     "-m",
     "--model",

@@ -151,7 +151,7 @@ def learn(
     if dry_run:
         from steerx_edge.apps.cli.read import print_history
 
-        print_history(history, None, me, user, response, prompt, as_json=False)
+        print_history(history, None, me, user, response, prompt, as_json=as_json)
         return
     if output is None:
         raise click.MissingParameter(param_hint="'-o' / '--output'", param_type="option")

@@ -11,6 +11,7 @@ from steerx_edge.apps.cli import INTERRUPTED
 from steerx_edge.apps.cli.common import (
     error_console,
     item_options,
+    keep_what_is_read,
     me_option,
     progress_bar,
     say,
@@ -59,6 +60,7 @@ def print_history(
     as_json: bool,
 ) -> None:
     """Do what `read` does, and `learn --dry-run`."""
+    keep_what_is_read(output, history)
     from steerx_edge.history.opening import open_history
     from steerx_edge.history.reading import check_found
     from steerx_edge.history.tally import Tally

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from steerx_edge.apps.cli.common import load_profile, open_engine, running_options, say
+from steerx_edge.apps.cli.common import (
+    keep_what_is_read,
+    load_profile,
+    open_engine,
+    running_options,
+    say,
+)
 
 if TYPE_CHECKING:
     from steerx_edge.llamacpp.engine import Engine
@@ -51,6 +57,7 @@ def show(
     from steerx_edge.profile import Profile
     from steerx_edge.report.profile_facts import profile_facts
 
+    keep_what_is_read(html_path, profile_path, *others)
     profile = load_profile(profile_path)
     compared = {path: Profile.load(path) for path in others}
     if model is None:
