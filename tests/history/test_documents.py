@@ -93,6 +93,22 @@ def test_markdown(tmp_path: Path) -> None:
     }
 
 
+def test_the_address_of_a_link_may_hold_brackets(tmp_path: Path) -> None:
+    path = tmp_path / "tea.md"
+    path.write_text(
+        "# Tea\n\nSee [the page](http://example.org/Tea_(drink)) and [this](x) [sic].\n"
+    )
+    assert kept(survey(path)) == [("Write about Tea", "See the page and this [sic].")]
+
+
+@pytest.mark.parametrize("opened", ["[a ", "![a ", "[a](", "[[a|", "[^a ", "<!-- a "])
+def test_what_is_opened_often_and_never_closed_is_read_at_once(tmp_path: Path, opened: str) -> None:
+    # With a search from every one to the end, this would take hours.
+    path = tmp_path / "tea.md"
+    path.write_text(f"# Tea\n\n{opened * 100_000}\n")
+    assert survey(path).items[0].response.startswith(opened.strip())
+
+
 def test_markdown_is_known_by_its_first_line_too(tmp_path: Path) -> None:
     path = tmp_path / "note"
     path.write_text("# Tea\n\nI like it hot.\n\nVery hot.\n")
