@@ -21,7 +21,9 @@ _HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*")
 _UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*")
 _FENCE = re.compile(r" {0,3}(```+|~~~+)")
 _RULE = re.compile(r" {0,3}(?:(?:\* *){3,}|(?:- *){3,}|(?:_ *){3,})")
-_ITEM = re.compile(r"([ \t]*(?:[-*+]|\d+[.)])[ \t]+)(?:\[[ xX]\][ \t]+)?")  # with the box of a task
+_ITEM = re.compile(
+    r"\A([ \t]*(?:[-*+]|\d+[.)])[ \t]+)(?:\[[ xX]\][ \t]+)?"
+)  # with the box of a task
 _TAGS = re.compile(r"\s*(?:#[\w/-]+\s*)+")
 # What opens anew ends the search, here and below: the time must not grow with its square.
 _HIDDEN = re.compile(r"(?:<!--(?:(?!<!--).)*?-->|%%.*?%%)[ \t]*", re.DOTALL)
