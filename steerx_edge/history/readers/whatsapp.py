@@ -97,7 +97,7 @@ def _chats_in(source: Source, inside: bool = False) -> list[Source]:
         inner = _chats_in(child, inside=True) if below else []
         if inner:
             chats += inner
-        elif child.suffix == ".txt" and _is_chat(child):
+        elif child.suffix == ".txt" and child.can_be_read and _is_chat(child):
             chats.append(child)
         else:
             others += 1
