@@ -12,6 +12,7 @@ from steerx_edge.errors import HistoryError
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.history.readers import (
     OF_PROMPTS,
+    READERS,
     Reader,
     all_readers,
     authors,
@@ -19,6 +20,7 @@ from steerx_edge.history.readers import (
     known,
     notes,
     plain_text,
+    tables,
 )
 from steerx_edge.history.readers.json_records import Template
 from steerx_edge.history.readers.mojibake import with_mended_texts
@@ -76,6 +78,7 @@ def open_history(
         return _open_prepared(source, options)  # the field says how it is read
     for reader in all_readers():
         if why := reader.recognize(source):
+            _refuse_fields(reader, source, options)
             if reader in OF_PROMPTS:
                 logger.warning(_PROMPTS, source)
             found = Selection().selected(reader.read(source, options))
@@ -84,6 +87,16 @@ def open_history(
         found = _files_in(source, options, Selection())
         return OpenedHistory("a folder of files", "it is no export of a known program", found)
     return _open_prepared(source, options)
+
+
+def _refuse_fields(reader: Reader, source: Source, options: Options) -> None:
+    """Refuse options for fields and users, which only tables have of what our readers read."""
+    given = [name for name in ("user", "response", "prompt") if getattr(options, name) is not None]
+    if given and reader in READERS and reader is not tables:
+        named = " and ".join(f"{name} (--{name})" for name in given)
+        raise HistoryError(
+            f"{source} is {reader.NAME} and has no fields or users. Leave out {named}."
+        )
 
 
 def _files_in(folder: Source, options: Options, selection: Selection) -> Found:

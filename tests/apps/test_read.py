@@ -144,3 +144,26 @@ def test_learn_says_in_a_line_what_it_read() -> None:
         "Read a table (CSV): kept 5 texts, written 2024-01-01 to 2024-01-07; left out: 1 a word or "
         "less, 1 in another language.\n"
     )
+
+
+@pytest.mark.parametrize("read", ["texts.csv", "."])
+def test_what_is_read_is_never_replaced(history: Path, read: str) -> None:
+    error = run("read", read, "-o", "texts.csv", code=1).stderr
+    assert error == (
+        "Error: texts.csv is a part of the history, and would be lost. Write to a new file.\n"
+    )
+    assert history.read_text("utf-8") == TABLE
+
+
+@pytest.mark.parametrize("option", ["--user", "--response", "--prompt"])
+def test_options_that_do_not_apply_are_refused(tmp_path: Path, option: str) -> None:
+    path = tmp_path / "sent"
+    path.write_text(
+        "From mo Mon Jan  5 10:00:00 2026\nFrom: mo@example.org\nSubject: Tea\n\nTea is ready, do come.\n"
+    )
+    run("read", path)
+    error = run("read", path, option, "x", code=1).stderr
+    assert error == (
+        f"Error: {path} is a mailbox (mbox) and has no fields or users. Leave out {option[2:]} "
+        f"({option}).\n"
+    )

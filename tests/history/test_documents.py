@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import zipfile
 from collections.abc import Callable
@@ -91,6 +92,22 @@ def test_markdown(tmp_path: Path) -> None:
         "pasted code or log": 1,
         "table": 1,
     }
+
+
+def test_the_address_of_a_link_may_hold_brackets(tmp_path: Path) -> None:
+    path = tmp_path / "tea.md"
+    path.write_text(
+        "# Tea\n\nSee [the page](http://example.org/Tea_(drink)) and [this](x) [sic].\n"
+    )
+    assert kept(survey(path)) == [("Write about Tea", "See the page and this [sic].")]
+
+
+@pytest.mark.parametrize("opened", ["[a ", "![a ", "[a](", "[[a|", "[^a ", "<!-- a "])
+def test_what_is_opened_often_and_never_closed_is_read_at_once(tmp_path: Path, opened: str) -> None:
+    # With a search from every one to the end, this would take hours.
+    path = tmp_path / "tea.md"
+    path.write_text(f"# Tea\n\n{opened * 100_000}\n")
+    assert survey(path).items[0].response.startswith(opened.strip())
 
 
 def test_markdown_is_known_by_its_first_line_too(tmp_path: Path) -> None:
@@ -310,3 +327,26 @@ def test_older_encodings(tmp_path: Path, encoding: str) -> None:
 )
 def test_what_the_name_of_a_file_says(name: str, title: str) -> None:
     assert title_in_name(name) == title
+
+
+def test_a_link_to_nothing_and_a_pipe_cost_no_other_file(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").symlink_to(tmp_path / "gone")
+    os.mkfifo(tmp_path / "b.txt")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "c.txt").write_text("Tea is ready, do come.\n")
+    found = survey(tmp_path)
+    assert [text for _, text in kept(found)] == ["Tea is ready, do come."]
+    assert found.dropped == {"file that could not be read": 3}
+    with pytest.raises(HistoryError, match="is a pipe, which can be read only once"):
+        survey(tmp_path / "b.txt")
+
+
+def test_a_link_to_nothing_costs_no_mail_of_its_folder(tmp_path: Path) -> None:
+    for folder, first in (("boxes", "From mo Mon Jan  5 10:00:00 2026\n"), ("mails", "")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a").symlink_to(tmp_path / "gone")
+        mail = f"{first}From: mo@example.org\nTo: ana@example.org\nMIME-Version: 1.0\n\nDo come.\n"
+        (tmp_path / folder / "b.eml").write_text(mail)
+        found = survey(tmp_path / folder)
+        assert kept(found) == [("Write a mail to ana.", "Do come.")]
+        assert found.dropped == {"file that could not be read": 1}

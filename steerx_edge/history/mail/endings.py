@@ -11,12 +11,13 @@ _TAIL = 10  # lines that a signature may have
 _FEWEST = 3  # mails that a line must end to be one of a signature
 _SHARE = 0.05
 _CONTACT = re.compile(
-    r"https?://|www\.\w|[\w.+-]+@[\w-]+\.\w|(?:\+|\b00|\(0|\b0)[\d][\d\s()/.-]{6,}\d"
+    r"https?://|www\.\w|[\w.+-]{1,64}@[\w-]+\.\w|(?:\+|\b00|\(0|\b0)[\d][\d\s()/.-]{6,}\d"
     r"|\b(?:tel|phone|mobile|mobil|fax|telefon|tél)\b\.?\s?:?\s*[+(\d]",
     re.IGNORECASE,
 )
 _DEVICE = re.compile(
-    r"\s*(?:Sent (?:from|via|with|using) |Get Outlook for |Outlook für |Télécharger Outlook|"
+    r"\s*(?:Sent (?:from|via|with|using) |Télécharger Outlook|"
+    r"(?:\w+ ){0,3}Outlook (?:\w+ ){1,2}(?:iOS|Android)|"
     r"(?:Von|Aus) mein\w+ .{2,40} gesendet|Gesendet (?:mit|von|über|aus) |"
     r"Diese Nachricht wurde von mein|Envoyé (?:de|depuis|avec|à partir) |"
     r"Enviado (?:desde|do|de|a partir) |Inviato d[ae]|"

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from steerx_edge.history.mail.decoding import decoded_bytes, decoded_words
 
 _END = re.compile(rb"\r?\n\r?\n")
-_FIELD = re.compile(rb"([!-9;-~]+)[ \t]*:[ \t]*([^\n]*(?:\n[ \t][^\n]*)*)")
+_FIELD = re.compile(rb"(?m)^([!-9;-~]+)[ \t]*:[ \t]*([^\n]*(?:\n[ \t][^\n]*)*)")
 _ADDRESS = re.compile(r"[^\s<>()\[\]\",;:]+@[^\s<>()\[\]\",;:]+")
 _LISTED = re.compile(r"""(?:"(?:\\.|[^"\\])*"|<[^>]*>|\([^)]*\)|[^,;])+""")
 _ID = re.compile(r"<([^<>\s]+)>")
@@ -24,7 +24,8 @@ _ID = re.compile(r"<([^<>\s]+)>")
 _ANSWERED = r"re|aw|antw|antwort|sv|vs|ref|odp|rif|r|ynt|res|回复|答复|回覆|返信|отв"
 _FORWARDED = r"fwd?|wg|tr|rv|vb|vl|vid|fs|enc|i|pd|doorst|trs|ilt|转发|轉寄|転送|пер"
 _PREFIXES = re.compile(
-    rf"\s*(?:(?:{_ANSWERED}|{_FORWARDED})\s*(?:\[\d+\]|\(\d+\)|\^\d+)?\s*[:：]\s*)+", re.IGNORECASE
+    rf"\A\s*(?:(?:{_ANSWERED}|{_FORWARDED})\s*(?:\[\d+\]|\(\d+\)|\^\d+)?\s*[:：]\s*)+",
+    re.IGNORECASE,
 )
 _FORWARD = re.compile(rf"\s*(?:{_FORWARDED})\s*[:：]", re.IGNORECASE)
 _LONGEST = 1 << 14  # bytes of a header that are read

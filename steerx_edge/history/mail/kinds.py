@@ -22,12 +22,12 @@ _SUBJECTS = re.compile(
     r"odpowiedź automatyczna|автоответ|автоматический ответ|自動応答|自动答复)",
     re.IGNORECASE,
 )
-_SPLIT = re.compile(r"\s*,\s*")
 
 
 def labels_of(head: Head) -> list[str]:
     """The labels that Gmail gave a mail; empty outside of its exports."""
-    return [label for label in _SPLIT.split(head.get("x-gmail-labels")) if label]
+    labels = map(str.strip, head.get("x-gmail-labels").split(","))
+    return [label for label in labels if label]
 
 
 def has_sent_label(head: Head) -> bool:

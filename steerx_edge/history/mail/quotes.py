@@ -50,7 +50,7 @@ _FROM = re.compile(
     re.IGNORECASE,
 )
 _LABEL = re.compile(r"\s*\*?[^\W\d_][^\n:：@<>]{0,24}?\s?[:：]\*?(?:\s|$)")
-_FEWEST = 3  # lines of such headers
+_FEWEST, _MOST = 3, 30  # of such headers
 
 
 class Repeated(NamedTuple):
@@ -87,7 +87,8 @@ def without_introduction(lines: Sequence[str]) -> list[str]:
     kept = list(lines)
     while kept and not kept[-1].strip():
         kept.pop()
-    if not kept or not kept[-1].rstrip().endswith(_COLONS):
+    ending = kept[-1].rstrip() if kept else ""
+    if not ending.endswith(_COLONS) and not (ending.endswith("---") and _WROTE.search(ending)):
         return list(lines)
     start = len(kept) - 1
     while start > 0 and len(kept) - start < _LONGEST and _NAMED.search(kept[start - 1]):
@@ -135,7 +136,9 @@ def _after_headers(lines: Sequence[Line], at: int) -> int:
     while at < len(lines) and not lines[at].text.strip():
         at += 1
     first = at
-    while at < len(lines) and not lines[at].depth and _LABEL.match(lines[at].text):
+    for _ in range(_MOST):
+        if at == len(lines) or lines[at].depth or not _LABEL.match(lines[at].text):
+            break
         at += 1
         # A list of recipients goes on in the next line.
         while at < len(lines) and "@" in lines[at].text and not _LABEL.match(lines[at].text):

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from steerx_edge.history.mail.head import Head
 from steerx_edge.history.readers.mailboxes import LARGEST, read_boxes
 from steerx_edge.history.readers.source import Options, Source
-from steerx_edge.history.readers.texts import Dropped, Found
+from steerx_edge.history.readers.texts import UNREADABLE, Dropped, Found
 
 _TRIED = 30  # files of a folder
 
@@ -80,7 +80,7 @@ def holds_mails(source: Source, kind: Kind) -> bool:
     """Whether at least half of the first files below a folder are of a kind."""
     if not source.is_folder:
         return False
-    tried = [kind.is_one(file) for file in islice(source.files(), _TRIED)]
+    tried = [kind.is_one(file) for file in islice(source.files(), _TRIED) if file.can_be_read]
     return bool(tried) and 2 * sum(tried) >= len(tried)
 
 
@@ -88,6 +88,9 @@ def read_files(source: Source, options: Options, kind: Kind) -> Found:
     """Yield the texts of the user in a file, or in all files below a folder."""
     boxes: dict[str, FilesBox] = {}
     for file in source.files() if source.is_folder else [source]:
+        if not file.can_be_read:
+            yield Dropped(UNREADABLE, str(file))
+            continue
         if not kind.is_one(file):
             yield Dropped("file without a mail", str(file))
             continue

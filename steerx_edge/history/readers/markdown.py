@@ -21,16 +21,20 @@ _HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*")
 _UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*")
 _FENCE = re.compile(r" {0,3}(```+|~~~+)")
 _RULE = re.compile(r" {0,3}(?:(?:\* *){3,}|(?:- *){3,}|(?:_ *){3,})")
-_ITEM = re.compile(r"([ \t]*(?:[-*+]|\d+[.)])[ \t]+)(?:\[[ xX]\][ \t]+)?")  # with the box of a task
+_ITEM = re.compile(
+    r"\A([ \t]*(?:[-*+]|\d+[.)])[ \t]+)(?:\[[ xX]\][ \t]+)?"
+)  # with the box of a task
 _TAGS = re.compile(r"\s*(?:#[\w/-]+\s*)+")
-_HIDDEN = re.compile(r"(?:<!--.*?-->|%%.*?%%)[ \t]*", re.DOTALL)
+# What opens anew ends the search, here and below: the time must not grow with its square.
+_HIDDEN = re.compile(r"(?:<!--(?:(?!<!--).)*?-->|%%.*?%%)[ \t]*", re.DOTALL)
+_TARGET = r"\([^()\n]*(?:\([^()\n]*\)[^()\n]*)*\)"
 # What is shown of links, marks of emphasis, and code within a line.
 _INLINE = tuple(
     (re.compile(pattern), shown)
     for pattern, shown in (
-        (r"!\[\[[^\]\n]*\]\]|!\[[^\]\n]*\]\([^)\n]*\)|\[\^[^\]\n]+\]", ""),
-        (r"\[\[(?:[^\]|\n]*\|)?([^\]\n]*)\]\]", r"\1"),
-        (r"\[([^\]\n]+)\]\([^)\n]*\)", r"\1"),
+        (rf"!\[\[[^\[\]\n]*\]\]|!\[[^\[\]\n]*\]{_TARGET}|\[\^[^\[\]\n]+\]", ""),
+        (r"\[\[(?:[^\[\]|\n]*\|)?([^\[\]\n]*)\]\]", r"\1"),
+        (rf"\[([^\[\]\n]+)\]{_TARGET}", r"\1"),
         (r"(\*\*|__)(?=\S)(.{1,300}?)(?<=\S)\1", r"\2"),
         (r"(?<![\w*])\*(?=[^\s*])(.{1,300}?)(?<=[^\s*])\*(?![\w*])", r"\1"),
         (r"(?<![\w_])_(?=[^\s_])(.{1,300}?)(?<=[^\s_])_(?![\w_])", r"\1"),

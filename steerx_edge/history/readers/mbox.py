@@ -14,7 +14,7 @@ from typing import IO
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.readers.mailboxes import LARGEST, Box, read_boxes
 from steerx_edge.history.readers.source import Options, Source
-from steerx_edge.history.readers.texts import Dropped, Found
+from steerx_edge.history.readers.texts import UNREADABLE, Dropped, Found
 
 NAME = "a mailbox (mbox)"
 
@@ -59,7 +59,9 @@ def read(source: Source, options: Options) -> Found:
     """Yield the texts of the user in a mailbox, or in all below a folder."""
     boxes: list[Box] = []
     for file in source.files() if source.is_folder else [source]:
-        if is_mbox(file):
+        if not file.can_be_read:
+            yield Dropped(UNREADABLE, str(file))
+        elif is_mbox(file):
             # Apple Mail exports a mailbox as a folder `Sent.mbox` with a file `mbox`.
             below = str(file).removeprefix(str(source)).strip("/").removesuffix("mbox").strip("/")
             boxes.append(MboxBox(file, below or source.name))
@@ -72,7 +74,7 @@ def _holds_some(source: Source) -> bool:
     """Whether at least half of the first files below a folder are mailboxes, or empty."""
     if not source.is_folder:
         return False
-    tried = [file for file in islice(source.files(), _TRIED) if file.beginning]
+    tried = [file for file in islice(source.files(), _TRIED) if file.can_be_read and file.beginning]
     return bool(tried) and 2 * sum(map(is_mbox, tried)) >= len(tried)
 
 

@@ -6,6 +6,7 @@ import codecs
 import json
 import os
 import re
+import stat
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -160,6 +161,14 @@ class Source:
             return file.read(_BEGINNING)
 
     @cached_property
+    def can_be_read(self) -> bool:
+        """Whether a file can be opened: one that cannot must not hide what its folder is."""
+        try:
+            return isinstance(self.beginning, bytes)
+        except HistoryError:
+            return False
+
+    @cached_property
     def text(self) -> str:
         """The content of the file, with line feeds as line ends."""
         return _decoded(self._name, self._data)
@@ -212,6 +221,8 @@ class Source:
 
 def _open(path: Path | zipfile.Path, name: str) -> IO[bytes]:
     try:
+        if isinstance(path, Path) and stat.S_ISFIFO(path.stat().st_mode):
+            raise HistoryError(f"{name} is a pipe, which can be read only once. Save it as a file.")
         return path.open("rb")
     except FileNotFoundError as error:
         raise HistoryError(f"There is no file {name}. Check the path.") from error

@@ -33,7 +33,7 @@ _YEAR_FIRST, _MONTH_FIRST, _DAY_FIRST = (0, 1, 2), (2, 0, 1), (2, 1, 0)
 # WhatsApp's own words, in any language: marked by U+200E, or in angle brackets.
 _MARKED = re.compile("[\u200e\u200f]")
 _BRACKETED = re.compile(r"<[^<>\n]+>")
-_EDITED = re.compile("\\s*\u200e?<[^<>/=\\n]+ [^<>/=\\n]+>\\Z|\\s*\u200e<[^<>\\n]+>\\Z")
+_EDITED = re.compile("(?<!\\s)\\s*(?:\u200e?<[^<>/=\\n]+ [^<>/=\\n]+>|\u200e<[^<>\\n]+>)\\Z")
 _FILE = re.compile("(?:\u200e.*|.*-WA\\d{4})\\.\\w{2,5} \\([^()\\n]+\\)(?:\\n|\\Z)")
 # Android does not mark these; only the person's own are of interest.
 _DELETED = re.compile(
@@ -97,7 +97,7 @@ def _chats_in(source: Source, inside: bool = False) -> list[Source]:
         inner = _chats_in(child, inside=True) if below else []
         if inner:
             chats += inner
-        elif child.suffix == ".txt" and _is_chat(child):
+        elif child.suffix == ".txt" and child.can_be_read and _is_chat(child):
             chats.append(child)
         else:
             others += 1

@@ -44,6 +44,8 @@ def test_addresses(field: str, people: list[Address]) -> None:
         (b"[list] Tea", "[list] Tea", False),
         (b"Re:", "", False),
         (b"Rest: it is late", "Rest: it is late", False),
+        (b"Your order: 12 tins", "Your order: 12 tins", False),
+        (b"Tea, re: more of it", "Tea, re: more of it", False),
         (b"Tea at\r\n\tten", "Tea at ten", False),
         ("Café".encode(), "Café", False),
         ("Café".encode("latin-1"), "Café", False),
@@ -90,3 +92,9 @@ def test_a_huge_header_takes_no_long_time() -> None:
     head = Head(b"To: " + b"a" * 10**6 + b"\nSubject: " + b"=?utf-8?q?" * 10**5 + b"\n\n")
     assert head.addresses("to") == []
     assert head.subject.startswith("=?utf-8")
+
+
+def test_a_huge_line_that_is_no_header_takes_no_long_time() -> None:
+    # With a search from every character to the end of the line, this would take hours.
+    head = Head(b"Subject: Tea\n" + 2_000_000 * b"a" + b"\nTo: ana@example.org\n\n")
+    assert (head.subject, head.get("to")) == ("Tea", "ana@example.org")

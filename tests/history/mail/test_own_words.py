@@ -37,6 +37,7 @@ INTRODUCED = {
     "Polish": "pon., 5 sty 2026 o 10:00 Ana Lee <ana@example.org> napisał(a):",
     "Russian": "пн, 5 янв. 2026 г. в 10:00, Ana Lee <ana@example.org>:",
     "Japanese": "2026年1月5日(月) 10:00 Ana Lee <ana@example.org>:",
+    "Zoho": "---- On Mon, 05 Jan 2026 10:00:00 +0100 Ana Lee <ana@example.org> wrote ---",
     "Chinese": "Ana Lee <ana@example.org> 于2026年1月5日周一 10:00写道：",
 }
 OUTLOOK = {
@@ -149,6 +150,13 @@ CASES = {
         "2026-01-05 10:00:03 ERROR no water\n\nAny idea?",
         "It broke again:\n\nAny idea?",
     ),
+    "an added line in German": Case(
+        "Ja, gern.\n\nHolen Sie sich Outlook für iOS<https://aka.ms/o0ukef>", "Ja, gern."
+    ),
+    "an added line in French": Case("Oui, merci.\n\nObtenez Outlook pour Android", "Oui, merci."),
+    "own words about a program": Case(
+        "Which one?\n\nI use Outlook for mail", "Which one?\n\nI use Outlook for mail"
+    ),
     "code": Case(
         "Try this:\n\nfor (int i = 0; i < n; i++) {\n    pour(cup[i]);\n}\n\nIt works here.",
         "Try this:\n\nIt works here.",
@@ -208,3 +216,11 @@ def test_a_line_that_is_rarely_last_is_no_signature() -> None:
     for number in range(100):
         signatures.add([f"Text {number}.", "+44 1904 123456" if number < 4 else "Mo"])
     assert signatures.lines == {"Mo"}
+
+
+@pytest.mark.parametrize("line", ["Tea: hot", "From: Ana"])
+def test_a_very_long_list_with_colons_is_read_at_once(line: str) -> None:
+    # With a search from every line to the end, this would take hours.
+    mail = "Yes, please.\n\n" + f"{line}\n" * 60_000
+    parts = parted(fixed_lines(mail), is_wrapped=True)
+    assert parts.own == [mail.split("\n")]
