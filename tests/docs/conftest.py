@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,14 +15,16 @@ from steerx_edge.history.item import HistoryItem
 from steerx_edge.llamacpp.models import MODEL_VARIABLE
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _few_neutral_texts() -> Iterator[None]:
+def with_few_neutral_texts(patch: pytest.MonkeyPatch) -> None:
     """Learning from ten texts spends most of its time on neutral ones."""
     items = [HistoryItem(f"It rained {when}.", "Was it dry?") for when in ("now", "then", "here")]
-    with pytest.MonkeyPatch.context() as patch:
-        for user in ("learning.calibration.score", "evaluation.prompts"):
-            patch.setattr(f"steerx_edge.{user}.neutral_items", lambda _: items)
-        yield
+    for user in ("learning.calibration.score", "evaluation.prompts"):
+        patch.setattr(f"steerx_edge.{user}.neutral_items", lambda _: items)
+
+
+@pytest.fixture(autouse=True)
+def _few_neutral_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_few_neutral_texts(monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +35,9 @@ def learned(tmp_path_factory: pytest.TempPathFactory, tiny_chat: TinyModel) -> P
     shutil.copy(tiny_chat.path, folder / "model.gguf")
     words = ["learn", f"{folder}/sent.jsonl", "-o", f"{folder}/me.json", "--prefix", "256"]
     words += ["-m", f"{folder}/model.gguf", "-t", "1"]
-    result = CliRunner().invoke(main, words)
+    with pytest.MonkeyPatch.context() as patch:
+        with_few_neutral_texts(patch)
+        result = CliRunner().invoke(main, words)
     assert result.exit_code == 0, result.output
     return folder
 
