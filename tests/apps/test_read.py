@@ -159,7 +159,8 @@ def test_what_is_read_is_never_replaced(history: Path, read: str) -> None:
 def test_options_that_do_not_apply_are_refused(tmp_path: Path, option: str) -> None:
     path = tmp_path / "sent"
     path.write_text(
-        "From mo Mon Jan  5 10:00:00 2026\nFrom: mo@example.org\nSubject: Tea\n\nTea is ready, do come.\n"
+        "From mo Mon Jan  5 10:00:00 2026\nFrom: mo@example.org\nSubject: Tea\n\n"
+        "Tea is ready, do come.\n"
     )
     run("read", path)
     error = run("read", path, option, "x", code=1).stderr
