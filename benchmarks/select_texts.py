@@ -53,7 +53,7 @@ def main() -> None:
 def read(path: Path) -> None:
     """Read one table, and print what it cost."""
     tally = Tally()
-    with HistoryFile(path.with_suffix(".jsonl"), path) as file:
+    with HistoryFile(path.with_suffix(".jsonl")) as file:
         read_through(open_history(path), tally, file, lambda *_: None)
         file.save(tally)
     seconds = time.process_time()

@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from steerx_edge.errors import HistoryError
 from steerx_edge.history.opening import OpenedHistory
 from steerx_edge.history.readers.texts import Text
 from steerx_edge.history.tally import Tally
@@ -28,22 +27,15 @@ class HistoryFile:
 
     Args:
         path: The file to write.
-        history: The file or folder that is read.
 
     Raises:
-        HistoryError: It would replace what is read.
         ProfileError: It cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], history: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         check_writable(path)
         self._path = path
         self._target = Path(os.path.realpath(path))
-        read = Path(os.path.realpath(Path(history).expanduser()))
-        if self._target.exists() and read in (self._target, *self._target.parents):
-            raise HistoryError(
-                f"{path} is a part of the history, and would be lost. Write to a new file."
-            )
         self._offsets = array("Q", [0])
         self._open = ExitStack()
 

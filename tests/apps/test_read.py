@@ -146,15 +146,6 @@ def test_learn_says_in_a_line_what_it_read() -> None:
     )
 
 
-@pytest.mark.parametrize("read", ["texts.csv", "."])
-def test_what_is_read_is_never_replaced(history: Path, read: str) -> None:
-    error = run("read", read, "-o", "texts.csv", code=1).stderr
-    assert error == (
-        "Error: texts.csv is a part of the history, and would be lost. Write to a new file.\n"
-    )
-    assert history.read_text("utf-8") == TABLE
-
-
 @pytest.mark.parametrize("option", ["--user", "--response", "--prompt"])
 def test_options_that_do_not_apply_are_refused(tmp_path: Path, option: str) -> None:
     path = tmp_path / "sent"

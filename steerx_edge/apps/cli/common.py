@@ -281,7 +281,7 @@ def keep_what_is_read(output: str | None, *inputs: str | None) -> None:
         return
     target = Path(os.path.realpath(output))
     for path in inputs:
-        if path is not None and target.is_relative_to(os.path.realpath(path)):
+        if path is not None and target.is_relative_to(os.path.realpath(Path(path).expanduser())):
             raise click.UsageError(
                 f"'{output}' is read, and would be overwritten. Choose another name."
             )

@@ -70,7 +70,7 @@ def print_history(
 
     try:
         tally = Tally()
-        with nullcontext() if output is None else HistoryFile(output, history) as file:
+        with nullcontext() if output is None else HistoryFile(output) as file:
             console = error_console()
             bar = progress_bar(console, "reading") if console.is_terminal else nullcontext(_silent)
             with bar as progress:
