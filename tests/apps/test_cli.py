@@ -23,8 +23,9 @@ from llama_cpp import Llama
 
 from models import TinyModel
 from steerx_edge.apps.cli import COMMANDS, main
-from steerx_edge.apps.cli.common import LayerList, hold_interrupts, open_engine
+from steerx_edge.apps.cli.common import hold_interrupts, open_engine
 from steerx_edge.apps.cli.learn import summary
+from steerx_edge.apps.cli.value_types import LayerList
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.learning.calibration import Calibration, Setting, calibrate
 from steerx_edge.learning.checkpoint import USER_PATH_VARIABLE

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING
 import click
 
 from steerx_edge.apps.cli.common import (
-    PastTexts,
     load_prefix,
     load_profile,
     open_engine,
     say,
     steer_prompt,
     write_text,
-    writing_options,
 )
 from steerx_edge.apps.cli.editor import change_in_editor
+from steerx_edge.apps.cli.options import PastTexts, writing_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

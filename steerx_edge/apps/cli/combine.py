@@ -6,8 +6,9 @@ import math
 
 import click
 
-from steerx_edge.apps.cli.common import load_profile, new_file, say
+from steerx_edge.apps.cli.common import load_profile, say
 from steerx_edge.apps.cli.completion import complete_files
+from steerx_edge.apps.cli.options import new_file
 
 
 class _Weights(click.ParamType):  # type: ignore[type-arg]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import click
 
-from steerx_edge.apps.cli.common import (
-    json_option,
-    load_profile,
-)
+from steerx_edge.apps.cli.common import load_profile
 from steerx_edge.apps.cli.completion import complete_files
+from steerx_edge.apps.cli.options import json_option
 from steerx_edge.report.visible import visible
 
 

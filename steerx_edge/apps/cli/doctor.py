@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from steerx_edge.apps.cli.common import (
+from steerx_edge.apps.cli.common import open_engine
+from steerx_edge.apps.cli.completion import complete_files
+from steerx_edge.apps.cli.options import (
     item_options,
     json_option,
     me_option,
     model_options,
-    open_engine,
     user_option,
 )
-from steerx_edge.apps.cli.completion import complete_files
 from steerx_edge.report.visible import visible
 
 if TYPE_CHECKING:

@@ -9,16 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from steerx_edge.apps.cli.common import (
-    item_options,
-    load_profile,
-    me_option,
-    read_text,
-    say,
-    user_option,
-)
+from steerx_edge.apps.cli.common import load_profile, read_text, say
 from steerx_edge.apps.cli.completion import complete_files, complete_models
 from steerx_edge.apps.cli.editor import change_in_editor
+from steerx_edge.apps.cli.options import item_options, me_option, user_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

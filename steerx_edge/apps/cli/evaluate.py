@@ -11,16 +11,10 @@ from typing import Any, Literal
 
 import click
 
-from steerx_edge.apps.cli.common import (
-    LayerList,
-    error_console,
-    item_options,
-    me_option,
-    model_options,
-    open_engine,
-    progress_bar,
-)
+from steerx_edge.apps.cli.common import error_console, open_engine, progress_bar
 from steerx_edge.apps.cli.completion import complete_files
+from steerx_edge.apps.cli.options import item_options, me_option, model_options
+from steerx_edge.apps.cli.value_types import LayerList
 
 
 class ItemCounts(click.ParamType):  # type: ignore[type-arg]

@@ -10,23 +10,25 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from steerx_edge.apps.cli.common import (
-    FiniteFloat,
     error_console,
-    item_options,
     keep_what_is_read,
     load_prefix,
     load_profile,
-    me_option,
-    model_options,
     open_engine,
-    profile_option,
     progress_bar,
     read_text,
-    sampling_options,
     say,
-    user_option,
 )
 from steerx_edge.apps.cli.completion import complete_files
+from steerx_edge.apps.cli.options import (
+    item_options,
+    me_option,
+    model_options,
+    profile_option,
+    sampling_options,
+    user_option,
+)
+from steerx_edge.apps.cli.value_types import FiniteFloat
 
 if TYPE_CHECKING:
     from steerx_edge.history.item import HistoryItem

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from steerx_edge.apps.cli.common import load_profile, new_file, say
+from steerx_edge.apps.cli.common import load_profile, say
 from steerx_edge.apps.cli.completion import complete_files, complete_models
+from steerx_edge.apps.cli.options import new_file
 
 if TYPE_CHECKING:
     from steerx_edge.profile import Entry, Profile

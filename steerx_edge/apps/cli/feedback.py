@@ -13,12 +13,12 @@ from steerx_edge.apps.cli.common import (
     error_console,
     hold_interrupts,
     load_profile,
-    model_options,
     open_engine,
     progress_bar,
     say,
 )
 from steerx_edge.apps.cli.learn import shown
+from steerx_edge.apps.cli.options import model_options
 
 if TYPE_CHECKING:
     from steerx_edge.profile import Drafts, Profile

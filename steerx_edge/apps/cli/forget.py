@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from steerx_edge.apps.cli.common import (
+from steerx_edge.apps.cli.common import load_profile, open_engine, say
+from steerx_edge.apps.cli.completion import complete_files, complete_models
+from steerx_edge.apps.cli.options import (
     item_options,
-    load_profile,
     me_option,
-    open_engine,
     profile_option,
     running_options,
-    say,
     user_option,
 )
-from steerx_edge.apps.cli.completion import complete_files, complete_models
 
 if TYPE_CHECKING:
     from pathlib import Path

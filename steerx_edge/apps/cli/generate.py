@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from steerx_edge.apps.cli.common import (
-    PastTexts,
     load_prefix,
     load_profile,
     open_engine,
@@ -18,8 +17,8 @@ from steerx_edge.apps.cli.common import (
     say,
     steer_prompt,
     write_text,
-    writing_options,
 )
+from steerx_edge.apps.cli.options import PastTexts, writing_options
 from steerx_edge.report.visible import visible
 
 if TYPE_CHECKING:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from steerx_edge.apps.cli.common import model_options, new_file, open_engine, say
+from steerx_edge.apps.cli.common import open_engine, say
 from steerx_edge.apps.cli.completion import complete_files
+from steerx_edge.apps.cli.options import model_options, new_file
 
 _CTX_SIZE = 256  # of a context that is not used
 

@@ -12,20 +12,21 @@ from click.core import ParameterSource
 
 from steerx_edge.apps.cli import INTERRUPTED
 from steerx_edge.apps.cli.common import (
-    FiniteFloat,
-    LayerList,
     error_console,
     hold_interrupts,
+    open_engine,
+    progress_bar,
+    say,
+)
+from steerx_edge.apps.cli.completion import complete_files
+from steerx_edge.apps.cli.options import (
     item_options,
     json_option,
     me_option,
     model_options,
-    open_engine,
-    progress_bar,
-    say,
     user_option,
 )
-from steerx_edge.apps.cli.completion import complete_files
+from steerx_edge.apps.cli.value_types import FiniteFloat, LayerList
 
 if TYPE_CHECKING:
     from steerx_edge.history.item import HistoryItem

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from steerx_edge.apps.cli.common import json_option, model_option, say
+from steerx_edge.apps.cli.common import say
+from steerx_edge.apps.cli.options import json_option, model_option
 from steerx_edge.report.visible import visible
 
 if TYPE_CHECKING:

@@ -8,15 +8,8 @@ from contextlib import nullcontext
 import click
 
 from steerx_edge.apps.cli import INTERRUPTED
-from steerx_edge.apps.cli.common import (
-    error_console,
-    item_options,
-    keep_what_is_read,
-    me_option,
-    progress_bar,
-    say,
-    user_option,
-)
+from steerx_edge.apps.cli.common import error_console, keep_what_is_read, progress_bar, say
+from steerx_edge.apps.cli.options import item_options, me_option, user_option
 
 
 @click.command()

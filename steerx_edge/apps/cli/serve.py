@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from steerx_edge.apps.cli.common import ctx_size_option, model_options, say
+from steerx_edge.apps.cli.common import say
+from steerx_edge.apps.cli.options import ctx_size_option, model_options
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 

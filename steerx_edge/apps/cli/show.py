@@ -8,13 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from steerx_edge.apps.cli.common import (
-    keep_what_is_read,
-    load_profile,
-    open_engine,
-    running_options,
-    say,
-)
+from steerx_edge.apps.cli.common import keep_what_is_read, load_profile, open_engine, say
+from steerx_edge.apps.cli.options import running_options
 
 if TYPE_CHECKING:
     from steerx_edge.llamacpp.engine import Engine
