@@ -1420,7 +1420,7 @@ def test_an_unknown_command_prints_the_known_ones(chat: Callable[..., Result], l
         ("/strength", "'' is not a number"),
         ("/strength nan", "strength is nan"),
         ("/strength 1e40", "strength is 1e+40"),
-        ("/profile", "cannot be read"),
+        ("/profile", "name a profile"),
         ("/profile strange.json", "this model is tiny-chat"),
         ("/profile huge.json", "strength is 1.0"),
     ],
