@@ -242,15 +242,7 @@ def _figures(case: Case, ways: Sequence[str]) -> dict[str, float]:
 def _of_changed_tokens(case: Case, added: Entry, n: int) -> Entry:
     """Tokens that were proposed have no weight."""
     part, memory, ledger = base_of(case.engine, case.entry)
-    rows = MemoryRows(
-        memory.space,
-        part.level,
-        memory.end,
-        usual=ledger.usual,
-        before=memory,
-        several=ledger.several,
-        shared=ledger.words,
-    )
+    rows = MemoryRows.continuing(memory, ledger, part.level)
     used, expected = ledger.used.copy(), ledger.expected.copy()
     for tokens, changed, read, item in zip(
         case.finals[:n], case.changed, case.read, case.edits, strict=False

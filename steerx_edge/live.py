@@ -247,24 +247,21 @@ class SteeringHandle:
 
         It may change what it is given.
         """
+        if not answer.leaves_alone:
+            self._steer_logits(n_prompt, ids, logits)
         if self._bar is not None and self._steering.never:
-            self._change_steered(answer, n_prompt, ids, logits)
             text = b"".join(self._pieces[token] for token in ids[n_prompt:][-_BARRED_TAIL:])
             logits[self._bar.tokens_after(text)] = -np.inf
-            return logits
-        return self._change_steered(answer, n_prompt, ids, logits)
+        return logits
 
-    def _change_steered(
-        self, answer: _Answer, n_prompt: int, ids: NDArray[np.intc], logits: NDArray[np.single]
-    ) -> NDArray[np.single]:
-        if answer.leaves_alone:
-            return logits
+    def _steer_logits(
+        self, n_prompt: int, ids: NDArray[np.intc], logits: NDArray[np.single]
+    ) -> None:
         memory = self._steering.memory
         logits[self._biased] += self._bias
         # With a draft model few tokens have a row, so all go without.
         if memory is not None and self._has_row and self._llama.draft_model is None:
             memory.shift(self._row(), ids[n_prompt:], logits)
-        return logits
 
     def _start(self) -> None:
         """Where all rows are steered, the vector stays on, and no older cell may be re-used."""

@@ -91,9 +91,8 @@ def open_history(
 
 def _refuse_fields(reader: Reader, source: Source, options: Options) -> None:
     """Refuse options for fields and users, which only tables have of what our readers read."""
-    given = [name for name in ("user", "response", "prompt") if getattr(options, name) is not None]
-    if given and reader in READERS and reader is not tables:
-        named = " and ".join(f"{name} (--{name})" for name in given)
+    if options.given and reader in READERS and reader is not tables:
+        named = " and ".join(f"{name} (--{name})" for name in options.given)
         raise HistoryError(
             f"{source} is {reader.NAME} and has no fields or users. Leave out {named}."
         )

@@ -94,15 +94,7 @@ def learn_more(
         resume, made_by(engine), "more", ledger.texts.tobytes(), chunks, settings
     )
 
-    rows = MemoryRows(
-        memory.space,
-        part.level,
-        memory.end,
-        usual=ledger.usual,
-        before=memory,
-        several=ledger.several,
-        shared=ledger.words,
-    )
+    rows = MemoryRows.continuing(memory, ledger, part.level)
     totals = Totals.continuing(engine, ledger, rows)
     totals.read(chunks, settings, progress, checkpoint, ends)
     if not totals.n_new:

@@ -15,6 +15,7 @@ from steerx_edge.steering.memory import KeySpace, Level, Memory, hashes_of
 
 if TYPE_CHECKING:
     from steerx_edge.learning.effects import Effects
+    from steerx_edge.steering.ledger import Ledger
 
 _NO_WORD = -1
 _HIDDEN = -1  # no token
@@ -80,6 +81,19 @@ class MemoryRows:
         self._words: list[NDArray[np.int32]] = []  # their numbers; only for the level "shared"
         self._numbers: dict[str, int] = {word: i for i, word in enumerate(shared)}
         self._n_shared = len(self._numbers)
+
+    @classmethod
+    def continuing(cls, memory: Memory, ledger: Ledger, level: Level) -> MemoryRows:
+        """After the rows of a memory of this level, whose ledger says what is in its texts."""
+        return cls(
+            memory.space,
+            level,
+            memory.end,
+            usual=ledger.usual,
+            before=memory,
+            several=ledger.several,
+            shared=ledger.words,
+        )
 
     @property
     def n_texts(self) -> int:

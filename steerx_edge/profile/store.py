@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -185,13 +185,24 @@ def change(path: str | os.PathLike[str], change_entry: Callable[[Entry], Entry])
     Raises:
         ProfileError: the profile cannot be read or written.
     """
+    with _held(path) as target:
+        before = _loaded(target)
+        after = tuple(map(change_entry, before))
+        return Profile(after if after == before else tuple(_write(after, target)))
+
+
+@contextmanager
+def _held(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield the file that a profile lies in; no other program can save it meanwhile.
+
+    Raises:
+        ProfileError: it cannot be read or written.
+    """
     with about(path, "read"):
         check_file(Path(path), MAX_BYTES, _SIZE_RULE)
     target = Path(os.path.realpath(path))
     with about(path, "written"), locked(target):
-        before = _loaded(target)
-        after = tuple(map(change_entry, before))
-        return Profile(after if after == before else tuple(_write(after, target)))
+        yield target
 
 
 def forget(path: str | os.PathLike[str]) -> list[str]:
@@ -206,10 +217,7 @@ def forget(path: str | os.PathLike[str]) -> list[str]:
     Raises:
         ProfileError: the profile cannot be read or written.
     """
-    with about(path, "read"):
-        check_file(Path(path), MAX_BYTES, _SIZE_RULE)
-    target = Path(os.path.realpath(path))
-    with about(path, "written"), locked(target):
+    with _held(path) as target:
         return _forget(_loaded(target), target)
 
 

@@ -163,15 +163,15 @@ BREAKS = [
     Break(
         "the memory takes the prompt for what was written",
         LIVE,
-        "ids[n_prompt:]",
-        "ids",
+        "self._row(), ids[n_prompt:]",
+        "self._row(), ids",
         f"{TEST_PREDICTIONS} -k 'counts_as_written or score_requests'",
     ),
     Break(
         "an answer that is left alone is biased",
         LIVE,
-        "if answer.leaves_alone:\n            return logits",
-        "if False:\n            return logits",
+        "if not answer.leaves_alone:\n            self._steer_logits",
+        "if True:\n            self._steer_logits",
         f"{TEST_PREDICTIONS} -k closed",
     ),
     Break(

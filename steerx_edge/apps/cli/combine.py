@@ -8,7 +8,7 @@ import click
 
 from steerx_edge.apps.cli.common import load_profile, say
 from steerx_edge.apps.cli.completion import complete_files
-from steerx_edge.apps.cli.options import new_file
+from steerx_edge.apps.cli.options import new_profile_option
 
 
 class _Weights(click.ParamType):  # type: ignore[type-arg]
@@ -40,15 +40,7 @@ class _Weights(click.ParamType):  # type: ignore[type-arg]
     required=True,
     help="A weight for each profile, such as 0.7,0.3; below 0 to subtract.",
 )
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    metavar="FILE",
-    callback=new_file,
-    shell_complete=complete_files,
-    help="The profile to write, a new file.",
-)
+@new_profile_option
 def combine(paths: tuple[str, ...], weights: tuple[float, ...], output: str) -> None:
     """Save the weighted sum of profiles or control vectors as a profile.
 

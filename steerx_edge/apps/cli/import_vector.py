@@ -6,22 +6,14 @@ import click
 
 from steerx_edge.apps.cli.common import open_engine, say
 from steerx_edge.apps.cli.completion import complete_files
-from steerx_edge.apps.cli.options import model_options, new_file
+from steerx_edge.apps.cli.options import model_options, new_profile_option
 
 _CTX_SIZE = 256  # of a context that is not used
 
 
 @click.command("import")
 @click.argument("path", metavar="FILE", shell_complete=complete_files)
-@click.option(
-    "-o",
-    "--output",
-    required=True,
-    metavar="FILE",
-    callback=new_file,
-    shell_complete=complete_files,
-    help="The profile to write, a new file.",
-)
+@new_profile_option
 @model_options
 def import_vector(
     path: str, output: str, model: str | None, threads: int | None, n_gpu_layers: int

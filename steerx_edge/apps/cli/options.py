@@ -185,6 +185,17 @@ def new_file(_context: click.Context, _option: click.Parameter, path: str) -> st
     return path
 
 
+new_profile_option = click.option(
+    "-o",
+    "--output",
+    required=True,
+    metavar="FILE",
+    callback=new_file,
+    shell_complete=complete_files,
+    help="The profile to write, a new file.",
+)
+
+
 def item_options(prompt: str = "--prompt") -> _Option[Any]:
     """--response, and --prompt under a name that is free: which fields hold text and request."""
     return _together(

@@ -36,10 +36,7 @@ def read(source: Source, options: Options) -> list[HistoryItem]:
     if suffix in _UNSUPPORTED_SUFFIXES:
         raise HistoryError(f"{source}: {suffix} files are not supported yet. {ADVICE}")
     text = source.text
-    given = [
-        name for name, value in options._asdict().items() if name != "me" and value is not None
-    ]
-    if given:
+    if given := options.given:
         raise HistoryError(
             f"{source} is plain text and has no fields or users. Leave out "
             f"{' and '.join(given)}, or give a file with JSON objects."

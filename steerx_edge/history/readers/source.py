@@ -85,6 +85,11 @@ class Options(NamedTuple):
     prompt: Template | None = None
     me: tuple[str, ...] = ()
 
+    @property
+    def given(self) -> list[str]:
+        """The names of those that are given, which only some formats have; without `me`."""
+        return [name for name in ("user", "response", "prompt") if getattr(self, name) is not None]
+
 
 class Source:
     """A file, a folder or a ZIP archive of files; read and parsed once, on first use.
