@@ -48,8 +48,8 @@ _LEAST_ROOM = 64
 @click.option(
     "--keep-drafts",
     is_flag=True,
-    help="Allow /edit, /good and /bad, which keep an answer and what you made of it next to the "
-    "profile, in me.drafts.jsonl for me.json. Learn from it with steerx-edge feedback.",
+    help="Enable /edit, /good and /bad, which save an answer and your feedback on it next to the "
+    "profile, in me.drafts.jsonl for me.json. Learn from them with steerx-edge feedback.",
 )
 def chat(
     profile_path: str,

@@ -107,9 +107,9 @@ def explain(
 ) -> None:
     """Explain what was learned from your texts, or with -p an answer.
 
-    With HISTORY, the effect of every word of the last texts: how much more probable your other
-    texts make it, and what of it the memory holds. With -p, a prompt is answered without and with
-    the profile, and every token of the steered answer is traced to the model, the direction, the
+    With HISTORY, show the effect of every word of the last texts (how much more probable your
+    other texts make it) and whether the memory holds it. With -p, answer the prompt without and
+    with the profile, and trace every token of the steered answer to the model, the direction, the
     logit bias or the memory.
     """
     if (history is None) == (prompt is None):

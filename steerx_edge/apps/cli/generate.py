@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 @click.option(
     "--keep-drafts",
     is_flag=True,
-    help="Keep the prompt and the answer next to the profile, in me.drafts.jsonl for me.json. Say "
-    "what you made of it with steerx-edge feedback.",
+    help="Save the prompt and the answer next to the profile, in me.drafts.jsonl for me.json. Add "
+    "your final text with steerx-edge feedback.",
 )
 def generate(
     profile_path: str,

@@ -92,8 +92,8 @@ _CTX_SIZE = 256  # of the generation context, which learning does not use
     flag_value=_PREFIX,
     default=0,
     metavar="[TOKENS]",
-    help="Also save a prefix: texts of yours that every prompt begins with, already evaluated. The "
-    f"latest that fit into TOKENS ({_PREFIX} if no number is given). The file next to the "
+    help="Also save a prefix: some of your texts, evaluated in advance, at the start of every "
+    f"prompt. It has at most TOKENS tokens ({_PREFIX} if no number is given). The file next to the "
     "profile stores these texts in plain form. [default: none]",
 )
 @click.option(
