@@ -26,7 +26,7 @@ from steerx_edge.learning.totals import CHUNK, Chunk, Totals
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.profile import Entry, LogitBias, MemoryPart, Profile
 from steerx_edge.profile.editing import with_edits
-from steerx_edge.profile.types import now
+from steerx_edge.profile.entry import now
 from steerx_edge.steering.ledger import Ledger, text_hash
 from steerx_edge.steering.logit_bias import BIAS_STRENGTHS, TokenCounts
 from steerx_edge.steering.memory import Memory
