@@ -130,6 +130,7 @@ def learn_more(
         },
         versions=versions(),
         created=now(),
+        trials=calibration.trials,
     )
     extended = profile.with_entry(with_edits(added, entry.edits))
     save(extended)
@@ -243,6 +244,7 @@ def _as_it_was(entry: Entry, part: MemoryPart) -> Calibration:
         ),
         entry.gain,
         gate=entry.gate,
+        trials=entry.trials,
     )
 
 

@@ -152,6 +152,7 @@ class Learned:
             settings=_recorded(self.settings),
             versions=versions(),
             created=now(),
+            trials=calibration.trials,
         )
         return Profile(entries=(entry,))
 

@@ -117,6 +117,7 @@ def _sum(entries: Sequence[Entry], weights: Sequence[float]) -> Entry:
         memory=_memory(first.memory, weights[0]),
         gain=None,
         with_history=None,
+        trials=None,
         settings={"weights": ", ".join(f"{weight:g}" for weight in weights)},
         versions=dict(first.versions) | {"steerx_edge": __version__},
         created=now(),

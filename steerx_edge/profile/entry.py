@@ -26,6 +26,7 @@ from steerx_edge.profile.fields import (
     set_fields,
 )
 from steerx_edge.profile.parts import Gain, LogitBias, MemoryPart, WithHistory
+from steerx_edge.profile.trials import Trials
 from steerx_edge.profile.words import Description, Edit, TextSource, Word
 from steerx_edge.steering.barred import Barred
 from steerx_edge.steering.gate import Gate
@@ -79,6 +80,7 @@ class Entry(ByValue):
         edits: what the user decided about words, one for each; `profile.editing.with_edits` makes
             an entry with others.
         sources: the histories that were learned from, the latest last; may be empty.
+        trials: what calibration measured at other strengths, or None if it is not known.
 
     Raises:
         ProfileError: fields do not fit together.
@@ -104,6 +106,7 @@ class Entry(ByValue):
     created: str
     edits: tuple[Edit, ...] = ()
     sources: tuple[TextSource, ...] = ()
+    trials: Trials | None = None
 
     def __post_init__(self) -> None:
         for name in ("strengths", "norms", "directions"):

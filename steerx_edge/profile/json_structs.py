@@ -157,6 +157,41 @@ class WithHistory(_Object):
     gain: Gain
 
 
+class Trial(_Object, omit_defaults=True):
+    """The gain at one strength or number of texts, and what neutral text lost, nats/token."""
+
+    at: NotNegative
+    mean: Number
+    low: Number
+    high: Number
+    items: Positive
+    loss: Number | None = None
+
+
+class DirectionsTrial(_Object, omit_defaults=True):
+    """The gain of some directions, and what neutral text lost, nats/token."""
+
+    layers: tuple[Positive, ...]
+    contrast_methods: tuple[DirectionOrigin, ...]
+    strengths: tuple[NotNegative, ...]
+    mean: Number
+    low: Number
+    high: Number
+    items: Positive
+    loss: Number | None = None
+
+
+class Trials(_Object, omit_defaults=True):
+    """What calibration measured on held-out texts: one strength varied, the others as chosen."""
+
+    memory: tuple[Trial, ...] = ()
+    logit_bias: tuple[Trial, ...] = ()
+    directions: tuple[DirectionsTrial, ...] = ()
+    memory_with_history: tuple[Trial, ...] = ()
+    logit_bias_with_history: tuple[Trial, ...] = ()
+    texts: tuple[Trial, ...] = ()
+
+
 class LogitBias(_Object):
     """What is added to the logits of some tokens of the vocabulary: strength x values, nats."""
 
@@ -205,6 +240,7 @@ class Entry(_Object, kw_only=True, omit_defaults=True):
     contrast_methods: Annotated[tuple[DirectionOrigin, ...], _list("how each direction was found")]
     strengths: Strengths
     with_history: WithHistory | None
+    trials: Trials | None = None
     positions: Literal["generated", "all"]
     counts: dict[Line, Natural]
     settings: dict[Line, Setting]
@@ -222,8 +258,9 @@ class File(_Object):
     Beyond this schema the reader checks: integers are written without a decimal point; no key is
     there twice; low <= high; a word's items <= count; layers strictly increase and lie below
     n_layer; one contrast method, strength, norm and direction for each layer, and one strength
-    with_history; directions are as wide as the model and of unit
-    length; a logit bias has one value for each token, and its tokens increase; models are distinct.
+    with_history; directions are as wide as the model and of unit length; what was tried increases
+    in each curve; a logit bias has one value for each token, and its tokens increase; models are
+    distinct.
     """
 
     format: Literal["steerx-edge-profile"]

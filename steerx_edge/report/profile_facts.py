@@ -102,6 +102,7 @@ def _entry_facts(path: str, entry: Entry, pieces: Pieces | None) -> dict[str, An
             "memory": history.memory,
             "gain": asdict(history.gain),
         },
+        "trials": entry.trials and asdict(entry.trials),
         "prefix": _prefix_facts(path, entry),
     }
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from steerx_edge.apps.cli.common import keep_what_is_read, load_profile, open_engine, say
-from steerx_edge.apps.cli.options import running_options
+from steerx_edge.apps.cli.options import model_options
 
 if TYPE_CHECKING:
     from steerx_edge.llamacpp.engine import Engine
@@ -20,13 +20,7 @@ _CTX_SIZE = 256  # of the generation context, which is not used
 
 @click.command()
 @click.argument("profile_path", metavar="PROFILE")
-@click.option(
-    "-m",
-    "--model",
-    metavar="FILE",
-    help="GGUF model of the profile: shows tokens of the logit bias as text.",
-)
-@running_options
+@model_options
 @click.option(
     "--with",
     "others",
