@@ -80,6 +80,8 @@ def _reworded(message: str, document: Any) -> str:
 
 
 def _expected(kind: Any) -> str:
+    if get_origin(kind) in (Union, UnionType):  # with None
+        return _expected(get_args(kind)[0])
     for each in get_args(kind):
         if isinstance(each, Meta) and each.description:
             return each.description

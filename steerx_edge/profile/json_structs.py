@@ -160,12 +160,12 @@ class WithHistory(_Object):
 class Trial(_Object, omit_defaults=True):
     """The gain at one strength or number of texts, and what neutral text lost, nats/token."""
 
-    at: NotNegative
-    mean: Number
-    low: Number
-    high: Number
+    at: NotNegative32
+    mean: Float32
+    low: Float32
+    high: Float32
     items: Positive
-    loss: Number | None = None
+    loss: Float32 | None = None
 
 
 class DirectionsTrial(_Object, omit_defaults=True):
@@ -173,12 +173,12 @@ class DirectionsTrial(_Object, omit_defaults=True):
 
     layers: tuple[Positive, ...]
     contrast_methods: tuple[DirectionOrigin, ...]
-    strengths: tuple[NotNegative, ...]
-    mean: Number
-    low: Number
-    high: Number
+    strengths: tuple[NotNegative32, ...]
+    mean: Float32
+    low: Float32
+    high: Float32
     items: Positive
-    loss: Number | None = None
+    loss: Float32 | None = None
 
 
 class Trials(_Object, omit_defaults=True):

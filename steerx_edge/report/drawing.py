@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from steerx_edge.report.page import escaped
 
 _LEAST_SPAN = 1e-12
-"""Values that are closer to each other are drawn as one."""
+"""Values that are closer to each other, as a share of the largest, are drawn as one."""
 
 
 class Axis:
@@ -22,8 +22,8 @@ class Axis:
 
     def __init__(self, values: Iterable[float], begin: float, end: float) -> None:
         values = list(values)
-        span = max(values) - min(values)
-        room = 0.05 * span if span > _LEAST_SPAN else 0.05
+        span, scale = max(values) - min(values), max(1.0, *map(abs, values))
+        room = 0.05 * (span if span > _LEAST_SPAN * scale else scale)
         self._low, self._high = min(values) - room, max(values) + room
         self._begin, self._end = begin, end
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from steerx_edge.apps.cli.common import keep_what_is_read, load_profile, open_engine, say
-from steerx_edge.apps.cli.options import model_options
+from steerx_edge.apps.cli.completion import complete_models
+from steerx_edge.apps.cli.options import running_options
 
 if TYPE_CHECKING:
     from steerx_edge.llamacpp.engine import Engine
@@ -20,7 +21,15 @@ _CTX_SIZE = 256  # of the generation context, which is not used
 
 @click.command()
 @click.argument("profile_path", metavar="PROFILE")
-@model_options
+@click.option(
+    "-m",
+    "--model",
+    metavar="FILE",
+    shell_complete=complete_models,
+    help="GGUF model of the profile, which shows tokens of the logit bias as text: a file, or a "
+    "name that `steerx-edge models` lists. [default: none]",
+)
+@running_options
 @click.option(
     "--with",
     "others",
