@@ -77,6 +77,8 @@ def lines(facts: Mapping[str, Any]) -> list[str]:
         "Gain on held-out texts, nats/token, if one strength is changed and all else stays "
         + ("as chosen." if facts["steers"] else "as in the best setting, which was not reliable.")
     ]
+    if facts["trials"]["directions"]:
+        found.append("Directions were tried before texts beyond the sample were read.")
     if facts["trials"]["texts"]:
         found.append(
             "By number of texts: with a memory of so many texts, spread evenly over all. "

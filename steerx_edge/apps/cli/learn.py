@@ -234,9 +234,8 @@ def _add(
     if not new:
         console.print(f"No new texts: all {len(known)} were read before.")
         return
-    seconds_needed = estimated_seconds_more(engine, new)
-    name = engine.model_id.name
-    console.print(said.adding(saved.path, name, len(new), len(known), seconds_needed))
+    needed = estimated_seconds_more(engine, new)
+    console.print(said.adding(saved.path, engine.model_id.name, len(new), len(known), needed))
     with progress_bar(console, "further texts") as progress:
         added = learn_more(
             engine,
