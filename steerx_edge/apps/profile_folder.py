@@ -14,7 +14,7 @@ from steerx_edge.errors import SteerxError
 from steerx_edge.llamacpp.models import find_model, fingerprint
 from steerx_edge.profile.control_vector_file import ARCHITECTURE as CONTROL_VECTOR
 from steerx_edge.profile.gguf_contents import begins_as, is_gguf
-from steerx_edge.profile.json_format import FORMAT
+from steerx_edge.profile.json_structs import FORMAT
 from steerx_edge.profile.memory_file import ARCHITECTURE as MEMORY
 from steerx_edge.profile.prefix_file import ARCHITECTURE as PREFIX
 from steerx_edge.profile.store import MAX_BYTES

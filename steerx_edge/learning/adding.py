@@ -26,7 +26,7 @@ from steerx_edge.learning.totals import CHUNK, Chunk, Totals
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.profile import Entry, LogitBias, MemoryPart, Profile
 from steerx_edge.profile.editing import with_edits
-from steerx_edge.profile.types import now
+from steerx_edge.profile.entry import now
 from steerx_edge.steering.ledger import Ledger, text_hash
 from steerx_edge.steering.logit_bias import BIAS_STRENGTHS, TokenCounts
 from steerx_edge.steering.memory import Memory
@@ -130,6 +130,7 @@ def learn_more(
         },
         versions=versions(),
         created=now(),
+        trials=calibration.trials,
     )
     extended = profile.with_entry(with_edits(added, entry.edits))
     save(extended)
@@ -243,6 +244,7 @@ def _as_it_was(entry: Entry, part: MemoryPart) -> Calibration:
         ),
         entry.gain,
         gate=entry.gate,
+        trials=entry.trials,
     )
 
 

@@ -28,7 +28,7 @@ from steerx_edge.learning.texts import OwnText
 from steerx_edge.learning.totals import CHUNK, Chunk, Totals
 from steerx_edge.llamacpp.compat import installed_version
 from steerx_edge.profile import Entry, LogitBias, MemoryPart, Profile, WithHistory
-from steerx_edge.profile.types import now
+from steerx_edge.profile.entry import now
 from steerx_edge.steering.memory import KeySpace
 from steerx_edge.version import __version__
 
@@ -152,6 +152,7 @@ class Learned:
             settings=_recorded(self.settings),
             versions=versions(),
             created=now(),
+            trials=calibration.trials,
         )
         return Profile(entries=(entry,))
 

@@ -100,6 +100,11 @@ class MemoryRows:
         """How many texts there are, without those of `before`."""
         return len(self._keys)
 
+    @property
+    def continues(self) -> bool:
+        """Whether the rows of earlier texts are in every memory."""
+        return self._before is not None
+
     def keys(self, final: NDArray[np.floating]) -> NDArray[np.int8]:
         """(n, d) of final normed rows (n, n_embd)."""
         keys = self._space.keys(final)

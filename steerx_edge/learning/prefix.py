@@ -25,6 +25,7 @@ from steerx_edge.profile.prefix_file import Prefix
 if TYPE_CHECKING:
     from steerx_edge.llamacpp.engine import Engine
 
+_LEAST = 64  # tokens
 _REQUEST, _RESPONSE = 64, 256  # tokens of each text
 _MOST_SKIPPED = 8
 """Texts in a row that are too long for what is left, after which no more are tried."""
@@ -33,9 +34,12 @@ _MOST_TRIED, _MOST_HELD_OUT, _EVERY = 200, 8, 4
 """The latest texts are chosen from. At most 8 of them, and at most every fourth, are held out."""
 
 
-def most_prefix_tokens(engine: Engine) -> int:
-    """The longest prefix with which texts can still be scored: half of the analysis context."""
-    return engine.analysis.n_ctx // 2
+def least_and_most(engine: Engine) -> tuple[int, int]:
+    """Tokens of the shortest and the longest prefix.
+
+    With the longest, half of the analysis context, texts can still be scored.
+    """
+    return _LEAST, engine.analysis.n_ctx // 2
 
 
 def chosen_prefix(engine: Engine, items: Sequence[HistoryItem], n_tokens: int) -> list[HistoryItem]:

@@ -18,28 +18,19 @@ from steerx_edge.profile.drafts_file import (
     keep_draft,
     read_drafts,
 )
+from steerx_edge.profile.entry import CONTRAST_METHODS, Entry, Setting
 from steerx_edge.profile.files import check_writable
+from steerx_edge.profile.parts import Gain, LogitBias, MemoryPart, WithHistory
 from steerx_edge.profile.prefix_file import Prefix, prefix_files
 from steerx_edge.profile.store import Profile, change, forget
-from steerx_edge.profile.types import (
-    CONTRAST_METHODS,
-    Action,
-    Description,
-    Edit,
-    Entry,
-    Gain,
-    LogitBias,
-    MemoryPart,
-    Setting,
-    TextSource,
-    WithHistory,
-    Word,
-)
+from steerx_edge.profile.trials import DirectionsTrial, Trial, Trials
+from steerx_edge.profile.words import Action, Description, Edit, TextSource, Word
 
 __all__ = [
     "CONTRAST_METHODS",
     "Action",
     "Description",
+    "DirectionsTrial",
     "Draft",
     "Drafts",
     "Edit",
@@ -52,6 +43,8 @@ __all__ = [
     "Profile",
     "Setting",
     "TextSource",
+    "Trial",
+    "Trials",
     "WithHistory",
     "Word",
     "change",

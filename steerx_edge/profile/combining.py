@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from steerx_edge.errors import ProfileError
 from steerx_edge.model_id import ModelId
+from steerx_edge.profile.entry import Entry, now
+from steerx_edge.profile.parts import LogitBias, MemoryPart
 from steerx_edge.profile.store import Profile
-from steerx_edge.profile.types import Entry, LogitBias, MemoryPart, now
 from steerx_edge.version import __version__
 
 
@@ -116,6 +117,7 @@ def _sum(entries: Sequence[Entry], weights: Sequence[float]) -> Entry:
         memory=_memory(first.memory, weights[0]),
         gain=None,
         with_history=None,
+        trials=None,
         settings={"weights": ", ".join(f"{weight:g}" for weight in weights)},
         versions=dict(first.versions) | {"steerx_edge": __version__},
         created=now(),

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 
 from steerx_edge.errors import ProfileError
 from steerx_edge.model_id import ModelId
+from steerx_edge.profile.entry import Entry, now
 from steerx_edge.profile.files import about, check_file
 from steerx_edge.profile.gguf_contents import Contents, contents_of
 from steerx_edge.profile.producers import STEERX_EDGE, Producer, producer_of
-from steerx_edge.profile.types import Description, Entry, now
+from steerx_edge.profile.words import Description
 from steerx_edge.steering.steering import Positions
 from steerx_edge.version import __version__
 

@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from steerx_edge.profile.entry import Entry
+from steerx_edge.profile.parts import Gain, LogitBias, MemoryPart
 from steerx_edge.profile.similarity import bias_correlation, direction_cosines
 from steerx_edge.profile.store import Profile
-from steerx_edge.profile.types import Edit, Entry, Gain, LogitBias, MemoryPart, Word
+from steerx_edge.profile.words import Edit, Word
 
 _T = TypeVar("_T")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from steerx_edge.profile.types import Edit, Entry
+from steerx_edge.profile.entry import Entry
+from steerx_edge.profile.words import Edit
 
 
 def with_edits(entry: Entry, edits: Sequence[Edit]) -> Entry:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from steerx_edge.errors import ProfileError
 from steerx_edge.profile.control_vector_file import ARCHITECTURE
+from steerx_edge.profile.entry import Entry
 from steerx_edge.profile.files import about, replacing
 from steerx_edge.profile.gguf_contents import begins_as, writing_gguf
-from steerx_edge.profile.types import Entry
 from steerx_edge.version import __version__
 
 

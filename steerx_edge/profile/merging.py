@@ -10,7 +10,9 @@ import numpy as np
 
 from steerx_edge.errors import ProfileError
 from steerx_edge.profile.editing import with_edits
-from steerx_edge.profile.types import Entry, LogitBias, MemoryPart, equal
+from steerx_edge.profile.entry import Entry
+from steerx_edge.profile.fields import equal
+from steerx_edge.profile.parts import LogitBias, MemoryPart
 
 _Part = TypeVar("_Part", LogitBias, MemoryPart)
 

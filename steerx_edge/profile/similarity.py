@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from steerx_edge.profile.types import Entry, LogitBias
+from steerx_edge.profile.entry import Entry
+from steerx_edge.profile.parts import LogitBias
 
 
 def direction_cosines(a: Entry, b: Entry) -> dict[int, float]:

@@ -12,12 +12,13 @@ from pathlib import Path
 from steerx_edge.errors import ProfileError
 from steerx_edge.model_id import ModelId
 from steerx_edge.profile.control_vector_file import ControlVectorFile, read_control_vector
+from steerx_edge.profile.entry import Entry
+from steerx_edge.profile.fields import FieldError
 from steerx_edge.profile.files import about, check_file, locked, replacing, size_of
 from steerx_edge.profile.gguf_contents import is_gguf
 from steerx_edge.profile.json_format import decode, encode
 from steerx_edge.profile.memory_file import is_memory_file, read_memory, write_gguf
 from steerx_edge.profile.merging import merged
-from steerx_edge.profile.types import Entry, FieldError
 
 MAX_BYTES = 64 * 2**20
 

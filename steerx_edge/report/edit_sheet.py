@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 from steerx_edge.editing import Wish
 from steerx_edge.errors import ProfileError
 from steerx_edge.profile.editing import is_same
-from steerx_edge.profile.types import Action
+from steerx_edge.profile.words import Action
 
 if TYPE_CHECKING:
     from steerx_edge.profile import Profile

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from steerx_edge.report.drawing import Axis, svg_text
 from steerx_edge.report.page import escaped, html_table, page
 from steerx_edge.report.tables import LABELS, SWEEPS, about, label, place, tables
 
@@ -49,33 +50,11 @@ def _plot(title: str, drawing: str) -> str:
     return f"<h2>{escaped(title)}</h2>{drawing}"
 
 
-class _Axis:
-    """Maps values to coordinates, with a margin at both ends."""
-
-    def __init__(self, values: Iterable[float], begin: float, end: float) -> None:
-        values = list(values)
-        room = 0.05 * (max(values) - min(values)) or 0.05
-        self._low, self._high = min(values) - room, max(values) + room
-        self._begin, self._end = begin, end
-
-    def __call__(self, value: float) -> float:
-        share = (value - self._low) / (self._high - self._low)
-        return round(self._begin + share * (self._end - self._begin), 1)
-
-    def ticks(self) -> list[float]:
-        """Return four to ten round values."""
-        range_ = self._high - self._low
-        power: float = 10.0 ** math.floor(math.log10(range_ / 4))
-        step = next(step for step in (power, 2 * power, 5 * power) if range_ / step < 10)
-        first, last = math.ceil(self._low / step), math.floor(self._high / step)
-        return [i * step for i in range(first, last + 1)]
-
-
 def _gain_plot(evaluation: Evaluation) -> str:
     """Draw a row for each arm: mean and interval."""
     lines = [line for line in evaluation.lines() if "gain" in line.figures]
     ends = [end for line in lines for end in _ends(line.figures["gain"])]
-    axis = _Axis([0.0, *ends], _LEFT, _WIDTH - 20)
+    axis = Axis([0.0, *ends], _LEFT, _WIDTH - 20)
     marks = []
     for i, line in enumerate(lines):
         figure, y = line.figures["gain"], (i + 0.75) * _ROW
@@ -83,7 +62,7 @@ def _gain_plot(evaluation: Evaluation) -> str:
         name = label(evaluation, line)
         kind = line.arm if line.arm in ("own", "generic", "swapped") else "zero"
         marks += [
-            _text(_LEFT - 12, y + 4, name, "end"),
+            svg_text(_LEFT - 12, y + 4, name, "end"),
             f'<line class="{kind} line" x1="{axis(low)}" x2="{axis(high)}" y1="{y}" y2="{y}"/>',
             _mark("own" if kind == "zero" else kind, axis(figure.mean), y, f"{figure.mean:+.3f}"),
         ]
@@ -97,11 +76,13 @@ def _user_plot(evaluation: Evaluation, method: str) -> str:
     )
     arms = [arm for arm in ("swapped", "generic", "own") if any(arm in of for _, of in users)]
     gains = [of[arm]["gain"] for _, of in users for arm in arms if arm in of]
-    axis = _Axis([0.0, *gains], _LEFT, _WIDTH - 20)
+    axis = Axis([0.0, *gains], _LEFT, _WIDTH - 20)
     marks = _legend(list(reversed(arms)))
     for i, (name, of) in enumerate(users, start=1):
         y = (i + 0.75) * _ROW
-        marks.append(_text(_LEFT - 12, y + 4, name if len(name) < 40 else f"{name[:39]}…", "end"))
+        marks.append(
+            svg_text(_LEFT - 12, y + 4, name if len(name) < 40 else f"{name[:39]}…", "end")
+        )
         for arm in arms:
             if arm in of:
                 gain = of[arm]["gain"]
@@ -115,15 +96,15 @@ def _sweep_plot(sweep: Sweep, over: Over) -> str:
     figures = [figure for by_place in sweep.values() for figure in by_place.values()]
     across = _across([at for by_place in sweep.values() for at in by_place], over)
     ends = [end for figure in figures for end in _ends(figure)]
-    up = _Axis([0.0, *ends], height - _MARGIN, 1.5 * _ROW)
+    up = Axis([0.0, *ends], height - _MARGIN, 1.5 * _ROW)
     marks = _legend(list(sweep))
     for tick in up.ticks():
         kind = "grid" if tick else "zero"
         y = up(tick)
         marks.append(f'<line class="{kind}" x1="60" x2="{_WIDTH - 20}" y1="{y}" y2="{y}"/>')
-        marks.append(_text(52, y + 4, f"{tick:+.3g}" if tick else "0", "end"))
+        marks.append(svg_text(52, y + 4, f"{tick:+.3g}" if tick else "0", "end"))
     for at in next(iter(sweep.values())):
-        marks.append(_text(across[at], height - 12, place(at), "middle"))
+        marks.append(svg_text(across[at], height - 12, place(at), "middle"))
     for i, (arm, by_place) in enumerate(sweep.items()):
         aside = 5 * i  # keeps intervals apart
         points = " ".join(
@@ -147,7 +128,7 @@ def _across(places: Sequence[float], over: Over) -> dict[float, float]:
     if over == "items":
         last = max(filter(math.isfinite, places))
         values = {at: math.log2(at if math.isfinite(at) else 2 * last) for at in places}
-    axis = _Axis(values.values(), 60, _WIDTH - 20)
+    axis = Axis(values.values(), 60, _WIDTH - 20)
     return {at: axis(value) for at, value in values.items()}
 
 
@@ -157,21 +138,21 @@ def _ends(figure: Figure) -> tuple[float, float]:
     return figure.low, figure.high
 
 
-def _rows_svg(axis: _Axis, above: int, n_rows: int, marks: list[str], name: str) -> str:
+def _rows_svg(axis: Axis, above: int, n_rows: int, marks: list[str], name: str) -> str:
     """Draw rows of marks on a grid, below `above` empty rows, with the axis at the bottom."""
     top, bottom = (above + 0.2) * _ROW, (above + n_rows + 0.5) * _ROW
     grid = []
     for tick in axis.ticks():
         x, kind = axis(tick), "grid" if tick else "zero"
         grid.append(f'<line class="{kind}" x1="{x}" x2="{x}" y1="{top}" y2="{bottom}"/>')
-        grid.append(_text(x, bottom + 16, f"{tick:+.3g}" if tick else "0", "middle"))
+        grid.append(svg_text(x, bottom + 16, f"{tick:+.3g}" if tick else "0", "middle"))
     return _svg(bottom + _MARGIN - 10, grid + marks, name)
 
 
 def _legend(arms: Sequence[str]) -> list[str]:
     return [
         _mark(arm, _LEFT + 10 + 150 * i, 0.7 * _ROW, LABELS[arm])
-        + _text(_LEFT + 20 + 150 * i, 0.7 * _ROW + 4, LABELS[arm], "start")
+        + svg_text(_LEFT + 20 + 150 * i, 0.7 * _ROW + 4, LABELS[arm], "start")
         for i, arm in enumerate(arms)
     ]
 
@@ -183,10 +164,6 @@ def _mark(arm: str, x: float, y: float, said: str) -> str:
         lines = "l8,8m0,-8l-8,8" if arm == "swapped" else "h8v8h-8z"
         return f'<path class="{arm} mark" d="M{x - 4},{y - 4}{lines}">{title}</path>'
     return f'<circle class="{arm} mark" cx="{x}" cy="{y}" r="4.5">{title}</circle>'
-
-
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x}" y="{y}" text-anchor="{anchor}">{escaped(text)}</text>'
 
 
 def _svg(height: float, marks: Sequence[str], name: str) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from steerx_edge.errors import ProfileError
-from steerx_edge.profile import Entry, LogitBias, MemoryPart, Profile
+from steerx_edge.profile import Entry, LogitBias, MemoryPart, Profile, Trials
 from steerx_edge.profile.prefix_file import prefix_path, read_prefix
 from steerx_edge.profile.similarity import bias_correlation, direction_cosines, shared_words
 
@@ -102,7 +102,18 @@ def _entry_facts(path: str, entry: Entry, pieces: Pieces | None) -> dict[str, An
             "memory": history.memory,
             "gain": asdict(history.gain),
         },
+        "trials": entry.trials and _trials_facts(entry.trials),
         "prefix": _prefix_facts(path, entry),
+    }
+
+
+def _trials_facts(trials: Trials) -> dict[str, Any]:
+    return {
+        each.name: [
+            {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(trial).items()}
+            for trial in getattr(trials, each.name)
+        ]
+        for each in fields(trials)
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from steerx_edge.report import trials_view
 from steerx_edge.report.page import asset, escaped, html_table, page
 from steerx_edge.report.profile_view import (
     entry_sections,
@@ -13,6 +14,7 @@ from steerx_edge.report.profile_view import (
     similarity_table,
 )
 from steerx_edge.report.tables import Table
+from steerx_edge.report.trials_charts import chart
 
 
 def profile_page(facts: Mapping[str, Any]) -> str:
@@ -23,12 +25,29 @@ def profile_page(facts: Mapping[str, Any]) -> str:
         for section in entry_sections(entry):
             body.append(f"<h2>{escaped(section.title)}</h2>")
             body += [f"<p>{escaped(line)}</p>" for line in section.lines]
-            body += [_table(table, entry) for table in section.tables]
+            if section.title == trials_view.TITLE:
+                body.append(_trials(entry))
+            else:
+                body += [_table(table, entry) for table in section.tables]
         body.append("</section>")
     table = similarity_table(facts)
     if table:
         body.append(html_table(table))
     return page(f"steerx-edge: {facts['file']}", "".join(body), style=asset("profile.css"))
+
+
+def _trials(entry: Mapping[str, Any]) -> str:
+    """Draw what calibration tried: charts, all their figures in tables, and the directions."""
+    curves = trials_view.curves(entry)
+    parts = []
+    if curves:
+        parts.append(f'<div class="charts">{"".join(map(chart, curves))}</div>')
+        tables = "".join(html_table(trials_view.curve_table(curve)) for curve in curves)
+        parts.append(f"<details><summary>The figures as tables</summary>{tables}</details>")
+    directions = trials_view.directions_table(entry)
+    if directions:
+        parts.append(_with_intervals(directions, entry["trials"]["directions"]))
+    return "".join(parts)
 
 
 def _table(table: Table, entry: Mapping[str, Any]) -> str:
@@ -38,7 +57,11 @@ def _table(table: Table, entry: Mapping[str, Any]) -> str:
     history = entry["with_history"]
     gains = [each for each in (entry["gain"], history and history["gain"]) if each]
     words = [{"mean": word["effect"], **word} for word in entry["words"]]
-    figures = words if table.columns[0] == "word" else gains
+    return _with_intervals(table, words if table.columns[0] == "word" else gains)
+
+
+def _with_intervals(table: Table, figures: Sequence[Mapping[str, Any]]) -> str:
+    """Write a table with a bar in each row, for the interval of its figure."""
     low = min(0.0, *(each["low"] for each in figures))
     high = max(0.0, *(each["high"] for each in figures))
     span = (high - low) or 1.0

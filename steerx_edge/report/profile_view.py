@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
 
+from steerx_edge.report import trials_view
 from steerx_edge.report.tables import Table
 
 _ORIGINS = {
@@ -38,6 +39,9 @@ def entry_sections(facts: Mapping[str, Any]) -> list[Section]:
         Section("Expected gain", *_gain(facts)),
         Section("What is added", _steering(facts), [_strengths(facts)]),
     ]
+    table = trials_view.short_table(facts)
+    tables = [table] if table else []
+    sections.append(Section(trials_view.TITLE, trials_view.lines(facts), tables))
     if facts["words"]:
         sections.append(Section("Your words", [_WORDS_NOTE], [_words(facts)]))
     if facts["edits"]:

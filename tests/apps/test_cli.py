@@ -24,7 +24,6 @@ from llama_cpp import Llama
 from models import TinyModel
 from steerx_edge.apps.cli import COMMANDS, main
 from steerx_edge.apps.cli.common import hold_interrupts, open_engine
-from steerx_edge.apps.cli.learn import summary
 from steerx_edge.apps.cli.value_types import LayerList
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.learning.calibration import Calibration, Setting, calibrate
@@ -44,6 +43,7 @@ from steerx_edge.profile import (
     Profile,
     WithHistory,
 )
+from steerx_edge.report.learning import summary
 from steerx_edge.steering.gate import Gate
 from tests.support.entries import an_entry
 from tests.support.histories import assert_alike

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from models import TinyModel
 from steerx_edge.apps.cli import main
 from steerx_edge.llamacpp.models import identify
 from steerx_edge.profile import LogitBias, Profile
-from tests.support.entries import a_full_entry, a_learned_memory
+from tests.support.entries import a_full_entry, a_learned_memory, a_logit_bias
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +43,7 @@ def test_json_is_all_that_is_printed() -> None:
     facts = json.loads(result.stdout)
     assert facts["entries"][0]["words"][1]["word"] == "señor"
     assert facts["similarity"][0]["cosines"]["5"] == pytest.approx(1)
+    assert facts["entries"][0]["trials"]["memory"][3]["mean"] == 0.05
 
 
 def test_the_model_names_tokens(tiny_chat_llama: Llama, tiny_chat: TinyModel) -> None:
@@ -56,6 +58,20 @@ def test_the_model_names_tokens(tiny_chat_llama: Llama, tiny_chat: TinyModel) ->
         {"token": token, "value": 2.0, "text": piece}
     ]
     assert "This profile was made for" in show("me.json", "-m", str(tiny_chat.path), code=1).stderr
+
+
+def test_a_model_may_be_named_as_models_lists_it(
+    folder: Path, tiny_chat_llama: Llama, tiny_chat: TinyModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = folder / ".lmstudio" / "models" / "org" / "tiny" / "tiny.gguf"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(tiny_chat.path.read_bytes())
+    monkeypatch.setenv("HOME", str(folder))
+    entry = a_full_entry(model=identify(tiny_chat_llama), layers=(1,), memory=None, gate=None)
+    Profile((replace(entry, logit_bias=a_logit_bias(tokens=[5], values=[1])),)).save("tiny.json")
+    result = show("tiny.json", "--json", "-m", "org/tiny/tiny")
+    assert "Using org/tiny/tiny (LM Studio)" in result.stderr
+    assert "text" in json.loads(result.stdout)["entries"][0]["logit_bias"]["raised"][0]
 
 
 @pytest.mark.parametrize("before", [None, 0o644])

@@ -42,8 +42,10 @@ GATE = "steerx_edge/steering/gate.py"
 BIAS = "steerx_edge/steering/logit_bias.py"
 MEMORY = "steerx_edge/steering/memory.py"
 LIVE = "steerx_edge/live.py"
-TYPES = "steerx_edge/profile/types.py"
+ENTRY = "steerx_edge/profile/entry.py"
+PARTS = "steerx_edge/profile/parts.py"
 JSON = "steerx_edge/profile/json_format.py"
+JSON_STRUCTS = "steerx_edge/profile/json_structs.py"
 FILES = "steerx_edge/profile/files.py"
 STORE = "steerx_edge/profile/store.py"
 VECTORS = "steerx_edge/profile/control_vector_file.py"
@@ -80,7 +82,7 @@ TEST_BIAS = "tests/steering/test_logit_bias.py"
 TEST_MEMORY = "tests/steering/test_memory.py"
 TEST_LIVE = "tests/live/test_live.py"
 TEST_PREDICTIONS = "tests/live/test_live_predictions.py"
-TEST_TYPES = "tests/profile/test_types.py"
+TEST_ENTRY = "tests/profile/test_entry.py"
 TEST_JSON = "tests/profile/test_json_format.py"
 TEST_STORE = "tests/profile/test_store.py"
 TEST_VECTORS = "tests/profile/test_control_vector_file.py"
@@ -198,50 +200,50 @@ BREAKS = [
     # ------------------------------------------------------------ profile
     Break(
         "directions point away",
-        TYPES,
+        "steerx_edge/profile/fields.py",
         "scaled = float(strength)",
         "scaled = -float(strength)",
-        TEST_TYPES,
+        TEST_ENTRY,
     ),
     Break(
         "a direction of any length is taken",
-        TYPES,
+        ENTRY,
         "> _UNIT_TOLERANCE",
         "> 1e9",
         TEST_JSON,
     ),
     Break(
         "layers that the model does not have are taken",
-        TYPES,
+        ENTRY,
         "if not below < layer < self.model.n_layer",
         "if not below < layer",
         TEST_JSON,
     ),
     Break(
         "with texts in the prompt the strengths are the usual ones",
-        TYPES,
+        ENTRY,
         "strengths=found.strengths",
         "strengths=self.strengths",
-        TEST_TYPES,
+        TEST_ENTRY,
     ),
     Break(
         "the memory has the strength of the command alone",
-        TYPES,
+        PARTS,
         "ActiveMemory(self.memory, float(scaled))",
         "ActiveMemory(self.memory, float(strength))",
-        TEST_TYPES,
+        TEST_ENTRY,
     ),
     Break("a key may be there twice", JSON, "if key in members:", "if False:", TEST_JSON),
     Break(
         "unknown keys are passed over",
-        JSON,
+        JSON_STRUCTS,
         "forbid_unknown_fields=True",
         "forbid_unknown_fields=False",
         TEST_JSON,
     ),
     Break(
         "terminal escapes get into words",
-        JSON,
+        JSON_STRUCTS,
         r'_LINE = rf"^(?![\s\S]*[{_CONTROL}\t\n])"',
         r'_LINE = rf"^"',
         TEST_JSON,
@@ -982,7 +984,7 @@ BREAKS = [
     ),
     Break(
         "rows of a dropped word are still offered (edit)",
-        TYPES,
+        PARTS,
         "weights[np.isin(self.memory.tokens, silenced)] = 0",
         "pass",
         "tests/profile/test_editing.py",

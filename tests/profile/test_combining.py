@@ -11,7 +11,7 @@ import pytest
 from steerx_edge.errors import ProfileError
 from steerx_edge.profile import Entry, LogitBias, Profile
 from steerx_edge.profile.combining import combine, left_out
-from steerx_edge.profile.types import equal
+from steerx_edge.profile.fields import equal
 from tests.support.control_vector_files import by_repeng, some_vectors
 from tests.support.entries import (
     a_full_entry,

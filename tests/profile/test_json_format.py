@@ -108,6 +108,12 @@ def test_a_byte_order_mark_is_taken() -> None:
     assert decode(b"\xef\xbb\xbf" + encode([a_full_entry()])) == (a_full_entry(),)
 
 
+def test_a_profile_of_before_does_not_say_what_was_tried(document: Json) -> None:
+    del document["entries"][0]["trials"]
+    assert decoded(document)[0] == a_full_entry(trials=None)
+    assert b"trials" not in encode([a_full_entry(trials=None)])
+
+
 @pytest.mark.parametrize("part", ["logit_bias", "memory"])
 def test_a_part_may_be_deleted_by_hand(document: Json, part: str) -> None:
     document["entries"][0][part] = None
@@ -163,6 +169,16 @@ SEEN_BY_THE_SCHEMA: list[tuple[str, Json, str]] = [
     ("strengths.1", -0.1, "entries[0].strengths[1] is -0.1; expected"),
     ("norms.1", 1e-46, "norms[1] is 1e-46; expected a finite number, at least 1e-45"),
     ("layers.0", 0, "layers[0] is 0; expected an integer from 1"),
+    # what calibration tried
+    ("trials.memory.1.mean", 1e39, "trials.memory[1].mean is 1e+39; expected a finite number"),
+    ("trials.memory.0.at", -1, "trials.memory[0].at is -1; expected a finite number, at least 0"),
+    ("trials.texts.0.loss", "0", "trials.texts[0].loss is '0'; expected a finite number"),
+    ("trials.directions.1.layers.0", 0, "directions[1].layers[0] is 0; expected an integer from 1"),
+    (
+        "trials.gate",
+        [],
+        "trials has an unknown key 'gate'; known are memory, logit_bias",
+    ),
     # objects of any keys
     ("counts.tokens", -1, "entries[0].counts.tokens is -1; expected an integer fr"),
     ("counts.a\x07", 1, r"counts.(key) is 'a\x07'; expected a string of"),
@@ -188,6 +204,13 @@ SEEN_BY_THE_LOADER_ALONE: list[tuple[str, Json, str]] = [
     ("logit_bias.tokens", [0, 1, 2], "logit_bias.values has shape (4,); expected (3,), one"),
     ("logit_bias.tokens.2", 48, "entries[0].logit_bias.tokens holds ids that do not"),
     ("gate.direction", UNIT[1:], "gate.direction has shape (7,); expected (8,)"),
+    ("trials.memory.2.at", 0.1, "trials.memory holds values of at that do not increase"),
+    ("trials.texts.0.low", 0.5, "entries[0].trials.texts[0].low is 0.5; expected at most high"),
+    (
+        "trials.directions.1.layers",
+        [2],
+        "directions[1].contrast_methods holds 2 values; exp",
+    ),
 ]
 CASES = [*SEEN_BY_THE_SCHEMA, *SEEN_BY_THE_LOADER_ALONE]
 
@@ -366,7 +389,16 @@ def test_the_error_in_the_docs_is_what_is_said() -> None:
 def test_the_docs_name_every_field(document: Json) -> None:
     entry = document["entries"][0]
     names = [*document, *(name for name in entry if name not in ("model", "description", "words"))]
-    parts = ("model", "description", "gain", "with_history", "logit_bias", "memory", "gate")
+    parts = (
+        "model",
+        "description",
+        "gain",
+        "with_history",
+        "logit_bias",
+        "memory",
+        "gate",
+        "trials",
+    )
     names += [f"{part}.{name}" for part in parts for name in entry[part]]
     names += [f"{part}[].{name}" for part in ("words", "edits") for name in entry[part][0]]
     assert [name for name in names if f"`{name}`" not in DOCS] == []

@@ -104,6 +104,36 @@ def test_pages_fit_their_window_and_show_only_text(
         assert (rgb == "rgb(22, 24, 28)") == dark
 
 
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize(("width", "columns"), [(400, 1), (900, 2), (1600, 3)])
+def test_what_calibration_tried_is_drawn(
+    browser: Browser, tmp_path: Path, width: int, columns: int, dark: bool
+) -> None:
+    facts = profile_facts("me.json", Profile((a_full_entry(),)))
+    show(browser, tmp_path, profile_page(facts), width=width, dark=dark)
+    boxes = browser.value(
+        "[...document.querySelectorAll('figure svg')].map((e) => e.getBoundingClientRect())"
+        ".map((r) => [r.left, r.right, r.width / 400])"
+    )
+    assert len(boxes) == 5
+    assert len({left for left, _, _ in boxes}) == columns
+    assert all(right <= width for _, right, _ in boxes)
+    assert all(12 * scale > 10 for _, _, scale in boxes)  # pixels of its text
+    styles = browser.value(
+        "['.own.line', '.generic.line', 'text'].map((c) => getComputedStyle("
+        "document.querySelector(`figure ${c}`))).map((s) => [s.stroke, s.strokeDasharray, s.fill])"
+    )
+    gain, loss, text = styles
+    assert gain[0] != loss[0]
+    assert (gain[1], loss[1]) == ("none", "5px, 4px")  # they differ without color, too
+    assert text[2] == ("rgb(230, 230, 230)" if dark else "rgb(27, 27, 27)")
+    marks = "document.querySelectorAll('figure:first-of-type circle > title')"
+    assert browser.value(f"{marks}.length") == 2 * 6
+    browser.value("document.querySelector('summary').click()")
+    assert browser.value("document.querySelectorAll('details table').length") == 5
+    assert browser.value("document.documentElement.scrollWidth") <= width
+
+
 def test_pointing_at_a_word_shows_its_figures(browser: Browser, tmp_path: Path) -> None:
     show(browser, tmp_path, texts_page(mapped()), width=1600)
     assert "No word is chosen" in details(browser)

@@ -182,7 +182,7 @@ def test_a_narrow_terminal_cuts_nothing_off(tmp_path: Path) -> None:
 
 def test_bars_are_drawn_to_scale(tmp_path: Path) -> None:
     words = (Word("so", 2.0, 1.0, 4.0, 2, 2), Word("dear", 0.0, -1.0, 1.0, 2, 2))
-    text = profile_page(facts_of(tmp_path, words=words, gain=None, with_history=None))
+    text = profile_page(facts_of(tmp_path, words=words, gain=None, with_history=None, trials=None))
     places = re.findall(
         r'zero" x1="([\d.]+)".*?own line" x1="([\d.]+)" x2="([\d.]+)".*?mean" x1="([\d.]+)"', text
     )

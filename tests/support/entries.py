@@ -12,12 +12,15 @@ from steerx_edge.model_id import ModelId
 from steerx_edge.profile import (
     CONTRAST_METHODS,
     Description,
+    DirectionsTrial,
     Edit,
     Entry,
     Gain,
     LogitBias,
     MemoryPart,
     TextSource,
+    Trial,
+    Trials,
     WithHistory,
     Word,
 )
@@ -90,6 +93,7 @@ def a_full_entry(**changes: Any) -> Entry:
         "counts": {"items": 16, "tokens": 1930, "anchors": 74},
         "settings": {"method": "steerx", "tau": 1.0, "min_anchors": 3, "gated": True, "note": ""},
         "versions": {"steerx_edge": "0.1.0", "llama_cpp_python": "0.3.36"},
+        "trials": some_trials(),
     }
     directions = changes.pop("directions", directions)
     return an_entry(model, layers, directions, **fields | changes)
@@ -161,6 +165,28 @@ def a_gate(**changes: Any) -> Gate:
     """8 wide."""
     direction = np.array([0.5, -3, 0, 1e-30, 1 / 3, 2, 0, 7], np.float32)
     return replace(Gate(direction, 0.1 + 0.2), **changes)
+
+
+def some_trials(**changes: Any) -> Trials:
+    """Something in every curve; the strengths of `a_full_entry` are in them."""
+
+    def curve(gains: dict[float, float], loss: float | None = 0.0012) -> tuple[Trial, ...]:
+        return tuple(
+            Trial(mean, mean - 0.03, mean + 0.04, 16, at=at, loss=loss)
+            for at, mean in gains.items()
+        )
+
+    none = DirectionsTrial(0.01, -0.01, 0.03, 16, (), (), (), loss=0.0012)
+    two = (2, 5), ("context-contrast", "context-contrast"), (0.15, 0.3)
+    fields: dict[str, Any] = {
+        "memory": curve({0: 0.01, 0.1: 0.02, 0.2: 0.035, 0.3: 0.05, 0.45: 0.06, 0.6: 0.04}),
+        "logit_bias": curve({0: 0.01, 0.25: 0.045, 0.5: 0.05, 0.75: 0.02}),
+        "directions": (none, DirectionsTrial(0.05, 0.01, 0.1, 16, *two)),
+        "memory_with_history": curve({0: 0, 0.4: 0.02, 0.6: 0.01}, loss=None),
+        "logit_bias_with_history": curve({0: 0.01, 0.25: 0.02}, loss=None),
+        "texts": curve({8: 0.03, 12: 0.05}),
+    }
+    return Trials(**fields | changes)
 
 
 def a_with_history(n_layers: int = 3, **changes: Any) -> WithHistory:

@@ -17,7 +17,6 @@ from steerx_edge.apps.cli.common import (
     progress_bar,
     say,
 )
-from steerx_edge.apps.cli.learn import shown
 from steerx_edge.apps.cli.options import model_options
 
 if TYPE_CHECKING:
@@ -138,6 +137,7 @@ def _apply(profile_path: str, model: str | None, threads: int | None, n_gpu_laye
     from steerx_edge.learning.checkpoint import unfinished_path
     from steerx_edge.learning.feedback import FEWEST, learn_from_drafts
     from steerx_edge.profile import check_writable, read_drafts
+    from steerx_edge.report.learning import shown
 
     profile = load_profile(profile_path)
     check_writable(profile_path)

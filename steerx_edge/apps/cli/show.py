@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from steerx_edge.apps.cli.common import keep_what_is_read, load_profile, open_engine, say
+from steerx_edge.apps.cli.completion import complete_models
 from steerx_edge.apps.cli.options import running_options
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ _CTX_SIZE = 256  # of the generation context, which is not used
     "-m",
     "--model",
     metavar="FILE",
-    help="GGUF model of the profile: shows tokens of the logit bias as text.",
+    shell_complete=complete_models,
+    help="GGUF model of the profile, which shows tokens of the logit bias as text: a file, or a "
+    "name that `steerx-edge models` lists. [default: none]",
 )
 @running_options
 @click.option(

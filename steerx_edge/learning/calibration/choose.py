@@ -23,7 +23,9 @@ from steerx_edge.learning.calibration.grid import (
     around,
 )
 from steerx_edge.learning.calibration.score import HeldOutScores, Scored
-from steerx_edge.profile import Gain
+from steerx_edge.learning.calibration.trials import renewed, trials
+from steerx_edge.learning.calibration.trials import with_history as trials_with_history
+from steerx_edge.profile import Gain, Trials
 from steerx_edge.steering.gate import Gate
 
 MOST_LOSS = 0.005
@@ -44,6 +46,7 @@ class Calibration:
         with_history: strengths for prompts that hold other texts of the user.
         gain_with_history: what these give over the prompt alone, or None.
         gate: which answers the setting is for; None for all.
+        trials: what was measured at other strengths; None where nothing was.
     """
 
     setting: Setting
@@ -51,6 +54,7 @@ class Calibration:
     with_history: Setting = UNSTEERED
     gain_with_history: Gain | None = None
     gate: Gate | None = None
+    trials: Trials | None = None
 
 
 def calibrate(
@@ -85,10 +89,11 @@ def calibrate(
     if gain.low > 0:
         setting = fluent(scores, setting)
         gain = scores.gain(setting)
+    tried = trials(scores, setting)
     if gain.low <= 0:
         done(total, total)
-        return Calibration(UNSTEERED, gain)
-    found = Calibration(setting, gain, gate=scores.gate)
+        return Calibration(UNSTEERED, gain, trials=tried)
+    found = Calibration(setting, gain, gate=scores.gate, trials=tried)
     if prompted:
         in_prompts = scores.in_prompts(prompted)
         with_history = best(in_prompts)
@@ -97,6 +102,7 @@ def calibrate(
             found,
             with_history=with_history if gain.low > 0 else UNSTEERED,
             gain_with_history=gain,
+            trials=trials_with_history(tried, in_prompts, with_history),
         )
     done(total, total)
     return found
@@ -116,7 +122,12 @@ def recalibrate(scores: HeldOutScores, calibration: Calibration) -> Calibration:
     rises = setting.memory > calibration.setting.memory
     if rises and not writes_fluently(scores, setting):
         setting = calibration.setting
-    return replace(calibration, setting=setting, gain=scores.gain(setting))
+    return replace(
+        calibration,
+        setting=setting,
+        gain=scores.gain(setting),
+        trials=renewed(calibration.trials or Trials(), scores, setting),
+    )
 
 
 class Scores(Protocol):

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steerx_edge.learning.ablation import Text
+from steerx_edge.learning.calibration.fold import Fold, Memories, Rows
 from steerx_edge.learning.calibration.grid import UNSTEERED, Setting, Strengths, settings_of
 from steerx_edge.learning.effects import bootstrap_mean_interval
 from steerx_edge.learning.neutral import neutral_items
@@ -24,13 +25,12 @@ from steerx_edge.llamacpp.requests import ScoreRequest, ScoreResult, asked_for
 from steerx_edge.profile import Gain
 from steerx_edge.steering.gate import Gate, held_out
 from steerx_edge.steering.logit_bias import BIAS_STRENGTHS, TokenCounts
-from steerx_edge.steering.memory import ActiveMemory, Memory, TextOffers
+from steerx_edge.steering.memory import TextOffers
 from steerx_edge.steering.requests import steered
 from steerx_edge.steering.steering import Steering
 
 if TYPE_CHECKING:
     from steerx_edge.learning.candidates import Candidate
-    from steerx_edge.learning.memory_rows import MemoryRows
     from steerx_edge.llamacpp.engine import Engine
 
 
@@ -39,57 +39,6 @@ class Scored(NamedTuple):
 
     biased: NDArray[np.float32]  # (bias, T) log-probabilities under BIAS_STRENGTHS
     final: NDArray[np.float16]  # (T + 1, n_embd) final normed rows; the last predicts no token
-
-
-class _Memories:
-    """Memories of all texts but some. The last one is kept: each holds nearly all keys."""
-
-    def __init__(self, rows: MemoryRows) -> None:
-        self._rows = rows
-        self._last: tuple[tuple[int, ...], Memory] | None = None
-
-    def without(self, texts: tuple[int, ...]) -> Memory:
-        """The memory of all texts but these."""
-        if self._last is None or self._last[0] != texts:
-            self._last = None  # before the next one is made
-            self._last = texts, self._rows.memory(without=texts)
-        return self._last[1]
-
-    def clear(self) -> None:
-        """Forget the last memory, as the rows have changed."""
-        self._last = None
-
-
-@dataclass
-class _Fold:
-    """Texts that are scored with what the other folds give."""
-
-    members: list[int]
-    candidates: Sequence[Candidate]
-    directions: list[NDArray[np.float32]]  # of each candidate
-    biases: NDArray[np.float32] | None  # (bias, n_vocab)
-    held_out: tuple[int, ...]
-    memories: _Memories | None
-
-    @property
-    def memory(self) -> Memory | None:
-        """Of all texts but those that are held out."""
-        return None if self.memories is None else self.memories.without(self.held_out)
-
-    def steering(self, setting: Setting) -> Steering:
-        placed = sorted(setting.strengths, key=lambda each: self.candidates[each[0]].layer)
-        vectors = [s * self.candidates[place].norm * self.directions[place] for place, s in placed]
-        bias: dict[int, float] = {}
-        if self.biases is not None and setting.logit_bias:
-            values = self.biases[BIAS_STRENGTHS.index(1.0)]
-            bias = {int(v): float(setting.logit_bias * values[v]) for v in np.flatnonzero(values)}
-        memory = self.memory if setting.memory else None
-        return Steering(
-            tuple(self.candidates[place].layer for place, _ in placed),
-            np.stack(vectors) if vectors else np.empty((0, 0), np.float32),
-            logit_bias=bias,
-            memory=None if memory is None else ActiveMemory(memory, setting.memory),
-        )
 
 
 @dataclass(eq=False)
@@ -112,7 +61,7 @@ class HeldOutScores:
     folds: Sequence[Sequence[int]]
     candidates: Sequence[Candidate]
     counts: TokenCounts | None
-    rows: MemoryRows | None = None
+    rows: Rows | None = None
     gated: bool = True
     spares_neutral: bool = True
     _scored: dict[Strengths, dict[int, Scored]] = field(default_factory=dict, init=False)
@@ -123,15 +72,15 @@ class HeldOutScores:
         self.n_items = len(self.texts)
         neutral = [Text.of(self.engine, item) for item in neutral_items("calibration")]
         self.all_texts = [*self.texts, *neutral]
-        self._memories = None if self.rows is None else _Memories(self.rows)
+        self._memories = None if self.rows is None else Memories(self.rows)
         # The neutral texts are one more fold, which gives nothing to the others.
         folds = [*self.folds, range(self.n_items, self.n_texts)]
         self._folds = [self._fold(number, list(members)) for number, members in enumerate(folds)]
         self._fold_of = {j: number for number, fold in enumerate(self._folds) for j in fold.members}
 
-    def _fold(self, number: int, members: list[int]) -> _Fold:
+    def _fold(self, number: int, members: list[int]) -> Fold:
         others = sorted(set(range(self.n_items)) - set(members))
-        return _Fold(
+        return Fold(
             members,
             self.candidates,
             [candidate.direction(others) for candidate in self.candidates],
@@ -153,6 +102,12 @@ class HeldOutScores:
             dict(enumerate(scored)) | {j: self._scored[()][j] for j in neutral}
         )
         return prompted
+
+    def with_rows(self, rows: Rows) -> HeldOutScores:
+        """The same scores with the memory of other rows; this takes no passes."""
+        scores = replace(self, rows=rows)
+        scores._scored.update(self._scored)  # noqa: SLF001  # of this class
+        return scores
 
     def renew_memory(self) -> None:
         """Make the folds' memories of all rows that there are now."""
@@ -270,7 +225,7 @@ class HeldOutScores:
             self._means[setting, j] = float(log_prob.mean(dtype=np.float64))
         return self._means[setting, j]
 
-    def _look_up(self, choice: Strengths, fold: _Fold) -> None:
+    def _look_up(self, choice: Strengths, fold: Fold) -> None:
         """What the memory of a fold offers its texts that were scored."""
         memory = fold.memory
         if memory is None:

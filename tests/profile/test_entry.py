@@ -165,7 +165,7 @@ def test_equality_sees_every_field() -> None:
         "positions": "all",
         "created": "2025-01-31T09:30:01Z",
         **dict.fromkeys(["words", "counts", "settings", "versions", "edits", "sources"], ()),
-        **dict.fromkeys(["logit_bias", "memory", "gate", "gain", "with_history"]),
+        **dict.fromkeys(["logit_bias", "memory", "gate", "gain", "with_history", "trials"]),
     }
     assert set(changes) == {field.name for field in fields(Entry)}
     for field, value in changes.items():
