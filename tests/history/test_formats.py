@@ -10,6 +10,7 @@ import pytest
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.history.readers.mojibake import mended
+from steerx_edge.history.readers.source import Source
 from steerx_edge.history.reading import read_history, read_users
 
 HEADERS = "From: Ann <a@example.org>\nTo: b@example.org\nSubject: Tea\nMIME-Version: 1.0\n"
@@ -135,6 +136,25 @@ def test_front_matter_is_skipped(
 def test_encodings_that_show_in_the_bytes(tmp_path: Path, encoding: str) -> None:
     path = write(tmp_path / "a.txt", "Grüße, 你好 all\r\n\r\nTwo.".encode(encoding))
     assert read_history(path) == [HistoryItem("Grüße, 你好 all"), HistoryItem("Two.")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_lines_are_those_of_the_text(tmp_path: Path, encoding: str) -> None:
+    text = "Grüße\r\nall\rthe\x0bday\u2028\n\n" * 20_000 + "end"
+    source = Source(write(tmp_path / "a.txt", text.encode(encoding)))
+    assert "".join(source.lines()) == source.text
+    assert all("\n" not in line[:-1] for line in source.lines())
+
+
+@pytest.mark.parametrize("damage", [b"\xff", b"\0", b"\xc3"])
+def test_errors_in_lines_are_those_of_the_text(tmp_path: Path, damage: bytes) -> None:
+    lines = "Grüße\n".encode() * 20_000
+    source = Source(write(tmp_path / "a.txt", lines + damage + lines))
+    with pytest.raises(HistoryError, match="on line 20001") as of_text:
+        _ = source.text
+    with pytest.raises(HistoryError) as of_lines:
+        list(source.lines())
+    assert str(of_lines.value) == str(of_text.value)
 
 
 def test_zero_bytes_are_no_text(tmp_path: Path) -> None:

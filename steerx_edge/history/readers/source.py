@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 import json
 import os
 import re
@@ -178,6 +179,19 @@ class Source:
         """The content of the file, with line feeds as line ends."""
         return _decoded(self._name, self._data)
 
+    def lines(self) -> Iterator[str]:
+        """Read the file line by line; each ends with a line feed, but the last one may not."""
+        encoding = encoding_of(self.beginning)
+        number = 0
+        with self.open() as file, io.TextIOWrapper(file, encoding) as text:
+            try:
+                for number, line in enumerate(text, start=1):
+                    if "\0" in line:
+                        raise _zero_byte(self._name, number)
+                    yield line
+            except UnicodeDecodeError as error:
+                raise _wrong_encoding(self._name, encoding, error, number) from error
+
     @cached_property
     def rough_text(self) -> str:
         """The content, to see what it is; what is in another encoding is replaced."""
@@ -249,19 +263,29 @@ def _decoded(name: str, data: bytes) -> str:
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise HistoryError(
-            f"{name} is not {encoding.removesuffix('-sig').upper()} text (byte "
-            f"0x{error.object[error.start]:02x} on line {line}). Save it as UTF-8 and try again."
-        ) from error
+        raise _wrong_encoding(name, encoding, error) from error
     if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise HistoryError(
-            f"{name} holds a zero byte on line {line}, so it is not a text file. {ADVICE}"
-        )
+        raise _zero_byte(name, text.count("\n", 0, text.index("\0")) + 1)
     if not text.strip():
         raise HistoryError(f"{name} is empty. Give a file with your texts.")
     return with_line_feeds(text)
+
+
+def _wrong_encoding(
+    name: str, encoding: str, error: UnicodeDecodeError, n_lines: int = 0
+) -> HistoryError:
+    """An error of data in which a number of lines precede those that were decoded last."""
+    line = n_lines + error.object.count(b"\n", 0, error.start) + 1
+    return HistoryError(
+        f"{name} is not {encoding.removesuffix('-sig').upper()} text (byte "
+        f"0x{error.object[error.start]:02x} on line {line}). Save it as UTF-8 and try again."
+    )
+
+
+def _zero_byte(name: str, line: int) -> HistoryError:
+    return HistoryError(
+        f"{name} holds a zero byte on line {line}, so it is not a text file. {ADVICE}"
+    )
 
 
 def encoding_of(data: bytes) -> str:
