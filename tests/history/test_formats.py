@@ -40,7 +40,6 @@ KNOWN = {
     "Babyl": ("a", f"BABYL OPTIONS:\n\x1f\x0c\n{MAIL}", "a mailbox (Babyl)"),
     "PGP": ("a", "-----BEGIN PGP MESSAGE-----\n\nhQEMA", "a message or a key of PGP"),
     "IRC": ("a", "[21:05] <ann> hi\n[21:06] <ben> yes\n", "a log of IRC"),
-    "saved web page": ("a", "<!-- saved -->\n<html>", "a web page (HTML)"),
     "commented LaTeX": ("a", "% v2\n\\documentclass{article}", "a LaTeX document"),
     "chat messages": ("a", '[{"role": "user", "content": "hi"}]', "a file of chat messages"),
     "an old image": ("a.txt", b"GIF89a\x80", "an image"),
@@ -54,7 +53,6 @@ KNOWN = {
         json.dumps({"cells": [], "metadata": {}, "nbformat": 4}, indent=1),
         "a Jupyter notebook",
     ),
-    "web page": ("page", "<!DOCTYPE html>\n<html><p>Hi</p></html>", "a web page (HTML)"),
     "PDF": ("a.txt", b"%PDF-1.7\n\x00\xff", "a PDF document"),
 }
 

@@ -33,6 +33,7 @@ from steerx_edge.history.readers import (
     tables,
     telegram,
     thunderbird,
+    web_page,
     whatsapp,
     word,
     x_archive,
@@ -87,7 +88,7 @@ _POSTS: tuple[Reader, ...] = (mastodon, x_archive, bluesky)
 OF_PROMPTS: tuple[Reader, ...] = (chatgpt, claude, llama_web)
 """Those of what a person wrote to an assistant: poor examples of a style."""
 
-_DOCUMENTS: tuple[Reader, ...] = (word, open_document, rich_text, tables, markdown)
+_DOCUMENTS: tuple[Reader, ...] = (word, open_document, rich_text, tables, markdown, web_page)
 
 READERS: tuple[Reader, ...] = (*_MAIL, *_CHATS, *_POSTS, *OF_PROMPTS, *_DOCUMENTS)
 """Our own readers, those of the most telling formats first."""

@@ -74,7 +74,7 @@ def _name_of(source: Source) -> str | None:
     for pattern, name in _KNOWN_BEGINNINGS:
         if pattern.match(beginning):
             return name
-    if _is_mail(text):
+    if is_mail(text):
         return "an email"
     return None
 
@@ -94,7 +94,7 @@ def _is_own(fields: Mapping[str, object]) -> bool:
     return isinstance(fields.get("profile"), list) or isinstance(fields.get("response"), str)
 
 
-def _is_mail(text: str) -> bool:
+def is_mail(text: str) -> bool:
     """Return whether a text begins with the headers of an email, or has full ones in it."""
     for match in (_HEADERS.match(text), _LOCAL_HEADERS.match(text)):
         if match and _MAIL.search(match.group()):
