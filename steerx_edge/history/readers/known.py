@@ -1,4 +1,4 @@
-"""Formats that are recognized by their content, but not read yet.
+"""Formats that are recognized by their content, but not read.
 
 Read as prose they would teach headers, names and markup. The error names the format.
 """
@@ -33,16 +33,23 @@ _BEGINNINGS = (
     (r"BABYL OPTIONS:", "a mailbox (Babyl)"),
     (r"-----BEGIN [A-Z ]+-----", "a message or a key of PGP"),
     (r"(?:\[?\d\d:\d\d(?::\d\d)?\]? <[^>\n]+> .*\n){2}", "a log of IRC"),
+    (r"\[LINE\] .*\n.*\d{1,2}:\d\d", "a chat of LINE"),
+    (r".*\n(?:저장한 날짜|Date Saved|Saved Date) ?: ?\d.*\n", "a chat of KakaoTalk"),
     (r"window\.YTD\.[\w.]+ *=", "a file of an X (Twitter) archive"),
     (r"<\?xml\b", "an XML document"),
-    (rf"{_COMMENT}<!doctype html", "a web page (HTML)"),
-    (rf"{_COMMENT}<(?:html|head|body|div|p|table)\b[^>]*>", "a web page (HTML)"),
+    (rf"{_COMMENT}<(?:div|p|table)\b[^>]*>", "a part of a web page (HTML)"),
     (r"<([a-z][\w:-]*)(?:\s[^<>]*)?>(?s:.*)</\1>", "a document with tags (HTML or XML)"),
     (r"(?:%.*\n\s*)*\\documentclass\b", "a LaTeX document"),
     (r"BEGIN:VCARD\b", "a file of contacts (vCard)"),
     (r"BEGIN:VCALENDAR\b", "a calendar (iCalendar)"),
     (r"WEBVTT\b|1\n\d\d:\d\d:\d\d,\d{3} -->", "a file of subtitles"),
 )
+_SAVED_MAIL = "an email, but not as a program keeps it"
+_PART = "a part of a web page (HTML)"
+_ADVICE = {
+    _SAVED_MAIL: "Save it as .eml or .mbox, or give its text without the headers.",
+    _PART: "Call it .html if it is a document of yours.",
+}
 _KNOWN_BEGINNINGS = tuple(
     (re.compile(pattern, re.IGNORECASE), name) for pattern, name in _BEGINNINGS
 )
@@ -63,7 +70,7 @@ def refuse(source: Source) -> None:
         HistoryError: it is in one; names it.
     """
     if name := _name_of(source):
-        raise HistoryError(f"{source} is {name}, which is not supported yet. {ADVICE}")
+        raise HistoryError(f"{source} is {name}, which is not read. {_ADVICE.get(name, ADVICE)}")
 
 
 def _name_of(source: Source) -> str | None:
@@ -75,7 +82,7 @@ def _name_of(source: Source) -> str | None:
         if pattern.match(beginning):
             return name
     if is_mail(text):
-        return "an email"
+        return _SAVED_MAIL
     return None
 
 

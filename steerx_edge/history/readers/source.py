@@ -43,7 +43,7 @@ _MARKS = (
 _BINARY = (
     (b"PK\x03\x04", "a ZIP archive, or a document in one (.xlsx, .pptx, .epub)"),
     (b"%PDF-", "a PDF document"),
-    (b"\xd0\xcf\x11\xe0", "an older Microsoft Office or Outlook file (.doc, .msg)"),
+    (b"\xd0\xcf\x11\xe0", "an older Microsoft Office file (.doc, .xls)"),
     (b"!BDN", "an Outlook mailbox (.pst)"),
     (b"SQLite format 3\0", "an SQLite database"),
     (b"bplist00", "a binary property list"),
@@ -66,6 +66,7 @@ _BINARY = (
 )
 _ADVICE = {
     b"PK\x03\x04": "Save a table as CSV, and another document as .docx, .odt or plain text.",
+    b"!BDN": "Convert it with: readpst -r -o FOLDER FILE.pst (Debian: pst-utils), and give FOLDER.",
     b"%PDF-": "It holds the lines of pages, not paragraphs: give the document that it was made "
     "from, or convert it to plain text (pdftotext) and correct that.",
 }
@@ -255,7 +256,7 @@ def _refuse_binary(name: str, data: bytes) -> None:
     for beginning, kind in _BINARY:
         if data.startswith(beginning):
             advice = _ADVICE.get(beginning, ADVICE)
-            raise HistoryError(f"{name} is {kind}, which is not supported yet. {advice}")
+            raise HistoryError(f"{name} is {kind}, which is not read. {advice}")
 
 
 def _decoded(name: str, data: bytes) -> str:

@@ -59,6 +59,7 @@ def test_answers_between_quotes_in_gmail() -> None:
         ('<p style="margin:0">one</p><p style="margin:0">two</p>', "one\ntwo"),
         ("one\n  <b>two</b> three&amp;four", "one two three&four"),
         ("<ul><li>one</li><li>two</li></ul>", "- one\n- two"),
+        ("<ul><li><p>one</p></li><li><p>two</p></li></ul>", "- one\n- two"),
         ("<pre>one\n  two</pre>", "one\n  two"),
         ("<table><tr><td>one</td><td>two</td></tr></table>", "one two"),
         ("one<style>p{}</style><!-- two --><span style='display: none'>three</span>", "one"),
