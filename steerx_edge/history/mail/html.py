@@ -17,6 +17,12 @@ _BLOCKS = {
 }
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _PARAGRAPHS = {"p", "ul", "ol", "dl", "blockquote", "pre", *_HEADINGS}
+_DEEPEST = 512
+_NESTED = re.compile(
+    r"<(/?)(?:div|blockquote|[uod]l|center|section|article|main|header|footer|nav|aside|form"
+    r"|fieldset|details|summary|figure|address|dir|menu|pre|button|dialog|search)\b",
+    re.IGNORECASE,
+)
 _MARKER = "- "  # of an item of a list
 _SIGNATURE = re.compile(r"gmail_signature|moz-signature|protonmail_signature_block")
 _QUOTE = re.compile(r"yahoo_quoted")
@@ -42,8 +48,25 @@ class Page(NamedTuple):
 
 def html_lines(html: str) -> list[Line]:
     """Read HTML as lines; a quote's depth is that of its `blockquote` elements."""
-    root = LexborHTMLParser(html).root
+    root = parsed(html).root
     return [] if root is None else read_page([root]).lines
+
+
+def parsed(html: str) -> LexborHTMLParser:
+    """Parse HTML; elements that nest more than 512 deep, as in Chromium, lose their kind.
+
+    The time that the parser takes would otherwise grow with the square of the depth.
+    """
+    depth = 0
+
+    def flattened(tag: re.Match[str]) -> str:
+        nonlocal depth
+        depth += 0 if tag[1] else 1
+        is_deep = depth > _DEEPEST
+        depth = max(0, depth - 1) if tag[1] else depth
+        return f"<{tag[1]}span" if is_deep else tag[0]
+
+    return LexborHTMLParser(_NESTED.sub(flattened, html))
 
 
 def read_page(nodes: Iterable[LexborNode], skipped: Container[str | None] = ()) -> Page:

@@ -10,7 +10,7 @@ from selectolax.lexbor import LexborHTMLParser
 
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.mail.decoding import decoded_bytes
-from steerx_edge.history.mail.html import Page, read_page
+from steerx_edge.history.mail.html import Page, parsed, read_page
 from steerx_edge.history.readers import known
 from steerx_edge.history.readers.exports import decoded_beginning, moment
 from steerx_edge.history.readers.sections import Block, texts_of, title_in_name
@@ -56,7 +56,7 @@ def read(source: Source, _options: Options) -> Found:
         HistoryError: The file cannot be read, or is a chat or a mail that was saved as a page.
     """
     where = str(source)
-    tree = LexborHTMLParser(_html_of(source))
+    tree = parsed(_html_of(source))
     for selector, kind in _CHATS:
         if tree.css_first(selector):
             raise HistoryError(f"{source} is {kind} as a web page. Export it again as JSON.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from steerx_edge.history.mail.html import html_lines
+from steerx_edge.history.mail.html import html_lines, parsed, read_page
 from steerx_edge.history.mail.lines import Line
 from steerx_edge.history.mail.own_words import parted
 
@@ -91,3 +91,11 @@ def test_an_indented_paragraph_is_no_quote() -> None:
 def test_deeply_nested_elements() -> None:
     deep = "<div>" * 5000 + "own" + "</div>" * 5000
     assert Line("own") in html_lines(deep)
+
+
+def test_elements_keep_their_kind_in_512_levels() -> None:
+    page = parsed("<div>" * 1000 + "own" + "</div>" * 1000 + "<ul><li>two</ul>")
+    assert len(page.css("div")) == 512
+    assert len(page.css("ul")) == 1
+    assert page.root is not None
+    assert [line.text for line in read_page([page.root]).lines if line.text] == ["own", "- two"]
