@@ -27,6 +27,7 @@ from steerx_edge.history.readers import (
     meta_messages,
     msg,
     open_document,
+    pst,
     rich_text,
     signal_export,
     slack,
@@ -74,7 +75,7 @@ class Reader(Protocol):
         """
 
 
-_MAIL: tuple[Reader, ...] = (thunderbird, gmail, mbox, maildir, emlx, eml, msg)
+_MAIL: tuple[Reader, ...] = (thunderbird, gmail, mbox, maildir, emlx, eml, msg, pst)
 _CHATS: tuple[Reader, ...] = (
     telegram,
     signal_export,

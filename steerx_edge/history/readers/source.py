@@ -44,7 +44,6 @@ _BINARY = (
     (b"PK\x03\x04", "a ZIP archive, or a document in one (.xlsx, .pptx, .epub)"),
     (b"%PDF-", "a PDF document"),
     (b"\xd0\xcf\x11\xe0", "an older Microsoft Office file (.doc, .xls)"),
-    (b"!BDN", "an Outlook mailbox (.pst)"),
     (b"SQLite format 3\0", "an SQLite database"),
     (b"bplist00", "a binary property list"),
     (b"\x1f\x8b", "a gzip archive"),
@@ -66,7 +65,6 @@ _BINARY = (
 )
 _ADVICE = {
     b"PK\x03\x04": "Save a table as CSV, and another document as .docx, .odt or plain text.",
-    b"!BDN": "Convert it with: readpst -r -o FOLDER FILE.pst (Debian: pst-utils), and give FOLDER.",
     b"%PDF-": "It holds the lines of pages, not paragraphs: give the document that it was made "
     "from, or convert it to plain text (pdftotext) and correct that.",
 }
