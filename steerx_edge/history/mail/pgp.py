@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 _SIGNED = re.compile(
-    r"-----BEGIN PGP SIGNED MESSAGE-----\n(?:[A-Za-z]+:[^\n]*\n)*\n?(?P<text>.*?)"
+    r"-----BEGIN PGP SIGNED MESSAGE-----\n(?:[A-Za-z]+:[^\n]*\n)*\n?"
+    r"(?P<text>[^\n]*(?:\n(?!-----BEGIN PGP SIGN)[^\n]*)*)"  # up to the next one, at most
     r"\n-----BEGIN PGP SIGNATURE-----.*?(?:-----END PGP SIGNATURE-----|\Z)",
     re.DOTALL,
 )

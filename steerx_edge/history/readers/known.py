@@ -25,6 +25,7 @@ _MAIL = re.compile(
     r"|\A[^\n<>]+<\S+@\S+>\n.*\n.*\n",
     re.MULTILINE | re.IGNORECASE,
 )
+_LOOKED_AT = 10_000  # characters of headers
 _LABEL = r"[^\W\d_]+(?: [^\W\d_]+)?[ \xa0]?:"
 _LOCAL_HEADERS = re.compile(rf"(?:{_LABEL}[ \xa0].*\n){{3,}}")
 _COMMENT = r"(?:<!--(?s:.*?)-->\s*)?"
@@ -104,7 +105,7 @@ def _is_own(fields: Mapping[str, object]) -> bool:
 def is_mail(text: str) -> bool:
     """Return whether a text begins with the headers of an email, or has full ones in it."""
     for match in (_HEADERS.match(text), _LOCAL_HEADERS.match(text)):
-        if match and _MAIL.search(match.group()):
+        if match and _MAIL.search(match.group()[:_LOOKED_AT]):
             # Two lines may be those of a memo.
             return match.group().count("\n") > 2 or "@" in match.group()
     return any(
