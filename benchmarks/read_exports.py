@@ -1,7 +1,8 @@
 """What it costs to read the exports of chats: processor time, and the peak of memory.
 
 For each format an export with invented messages is written into a temporary folder, and read in a
-process of its own. Prints a table for docs/history.md.
+process of its own: by its reader alone, without the rules that choose among the texts, which
+select_texts.py measures. Prints a table for docs/history.md.
 
     python benchmarks/read_exports.py --megabytes 100
 """
@@ -52,11 +53,15 @@ def read(path: Path) -> None:
     """Read an export piece by piece, and print what it took."""
     import resource
 
-    from steerx_edge.history.opening import open_history
+    from steerx_edge.history.readers import READERS
+    from steerx_edge.history.readers.source import Options, Source
     from steerx_edge.history.readers.texts import Text
 
     began = time.process_time()
-    n_texts = sum(isinstance(each, Text) for each in open_history(path, me="Kim").found)
+    source = Source(path)
+    reader = next(each for each in READERS if each.recognize(source))
+    found = reader.read(source, Options(me=("Kim",)))
+    n_texts = sum(isinstance(each, Text) for each in found)
     seconds = time.process_time() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     print(f"{n_texts} | {seconds:.1f} | {peak:.0f}")

@@ -147,6 +147,9 @@ def _sources_in(
 def _found_in(
     reader: Reader | None, source: Source, options: Options, selection: Selection
 ) -> Found:
+    if source.name == "..":  # in an archive
+        yield Dropped(UNREADABLE, str(source), "its path leads out of the archive")
+        return
     if source.name.startswith("."):
         yield Dropped("hidden file", str(source))
         return

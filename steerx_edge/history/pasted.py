@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from enum import Enum
+from itertools import groupby
+
 import regex
 
 PASTED = "pasted code or log"
@@ -84,6 +88,7 @@ _URL = regex.compile(r"\]?\(?\bhttps?://\S+")
 _VISIBLE = regex.compile(r"\S")
 _DENSE = 0.06  # signs to a visible character
 _LEAST_DENSE = 100  # visible characters, on three lines or more
+_FEWEST = 3  # lines of code in a row, in a paragraph
 _MOST = 400  # characters of a line, and lines of a text, that are looked at
 
 
@@ -98,20 +103,35 @@ def is_code(text: str) -> bool:
         text: A message or a paragraph, without other text around it.
     """
     lines = [line for line in text.split("\n", _MOST)[:_MOST] if line.strip()]
-    telling = compatible = 0
-    inside = False
-    for line in lines:
-        bare = line.strip()[:_MOST]
-        if _IS_TELLING.fullmatch(bare):
-            telling += 1
-            inside = True
-        elif _IS_COMPATIBLE.fullmatch(bare) or (inside and line[0] in " \t"):
-            compatible += 1
-        else:
-            inside = False
+    forms = _forms_of(lines)
+    telling = forms.count(_Form.TELLING)
+    compatible = forms.count(_Form.COMPATIBLE)
     if 3 * (telling + compatible) >= 2 * len(lines) and telling and 4 * telling >= len(lines):
         return True
     return len(lines) >= 3 and _is_dense("\n".join(lines))
+
+
+class _Form(Enum):
+    """What the form of a line says."""
+
+    PROSE = 0
+    COMPATIBLE = 1
+    TELLING = 2
+
+
+def _forms_of(lines: Sequence[str]) -> list[_Form]:
+    forms: list[_Form] = []
+    for line in lines:
+        bare = line.strip()[:_MOST]
+        if _IS_TELLING.fullmatch(bare):
+            forms.append(_Form.TELLING)
+        elif _IS_COMPATIBLE.fullmatch(bare) or (
+            line[:1] in {" ", "\t"} and forms and forms[-1] is not _Form.PROSE
+        ):
+            forms.append(_Form.COMPATIBLE)
+        else:
+            forms.append(_Form.PROSE)
+    return forms
 
 
 def _is_dense(text: str) -> bool:
@@ -125,8 +145,9 @@ def without_code(text: str) -> tuple[str, list[str]]:
     """Cut code and logs out of a text.
 
     Returns:
-        The text without code between fences (three back quotes or tildes), and without the
-        paragraphs that `is_code`; and what was cut, in order.
+        The text without code between fences (three back quotes or tildes), without the paragraphs
+        that are code (`is_code`), and without three or more lines in a row of other paragraphs
+        that have its form; and what was cut.
     """
     cut: list[str] = []
 
@@ -135,8 +156,29 @@ def without_code(text: str) -> tuple[str, list[str]]:
         return "\n\n"
 
     paragraphs = _BLANK.split(_FENCED.sub(_cut, text) if "```" in text or "~~~" in text else text)
-    own = [paragraph for paragraph in paragraphs if not is_code(paragraph)]
-    if not cut and len(own) == len(paragraphs):
+    own: list[str] = []
+    n_fenced = len(cut)
+    for paragraph in paragraphs:
+        if paragraph.strip() and is_code(paragraph):
+            cut.append(paragraph)
+        else:
+            own.append(_without_runs(paragraph, cut))
+    if len(cut) == n_fenced == 0:
         return text, []
-    cut += [paragraph for paragraph in paragraphs if paragraph.strip() and is_code(paragraph)]
     return "\n\n".join(paragraph for paragraph in own if paragraph.strip()), cut
+
+
+def _without_runs(paragraph: str, cut: list[str]) -> str:
+    """Move lines that are code among lines that are not to those that are cut."""
+    lines = paragraph.split("\n")
+    if len(lines) <= _FEWEST:
+        return paragraph
+    kept: list[str] = []
+    pairs = zip(_forms_of(lines), lines, strict=True)
+    for is_prose, group in groupby(pairs, key=lambda pair: pair[0] is _Form.PROSE):
+        run = [line for _, line in group]
+        if is_prose or len(run) < _FEWEST or not is_code("\n".join(run)):
+            kept += run
+        else:
+            cut.append("\n".join(run))
+    return "\n".join(kept)

@@ -40,8 +40,9 @@ _RUN = regex.compile(rf"(?:{_CHARACTER})++|{_SPACED}")
 _PIECE = regex.compile(rf"{_CHARACTER}|(?:(?!(?={_LETTER}){_UNSPACED})\S)++")
 _UNSPACED_CHARACTER = regex.compile(_CHARACTER)
 # Some scripts put no space after the end of a sentence, or not always. In Greek, a semicolon asks.
+# Where a run of marks is no end, neither is a part of it, so none is looked at twice.
 SENTENCE_END = regex.compile(
-    r"""[\p{SB=STerm}\p{SB=ATerm}…]+[\p{Pf}\p{Pe}"'”’)]*\s+|(?<=\p{Greek}\p{M}*);\s+|[。！？｡།༎।॥።។။]+[\p{Pf}\p{Pe}"']*|\n\s*\n"""
+    r"""(?<![\p{SB=STerm}\p{SB=ATerm}…])[\p{SB=STerm}\p{SB=ATerm}…]+[\p{Pf}\p{Pe}"'”’)]*\s+|(?<=\p{Greek}\p{M}*);\s+|[。！？｡།༎।॥።។။]+[\p{Pf}\p{Pe}"']*|\n\s*\n"""
 )
 _UNENDED = regex.compile(r"[\p{Thai}\p{Lao}]")
 _ANY_LETTER = regex.compile(r"\p{L}")

@@ -350,3 +350,13 @@ def test_a_link_to_nothing_costs_no_mail_of_its_folder(tmp_path: Path) -> None:
         found = survey(tmp_path / folder)
         assert kept(found) == [("Write a mail to ana.", "Do come.")]
         assert found.dropped == {"file that could not be read": 1}
+
+
+def test_what_an_archive_puts_outside_of_it_is_not_hidden(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("../outside.txt", "A text outside.")
+        archive.writestr("inside.txt", "A text inside.")
+    found = survey(path)
+    assert "A text inside." in [item.response for item in found.items]
+    assert "hidden file" not in found.dropped

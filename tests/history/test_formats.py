@@ -10,36 +10,53 @@ import pytest
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.history.readers.mojibake import mended
+from steerx_edge.history.readers.source import Source
 from steerx_edge.history.reading import read_history, read_users
 
 HEADERS = "From: Ann <a@example.org>\nTo: b@example.org\nSubject: Tea\nMIME-Version: 1.0\n"
 MAIL = f"{HEADERS}\nDear Ben,\n\nthe tea is here.\n"
+MAILED = "an email, but not as a program keeps it"
 KNOWN = {
-    "saved mail": ("a.txt", "From: Ann\nSent: Monday\nTo: Ben\nSubject: Tea\n\nHi.\n", "an email"),
+    "saved mail": ("a.txt", "From: Ann\nSent: Monday\nTo: Ben\nSubject: Tea\n\nHi.\n", MAILED),
     "German mail": (
         "a.txt",
         "Von: Ann\nGesendet: Montag\nAn: Ben\nBetreff: Tee\n\nHi.",
-        "an email",
+        MAILED,
     ),
-    "mail in prose": ("a.txt", f"My mails.\n\n{MAIL}", "an email"),
-    "short mail": ("a.txt", "From: a@example.org\nSubject: Tea\n\nHi.", "an email"),
-    "part of a web page": ("a", '<div class="a">Hi</div>', "a web page (HTML)"),
+    "mail in prose": ("a.txt", f"My mails.\n\n{MAIL}", MAILED),
+    "short mail": ("a.txt", "From: a@example.org\nSubject: Tea\n\nHi.", MAILED),
+    "part of a web page": ("a", '<div class="a">Hi</div>', "a part of a web page (HTML)"),
     "a drawing": ("a", '<svg width="1"></svg>', "a document with tags (HTML or XML)"),
-    "short mail without spaces": ("a", "From:a@b.org\nTo:c@d.org\n\nHi.", "an email"),
-    "French mail": ("a", "De : A <a@b.fr>\nEnvoyé : lundi\nÀ : B\n\nOui.", "an email"),
-    "Spanish mail": ("a", "De: A\nEnviado el: lunes\nPara: B\n\nSi.", "an email"),
-    "Russian mail": ("a", "От: А <a@b.ru>\nОтправлено: 1 мая\nКому: Б\n\nДа.", "an email"),
+    "short mail without spaces": ("a", "From:a@b.org\nTo:c@d.org\n\nHi.", MAILED),
+    "French mail": ("a", "De : A <a@b.fr>\nEnvoyé : lundi\nÀ : B\n\nOui.", MAILED),
+    "Spanish mail": ("a", "De: A\nEnviado el: lunes\nPara: B\n\nSi.", MAILED),
+    "Russian mail": ("a", "От: А <a@b.ru>\nОтправлено: 1 мая\nКому: Б\n\nДа.", MAILED),
     "Latin-1 mail": (
         "a",
         "From: Ann\nSent: Monday\nTo: Ben\nSubject: Tea\n\nCafé.".encode("latin1"),
-        "an email",
+        MAILED,
     ),
-    "mail with a zero": ("a", "From: Ann\nSent: Monday\nTo: Ben\nSubject: T\n\n\0", "an email"),
+    "mail with a zero": ("a", "From: Ann\nSent: Monday\nTo: Ben\nSubject: T\n\n\0", MAILED),
     "MMDF": ("a", f"\1\1\1\1\n{MAIL}\1\1\1\1\n", "a mailbox (MMDF)"),
     "Babyl": ("a", f"BABYL OPTIONS:\n\x1f\x0c\n{MAIL}", "a mailbox (Babyl)"),
     "PGP": ("a", "-----BEGIN PGP MESSAGE-----\n\nhQEMA", "a message or a key of PGP"),
     "IRC": ("a", "[21:05] <ann> hi\n[21:06] <ben> yes\n", "a log of IRC"),
-    "saved web page": ("a", "<!-- saved -->\n<html>", "a web page (HTML)"),
+    "LINE": ("a", "[LINE] Chat history with Ana\nSaved on: 2026/01/05 10:00\n", "a chat of LINE"),
+    "LINE in Japanese": (
+        "a",
+        "\ufeff[LINE] Anaとのトーク履歴\n保存日時：2026/01/05 10:00\n\n2026/01/05(月)\n",
+        "a chat of LINE",
+    ),
+    "KakaoTalk": (
+        "a.txt",
+        "Ana 님과 카카오톡 대화\r\n저장한 날짜 : 2026-01-05 10:00:00\r\n\r\n[Ana] [오전 10:00] Hi",
+        "a chat of KakaoTalk",
+    ),
+    "KakaoTalk in English": (
+        "a.txt",
+        "KakaoTalk Chats with Ana\nDate Saved : 2026-01-05 10:00:00\n\nHi\n",
+        "a chat of KakaoTalk",
+    ),
     "commented LaTeX": ("a", "% v2\n\\documentclass{article}", "a LaTeX document"),
     "chat messages": ("a", '[{"role": "user", "content": "hi"}]', "a file of chat messages"),
     "an old image": ("a.txt", b"GIF89a\x80", "an image"),
@@ -53,7 +70,6 @@ KNOWN = {
         json.dumps({"cells": [], "metadata": {}, "nbformat": 4}, indent=1),
         "a Jupyter notebook",
     ),
-    "web page": ("page", "<!DOCTYPE html>\n<html><p>Hi</p></html>", "a web page (HTML)"),
     "PDF": ("a.txt", b"%PDF-1.7\n\x00\xff", "a PDF document"),
 }
 
@@ -69,7 +85,14 @@ def test_a_known_format_is_named(
 ) -> None:
     with pytest.raises(HistoryError) as caught:
         read_history(write(tmp_path / name, content))
-    assert f"{kind}, which is not supported yet." in str(caught.value)
+    assert f"{kind}, which is not read." in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".rtf", ".htm", ".html", ".xml"])
+def test_what_is_called_by_another_format_is_not_prose(tmp_path: Path, suffix: str) -> None:
+    path = write(tmp_path / f"a{suffix}", "Tea, and no more.")
+    with pytest.raises(HistoryError, match="but does not begin like one"):
+        read_history(path)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +158,25 @@ def test_front_matter_is_skipped(
 def test_encodings_that_show_in_the_bytes(tmp_path: Path, encoding: str) -> None:
     path = write(tmp_path / "a.txt", "Grüße, 你好 all\r\n\r\nTwo.".encode(encoding))
     assert read_history(path) == [HistoryItem("Grüße, 你好 all"), HistoryItem("Two.")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
+def test_lines_are_those_of_the_text(tmp_path: Path, encoding: str) -> None:
+    text = "Grüße\r\nall\rthe\x0bday\u2028\n\n" * 20_000 + "end"
+    source = Source(write(tmp_path / "a.txt", text.encode(encoding)))
+    assert "".join(source.lines()) == source.text
+    assert all("\n" not in line[:-1] for line in source.lines())
+
+
+@pytest.mark.parametrize("damage", [b"\xff", b"\0", b"\xc3"])
+def test_errors_in_lines_are_those_of_the_text(tmp_path: Path, damage: bytes) -> None:
+    lines = "Grüße\n".encode() * 20_000
+    source = Source(write(tmp_path / "a.txt", lines + damage + lines))
+    with pytest.raises(HistoryError, match="on line 20001") as of_text:
+        _ = source.text
+    with pytest.raises(HistoryError) as of_lines:
+        list(source.lines())
+    assert str(of_lines.value) == str(of_text.value)
 
 
 def test_zero_bytes_are_no_text(tmp_path: Path) -> None:

@@ -68,6 +68,17 @@ def test_pasted_paragraphs_are_cut() -> None:
     assert without_code(text) == ("It breaks again:\n\nAny idea?", [CODE["traceback"]])
 
 
+@pytest.mark.parametrize("code", [CODE["traceback"], CODE["log"] + "\n" + CODE["syslog"]])
+def test_three_pasted_lines_in_a_paragraph_are_cut(code: str) -> None:
+    before, after = "It breaks again, and says:", "That is all of it.\nI have no idea.\nDo you?"
+    assert without_code(f"{before}\n{code}\n{after}") == (f"{before}\n{after}", [code])
+
+
+def test_two_pasted_lines_in_a_paragraph_are_not() -> None:
+    text = f"It says:\n{CODE['log']}\nThat is all.\nI have no idea.\nDo you?"
+    assert without_code(text) == (text, [])
+
+
 @pytest.mark.parametrize("fence", ["```", "~~~~"])
 def test_what_stands_between_fences_is_cut(fence: str) -> None:
     text = f"Try this:\n{fence}text\nall of\n\nit\n{fence}\nand tell me."

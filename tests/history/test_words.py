@@ -7,7 +7,7 @@ from unicodedata import normalize
 import pytest
 
 from steerx_edge.history.item import HistoryItem
-from steerx_edge.history.words import WORD, bare_words, pieces, sentences
+from steerx_edge.history.words import SENTENCE_END, WORD, bare_words, pieces, sentences
 
 FAMILY = "👩\u200d👩\u200d👧\u200d👦"
 SCRIPTS = {
@@ -61,3 +61,9 @@ def test_sentences(text: str, n_sentences: int) -> None:
 def test_the_same_text_is_the_same_item_from_any_container() -> None:
     given = HistoryItem(normalize("NFD", "déjà\r\nvu\r"), "a\r\nb")
     assert (given.response, given.request) == ("d\u00e9j\u00e0\nvu\n", "a\nb")
+
+
+def test_a_run_of_dots_is_looked_at_once() -> None:
+    dots = "." * 1_000_000
+    assert SENTENCE_END.search(f"{dots}x", timeout=20) is None
+    assert SENTENCE_END.split(f"One{dots} Two.") == ["One", "Two."]

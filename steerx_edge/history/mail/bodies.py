@@ -8,7 +8,7 @@ from typing import NamedTuple, cast
 
 from steerx_edge.history.mail.decoding import decoded_bytes
 from steerx_edge.history.mail.lines import Line, fixed_lines, flowed_lines
-from steerx_edge.history.mail.machines import is_encrypted, without_armor
+from steerx_edge.history.mail.pgp import is_encrypted, without_armor
 from steerx_edge.history.words import with_line_feeds
 
 

@@ -111,11 +111,8 @@ def _is_footer(lines: Sequence[str], at: int) -> bool:
         return any(_LIST.search(line) for line in lines[at + 1 : at + 6])
     if at and lines[at - 1].strip():
         return False
-    paragraph: list[str] = []
-    for line in lines[at:]:
-        if not line.strip():
-            break
-        paragraph.append(line)
+    end = next((n for n in range(at, len(lines)) if not lines[n].strip()), len(lines))
+    paragraph = lines[at:end]
     if not paragraph:
         return False
     is_legal = bool(_LEGAL_TITLE.match(paragraph[0]) or _LEGAL.match(" ".join(paragraph)))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
+from typing import NamedTuple
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
@@ -14,7 +15,15 @@ _BLOCKS = {
     *("div", "tr", "li", "dt", "dd", "section", "article", "header", "footer", "address", "center"),
     *("table", "tbody", "thead", "body", "html", "form", "hr"),
 }
-_PARAGRAPHS = {"p", "ul", "ol", "dl", "blockquote", "pre", "h1", "h2", "h3", "h4", "h5", "h6"}
+_HEADINGS = {f"h{level}": level for level in range(1, 7)}
+_PARAGRAPHS = {"p", "ul", "ol", "dl", "blockquote", "pre", *_HEADINGS}
+_DEEPEST = 512
+_NESTED = re.compile(
+    r"<(/?)(?:div|blockquote|[uod]l|center|section|article|main|header|footer|nav|aside|form"
+    r"|fieldset|details|summary|figure|address|dir|menu|pre|button|dialog|search)\b",
+    re.IGNORECASE,
+)
+_MARKER = "- "  # of an item of a list
 _SIGNATURE = re.compile(r"gmail_signature|moz-signature|protonmail_signature_block")
 _QUOTE = re.compile(r"yahoo_quoted")
 # An indented paragraph of Gmail's editor is a quote without a border.
@@ -25,23 +34,62 @@ _CLOSE = re.compile(r"margin(?:-bottom)?:\s*0")
 _INVISIBLE = re.compile("[\u200b\u200c\u200d\u2060\ufeff\u00ad]")
 
 
+class Page(NamedTuple):
+    """A page of HTML as lines.
+
+    Attributes:
+        lines: What it says.
+        headings: The level, from 1, of each line that is a heading or a part of one, by its number.
+    """
+
+    lines: list[Line]
+    headings: dict[int, int]
+
+
 def html_lines(html: str) -> list[Line]:
     """Read HTML as lines; a quote's depth is that of its `blockquote` elements."""
-    root = LexborHTMLParser(html).root
+    root = parsed(html).root
+    return [] if root is None else read_page([root]).lines
+
+
+def parsed(html: str) -> LexborHTMLParser:
+    """Parse HTML; elements that nest more than 512 deep, as in Chromium, lose their kind.
+
+    The time that the parser takes would otherwise grow with the square of the depth.
+    """
+    depth = 0
+
+    def flattened(tag: re.Match[str]) -> str:
+        nonlocal depth
+        depth += 0 if tag[1] else 1
+        is_deep = depth > _DEEPEST
+        depth = max(0, depth - 1) if tag[1] else depth
+        return f"<{tag[1]}span" if is_deep else tag[0]
+
+    return LexborHTMLParser(_NESTED.sub(flattened, html))
+
+
+def read_page(nodes: Iterable[LexborNode], skipped: Container[str | None] = ()) -> Page:
+    """Read elements as lines.
+
+    Args:
+        nodes: The elements.
+        skipped: Names of elements that are left out, beside those that are no text.
+    """
     page = _Page()
-    if root is not None:
-        for node, leaves in _walk(root):
+    for root in nodes:
+        for node, leaves in _walk(root, skipped):
             (page.leave if leaves else page.enter)(node)
-    page.end_line()
-    return page.lines
+        page.end_line()
+    return Page(page.lines, page.headings)
 
 
-def _walk(root: LexborNode) -> Iterator[tuple[LexborNode, bool]]:
+def _walk(root: LexborNode, skipped: Container[str | None]) -> Iterator[tuple[LexborNode, bool]]:
     """Every node when it is entered and left; not recursive, because mails nest deeply."""
     waiting = [(root, False)]
     while waiting:
         node, leaves = waiting.pop()
-        if not leaves and _is_skipped(node):
+        if not leaves and (node.tag in skipped or _is_skipped(node)):
             continue
         yield node, leaves
         if not leaves:
@@ -80,9 +128,12 @@ class _Page:
 
     def __init__(self) -> None:
         self.lines: list[Line] = []
+        self.headings: dict[int, int] = {}
+        self._heading = 0
         self._line = ""
         self._depth = 0
         self._preformatted = 0
+        self._items = 0
 
     def enter(self, node: LexborNode) -> None:
         tag = node.tag
@@ -94,10 +145,13 @@ class _Page:
             self._space(node)
         self._depth += _is_quote(node)
         self._preformatted += tag == "pre"
+        if tag in _HEADINGS:
+            self._heading = _HEADINGS[tag]
         if tag in {"td", "th"} and self._line.strip():
             self._line += " "
         if tag == "li":
-            self._line = "- "
+            self._items += 1
+            self._line = _MARKER
 
     def leave(self, node: LexborNode) -> None:
         tag = node.tag
@@ -105,6 +159,9 @@ class _Page:
             self.end_line()
         self._depth -= _is_quote(node)
         self._preformatted -= tag == "pre"
+        self._items -= tag == "li"
+        if tag in _HEADINGS:
+            self._heading = 0
         if tag in _PARAGRAPHS:
             self._space(node)
 
@@ -116,13 +173,17 @@ class _Page:
 
     def _break(self) -> None:
         text = _INVISIBLE.sub("", self._line).replace("\xa0", " ").rstrip()
+        if self._heading:
+            self.headings[len(self.lines)] = self._heading
         self.lines.append(fixed_line(text, self._depth))
         self._line = ""
 
     def _space(self, node: LexborNode) -> None:
-        """Leave a line free around a paragraph."""
+        """Leave a line free around a paragraph, but not in an item of a list."""
+        if self._line == _MARKER:
+            return
         self.end_line()
-        is_free = not self.lines or not self.lines[-1].text
+        is_free = not self.lines or not self.lines[-1].text or (node.tag == "p" and self._items)
         if node.tag in _PARAGRAPHS and not is_free and not _is_close(node):
             self.lines.append(Line("", self._depth))
 

@@ -9,8 +9,8 @@ from itertools import groupby
 
 from steerx_edge.history.mail.endings import without_ending
 from steerx_edge.history.mail.lines import Line, unwrapped
-from steerx_edge.history.mail.machines import without_machines
 from steerx_edge.history.mail.quotes import repeated_mail, without_introduction
+from steerx_edge.history.pasted import without_code
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Parts:
         return "\n\n".join(piece for piece in pieces if piece)
 
     def _piece(self, lines: list[str], repeated: frozenset[str]) -> str:
-        kept = without_machines(without_ending(lines, repeated))
-        text = "\n".join(unwrapped(kept) if self.is_wrapped else kept)
+        text, _ = without_code("\n".join(without_ending(lines, repeated)))
+        text = "\n".join(unwrapped(text.split("\n"))) if self.is_wrapped else text
         return re.sub(r"\n(?:[ \t]*\n){2,}", "\n\n", text).strip()
 
     @property

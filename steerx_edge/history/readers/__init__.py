@@ -27,12 +27,14 @@ from steerx_edge.history.readers import (
     meta_messages,
     msg,
     open_document,
+    pst,
     rich_text,
     signal_export,
     slack,
     tables,
     telegram,
     thunderbird,
+    web_page,
     whatsapp,
     word,
     x_archive,
@@ -73,7 +75,7 @@ class Reader(Protocol):
         """
 
 
-_MAIL: tuple[Reader, ...] = (thunderbird, gmail, mbox, maildir, emlx, eml, msg)
+_MAIL: tuple[Reader, ...] = (thunderbird, gmail, mbox, maildir, emlx, eml, msg, pst)
 _CHATS: tuple[Reader, ...] = (
     telegram,
     signal_export,
@@ -87,7 +89,7 @@ _POSTS: tuple[Reader, ...] = (mastodon, x_archive, bluesky)
 OF_PROMPTS: tuple[Reader, ...] = (chatgpt, claude, llama_web)
 """Those of what a person wrote to an assistant: poor examples of a style."""
 
-_DOCUMENTS: tuple[Reader, ...] = (word, open_document, rich_text, tables, markdown)
+_DOCUMENTS: tuple[Reader, ...] = (word, open_document, rich_text, tables, markdown, web_page)
 
 READERS: tuple[Reader, ...] = (*_MAIL, *_CHATS, *_POSTS, *OF_PROMPTS, *_DOCUMENTS)
 """Our own readers, those of the most telling formats first."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Iterator
@@ -14,12 +13,11 @@ from typing import Any
 import msgspec
 
 from steerx_edge.errors import HistoryError
+from steerx_edge.history.readers.json_stream import json_values
 from steerx_edge.history.readers.source import Source
 
 _JSON_TOKEN = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"(\s*:)?|[\[{]|[\]}]', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_BETWEEN = re.compile(r"[\s,]+")
-_CHUNK = 1 << 20
 _MILLISECONDS = 1e11  # seconds since 1970 that are greater than this are milliseconds
 
 
@@ -81,31 +79,11 @@ def json_array(source: Source) -> Iterator[Any]:
     Raises:
         HistoryError: The file cannot be read, or is damaged from here on; says after how many.
     """
-    decoder = json.JSONDecoder()
-    encoding = json.detect_encoding(source.beginning)
-    with source.open() as data, io.TextIOWrapper(data, encoding, "replace") as file:
-        buffer = file.read(_CHUNK).lstrip("\ufeff \t\r\n")
-        if not buffer.startswith("["):
-            yield json_of(source)
-            return
-        place, n_values = 1, 0
-        while True:
-            start = _BETWEEN.match(buffer, place)
-            place = start.end() if start else place
-            if buffer[place : place + 1] == "]":
-                return
-            try:
-                value, place = decoder.raw_decode(buffer, place)
-            except (ValueError, RecursionError) as error:
-                more = file.read(max(_CHUNK, len(buffer)))
-                if not more:
-                    raise HistoryError(
-                        f"{source} is damaged after {n_values} records. Export it again."
-                    ) from error
-                buffer, place = buffer[place:] + more, 0
-                continue
-            n_values += 1
-            yield value
+    if not decoded_beginning(source.beginning).lstrip().startswith("["):
+        yield json_of(source)
+        return
+    for _, value in json_values(source, lambda path: not path):
+        yield value
 
 
 def parsed(source: Source, data: bytes | str) -> Any:

@@ -1,4 +1,4 @@
-"""Formats that are recognized by their content, but not read yet.
+"""Formats that are recognized by their content, but not read.
 
 Read as prose they would teach headers, names and markup. The error names the format.
 """
@@ -25,6 +25,7 @@ _MAIL = re.compile(
     r"|\A[^\n<>]+<\S+@\S+>\n.*\n.*\n",
     re.MULTILINE | re.IGNORECASE,
 )
+_LOOKED_AT = 10_000  # characters of headers
 _LABEL = r"[^\W\d_]+(?: [^\W\d_]+)?[ \xa0]?:"
 _LOCAL_HEADERS = re.compile(rf"(?:{_LABEL}[ \xa0].*\n){{3,}}")
 _COMMENT = r"(?:<!--(?s:.*?)-->\s*)?"
@@ -33,16 +34,23 @@ _BEGINNINGS = (
     (r"BABYL OPTIONS:", "a mailbox (Babyl)"),
     (r"-----BEGIN [A-Z ]+-----", "a message or a key of PGP"),
     (r"(?:\[?\d\d:\d\d(?::\d\d)?\]? <[^>\n]+> .*\n){2}", "a log of IRC"),
+    (r"\[LINE\] .*\n.*\d{1,2}:\d\d", "a chat of LINE"),
+    (r".*\n(?:저장한 날짜|Date Saved|Saved Date) ?: ?\d.*\n", "a chat of KakaoTalk"),
     (r"window\.YTD\.[\w.]+ *=", "a file of an X (Twitter) archive"),
     (r"<\?xml\b", "an XML document"),
-    (rf"{_COMMENT}<!doctype html", "a web page (HTML)"),
-    (rf"{_COMMENT}<(?:html|head|body|div|p|table)\b[^>]*>", "a web page (HTML)"),
+    (rf"{_COMMENT}<(?:div|p|table)\b[^>]*>", "a part of a web page (HTML)"),
     (r"<([a-z][\w:-]*)(?:\s[^<>]*)?>(?s:.*)</\1>", "a document with tags (HTML or XML)"),
     (r"(?:%.*\n\s*)*\\documentclass\b", "a LaTeX document"),
     (r"BEGIN:VCARD\b", "a file of contacts (vCard)"),
     (r"BEGIN:VCALENDAR\b", "a calendar (iCalendar)"),
     (r"WEBVTT\b|1\n\d\d:\d\d:\d\d,\d{3} -->", "a file of subtitles"),
 )
+_SAVED_MAIL = "an email, but not as a program keeps it"
+_PART = "a part of a web page (HTML)"
+_ADVICE = {
+    _SAVED_MAIL: "Save it as .eml or .mbox, or give its text without the headers.",
+    _PART: "Call it .html if it is a document of yours.",
+}
 _KNOWN_BEGINNINGS = tuple(
     (re.compile(pattern, re.IGNORECASE), name) for pattern, name in _BEGINNINGS
 )
@@ -63,7 +71,7 @@ def refuse(source: Source) -> None:
         HistoryError: it is in one; names it.
     """
     if name := _name_of(source):
-        raise HistoryError(f"{source} is {name}, which is not supported yet. {ADVICE}")
+        raise HistoryError(f"{source} is {name}, which is not read. {_ADVICE.get(name, ADVICE)}")
 
 
 def _name_of(source: Source) -> str | None:
@@ -74,8 +82,8 @@ def _name_of(source: Source) -> str | None:
     for pattern, name in _KNOWN_BEGINNINGS:
         if pattern.match(beginning):
             return name
-    if _is_mail(text):
-        return "an email"
+    if is_mail(text):
+        return _SAVED_MAIL
     return None
 
 
@@ -94,10 +102,10 @@ def _is_own(fields: Mapping[str, object]) -> bool:
     return isinstance(fields.get("profile"), list) or isinstance(fields.get("response"), str)
 
 
-def _is_mail(text: str) -> bool:
+def is_mail(text: str) -> bool:
     """Return whether a text begins with the headers of an email, or has full ones in it."""
     for match in (_HEADERS.match(text), _LOCAL_HEADERS.match(text)):
-        if match and _MAIL.search(match.group()):
+        if match and _MAIL.search(match.group()[:_LOOKED_AT]):
             # Two lines may be those of a memo.
             return match.group().count("\n") > 2 or "@" in match.group()
     return any(

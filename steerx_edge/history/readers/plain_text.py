@@ -7,12 +7,18 @@ import re
 
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.item import HistoryItem
-from steerx_edge.history.readers.source import ADVICE, Options, Source
+from steerx_edge.history.readers.source import Options, Source
 
 logger = logging.getLogger(__name__)
 
-# Text formats that would teach markup and headers, if their content does not tell what they are.
-_UNSUPPORTED_SUFFIXES = {".eml", ".htm", ".html", ".mbox", ".rtf", ".xml"}
+# Formats that their content tells: what is called so, and is none, is damaged or of another kind.
+_OTHERS = {
+    ".rtf": "a Rich Text document",
+    ".xml": "XML",
+    ".htm": "a web page",
+    ".html": "a web page",
+}
+
 
 # Fields between two lines of dashes (YAML), or of plus signs (TOML).
 FRONT_MATTER = re.compile(
@@ -32,9 +38,11 @@ def read(source: Source, options: Options) -> list[HistoryItem]:
     Raises:
         HistoryError: the file cannot be read, or the options name a field or a user.
     """
-    suffix = source.suffix
-    if suffix in _UNSUPPORTED_SUFFIXES:
-        raise HistoryError(f"{source}: {suffix} files are not supported yet. {ADVICE}")
+    if kind := _OTHERS.get(source.suffix):
+        raise HistoryError(
+            f"{source} is called {kind}, but does not begin like one. Save it again, or call it "
+            ".txt if it is plain text."
+        )
     text = source.text
     if given := options.given:
         raise HistoryError(

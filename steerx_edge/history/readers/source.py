@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 import json
 import os
 import re
@@ -42,8 +43,7 @@ _MARKS = (
 _BINARY = (
     (b"PK\x03\x04", "a ZIP archive, or a document in one (.xlsx, .pptx, .epub)"),
     (b"%PDF-", "a PDF document"),
-    (b"\xd0\xcf\x11\xe0", "an older Microsoft Office or Outlook file (.doc, .msg)"),
-    (b"!BDN", "an Outlook mailbox (.pst)"),
+    (b"\xd0\xcf\x11\xe0", "an older Microsoft Office file (.doc, .xls)"),
     (b"SQLite format 3\0", "an SQLite database"),
     (b"bplist00", "a binary property list"),
     (b"\x1f\x8b", "a gzip archive"),
@@ -178,6 +178,19 @@ class Source:
         """The content of the file, with line feeds as line ends."""
         return _decoded(self._name, self._data)
 
+    def lines(self) -> Iterator[str]:
+        """Read the file line by line; each ends with a line feed, but the last one may not."""
+        encoding = encoding_of(self.beginning)
+        number = 0
+        with self.open() as file, io.TextIOWrapper(file, encoding) as text:
+            try:
+                for number, line in enumerate(text, start=1):
+                    if "\0" in line:
+                        raise _zero_byte(self._name, number)
+                    yield line
+            except UnicodeDecodeError as error:
+                raise _wrong_encoding(self._name, encoding, error, number) from error
+
     @cached_property
     def rough_text(self) -> str:
         """The content, to see what it is; what is in another encoding is replaced."""
@@ -241,7 +254,7 @@ def _refuse_binary(name: str, data: bytes) -> None:
     for beginning, kind in _BINARY:
         if data.startswith(beginning):
             advice = _ADVICE.get(beginning, ADVICE)
-            raise HistoryError(f"{name} is {kind}, which is not supported yet. {advice}")
+            raise HistoryError(f"{name} is {kind}, which is not read. {advice}")
 
 
 def _decoded(name: str, data: bytes) -> str:
@@ -249,19 +262,29 @@ def _decoded(name: str, data: bytes) -> str:
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise HistoryError(
-            f"{name} is not {encoding.removesuffix('-sig').upper()} text (byte "
-            f"0x{error.object[error.start]:02x} on line {line}). Save it as UTF-8 and try again."
-        ) from error
+        raise _wrong_encoding(name, encoding, error) from error
     if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise HistoryError(
-            f"{name} holds a zero byte on line {line}, so it is not a text file. {ADVICE}"
-        )
+        raise _zero_byte(name, text.count("\n", 0, text.index("\0")) + 1)
     if not text.strip():
         raise HistoryError(f"{name} is empty. Give a file with your texts.")
     return with_line_feeds(text)
+
+
+def _wrong_encoding(
+    name: str, encoding: str, error: UnicodeDecodeError, n_lines: int = 0
+) -> HistoryError:
+    """An error of data in which a number of lines precede those that were decoded last."""
+    line = n_lines + error.object.count(b"\n", 0, error.start) + 1
+    return HistoryError(
+        f"{name} is not {encoding.removesuffix('-sig').upper()} text (byte "
+        f"0x{error.object[error.start]:02x} on line {line}). Save it as UTF-8 and try again."
+    )
+
+
+def _zero_byte(name: str, line: int) -> HistoryError:
+    return HistoryError(
+        f"{name} holds a zero byte on line {line}, so it is not a text file. {ADVICE}"
+    )
 
 
 def encoding_of(data: bytes) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from steerx_edge.history.readers.conversations import (
@@ -17,12 +19,11 @@ from steerx_edge.history.readers.conversations import (
 from steerx_edge.history.readers.exports import (
     at,
     first_keys,
-    json_of,
-    list_at,
     moment,
     text_at,
     unwrapped,
 )
+from steerx_edge.history.readers.json_stream import Path, json_values
 from steerx_edge.history.readers.people import authors_who_are, who_is_the_person
 from steerx_edge.history.readers.source import Options, Source
 from steerx_edge.history.readers.texts import Found
@@ -31,6 +32,18 @@ NAME = "a Telegram export"
 
 _FENCE = "```"
 _GROUPS = {"private_group", "private_supergroup", "public_group", "public_supergroup"}
+_FIELDS = {("name",), ("type",), ("id",)}
+_OPENED: set[Path] = {(), ("messages",)} | {
+    opened
+    for of_account in ("chats", "left_chats")
+    for opened in (
+        (of_account,),
+        (of_account, "list"),
+        (of_account, "list", ""),
+        (of_account, "list", "", "messages"),
+    )
+}
+"""What is read value by value; a number in an array is empty here."""
 
 
 def recognize(source: Source) -> str:
@@ -47,42 +60,90 @@ def recognize(source: Source) -> str:
 
 
 def read(source: Source, options: Options) -> Found:
-    """Yield the person's texts; see `steerx_edge.history.readers.Reader`."""
+    """Yield the person's texts; see `steerx_edge.history.readers.Reader`.
+
+    The file is read twice: first for who wrote how much, then for the texts.
+    """
     if source.is_folder:
         source = unwrapped(source).child("result.json") or source
-    export = json_of(source)
-    chats = [chat for field in ("chats", "left_chats") for chat in list_at(export, field, "list")]
-    chats = chats or [export]
-    person = _person(source, export, chats, options)
-    for chat in chats:
-        kind = text_at(chat, "type")
-        whom = text_at(chat, "name")
-        if kind == "saved_messages":
-            whom = "yourself"
-        elif kind in _GROUPS and whom:
-            whom = f"the group {whom}"
-        yield from texts_of(_messages(f"{source}: {text_at(chat, 'name')}", chat, person), whom)
+    chats, own = _surveyed(source)
+    person = frozenset({f"user{own}"}) if own else _person(source, chats, options)
+    messages = (found for found in json_values(source, _is_opened) if _is_message(found[0]))
+    for place, group in groupby(messages, key=lambda found: found[0][:-2]):
+        chat = chats[place]
+        where = f"{source}: {chat.name}"
+        yield from texts_of((_message(where, chat, each, person) for _, each in group), chat.whom)
 
 
-def _person(source: Source, export: Any, chats: list[Any], options: Options) -> frozenset[str]:
-    """The ids of the person: as the export says, or, of a chat with one other, not the other's."""
-    if own := text_at(export, "personal_information", "user_id"):
-        return frozenset({f"user{own}"})
+def _is_opened(place: Path) -> bool:
+    """Whether a value holds messages, and so may be large."""
+    return tuple("" if isinstance(step, int) else step for step in place) in _OPENED
+
+
+def _is_message(place: Path) -> bool:
+    return place[-2:-1] == ("messages",)
+
+
+def _surveyed(source: Source) -> tuple[dict[Path, _Chat], str]:
+    """The chats by their places, in order; and the id of the person, if the export says it."""
+    chats: dict[Path, _Chat] = {}
+    own = ""
+    for place, value in json_values(source, _is_opened):
+        if _is_message(place):
+            chats.setdefault(place[:-2], _Chat()).count(value)
+        elif place == ("personal_information",):
+            own = text_at(value, "user_id")
+        elif place[-1:] in _FIELDS:
+            chats.setdefault(place[:-1], _Chat()).fields[place[-1]] = value
+    return chats, own
+
+
+@dataclass
+class _Chat:
+    """What is known of a chat without its texts."""
+
+    fields: dict[str | int, Any] = field(default_factory=dict)
+    names: dict[str, set[str]] = field(default_factory=dict)
+    n_messages: Counter[str] = field(default_factory=Counter)
+
+    def count(self, message: Any) -> None:
+        if author := text_at(message, "from_id"):
+            self.names.setdefault(author, set()).add(text_at(message, "from") or author)
+            self.n_messages[author] += 1
+
+    @property
+    def kind(self) -> str:
+        return text_at(self.fields, "type")
+
+    @property
+    def name(self) -> str:
+        return text_at(self.fields, "name")
+
+    @property
+    def whom(self) -> str:
+        if self.kind == "saved_messages":
+            return "yourself"
+        return f"the group {self.name}" if self.kind in _GROUPS and self.name else self.name
+
+
+def _person(source: Source, chats: Mapping[Path, _Chat], options: Options) -> frozenset[str]:
+    """The ids of the person: who is named, or, of a chat with one other, not the other's."""
     names: dict[str, set[str]] = {}
-    counts = [Counter[str]() for _ in chats]
-    for chat, count in zip(chats, counts, strict=True):
-        for message in list_at(chat, "messages"):
-            if author := text_at(message, "from_id"):
-                names.setdefault(author, set()).add(text_at(message, "from") or author)
-                count[author] += 1
+    for chat in chats.values():
+        for author, known in chat.names.items():
+            names.setdefault(author, set()).update(known)
     if options.me and (found := authors_who_are(options.me, names, _with_ids(names))):
         return found
-    other = f"user{text_at(chats[0], 'id')}"
-    if text_at(chats[0], "type") == "personal_chat" and len(names) == 2 and other in names:
+    first = next(iter(chats.values()), _Chat())
+    other = f"user{text_at(first.fields, 'id')}"
+    if first.kind == "personal_chat" and len(names) == 2 and other in names:
         return frozenset(set(names) - {other})
     # The error names people, not ids.
-    named = [Counter({min(names[a]): n for a, n in count.items()}) for count in counts]
-    chosen = who_is_the_person(source, NAME, named, options.me)
+    counts = [
+        Counter({min(names[author]): n for author, n in chat.n_messages.items()})
+        for chat in chats.values()
+    ]
+    chosen = who_is_the_person(source, NAME, counts, options.me)
     return frozenset(author for author, known in names.items() if known & chosen)
 
 
@@ -90,21 +151,19 @@ def _with_ids(names: dict[str, set[str]]) -> dict[str, set[str]]:
     return {author: known | {author.removeprefix("user")} for author, known in names.items()}
 
 
-def _messages(where: str, chat: Any, person: frozenset[str]) -> Iterator[Message]:
-    to_bot = text_at(chat, "type") == "bot_chat"
-    for message in list_at(chat, "messages"):
-        mine = text_at(message, "from_id") in person
-        left_out = _left_out(message)
-        if not left_out and mine and to_bot:
-            left_out = COMMAND
-        yield Message(
-            "" if left_out == BY_PROGRAM else text_at(message, "from") or "somebody",
-            _text(at(message, "text")),
-            f"{where}, message {text_at(message, 'id')}",
-            moment(at(message, "date_unixtime") or at(message, "date")),
-            mine and left_out != BY_PROGRAM,
-            left_out,
-        )
+def _message(where: str, chat: _Chat, message: Any, person: frozenset[str]) -> Message:
+    mine = text_at(message, "from_id") in person
+    left_out = _left_out(message)
+    if not left_out and mine and chat.kind == "bot_chat":
+        left_out = COMMAND
+    return Message(
+        "" if left_out == BY_PROGRAM else text_at(message, "from") or "somebody",
+        _text(at(message, "text")),
+        f"{where}, message {text_at(message, 'id')}",
+        moment(at(message, "date_unixtime") or at(message, "date")),
+        mine and left_out != BY_PROGRAM,
+        left_out,
+    )
 
 
 def _left_out(message: Any) -> str:

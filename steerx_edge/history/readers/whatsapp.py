@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime, timedelta
-from itertools import groupby, pairwise
 from typing import NamedTuple
 
 from steerx_edge.history.readers.conversations import DELETED, MEDIA, Message, texts_of
@@ -21,7 +20,7 @@ _MARK = "[\u200e\u200f\u202a-\u202e\ufeff]*"
 _DAY = "(\\d{1,4})\u200f?([./-]) ?(\\d{1,2})\u200f?[./-] ?(\\d{1,4})\\.?"
 _TIME = r"(\D{1,12}?)(\d{1,2})[:.](\d{2})(?:[:.](\d{2}))?([^\d\n\]-]{0,8})"
 _STAMP = rf"{_MARK}(?:\[{_DAY}{_TIME}\]|{_DAY}{_TIME} -) "
-_LINE = re.compile(rf"^{_STAMP}", re.MULTILINE)
+_LINE = re.compile(_STAMP)
 _AUTHOR = re.compile(r"([^\n:]{1,60}): ?")
 # Two of these lines follow each other; a diary has blank lines between its days.
 _CHAT = re.compile(rf"{_STAMP}(?s:.*)(?<=[^\n]\n){_STAMP}")
@@ -67,14 +66,27 @@ def recognize(source: Source) -> str:
 
 
 def read(source: Source, options: Options) -> Found:
-    """Yield the person's texts; see `steerx_edge.history.readers.Reader`."""
-    chats = [(chat, _lines(chat)) for chat in (_chats_in(source) or [source])]
-    counts = [Counter(line.author for line in lines if line.author) for _, lines in chats]
-    person = who_is_the_person(source, NAME, counts, options.me)
-    for (chat, lines), count in zip(chats, counts, strict=True):
+    """Yield the person's texts; see `steerx_edge.history.readers.Reader`.
+
+    Each chat is read twice: first for its authors and dates, then for the texts.
+    """
+    chats = [(chat, *_surveyed(chat)) for chat in (_chats_in(source) or [source])]
+    person = who_is_the_person(source, NAME, [count for _, count, _ in chats], options.me)
+    for chat, count, order in chats:
         others = [author for author in count if author not in person]
         whom = others[0] if len(others) == 1 else ""
-        yield from texts_of(_messages(chat, lines, person), whom)
+        yield from texts_of(_messages(chat, order, person), whom)
+
+
+def _surveyed(chat: Source) -> tuple[Counter[str], tuple[int, int, int]]:
+    """The number of messages by each author of a chat, and the order of its dates."""
+    authors = Counter[str]()
+    days = _Days()
+    for line in _lines(chat):
+        days.add(line)
+        if line.author:
+            authors[line.author] += 1
+    return authors, days.order
 
 
 def _is_chat(source: Source) -> bool:
@@ -105,33 +117,37 @@ def _chats_in(source: Source, inside: bool = False) -> list[Source]:
     return chats if exported or not others else []
 
 
-def _lines(chat: Source) -> list[_Line]:
-    """Split a chat into messages. A line without a date continues the message before it."""
-    text = chat.text
-    starts = [stamp.start() for stamp in _LINE.finditer(text)]
-    ends = [*starts[1:], len(text)]
-    lines = []
-    for stamp, end in zip(_LINE.finditer(text), ends, strict=True):
-        first, separator, second, third, before, hour, minute, seconds, after = (
-            stamp.groups()[:9] if stamp[1] else stamp.groups()[9:]
-        )
-        noon = before + after
-        clock = (_hour(int(hour), noon), int(minute), int(seconds or 0))
-        content = text[stamp.end() : end].rstrip("\n")
-        author = _AUTHOR.match(content)
-        if author and not _are_balanced(author[1]):
-            author = None  # a subject that was changed, and has a colon
-        lines.append(
-            _Line(
-                (first, second, third),
-                clock,
-                _name(author[1]) if author else "",
-                content[author.end() :] if author else content,
-                separator,
-                any(character.isalpha() for character in after),
-            )
-        )
-    return lines
+def _lines(chat: Source) -> Iterator[_Line]:
+    """The messages of a chat. A line without a date continues the message before it."""
+    begun: re.Match[str] | None = None
+    content: list[str] = []
+    for line in chat.lines():
+        if stamp := _LINE.match(line):
+            if begun:
+                yield _line(begun, "".join(content))
+            begun, content = stamp, [line[stamp.end() :]]
+        else:
+            content.append(line)
+    if begun:
+        yield _line(begun, "".join(content))
+
+
+def _line(stamp: re.Match[str], content: str) -> _Line:
+    first, separator, second, third, before, hour, minute, seconds, after = (
+        stamp.groups()[:9] if stamp[1] else stamp.groups()[9:]
+    )
+    content = content.rstrip("\n")
+    author = _AUTHOR.match(content)
+    if author and not _are_balanced(author[1]):
+        author = None  # a subject that was changed, and has a colon
+    return _Line(
+        (first, second, third),
+        (_hour(int(hour), before + after), int(minute), int(seconds or 0)),
+        _name(author[1]) if author else "",
+        content[author.end() :] if author else content,
+        separator,
+        any(character.isalpha() for character in after),
+    )
 
 
 def _name(author: str) -> str:
@@ -152,9 +168,10 @@ def _hour(hour: int, noon: str) -> int:
     return hour % 12 + (12 if _AFTERNOON.search(letters) else 0)
 
 
-def _messages(chat: Source, lines: Sequence[_Line], person: frozenset[str]) -> Iterator[Message]:
-    order = _order(lines)
-    for number, line in enumerate(lines, start=1):
+def _messages(
+    chat: Source, order: tuple[int, int, int], person: frozenset[str]
+) -> Iterator[Message]:
+    for number, line in enumerate(_lines(chat), start=1):
         text, left_out = _own_words(line.text)
         yield Message(
             line.author,
@@ -181,28 +198,59 @@ def _own_words(text: str) -> tuple[str, str]:
     return text, "" if text else MEDIA
 
 
-def _order(lines: Sequence[_Line]) -> tuple[int, int, int]:
-    """The places of year, month and day in the dates, decided over the whole chat.
+class _Days:
+    """The days of a chat, in order, to find the places of year, month and day in its dates."""
 
-    A part of four digits is the year. Of the orders that are left it is the one with the fewest
-    dates that are none, then the fewest steps back in time, then the shortest time in all. If that
-    is the same, the month is first where hours count to twelve and dates have slashes, else the
-    day.
-    """
-    days = [day for day, _ in groupby(line.day for line in lines)]
-    if any(len(day[0]) == 4 for day in days):
-        return _YEAR_FIRST
-    american = any(line.separator == "/" and line.with_noon for line in lines)
-    orders = [_MONTH_FIRST, _DAY_FIRST] if american else [_DAY_FIRST, _MONTH_FIRST]
-    return min((*orders, _YEAR_FIRST), key=lambda order: _cost(days, order))
+    def __init__(self) -> None:
+        self._last: tuple[str, str, str] | None = None
+        self._costs = {order: _Cost() for order in (_DAY_FIRST, _MONTH_FIRST, _YEAR_FIRST)}
+        self._is_american = self._is_year_first = False
+
+    def add(self, line: _Line) -> None:
+        self._is_american |= line.separator == "/" and line.with_noon
+        if line.day == self._last:
+            return
+        self._last = line.day
+        self._is_year_first |= len(line.day[0]) == 4
+        for order, cost in self._costs.items():
+            cost.add(_date(line.day, order))
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """The places of year, month and day, decided over the whole chat.
+
+        A part of four digits is the year. Of the orders that are left it is the one with the fewest
+        dates that are none, then the fewest steps back in time, then the shortest time in all. If
+        that is the same, the month is first where hours count to twelve and dates have slashes,
+        else the day.
+        """
+        if self._is_year_first:
+            return _YEAR_FIRST
+        orders = [_MONTH_FIRST, _DAY_FIRST] if self._is_american else [_DAY_FIRST, _MONTH_FIRST]
+        return min((*orders, _YEAR_FIRST), key=lambda order: self._costs[order].total)
 
 
-def _cost(
-    days: Sequence[tuple[str, str, str]], order: tuple[int, int, int]
-) -> tuple[int, int, timedelta]:
-    dates = [date for day in days if (date := _date(day, order))]
-    back = sum(after < before for before, after in pairwise(dates))
-    return len(days) - len(dates), back, max(dates) - min(dates) if dates else timedelta()
+class _Cost:
+    """What speaks against an order of day, month and year."""
+
+    def __init__(self) -> None:
+        self._n_none = self._n_back = 0
+        self._first = self._last = self._before = datetime.max
+
+    def add(self, date: datetime | None) -> None:
+        if date is None:
+            self._n_none += 1
+            return
+        if self._before is datetime.max:
+            self._first = self._last = date
+        else:
+            self._n_back += date < self._before
+        self._first, self._last = min(self._first, date), max(self._last, date)
+        self._before = date
+
+    @property
+    def total(self) -> tuple[int, int, timedelta]:
+        return self._n_none, self._n_back, self._last - self._first
 
 
 def _date(day: tuple[str, str, str], order: tuple[int, int, int]) -> datetime | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from steerx_edge.history.mail.html import html_lines
+from steerx_edge.history.mail.html import html_lines, parsed, read_page
 from steerx_edge.history.mail.lines import Line
 from steerx_edge.history.mail.own_words import parted
 
@@ -59,6 +59,7 @@ def test_answers_between_quotes_in_gmail() -> None:
         ('<p style="margin:0">one</p><p style="margin:0">two</p>', "one\ntwo"),
         ("one\n  <b>two</b> three&amp;four", "one two three&four"),
         ("<ul><li>one</li><li>two</li></ul>", "- one\n- two"),
+        ("<ul><li><p>one</p></li><li><p>two</p></li></ul>", "- one\n- two"),
         ("<pre>one\n  two</pre>", "one\n  two"),
         ("<table><tr><td>one</td><td>two</td></tr></table>", "one two"),
         ("one<style>p{}</style><!-- two --><span style='display: none'>three</span>", "one"),
@@ -90,3 +91,11 @@ def test_an_indented_paragraph_is_no_quote() -> None:
 def test_deeply_nested_elements() -> None:
     deep = "<div>" * 5000 + "own" + "</div>" * 5000
     assert Line("own") in html_lines(deep)
+
+
+def test_elements_keep_their_kind_in_512_levels() -> None:
+    page = parsed("<div>" * 1000 + "own" + "</div>" * 1000 + "<ul><li>two</ul>")
+    assert len(page.css("div")) == 512
+    assert len(page.css("ul")) == 1
+    assert page.root is not None
+    assert [line.text for line in read_page([page.root]).lines if line.text] == ["own", "- two"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from steerx_edge.errors import HistoryError
-from steerx_edge.history.readers import chatgpt, claude, exports, llama_web
+from steerx_edge.history.readers import chatgpt, claude, exports, json_stream, llama_web
 from steerx_edge.history.readers.branches import branch_to
 from steerx_edge.history.readers.source import Options, Source
 from steerx_edge.history.reading import survey
@@ -211,7 +211,7 @@ def test_llama_web(tmp_path: Path, legacy: bool) -> None:
 def test_an_array_is_read_piece_by_piece(
     tmp_path: Path, chunk: int, encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exports, "_CHUNK", chunk)
+    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
     values = [{"a": ["“é”, ]", 1.5]}, {}, [], "x, y", {"b": {"c": None}}]
     for indent in (None, 2):
         path = write(tmp_path / "a", json.dumps(values, indent=indent).encode(encoding))

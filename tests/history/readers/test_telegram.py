@@ -122,3 +122,8 @@ def test_fields_of_other_kinds_are_no_messages(tmp_path: Path) -> None:
     broken.append(message(3, KIM, "a \ud83d b \ud83d\ude00", date_unixtime="x", date=None))
     path = write(tmp_path / "a.json", json.dumps({**CHAT, "messages": broken}))
     assert [text for _, text in Result(telegram, path, "Kim").kept] == ["5\na � b 😀"]
+
+
+def test_a_chat_may_be_named_after_its_messages(tmp_path: Path) -> None:
+    turned = {**dict(reversed(CHAT.items())), "messages": BOTH}
+    assert Result(telegram, write(tmp_path / "result.json", turned)).kept == KEPT
