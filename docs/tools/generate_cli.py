@@ -51,11 +51,7 @@ def _option(parameter: click.Parameter, context: click.Context) -> str:
     if record is None or isinstance(parameter, click.Argument) or parameter.name == "help":
         return ""  # the text above explains arguments
     names, text = record
-    text = re.sub(r"\s+", " ", text)
-    variable = getattr(parameter, "envvar", None)
-    if variable:
-        text += f" Environment variable: `{variable}`."
-    return f"- `{names}`<br>{_escaped(text)}"
+    return f"- `{names}`<br>{_escaped(' '.join(text.split()))}"
 
 
 def _paragraphs(text: str) -> str:

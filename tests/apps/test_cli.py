@@ -511,6 +511,17 @@ def test_the_values_of_llama_cpp_mean_the_same(
     assert expected.items() <= asked.items()
 
 
+@pytest.mark.usefixtures("profile")
+def test_an_error_names_the_variable_that_a_value_came_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LLAMA_ARG_N_PREDICT", "many")
+    result = run(*GENERATE)
+    assert result.exit_code == 2
+    assert "LLAMA_ARG_N_PREDICT" in result.stderr
+    assert "'many'" in result.stderr
+
+
 def test_the_context_of_the_model_is_used_for_texts_too(
     generate: Callable[..., str], history: Path
 ) -> None:

@@ -52,6 +52,7 @@ running_options = _together(
         type=click.IntRange(max=_MAX_THREADS),
         callback=lambda _context, _option, n: n if n and n > 0 else None,
         envvar="LLAMA_ARG_THREADS",
+        show_envvar=True,
         help="CPU threads; below 1 as by default. [default: depends on the number of cores]",
     ),
     click.option(
@@ -61,6 +62,7 @@ running_options = _together(
         default=0,
         show_default=True,
         envvar="LLAMA_ARG_N_GPU_LAYERS",
+        show_envvar=True,
         help="Layers to offload to the GPU; -1, all or auto for all.",
     ),
 )
@@ -75,6 +77,7 @@ ctx_size_option = click.option(
     default=4096,
     show_default=True,
     envvar="LLAMA_ARG_CTX_SIZE",
+    show_envvar=True,
     help="Context size in tokens; 0 for that of the model.",
 )
 
@@ -131,6 +134,7 @@ _n_predict_option = click.option(
     default=256,
     show_default=True,
     envvar="LLAMA_ARG_N_PREDICT",
+    show_envvar=True,
     help="Maximum number of tokens to generate; -1 and -2 fill the context.",
 )
 

@@ -26,6 +26,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
     default="127.0.0.1",
     show_default=True,
     envvar="LLAMA_ARG_HOST",
+    show_envvar=True,
     help="Address to listen on. Others than this machine's own need --api-key.",
 )
 @click.option(
@@ -34,12 +35,14 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
     default=8080,
     show_default=True,
     envvar="LLAMA_ARG_PORT",
+    show_envvar=True,
     help="Port to listen on; 0 for a free one.",
 )
 @click.option(
     "--api-key",
     metavar="KEY",
     envvar="LLAMA_API_KEY",
+    show_envvar=True,
     help="Key that clients must send. Better given as the variable LLAMA_API_KEY.",
 )
 @ctx_size_option
