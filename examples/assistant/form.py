@@ -127,7 +127,7 @@ def _slider() -> QSlider:
     slider.setSingleStep(5)
     slider.setPageStep(25)
     slider.setValue(100)
-    slider.setMinimumWidth(110)
+    slider.setMinimumSize(110, 24)
     return slider
 
 

@@ -16,11 +16,14 @@ from steerx_edge.history.readers.mail_files import is_mail
 from steerx_edge.history.readers.mailboxes import LARGEST
 from steerx_edge.history.words import with_line_feeds
 
+SHOWN = 1 << 16
+"""Characters of a mail that the window takes: a field with much more is slow."""
+
 
 def mail_in(path: str | os.PathLike[str]) -> str:
     """Read a mail (.eml) as its subject and what its sender wrote; any other file as text.
 
-    Of a long file, the first `LARGEST` bytes are read.
+    Of a long text, the first `SHOWN` characters are returned.
 
     Raises:
         HistoryError: the file cannot be read, or holds no text.
@@ -33,13 +36,14 @@ def mail_in(path: str | os.PathLike[str]) -> str:
         raise HistoryError(f"'{name}' cannot be read: {error.strerror}.") from error
     if is_mail(data):
         subject = Head(data).subject
-        return (f"Subject: {subject}\n\n" if subject else "") + _written(data, name)
+        text = _written(data, name)
+        return (f"Subject: {subject}\n\n{text}" if subject else text)[:SHOWN]
     if b"\0" in data:
         raise HistoryError(f"'{name}' is neither a mail nor text. Save the mail as .eml or .txt.")
     text = with_line_feeds(decoded_bytes(data, None)).lstrip("\ufeff")
     if not text.strip():
         raise HistoryError(f"'{name}' is empty.")
-    return text
+    return text[:SHOWN]
 
 
 def request_for(mail: str) -> str:
@@ -53,7 +57,7 @@ def request_for(mail: str) -> str:
     Raises:
         HistoryError: the mail has headers and no text.
     """
-    mail = mail.strip()[:LARGEST]
+    mail = mail.strip()
     data = mail.encode(errors="replace")
     if is_mail(data):
         return request_of(Head(data), _written(data, "The mail"))

@@ -38,11 +38,11 @@ class Word:
         parts = ", ".join(f"{name} {_times(self.added[part])}" for part, name in NAMES.items())
         whole = _times(sum(self.added.values()))
         if self.origin == "model":
-            return f"“{self.text}” comes from the model. Your profile: {whole} ({parts})."
-        return (
-            f"“{self.text}” comes from your {NAMES[self.origin]}: {whole} as probable as without "
-            f"your profile ({parts})."
-        )
+            return (
+                f"“{self.text}”, from the model: {whole} as probable with your profile ({parts})."
+            )
+        name = NAMES[self.origin]
+        return f"“{self.text}”, from your {name}: {whole} as probable with your profile ({parts})."
 
 
 @dataclass(frozen=True)

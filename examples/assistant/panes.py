@@ -10,10 +10,10 @@ from PySide6.QtCore import QEvent, QMimeData, Qt, Signal
 from PySide6.QtGui import QHelpEvent, QTextBlockFormat, QTextCursor
 from PySide6.QtWidgets import QFrame, QPlainTextEdit, QTextEdit, QToolTip, QWidget
 
+from examples.assistant.mails import SHOWN
 from examples.assistant.marks import Marks
 from examples.assistant.origins import NAMES, Origins, Word
 from examples.assistant.style import Theme
-from steerx_edge.history.readers.mailboxes import LARGEST
 
 _LINE_HEIGHT = 130  # percent, so that the marks of two lines stay apart
 _MARGIN = 10
@@ -35,12 +35,12 @@ class MailPane(QPlainTextEdit):
         return source.hasUrls() or super().canInsertFromMimeData(source)
 
     def insertFromMimeData(self, source: QMimeData) -> None:
-        """Take the first file, or text as far as it is ever read."""
+        """Take the first file, or the beginning of a text."""
         paths = [url.toLocalFile() for url in source.urls() if url.isLocalFile()]
         if paths:
             self.dropped.emit(Path(paths[0]))
         else:
-            self.textCursor().insertText(source.text()[:LARGEST])
+            self.textCursor().insertText(source.text()[:SHOWN])
 
 
 class ReplyPane(QTextEdit):
@@ -53,10 +53,7 @@ class ReplyPane(QTextEdit):
         super().__init__()
         self.setAcceptRichText(False)
         self.setTabChangesFocus(True)
-        self.setReadOnly(True)
-        self.setTextInteractionFlags(
-            self.textInteractionFlags() | Qt.TextInteractionFlag.TextSelectableByKeyboard
-        )
+        self._lock()
         self.setPlaceholderText(placeholder)
         self.document().setDocumentMargin(_MARGIN)
         self.marks = Marks(self.document(), theme)
@@ -65,7 +62,7 @@ class ReplyPane(QTextEdit):
     def begin(self) -> None:
         """Begin a new text, which nobody may edit yet."""
         self.marks.show([])
-        self.setReadOnly(True)
+        self._lock()
         self.setUndoRedoEnabled(False)
         self.clear()
         spacing = QTextBlockFormat()
@@ -103,6 +100,12 @@ class ReplyPane(QTextEdit):
         word = self.marks.word_at(self.cursorForPosition(at.pos()).position())
         QToolTip.showText(at.globalPos(), word.sentence if word else "", self)
         return True
+
+    def _lock(self) -> None:
+        """Let nobody edit the text; it can still be read and selected, by keys too."""
+        self.setReadOnly(True)
+        by_keys = Qt.TextInteractionFlag.TextSelectableByKeyboard
+        self.setTextInteractionFlags(self.textInteractionFlags() | by_keys)
 
     def _point(self) -> None:
         word = self.marks.word_at(self.textCursor().position())

@@ -210,6 +210,12 @@ class Session:
         tokens: list[int] = []
         strengths: list[float] = []
         pieces: list[str] = []
+
+        def add(piece: str) -> None:
+            if piece:
+                pieces.append(piece)
+                show(piece)
+
         engine.llama.set_seed(seed)
         with (
             self._steering(engine, opened) as handle,
@@ -221,13 +227,10 @@ class Session:
                     handle.strength = strength
                 tokens.append(next(stream))
                 strengths.append(strength)
-                is_end = tokens[-1] in ends
-                piece = decoder.decode(engine.pieces(tokens[-1:])[0], final=is_end)
-                if piece:
-                    pieces.append(piece)
-                    show(piece)
-                if is_end:
+                add(decoder.decode(engine.pieces(tokens[-1:])[0]))
+                if tokens[-1] in ends:
                     break
+        add(decoder.decode(b"", final=True))
         return tokens, strengths, "".join(pieces)
 
     def _steering(

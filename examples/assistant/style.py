@@ -88,7 +88,7 @@ def sheet_of(theme: Theme) -> str:
     QPushButton:hover {{ border-color: {theme.accent}; }}
     QPushButton:focus {{ border: 2px solid {theme.accent}; padding: 4px 11px; }}
     QPushButton:disabled {{ color: {theme.quiet}; background: {theme.window}; }}
-    QPushButton:checked {{ border: 2px solid {theme.accent}; padding: 4px 11px; font-weight: 600; }}
+    QPushButton:checked {{ border: 2px solid {theme.accent}; padding: 4px 11px; }}
     QPushButton#primary {{ background: {theme.accent}; color: {theme.on_accent};
         border-color: {theme.accent}; font-weight: 600; padding: 5px 20px; }}
     QPushButton#primary:focus {{ border: 2px solid {theme.text}; padding: 4px 19px; }}

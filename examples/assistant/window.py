@@ -31,18 +31,20 @@ class Window(Form):
 
     def __init__(self, worker: Worker, folder: Path, theme: Theme) -> None:
         super().__init__(theme)
-        self._worker = worker
+        self.worker = worker
         self._reply: Reply | None = None
         self._n_jobs = 0
+        self._is_writing = False
         self._doing = ""
         self._note = ""
         self._is_ending = self._has_ended = False
         self._connect()
         self._list_profiles(folder)
         self._show_state()
+        self.mail.setFocus()
 
     def _connect(self) -> None:
-        worker = self._worker
+        worker = self.worker
         self.profiles.currentIndexChanged.connect(self.open_profile)
         self.open_button.clicked.connect(self.choose_mail)
         self.mail.dropped.connect(self.open_mail)
@@ -69,7 +71,7 @@ class Window(Form):
     def open_profile(self) -> None:
         """Read the chosen profile and load its model."""
         self._begin_job()
-        self._worker.open(self.profiles.currentData())
+        self.worker.open(self.profiles.currentData())
 
     def choose_mail(self) -> None:
         """Let the user choose the file of a mail."""
@@ -100,8 +102,10 @@ class Window(Form):
         self.legend.count(Counter())
         self.draft.begin()
         self.plain.begin()
+        self.draft.setFocus()
+        self._is_writing = True
         self._begin_job()
-        self._worker.reply(self.profiles.currentData(), mail, compare=self.compare.isChecked())
+        self.worker.reply(self.profiles.currentData(), mail, compare=self.compare.isChecked())
 
     def copy(self) -> None:
         """Copy the reply as it is now."""
@@ -113,7 +117,7 @@ class Window(Form):
         """Keep the reply as it is now as feedback on what was written."""
         if self._reply is not None:
             self._begin_job()
-            self._worker.keep(self._reply, self.draft.toPlainText())
+            self.worker.keep(self._reply, self.draft.toPlainText())
             self.draft.document().setModified(False)
 
     def closeEvent(self, event: QCloseEvent) -> None:
@@ -125,7 +129,7 @@ class Window(Form):
         if not self._is_ending and self._may_replace("Close the window anyway?"):
             self._is_ending = True
             self.hide()
-            self._worker.end()
+            self.worker.end()
 
     # ------------------------------------------------------------ what is shown
 
@@ -150,7 +154,7 @@ class Window(Form):
         is_busy = self._n_jobs > 0
         has_profile = self.profiles.count() > 0
         self.reply_button.setEnabled(has_profile and not is_busy)
-        self.stop_button.setEnabled(is_busy)
+        self.stop_button.setEnabled(self._is_writing)
         self.profiles.setEnabled(has_profile and not is_busy)
         for button in (self.copy_button, self.keep_button):
             button.setEnabled(self._reply is not None)
@@ -179,13 +183,14 @@ class Window(Form):
 
     def _end_job(self) -> None:
         self._n_jobs -= 1
+        self._is_writing &= self._n_jobs > 0
         self._show_state()
         if self.status.text() == self._doing:  # no problem was shown since
             self.say(self._note)
 
     def _set_strength(self, percent: int) -> None:
         self.percent.setText(f"{percent} %")
-        self._worker.set_strength(percent / 100)
+        self.worker.set_strength(percent / 100)
 
     def _list_profiles(self, folder: Path) -> None:
         for path in sorted(folder.glob("*.json")):

@@ -74,17 +74,22 @@ class Worker(QObject):
         self._thread.join()
 
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            try:
-                job()
-            except SteerxError as error:
-                self.failed.emit(str(error))
-            except Exception as error:  # a mistake in this program ends one job, not all
-                _LOG.exception("The model's thread goes on after this.")
-                self.failed.emit(f"This should not happen: {type(error).__name__}: {error}")
-            self.done.emit()
-        self._session.close()
-        self.ended.emit()
+        try:
+            while (job := self._jobs.get()) is not None:
+                self._do(job)
+            self._session.close()
+        finally:
+            self.ended.emit()
+
+    def _do(self, job: Callable[[], None]) -> None:
+        try:
+            job()
+        except SteerxError as error:
+            self.failed.emit(str(error))
+        except Exception as error:  # a mistake in this program ends one job, not all
+            _LOG.exception("The model's thread goes on after this.")
+            self.failed.emit(f"This should not happen: {type(error).__name__}: {error}")
+        self.done.emit()
 
     def _open(self, profile: Path) -> None:
         if not self._is_ending:
@@ -94,7 +99,7 @@ class Worker(QObject):
     def _reply(self, profile: Path, mail: str, compare: bool) -> None:
         if self._is_ending:
             return
-        self.doing.emit("Reading the mail …")
+        self.doing.emit("Writing with your profile …")
         reply = self._session.write(profile, request_for(mail), self.piece.emit)
         self.written.emit(reply)
         if reply.tokens and not self._is_ending:
