@@ -15,7 +15,7 @@ from examples.assistant.marks import Marks
 from examples.assistant.origins import NAMES, Origins, Word
 from examples.assistant.style import Theme
 
-_LINE_HEIGHT = 130  # percent, so that the marks of two lines stay apart
+_LINE_HEIGHT = 118  # percent, so that the marks of two lines stay apart
 _MARGIN = 10
 
 

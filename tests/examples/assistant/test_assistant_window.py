@@ -12,7 +12,7 @@ import pytest
 from llama_cpp import Llama
 
 from examples.assistant.mails import request_for
-from examples.assistant.session import Options
+from examples.assistant.session import Options, Reply
 from steerx_edge.profile import read_drafts
 from tests.support.assistant import MAIL, wait_for
 from tests.support.steered_llama import biased
@@ -89,7 +89,7 @@ def test_stop_ends_the_reply_where_it_is(window: Window) -> None:
 
 
 def test_the_slider_steers_the_reply_that_is_being_written(window: Window) -> None:
-    replies = []
+    replies: list[Reply] = []
     window.worker.written.connect(replies.append)
     held = HeldReply(window)
     window.strength.setValue(150)
@@ -111,7 +111,6 @@ def test_the_event_loop_runs_while_the_model_is_loaded_and_writes(
     from PySide6.QtCore import QTimer
 
     ticks: list[str] = []
-    threads = set()
     window = open_window(replace(options, max_tokens=200))
     beats = QTimer()
     beats.timeout.connect(lambda: ticks.append(window.status.text()))
@@ -133,6 +132,8 @@ def test_it_closes_in_the_middle_of_its_work(
     window = open_window()
     closed: list[bool] = []
     window.closed.connect(lambda: closed.append(True))
+    replies: list[Reply] = []
+    window.worker.written.connect(replies.append)
     held = None
     if begin == "writing":
         wait_for(window.reply_button.isEnabled)
@@ -144,6 +145,7 @@ def test_it_closes_in_the_middle_of_its_work(
         held.go_on()
     wait_for(lambda: bool(closed))
     window.worker.wait()
+    assert [len(reply.tokens) < 40 for reply in replies] == [True] * (held is not None)
 
 
 # ---------------------------------------------------------------- feedback
