@@ -1,10 +1,9 @@
 """Whether a server stays as it is under an hour of mixed load. Linux only.
 
-    python benchmarks/mixed_load.py FOLDER [-m MODEL.gguf] [-t THREADS] [--minutes N] [--share F]
+    python benchmarks/mixed_load.py FOLDER [-m MODEL.gguf] [-t THREADS] [--minutes N] [--rest S]
 
 `steerx-edge serve` gets the profiles of FOLDER. Several users ask it at the same time, each request
-of a kind drawn at random; after each, a user rests so long that they work for a given share of the
-time. Memory is what each process has for itself: pages of the model's file come and go with the
+of a kind drawn at random, and rest in between for some seconds. Memory is what each process has for itself: pages of the model's file come and go with the
 rest of the machine. The slope is a line through the minutes after the first ten.
 """
 
@@ -85,14 +84,13 @@ class User:
             "left in the body": (2, self._half),
         }
 
-    def work(self, seconds: float, share: float) -> None:
-        """Ask until the time is over, for a share of it."""
+    def work(self, seconds: float, rest: float) -> None:
+        """Ask until the time is over, and rest in between for so many seconds on average."""
         end = time.monotonic() + seconds
         names = list(self._kinds)
         weights = [weight for weight, _ in self._kinds.values()]
         while time.monotonic() < end:
             (name,) = self._random.choices(names, weights)
-            begin = time.monotonic()
             try:
                 status = self._kinds[name][1]()
             except OSError as error:
@@ -101,7 +99,7 @@ class User:
                 if status not in ((400, 404, 413) if name == "hostile" else (200,)):
                     self.wrong[f"{name}: {status}"] += 1
             self.asked[name] += 1
-            time.sleep((time.monotonic() - begin) * (1 / share - 1) + 0.05)
+            time.sleep(self._random.uniform(0, 2 * rest))
 
     def _body(self, **fields: Any) -> dict[str, Any]:
         text = self._random.choice(REQUESTS)
@@ -197,19 +195,19 @@ def main() -> None:
     parser.add_argument("-m", "--model")
     parser.add_argument("-t", "--threads", type=int, default=1)
     parser.add_argument("--minutes", type=int, default=60)
-    parser.add_argument("--share", type=float, default=0.1, help="of the time, for each user")
+    parser.add_argument("--rest", type=float, default=4.0, help="seconds of a user, on average")
     args = parser.parse_args()
     command = [sys.executable, "-m", "steerx_edge", "serve", "--profiles", args.folder, "--port=0"]
     command += ["-t", str(args.threads), "-c", str(N_CTX), "--alias", "m"]
     command += ["-m", args.model] if args.model else []
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:  # noqa: S603
         try:
-            watch(server, args.minutes, args.share)
+            watch(server, args.minutes, args.rest)
         finally:
             server.terminate()
 
 
-def watch(server: subprocess.Popen[str], minutes: int, share: float) -> None:
+def watch(server: subprocess.Popen[str], minutes: int, rest: float) -> None:
     """Let the users work, and print what becomes of the server."""
     port = 0
     while not port:
@@ -221,8 +219,7 @@ def watch(server: subprocess.Popen[str], minutes: int, share: float) -> None:
     models = [each["id"] for each in listed(port)]
     users = [User(port, models, seed) for seed in range(USERS)]
     threads = [
-        threading.Thread(target=user.work, args=(60 * minutes, share), daemon=True)
-        for user in users
+        threading.Thread(target=user.work, args=(60 * minutes, rest), daemon=True) for user in users
     ]
     first = processes(server.pid)
     for thread in threads:
