@@ -3,8 +3,9 @@
     python benchmarks/mixed_load.py FOLDER [-m MODEL.gguf] [-t THREADS] [--minutes N] [--rest S]
 
 `steerx-edge serve` gets the profiles of FOLDER. Several users ask it at the same time, each request
-of a kind drawn at random, and rest in between for some seconds. Memory is what each process has for itself: pages of the model's file come and go with the
-rest of the machine. The slope is a line through the minutes after the first ten.
+of a kind drawn at random, and rest in between for some seconds. Memory is what each process has for
+itself: pages of the model's file come and go with the rest of the machine. The slope is that of a
+line through the minutes after the first ten.
 """
 
 from __future__ import annotations
