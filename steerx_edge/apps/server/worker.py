@@ -57,8 +57,8 @@ def work_for(connection: Connection, options: ModelOptions) -> None:
         while True:
             if isinstance(work := connection.recv(), Work):  # else it is done already
                 connection.send(worker.result(work))
-                # llama-cpp-python's samplers are in cycles with what they call: the profile of the
-                # request, its files and its arrays. Python would keep them for hundreds of requests.
+                # llama-cpp-python's samplers are in cycles with what they call: the profile, its
+                # files and arrays of the request. Python would keep them for hundreds of requests.
                 gc.collect()
     worker.close()
 

@@ -1,0 +1,201 @@
+"""`kill -9` at any moment: what lies on the disk is whole, and the next run does its work."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from docs.tools.run_console import prepare
+from models import TinyModel
+from steerx_edge.learning.checkpoint import USER_PATH_VARIABLE
+from steerx_edge.llamacpp.models import MODEL_VARIABLE
+from steerx_edge.profile import Profile, read_drafts
+from steerx_edge.profile.prefix_file import prefix_files, read_prefix
+
+PROGRAM = (sys.executable, "-m", "steerx_edge")
+KILLED_WHILE_SAVING = """
+import atexit, os, signal, sys
+from steerx_edge.apps.cli import main
+moment, folder = int(sys.argv.pop(1)), sys.argv.pop(1)
+n_calls = 0
+
+def count(*_):
+    global n_calls
+    n_calls += 1
+    if n_calls == moment:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def begin(event, arguments):
+    if event == "open":
+        path = str(arguments[0])
+        if path.startswith(folder) and path.endswith(".lock"):
+            sys.setprofile(count)
+
+def end():
+    sys.setprofile(None)
+    print(n_calls, flush=True)
+
+atexit.register(end)
+sys.addaudithook(begin)
+main()
+"""
+"""Counts calls of functions from the moment at which the profile is locked."""
+
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "learn": ("learn", "sent.jsonl", "-o", "me.json", "--prefix", "256"),
+    "add": ("learn", "--add", "new.jsonl", "-o", "me.json"),
+    "forget": ("forget", "--profile", "me.json", "--text", "email.jsonl"),
+    "feedback": ("feedback", "me.json", "--proposed", "mail.txt", "--final", "email.jsonl"),
+}
+MOMENTS = {"learn": 4, "add": 4, "forget": 16, "feedback": 12}
+TIMES = 4
+
+
+@pytest.fixture(scope="module")
+def environment(tiny_chat: TinyModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return {
+        **os.environ,
+        MODEL_VARIABLE: str(tiny_chat.path),
+        USER_PATH_VARIABLE: str(tmp_path_factory.mktemp("user")),
+        "LLAMA_ARG_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path]),
+    }
+
+
+@pytest.fixture(scope="module")
+def before(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A profile with a memory, a prefix and a draft, and the texts that the commands read."""
+    folder = tmp_path_factory.mktemp("before")
+    prepare(folder)
+    for command in (
+        ("learn", "sent.jsonl", "-o", "me.json", "--prefix", "192", "--memory", "shared"),
+        ("feedback", "me.json", "--proposed", "email.jsonl", "--final", "mail.txt"),
+    ):
+        run(command, folder, environment)
+    return folder
+
+
+def run(command: tuple[str, ...], folder: Path, environment: Mapping[str, str]) -> None:
+    done = subprocess.run(
+        [*PROGRAM, *command], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def files_of(folder: Path) -> dict[str, Any]:
+    """What lies by the profile, without the times at which it was made."""
+    found: dict[str, Any] = {}
+    for path in folder.glob("me.*"):
+        content: Any = path.read_bytes()
+        if path.suffix == ".json":
+            content = json.loads(content)
+            for entry in content["entries"]:
+                entry.pop("created")
+        elif path.suffix == ".jsonl":
+            content = [{**json.loads(line), "time": ""} for line in content.splitlines()]
+        found[path.name] = content
+    return found
+
+
+def assert_whole(folder: Path, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Each file is as it was before the command, or as it leaves it; what they hold can be used."""
+    now = files_of(folder)
+    for name in before.keys() | after.keys() | now.keys():
+        assert now.get(name) in (before.get(name), after.get(name)), name
+    assert Profile.load(folder / "me.json").problems == []
+    for path in prefix_files(folder / "me.json"):
+        assert read_prefix(path).items
+    assert read_drafts(folder / "me.json").n_bad == 0
+
+
+def left_in(folder: Path) -> list[str]:
+    """What killed programs have left, apart from unfinished work."""
+    return [path.name for path in folder.glob(".*")]
+
+
+def killed_while_saving(
+    command: tuple[str, ...], moment: int, folder: Path, environment: Mapping[str, str]
+) -> int:
+    """Run a command and kill it at a call of its saves.
+
+    Returns:
+        How many calls it made, if it ended.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_WHILE_SAVING, str(moment), str(folder), *command],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode == -signal.SIGKILL:
+        return 0
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.splitlines()[-1])
+
+
+def killed_after(
+    command: tuple[str, ...], seconds: float, folder: Path, environment: Mapping[str, str]
+) -> None:
+    with subprocess.Popen(
+        [*PROGRAM, *command],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as child:
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(seconds)
+        child.kill()
+
+
+def copied(folder: Path, into: Path) -> Path:
+    shutil.rmtree(into, ignore_errors=True)
+    return Path(shutil.copytree(folder, into))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_kill_at_any_moment_leaves_whole_files(
+    name: str, before: Path, environment: dict[str, str], tmp_path: Path
+) -> None:
+    command, moments = COMMANDS[name], random.Random(7)  # noqa: S311
+    ended = copied(before, tmp_path / "ended")
+    begin = time.monotonic()
+    n_calls = killed_while_saving(command, 0, ended, environment)
+    took = time.monotonic() - begin
+    after, old = files_of(ended), files_of(before)
+    assert after != old
+
+    folder = tmp_path / "killed"
+    for _ in range(MOMENTS[name]):
+        copied(before, folder)
+        assert not killed_while_saving(command, moments.randint(1, n_calls), folder, environment)
+        assert_whole(folder, old, after)
+    copied(before, folder)
+    for _ in range(TIMES):
+        killed_after(command, moments.uniform(0, took), folder, environment)
+        if files_of(folder) == after:
+            copied(before, folder)
+        assert_whole(folder, old, after)
+
+    copied(before, folder)
+    while not left_in(folder):
+        killed_while_saving(
+            command, moments.randint(1, n_calls), copied(before, folder), environment
+        )
+    run(command, folder, environment)
+    assert files_of(folder) == after
+    assert left_in(folder) == []
