@@ -183,6 +183,28 @@ def test_profiles_are_listed_read_anew_and_scaled(
     assert gone.status_code == 404
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc")
+def test_profiles_that_were_read_anew_are_closed(
+    start: Callable[..., Server], profiles: Path
+) -> None:
+    server = start()
+    pid = server.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+    def n_open() -> int:
+        links = [link for child in children for link in Path(f"/proc/{child}/fd").iterdir()]
+        return sum(link.resolve().parent == profiles for link in links)
+
+    first = n_open()
+    assert first > 0
+    for _ in range(5):
+        server.chat("tiny@bob", TEXT)
+        server.post("/profiles", [])
+    server.chat("tiny", TEXT)
+    server.client.get("/health")
+    assert n_open() == first
+
+
 @pytest.mark.parametrize(
     "name",
     [
