@@ -6,15 +6,19 @@ import errno
 import hashlib
 import os
 import stat
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
 from filelock import FileLock, Timeout
 
 from steerx_edge.errors import ProfileError
+
+if sys.platform != "win32":
+    import fcntl
 
 _PREFIX, _SUFFIX = ".steerx-edge-", ".tmp"
 _PATIENCE = 60.0  # seconds that another program may take to save
@@ -70,7 +74,7 @@ def check_writable(path: str | os.PathLike[str], *, beside: str = "") -> None:
             target.name.encode()
             with suppress(FileNotFoundError):
                 target.with_name(target.stem + beside).stat()
-        with tempfile.NamedTemporaryFile(dir=target.parent, prefix=_PREFIX, suffix=_SUFFIX):
+        with _temporary(target.parent):
             pass
 
 
@@ -113,28 +117,71 @@ def replacing(*paths: Path) -> Iterator[list[Path]]:
     0600), an existing one keeps its mode. No path may be a symbolic link.
     """
     modes = [_mode_for(path) for path in paths]
-    temporaries: list[Path] = []
-    try:
-        for path in paths:
-            # In the same folder, since a rename is atomic only within one file system.
-            descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=_PREFIX, suffix=_SUFFIX)
-            os.close(descriptor)
-            temporaries.append(Path(name))
+    for folder in {path.parent for path in paths}:
+        remove_abandoned(folder)
+    with ExitStack() as stack:
+        # In the same folder, since a rename is atomic only within one file system.
+        temporaries = [stack.enter_context(_temporary(path.parent)) for path in paths]
         yield list(temporaries)
         for temporary, mode in zip(temporaries, modes, strict=True):
             temporary.chmod(mode)
             _sync(temporary)  # else a power cut after the rename could leave it empty
         for temporary, path in zip(temporaries, paths, strict=True):
             temporary.replace(path)
-    except BaseException:  # an interrupt too must not leave a private file behind
-        for temporary in temporaries:
-            temporary.unlink(missing_ok=True)
-        raise
     for folder in {path.parent for path in paths}:
         # The new file is in place; some file systems cannot sync a folder, and then a power cut in
         # the next seconds may bring the old file back. The save has still succeeded.
         with suppress(OSError):
             _sync(folder)
+
+
+def remove_abandoned(folder: Path) -> list[str]:
+    """Remove the temporary files of programs that were killed while they saved.
+
+    Such a file may hold a private text. It is told from one that is being written by its lock,
+    which ends with its program.
+
+    Returns:
+        Their names.
+    """
+    removed = []
+    for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+        with suppress(OSError):  # it is being written, or another's
+            descriptor = os.open(path, os.O_RDWR)
+            try:
+                _lock(descriptor, wait=False)
+                path.unlink()
+                removed.append(path.name)
+            finally:
+                os.close(descriptor)
+    return removed
+
+
+@contextmanager
+def _temporary(folder: Path) -> Iterator[Path]:
+    """A new private file; removed at the end, after an interrupt too, if it is still there."""
+    while True:
+        descriptor, name = tempfile.mkstemp(dir=folder, prefix=_PREFIX, suffix=_SUFFIX)
+        with suppress(OSError):  # of a file system without locks
+            _lock(descriptor, wait=True)
+        if os.fstat(descriptor).st_nlink:
+            break
+        os.close(descriptor)  # another program took it for abandoned before it was locked
+    path = Path(name)
+    with os.fdopen(descriptor) as held:
+        if sys.platform == "win32":
+            held.close()  # an open file cannot be replaced there
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _lock(descriptor: int, *, wait: bool) -> None:
+    """Lock a file until it is closed, or raise OSError."""
+    if sys.platform == "win32":
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+    fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
 def _mode_for(path: Path) -> int:

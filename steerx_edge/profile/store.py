@@ -14,7 +14,14 @@ from steerx_edge.model_id import ModelId
 from steerx_edge.profile.control_vector_file import ControlVectorFile, read_control_vector
 from steerx_edge.profile.entry import Entry
 from steerx_edge.profile.fields import FieldError
-from steerx_edge.profile.files import about, check_file, locked, replacing, size_of
+from steerx_edge.profile.files import (
+    about,
+    check_file,
+    locked,
+    remove_abandoned,
+    replacing,
+    size_of,
+)
 from steerx_edge.profile.gguf_contents import is_gguf
 from steerx_edge.profile.json_format import decode, encode
 from steerx_edge.profile.memory_file import is_memory_file, read_memory, write_gguf
@@ -210,7 +217,8 @@ def forget(path: str | os.PathLike[str]) -> list[str]:
     """Remove the memories of a profile file, and their names in it.
 
     Args:
-        path: of the profile. Memory files next to it that are named like its own are removed, too.
+        path: of the profile. Memory files next to it that are named like its own are removed, too,
+            and what programs have left there that were killed while they saved.
 
     Returns:
         The names of the files that were removed.
@@ -219,7 +227,7 @@ def forget(path: str | os.PathLike[str]) -> list[str]:
         ProfileError: the profile cannot be read or written.
     """
     with _held(path) as target:
-        return _forget(_loaded(target), target)
+        return [*_forget(_loaded(target), target), *remove_abandoned(target.parent)]
 
 
 def _forget(entries: Sequence[Entry], target: Path) -> list[str]:

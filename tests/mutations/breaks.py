@@ -38,6 +38,7 @@ FEEDBACK = "steerx_edge/learning/feedback.py"
 TEST_DRAFTS = "tests/profile/test_drafts_file.py"
 TEST_FEEDBACK = "tests/learning/test_feedback.py"
 TEST_FEEDBACK_COMMAND = "tests/apps/test_feedback_command.py"
+TEST_KILL = "tests/end_to_end/test_kill.py"
 GATE = "steerx_edge/steering/gate.py"
 BIAS = "steerx_edge/steering/logit_bias.py"
 MEMORY = "steerx_edge/steering/memory.py"
@@ -117,6 +118,34 @@ TEST_FORGET = "tests/apps/test_forget.py"
 
 BREAKS = [
     # ------------------------------------------------------------ steering
+    Break(
+        "a file is written in its place",
+        FILES,
+        "            temporary.replace(path)",
+        "            path.write_bytes(temporary.read_bytes())",
+        f"{TEST_KILL} -k edit",
+    ),
+    Break(
+        "what killed programs left stays",
+        FILES,
+        "        remove_abandoned(folder)\n",
+        "        pass\n",
+        f"{TEST_KILL} -k edit",
+    ),
+    Break(
+        "the server says too early that it listens",
+        "steerx_edge/apps/server/serving.py",
+        "    listening.listen()",
+        "    pass",
+        "tests/apps/server/test_serve_command.py",
+    ),
+    Break(
+        "the model's process keeps what requests leave",
+        "steerx_edge/apps/server/worker.py",
+        "                gc.collect()",
+        "                pass",
+        "tests/apps/server/test_profiles_served.py -k closed",
+    ),
     Break("the gate opens the other way", GATE, ">= self.threshold", "< self.threshold", TEST_GATE),
     Break("the gate has no ridge", GATE, "products += ridge *", "products += 0 *", TEST_GATE),
     Break("a gate sees what it judges", GATE, "own[folds[0] != fold]", "own", TEST_GATE),

@@ -82,6 +82,7 @@ async def _serve(
         timeout_graceful_shutdown=_SECONDS_TO_END,
         h11_max_incomplete_event_size=64 << 10,
     )
+    listening.listen()  # a program that waits for the next line may connect at once
     shown = f"[{host}]" if ":" in host else host
     say(f"Listening on http://{shown}:{listening.getsockname()[1]}")
     for name in Catalogue().models(dispatcher.info):

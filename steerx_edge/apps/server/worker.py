@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import re
@@ -52,9 +53,13 @@ def work_for(connection: Connection, options: ModelOptions) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         connection.send(("ready", worker.info()))
+        gc.freeze()
         while True:
             if isinstance(work := connection.recv(), Work):  # else it is done already
                 connection.send(worker.result(work))
+                # llama-cpp-python's samplers are in cycles with what they call: the profile, its
+                # files and arrays of the request. Python would keep them for hundreds of requests.
+                gc.collect()
     worker.close()
 
 

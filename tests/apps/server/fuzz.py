@@ -129,7 +129,9 @@ def requests(draw: st.DrawFn) -> tuple[str, bytes]:
     path = draw(st.sampled_from(PATHS))
     body = draw(_or_any(_bodies))
     if path in ("/api/chat", "/api/generate") and isinstance(body, dict):
-        body.setdefault("options", {"num_predict": 4})
+        options = body.setdefault("options", {})
+        if isinstance(options, dict):  # else an answer may fill the context
+            options.setdefault("num_predict", 4)
     content = json.dumps(body, ensure_ascii=draw(st.booleans())).encode(errors="surrogatepass")
     if draw(st.integers(0, 20)) == 0:
         content = content[: draw(st.integers(0, len(content)))] + draw(st.binary(max_size=5))

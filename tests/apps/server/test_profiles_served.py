@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
@@ -94,6 +96,32 @@ def test_nobody_else_gives_the_texts_of_a_profile(server: Server, tiny_chat: Tin
             server.complete("tiny@eve", TEXT, 4)
 
 
+def test_users_who_ask_at_the_same_time_get_nothing_of_each_other(
+    start: Callable[..., Server], tiny_chat: TinyModel, profiles: Path, tmp_path: Path
+) -> None:
+    """A direction, a memory of level `all`, a prefix, and none: each answer is as if alone."""
+    for path in (*profiles.glob("ann.*"), *profiles.glob("eve.*")):
+        shutil.copy(path, tmp_path)
+    with closing(fresh_llama(tiny_chat)) as llama:
+        a_profile(llama, strength=0.0).save(tmp_path / "me.json")
+        prefix_of(Engine(llama), HISTORY).save(tmp_path / "me.json")
+    server = start(folder=tmp_path)
+    asked = [(name, request) for name in ("tiny", "tiny@ann", "tiny@eve") for request in REQUESTS]
+    alone = {
+        (name, request): fresh_answer(tiny_chat, tmp_path, name, request)[0]
+        for name, request in asked
+    }
+    with_prefix = [("tiny@me", request) for request in REQUESTS]
+    alone |= {(name, request): server.chat(name, request) for name, request in with_prefix}
+    for request in REQUESTS:
+        assert len({alone[each] for each in alone if each[1] == request}) == 4
+    everything = [*asked, *with_prefix] * 3
+    random.Random(3).shuffle(everything)  # noqa: S311
+    with ThreadPoolExecutor(6) as users:
+        answers = users.map(lambda each: server.chat(*each), everything)
+        assert list(answers) == [alone[each] for each in everything]
+
+
 def test_chats_of_a_profile_begin_with_its_prefix(
     start: Callable[..., Server], tiny_chat: TinyModel, tmp_path: Path
 ) -> None:
@@ -153,6 +181,28 @@ def test_profiles_are_listed_read_anew_and_scaled(
     assert server.chat("tiny@zoe", TEXT) == plain
     gone = server.post("/v1/chat/completions", {"model": "tiny@ann", "messages": []})
     assert gone.status_code == 404
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux's /proc")
+def test_profiles_that_were_read_anew_are_closed(
+    start: Callable[..., Server], profiles: Path
+) -> None:
+    server = start()
+    pid = server.process.pid
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+    def n_open() -> int:
+        links = [link for child in children for link in Path(f"/proc/{child}/fd").iterdir()]
+        return sum(link.resolve().parent == profiles for link in links)
+
+    first = n_open()
+    assert first > 0
+    for _ in range(5):
+        server.chat("tiny@bob", TEXT)
+        server.post("/profiles", [])
+    server.chat("tiny", TEXT)
+    server.client.get("/health")
+    assert n_open() == first
 
 
 @pytest.mark.parametrize(

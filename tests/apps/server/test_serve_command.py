@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import steerx_edge
 from models import TinyModel
 from steerx_edge.apps.cli import main
 
@@ -45,6 +48,31 @@ def test_the_address_is_free(tmp_path: Path, tiny_chat: TinyModel) -> None:
         port = str(taken.getsockname()[1])
         arguments = ["--profiles", str(tmp_path), "--port", port, "-m", str(tiny_chat.path)]
         assert f"127.0.0.1:{port}: Address already in use" in refused(arguments, 1)
+
+
+CONNECTS = """
+import os, pathlib, re, socket, sys
+from steerx_edge.apps.server.serving import serve
+from steerx_edge.apps.server.work import ModelOptions
+
+def connect(said):
+    if found := re.fullmatch(r"Listening on http://127.0.0.1:([0-9]+)", said):
+        socket.create_connection(("127.0.0.1", int(found[1])), 10)
+        os._exit(7)
+
+if __name__ == "__main__":
+    options = ModelOptions(sys.argv[1], pathlib.Path(sys.argv[2]), n_ctx=512, n_threads=1)
+    serve(options, "127.0.0.1", 0, None, connect)
+"""
+
+
+def test_a_program_may_connect_as_soon_as_it_is_told(tmp_path: Path, tiny_chat: TinyModel) -> None:
+    (tmp_path / "connects.py").write_text(CONNECTS, "utf-8")
+    command = [sys.executable, *map(str, (tmp_path / "connects.py", tiny_chat.path, tmp_path))]
+    root = Path(steerx_edge.__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), *sys.path])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 7, done.stderr
 
 
 def test_the_extra_is_named_where_it_is_missing(
