@@ -97,7 +97,8 @@ class User:
             except OSError as error:
                 self.wrong[f"{name}: {type(error).__name__}"] += 1
             else:
-                if status not in ((400, 404, 413) if name == "hostile" else (200,)):
+                # To Ollama's interface, a wrong value of a field it does not know is no fault.
+                if status not in ((200, 400, 404, 413) if name == "hostile" else (200,)):
                     self.wrong[f"{name}: {status}"] += 1
             self.asked[name] += 1
             time.sleep(self._random.uniform(0, 2 * rest))
