@@ -289,8 +289,8 @@ BREAKS = [
     Break(
         "a failure leaves private files behind",
         FILES,
-        "temporary.unlink(missing_ok=True)",
-        "pass",
+        "finally:\n            path.unlink(missing_ok=True)",
+        "finally:\n            pass",
         TEST_STORE,
     ),
     Break(
@@ -371,7 +371,13 @@ BREAKS = [
         "if True",
         TEST_RETRIEVAL,
     ),
-    Break("a byte order mark is text", READERS, '"utf-8-sig"', '"utf-8"', TEST_HISTORY),
+    Break(
+        "a byte order mark is text",
+        f"{READERS}/source.py",
+        'return "utf-8-sig"',
+        'return "utf-8"',
+        TEST_HISTORY,
+    ),
     Break(
         "a user's second row replaces the first",
         READERS,
@@ -428,8 +434,8 @@ BREAKS = [
     Break(
         "months come first",
         f"{READERS}/whatsapp.py",
-        "return len(days) - len(dates), back,",
-        "return 0, 0,",
+        "return self._n_none, self._n_back, self._last",
+        "return 0, 0, self._last",
         f"{TEST_READERS}/test_whatsapp.py",
     ),
     Break(
@@ -1190,8 +1196,8 @@ BREAKS = [
     Break(
         "a log is text",
         MAIL,
-        "return run if len(run) < _FEWEST else []",
-        "return run",
+        'without_code("\\n".join(without_ending(lines, repeated)))',
+        '"\\n".join(without_ending(lines, repeated)), None',
         TEST_OWN_WORDS,
     ),
     Break(
