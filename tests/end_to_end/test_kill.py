@@ -205,11 +205,12 @@ def test_a_kill_at_any_moment_leaves_whole_files(
     folder = tmp_path / "killed"
     calls = range(1, n_calls + 1)
     for moment in moments.sample(calls, min(n_calls, MOMENTS[name])):
-        copied(before, folder)
+        shutil.copytree(before, folder, dirs_exist_ok=True)  # what was left stays
         assert not killed_while_saving(command, moment, folder, environment)
         assert_whole(folder, old, after)
     run(command, folder, environment)
     assert files_of(folder) == after
+    assert left_in(folder) == []
 
     copied(before, folder)
     for _ in range(TIMES):
