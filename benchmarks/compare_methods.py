@@ -54,13 +54,14 @@ def main() -> None:
     parser.add_argument("--items", type=int, help="the last so many texts; all by default")
     parser.add_argument("--sweep-items", default="", help="also learn from so many, by commas")
     parser.add_argument("--prefix", type=int, default=0, help="tokens of texts as a prefix")
+    parser.add_argument("--draws", type=int, default=1, help="generic profiles for each user")
     parser.add_argument("--generate", type=int, default=0, help="tokens of a generated text")
     args = parser.parse_args()
     counts = tuple(int(count) for count in args.sweep_items.split(",") if count)
     plan = Plan(
         items=args.items,
         generate=args.generate,
-        draws=1,
+        draws=args.draws,
         item_counts=counts,
         prefix=args.prefix,
     )

@@ -2,7 +2,11 @@
 
 Gains over the plain request in nats per token, for the user's own texts and for as many texts of
 other users; own minus others is personal. Choices: the latest texts, the shortest, varied ones, and
-those that `learn --prefix` takes; against texts that are retrieved for each request.
+those that `learn --prefix` takes; against texts that are retrieved for each request. *Influence* is
+what a text in the context does for the user's other texts (SteerX's ablation, a text at a time):
+the texts with the highest mean, or by greedy selection those that together leave no text without
+one that helps it (facility location). A description comes before the latest texts, as a system
+message.
 
     python benchmarks/compare_prefixes.py DATA -m MODEL.gguf [--half odd] [--first 5]
 """
@@ -17,6 +21,7 @@ from steerx_edge.llamacpp.waiting import wait_briefly
 wait_briefly()
 
 import numpy as np
+from numpy.typing import NDArray
 
 from steerx_edge import Engine, HistoryItem
 from steerx_edge.evaluation import Plan, read_sample
@@ -24,12 +29,24 @@ from steerx_edge.evaluation.sample import Sample, drawn_items
 from steerx_edge.history.budget import cut, shortened
 from steerx_edge.history.item import User
 from steerx_edge.history.retrieval import Retriever
+from steerx_edge.learning.ablation import read_items
+from steerx_edge.learning.description import describe, style_facts
+from steerx_edge.learning.effects import word_effects
 from steerx_edge.learning.prefix import chosen_prefix, fitting, latest, varied
+from steerx_edge.learning.settings import Settings
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.llamacpp.requests import ScoreRequest
 
 Prefix = Callable[[HistoryItem], Sequence[HistoryItem]]
 """The in-context texts of a query."""
+
+SHORTENED = 64, 256
+"""Tokens of the request and of the text, in a prefix."""
+
+MOST_ABLATED = 16
+"""Latest texts whose influence is measured."""
+
+Influence = NDArray[np.float64]
 
 
 def shortest(items: Sequence[HistoryItem]) -> list[int]:
@@ -55,9 +72,14 @@ def main() -> None:
     engine = Engine(args.model, n_threads=args.threads)
     gains: dict[str, list[tuple[float, float]]] = {}
     for name in sample.reported[: args.first]:
-        for choice, found in measured(engine, sample, sample.by_id[name], args.queries).items():
+        figures = measured(engine, sample, sample.by_id[name], args.queries)
+        for choice, found in figures.items():
             gains.setdefault(choice, []).append(found)
-        print(f"measured {name}", flush=True)
+        print(
+            f"measured {name}: "
+            + ", ".join(f"{choice} {found[0]:+.3f}" for choice, found in figures.items()),
+            flush=True,
+        )
     print(f"{'choice':28}{'own':>8}{'median':>9}{'personal':>10}")
     for choice, pairs in gains.items():
         own, others = np.array(pairs).T
@@ -79,6 +101,12 @@ def measured(
         own = log_probs(engine, queries, prefix) - plain
         other = log_probs(engine, queries, other_choices[name]) - plain
         found[name] = float(own.mean()), float(other.mean())
+    first = "latest, 1024 tokens"
+    own, other = (
+        log_probs(engine, queries, own_or_other[first], description_of(engine, items)) - plain
+        for own_or_other, items in ((own_choices, user.history), (other_choices, others))
+    )
+    found["description, then latest"] = float(own.mean()), float(other.mean())
     return found
 
 
@@ -91,25 +119,70 @@ def choices(engine: Engine, items: Sequence[HistoryItem]) -> dict[str, Prefix]:
         return [texts[i] for i in reversed(retriever.retrieve(query.request, 4))]
 
     found: dict[str, Prefix] = {"4 retrieved": retrieved}
+    request, response = SHORTENED
+    short = [shortened(engine, item, request=request, response=response) for item in items]
     for n_tokens, names in ((512, ["latest"]), (1024, list(ORDERS))):
-        short = [shortened(engine, item, request=64, response=256) for item in items]
         for name in names:
             fixed = fitting(engine, short, ORDERS[name](short), n_tokens)
             found[f"{name}, {n_tokens} tokens"] = lambda _query, fixed=fixed: fixed  # type: ignore[misc]
     whole = fitting(engine, texts, latest(texts), 1024)
     found["latest, 1024, whole requests"] = lambda _query: whole
+    pool = short[-MOST_ABLATED:]
+    influence = influences(engine, pool)
+    for n_tokens in (512, 1024):
+        for name, order in (("influence", strongest), ("greedy influence", greedy)):
+            fixed = fitting(engine, pool, order(influence), n_tokens)
+            found[f"{name}, {n_tokens} tokens"] = lambda _query, fixed=fixed: fixed  # type: ignore[misc]
     taken = chosen_prefix(engine, items, 1024)
     found["as learn takes them, 1024"] = lambda _query: taken
     return found
 
 
+def influences(engine: Engine, items: Sequence[HistoryItem]) -> Influence:
+    """(n, n) by how much text i in the context changes the log-probability per token of text j."""
+    alone = log_probs(engine, items, lambda _query: [])
+    rows = [log_probs(engine, items, lambda _query, item=item: [item]) - alone for item in items]
+    found = np.array(rows)
+    np.fill_diagonal(found, 0)
+    return found
+
+
+def strongest(influence: Influence) -> list[int]:
+    """Places of the texts, first the one that helps the others most on average."""
+    return [int(i) for i in influence.mean(axis=1).argsort()[::-1]]
+
+
+def greedy(influence: Influence) -> list[int]:
+    """Places of the texts, each time the one that adds most to the best help that each text has."""
+    order: list[int] = []
+    best = np.zeros(len(influence))
+    while len(order) < len(influence):
+        added = np.maximum(influence - best, 0).sum(axis=1)
+        added[order] = -1
+        order.append(int(added.argmax()))
+        best = np.maximum(best, influence[order[-1]])
+    return order
+
+
+def description_of(engine: Engine, items: Sequence[HistoryItem]) -> str:
+    """The user's description, as `learn` makes it."""
+    short = [shortened(engine, item, request=256, response=256) for item in items]
+    ablation = read_items(engine, short, (engine.analysis.n_layer // 2,), Settings())
+    words = word_effects([result.effects for result in ablation.results])
+    return describe(engine, words, style_facts([item.response for item in items])).text
+
+
 def log_probs(
-    engine: Engine, queries: Sequence[HistoryItem], prefix: Prefix
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    engine: Engine, queries: Sequence[HistoryItem], prefix: Prefix, description: str = ""
+) -> NDArray[np.float64]:
     """Of each query's text, per token."""
     requests = [
         ScoreRequest(
-            engine.prompt(messages_for(cut(engine, query.request, 384), history=prefix(query))),
+            engine.prompt(
+                messages_for(
+                    cut(engine, query.request, 384), history=prefix(query), system=description
+                )
+            ),
             engine.tokenize(query.response)[:256],
         )
         for query in queries
