@@ -93,7 +93,7 @@ def measured(
 ) -> dict[str, tuple[float, float]]:
     """The gain of each choice from the user's own texts, and from others'."""
     queries = user.queries[:n_queries]
-    plain = log_probs(engine, queries, lambda _query: [])
+    plain = log_probs(engine, queries, always([]))
     found = {}
     others = drawn_items(sample, user, 0, Plan().seed)
     own_choices, other_choices = choices(engine, user.history), choices(engine, others)
@@ -110,6 +110,11 @@ def measured(
     return found
 
 
+def always(items: Sequence[HistoryItem]) -> Prefix:
+    """The same in-context texts for every query."""
+    return lambda _query: items
+
+
 def choices(engine: Engine, items: Sequence[HistoryItem]) -> dict[str, Prefix]:
     """What is compared."""
     texts = [shortened(engine, item, request=256, response=256) for item in items]
@@ -124,24 +129,24 @@ def choices(engine: Engine, items: Sequence[HistoryItem]) -> dict[str, Prefix]:
     for n_tokens, names in ((512, ["latest"]), (1024, list(ORDERS))):
         for name in names:
             fixed = fitting(engine, short, ORDERS[name](short), n_tokens)
-            found[f"{name}, {n_tokens} tokens"] = lambda _query, fixed=fixed: fixed  # type: ignore[misc]
+            found[f"{name}, {n_tokens} tokens"] = always(fixed)
     whole = fitting(engine, texts, latest(texts), 1024)
-    found["latest, 1024, whole requests"] = lambda _query: whole
+    found["latest, 1024, whole requests"] = always(whole)
     pool = short[-MOST_ABLATED:]
     influence = influences(engine, pool)
     for n_tokens in (512, 1024):
         for name, order in (("influence", strongest), ("greedy influence", greedy)):
             fixed = fitting(engine, pool, order(influence), n_tokens)
-            found[f"{name}, {n_tokens} tokens"] = lambda _query, fixed=fixed: fixed  # type: ignore[misc]
+            found[f"{name}, {n_tokens} tokens"] = always(fixed)
     taken = chosen_prefix(engine, items, 1024)
-    found["as learn takes them, 1024"] = lambda _query: taken
+    found["as learn takes them, 1024"] = always(taken)
     return found
 
 
 def influences(engine: Engine, items: Sequence[HistoryItem]) -> Influence:
     """(n, n) by how much text i in the context changes the log-probability per token of text j."""
-    alone = log_probs(engine, items, lambda _query: [])
-    rows = [log_probs(engine, items, lambda _query, item=item: [item]) - alone for item in items]
+    alone = log_probs(engine, items, always([]))
+    rows = [log_probs(engine, items, always([item])) - alone for item in items]
     found = np.array(rows)
     np.fill_diagonal(found, 0)
     return found
