@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -200,3 +200,37 @@ def keep_what_is_read(output: str | None, *inputs: str | None) -> None:
             raise click.UsageError(
                 f"'{output}' is read, and would be overwritten. Choose another name."
             )
+
+
+def put_facts(
+    facts: Mapping[str, Any],
+    html_path: str | None,
+    as_json: bool,
+    page: Callable[[Mapping[str, Any]], str],
+    print_facts: Callable[[Mapping[str, Any], PlainConsole], None],
+    *,
+    holds: str = "texts",
+) -> None:
+    """Write the page, and print JSON or, without either, the view for the terminal.
+
+    Args:
+        facts: what is shown.
+        html_path: the file of the page; None for no page.
+        as_json: print the facts as JSON.
+        page: makes the page.
+        print_facts: prints the view.
+        holds: what of the user's the page holds, for the message.
+    """
+    if html_path is not None:
+        from steerx_edge.report.page import save_private
+
+        save_private(html_path, page(facts))
+        say(f"Wrote {html_path}. It holds your {holds} and is readable only by you (mode 0600).")
+    if as_json:
+        import json
+
+        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+    elif html_path is None:
+        from steerx_edge.report.terminal import PlainConsole
+
+        print_facts(facts, PlainConsole())

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,8 +14,8 @@ from steerx_edge.apps.cli.common import (
     load_profile,
     open_engine,
     progress_bar,
+    put_facts,
     read_text,
-    say,
 )
 from steerx_edge.apps.cli.completion import complete_files
 from steerx_edge.apps.cli.options import (
@@ -32,7 +30,6 @@ from steerx_edge.apps.cli.value_types import FiniteFloat
 
 if TYPE_CHECKING:
     from steerx_edge.history.item import HistoryItem
-    from steerx_edge.report.terminal import PlainConsole
 
 _TEXTS = 50
 _TOKENS = 256
@@ -138,7 +135,9 @@ def explain(
 
         with progress_bar(error_console(), "texts") as progress:
             texts = explain_texts(engine, entry, items or (), n_predict or _TEXTS, progress)
-        _put(texts_facts(profile_path, entry, texts), html_path, as_json, texts_page, print_texts)
+        put_facts(
+            texts_facts(profile_path, entry, texts), html_path, as_json, texts_page, print_texts
+        )
         return
 
     from steerx_edge.explaining.answers import answers_to
@@ -167,7 +166,7 @@ def explain(
             found = sources_of(engine, answers, items, progress)
     about = f"{profile_path}, strength {strength:g}. Model: {entry.model}."
     facts = answer_facts(text, about, answers, found)
-    _put(facts, html_path, as_json, answer_page, print_answer)
+    put_facts(facts, html_path, as_json, answer_page, print_answer)
 
 
 def _read(
@@ -184,24 +183,3 @@ def _read(
     from steerx_edge.history.reading import read_history
 
     return list(read_history(path, me=me, user=user, response=response, prompt=request))
-
-
-def _put(
-    facts: dict[str, Any],
-    html_path: str | None,
-    as_json: bool,
-    page: Callable[[Mapping[str, Any]], str],
-    print_facts: Callable[[Mapping[str, Any], PlainConsole], None],
-) -> None:
-    """Write the page, and print JSON or, without either, the view for the terminal."""
-    if html_path is not None:
-        from steerx_edge.report.page import save_private
-
-        save_private(html_path, page(facts))
-        say(f"Wrote {html_path}. It holds your texts and is readable only by you (mode 0600).")
-    if as_json:
-        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
-    elif html_path is None:
-        from steerx_edge.report.terminal import PlainConsole
-
-        print_facts(facts, PlainConsole())

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
 from steerx_edge.apps.cli.common import say
+from steerx_edge.apps.cli.options import together
 from steerx_edge.apps.cli.value_types import FiniteFloat, LayerList
 
 if TYPE_CHECKING:
     from steerx_edge.llamacpp.engine import Engine
 
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
 _PREFIX = 1024  # tokens
 
-_OPTIONS = (
+learning_options = together(
     click.option(
         "--max-items",
         type=click.IntRange(min=2),
@@ -71,13 +69,7 @@ _OPTIONS = (
         "[default: no limit]",
     ),
 )
-
-
-def learning_options(command: _Command) -> _Command:
-    """--max-items, --layers, --strength, --memory, --prefix, --max-size, --minutes."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+"""--max-items, --layers, --strength, --memory, --prefix, --max-size, --minutes."""
 
 
 def refuse_with_add(context: click.Context) -> None:

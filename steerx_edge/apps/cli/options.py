@@ -26,7 +26,7 @@ _RANDOM_SEED = 2**32 - 1  # in llama.cpp; -1 is the same
 _MIN_CTX_SIZE = 64
 
 
-def _together(*options: _Option[Any]) -> _Option[Any]:
+def together(*options: _Option[Any]) -> _Option[Any]:
     """Combine options; the help lists them in this order."""
 
     def decorate(command: _Command) -> _Command:
@@ -45,7 +45,7 @@ def _checked_ctx_size(_context: click.Context, _option: click.Parameter, size: i
     return size
 
 
-running_options = _together(
+running_options = together(
     click.option(
         "-t",
         "--threads",
@@ -105,7 +105,7 @@ def model_option(command: _Command) -> Callable[..., Any]:
             model = str(download(hf_repo, say, with_progress=not is_quiet()))
         return command(*args, model=model, **kwargs)
 
-    options = _together(
+    options = together(
         _model_or_name,
         click.option(
             "-hf",
@@ -120,7 +120,7 @@ def model_option(command: _Command) -> Callable[..., Any]:
     return decorated
 
 
-model_options = _together(model_option, running_options)
+model_options = together(model_option, running_options)
 """-m, -hf, -t, -ngl: which model, and how it runs."""
 
 json_option = click.option(
@@ -141,7 +141,7 @@ _n_predict_option = click.option(
 
 def sampling_options(temperature: float = 0.8) -> _Option[Any]:
     """--temp with this default, --seed, -c: how tokens are chosen."""
-    return _together(
+    return together(
         click.option(
             "--temp",
             type=FiniteFloat(),
@@ -202,7 +202,7 @@ new_profile_option = click.option(
 
 def item_options(prompt: str = "--prompt") -> _Option[Any]:
     """--response, and --prompt under a name that is free: which fields hold text and request."""
-    return _together(
+    return together(
         click.option(
             "--response", metavar="FIELD", help="The field with the text, if it is not detected."
         ),
@@ -259,7 +259,7 @@ def _history_options(command: _Command) -> Callable[..., Any]:
             )
         return command(*args, past=past, **kwargs)
 
-    options = _together(
+    options = together(
         click.option(
             "--history",
             metavar="FILE",
@@ -281,7 +281,7 @@ def _history_options(command: _Command) -> Callable[..., Any]:
     return decorated
 
 
-writing_options = _together(
+writing_options = together(
     profile_option,
     click.option(
         "--strength",

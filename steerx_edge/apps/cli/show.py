@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import click
 
-from steerx_edge.apps.cli.common import keep_what_is_read, load_profile, open_engine, say
+from steerx_edge.apps.cli.common import keep_what_is_read, load_profile, open_engine, put_facts
 from steerx_edge.apps.cli.completion import complete_models
 from steerx_edge.apps.cli.options import running_options
 
@@ -54,6 +53,8 @@ def show(
     """
     from steerx_edge.profile import Profile
     from steerx_edge.report.profile_facts import profile_facts
+    from steerx_edge.report.profile_page import profile_page
+    from steerx_edge.report.terminal import print_profile
 
     keep_what_is_read(html_path, profile_path, *others)
     profile = load_profile(profile_path)
@@ -65,18 +66,7 @@ def show(
         with closing(engine.llama):
             pieces = {_fingerprint(engine, profile): engine.pieces}
             facts = profile_facts(profile_path, profile, others=compared, pieces=pieces)
-    if html_path is not None:
-        from steerx_edge.report.page import save_private
-        from steerx_edge.report.profile_page import profile_page
-
-        save_private(html_path, profile_page(facts))
-        say(f"Wrote {html_path}. It holds your words and is readable only by you (mode 0600).")
-    if as_json:
-        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
-    elif html_path is None:
-        from steerx_edge.report.terminal import PlainConsole, print_profile
-
-        print_profile(facts, PlainConsole())
+    put_facts(facts, html_path, as_json, profile_page, print_profile, holds="words")
 
 
 def _fingerprint(engine: Engine, profile: Profile) -> str:
