@@ -6,20 +6,18 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from steerx_edge.errors import HistoryError
 from steerx_edge.history.readers.branches import branch_to
-from steerx_edge.history.readers.conversations import Message, texts_of
+from steerx_edge.history.readers.conversations import Message, read_conversations
 from steerx_edge.history.readers.exports import (
     at,
     first_keys,
-    json_array,
     list_at,
     moment,
     text_at,
     unwrapped,
 )
 from steerx_edge.history.readers.source import Options, Source
-from steerx_edge.history.readers.texts import UNREADABLE, Dropped, Found
+from steerx_edge.history.readers.texts import Found
 
 NAME = "a ChatGPT export"
 
@@ -39,15 +37,7 @@ def recognize(source: Source) -> str:
 def read(source: Source, _options: Options) -> Found:
     """Yield the prompts that the person wrote; see `steerx_edge.history.readers.Reader`."""
     for file in _files(source) if source.is_folder else [source]:
-        number = 0
-        try:
-            for number, conversation in enumerate(json_array(file), start=1):
-                where = f"{file}: conversation {number}"
-                yield from texts_of(_messages(where, conversation), "ChatGPT")
-        except HistoryError as error:
-            if file is source and not number:
-                raise
-            yield Dropped(UNREADABLE, str(file), str(error))
+        yield from read_conversations(file, _messages, "ChatGPT", is_all=file is source)
 
 
 def _files(source: Source) -> list[Source]:

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from steerx_edge.errors import HistoryError
-from steerx_edge.history.readers.conversations import Message, texts_of
+from steerx_edge.history.readers.conversations import Message, read_conversations
 from steerx_edge.history.readers.exports import (
     at,
     first_keys,
-    json_array,
     list_at,
     moment,
     text_at,
     unwrapped,
 )
 from steerx_edge.history.readers.source import Options, Source
-from steerx_edge.history.readers.texts import UNREADABLE, Dropped, Found
+from steerx_edge.history.readers.texts import Found
 
 NAME = "a Claude export"
 
@@ -36,15 +34,7 @@ def read(source: Source, _options: Options) -> Found:
     """Yield the prompts that the person wrote; see `steerx_edge.history.readers.Reader`."""
     if source.is_folder:
         source = unwrapped(source).child("conversations.json") or source
-    number = 0
-    try:
-        for number, conversation in enumerate(json_array(source), start=1):
-            where = f"{source}: conversation {number}"
-            yield from texts_of(_messages(where, conversation), "Claude")
-    except HistoryError as error:
-        if not number:
-            raise
-        yield Dropped(UNREADABLE, str(source), str(error))
+    yield from read_conversations(source, _messages, "Claude")
 
 
 def _messages(where: str, conversation: Any) -> Iterator[Message]:

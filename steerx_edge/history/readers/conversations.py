@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from steerx_edge.errors import HistoryError
 from steerx_edge.history.item import HistoryItem
-from steerx_edge.history.readers.texts import Dropped, Found, Text
+from steerx_edge.history.readers.exports import json_array
+from steerx_edge.history.readers.source import Source
+from steerx_edge.history.readers.texts import UNREADABLE, Dropped, Found, Text
 
 BY_OTHERS = "written by others"
 BY_PROGRAM = "written by the program"
@@ -110,6 +113,35 @@ def texts_of(messages: Iterable[Message], whom: str = "") -> Found:
     for message in messages:
         yield from conversation.add(message)
     yield from conversation.close()
+
+
+def read_conversations(
+    file: Source,
+    messages_of: Callable[[str, Any], Iterable[Message]],
+    program: str,
+    *,
+    is_all: bool = True,
+) -> Found:
+    """Yield the person's texts in a JSON array of conversations with a program.
+
+    Args:
+        file: The array.
+        messages_of: The messages of a conversation, given its place and its value.
+        program: The name of the program.
+        is_all: Whether there is no other file.
+
+    Raises:
+        HistoryError: Nothing of the only file can be read. Otherwise what cannot be is left out.
+    """
+    number = 0
+    try:
+        for number, conversation in enumerate(json_array(file), start=1):
+            where = f"{file}: conversation {number}"
+            yield from texts_of(messages_of(where, conversation), program)
+    except HistoryError as error:
+        if is_all and not number:
+            raise
+        yield Dropped(UNREADABLE, str(file), str(error))
 
 
 def reason_to_leave_out(text: str) -> str:
