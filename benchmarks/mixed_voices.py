@@ -7,6 +7,8 @@ texts, but not in its own texts or in the unsteered answer.
 
 By default the memory alone, at the strength that is best over all pairs: one for both voices where
 they are mixed. With --profiles, whole profiles as `learn` makes them, and each of their parts.
+With --prefix, the latest texts as a prefix: of the voice alone, of both, and of the voice whose
+prefix has the text most relevant to the request.
 
     python benchmarks/mixed_voices.py HEADLINES REVIEWS -m MODEL.gguf [--pairs 6] [--items 20]
 """
@@ -27,7 +29,9 @@ from numpy.typing import NDArray
 
 from steerx_edge import Engine, HistoryItem, Settings, learn, read_users
 from steerx_edge.history.budget import cut
+from steerx_edge.history.retrieval import Retriever
 from steerx_edge.learning.ablation import read_items
+from steerx_edge.learning.prefix import fitting, latest
 from steerx_edge.learning.texts import usable
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.llamacpp.requests import GenerateRequest, ScoreRequest
@@ -72,6 +76,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=6, help="of the odd half of both files")
     parser.add_argument("--items", type=int, default=20, help="use only the latest N texts of each")
     parser.add_argument("--profiles", action="store_true", help="whole profiles")
+    parser.add_argument("--prefix", type=int, default=0, help="prefixes of so many tokens")
     args = parser.parse_args()
     engine = Engine(args.model, n_threads=args.threads)
     sides = [voices_of(engine, path, args.pairs, args.items) for path in args.data]
@@ -79,6 +84,8 @@ def main() -> None:
     print(f"{len(pairs)} pairs, {args.items} texts of each voice at most, {engine.model_id.name}")
     if args.profiles:
         compare_profiles(engine, pairs)
+    elif args.prefix:
+        compare_prefixes(engine, pairs, args.prefix)
     else:
         compare_memories(engine, pairs)
 
@@ -215,6 +222,55 @@ def gains_of(engine: Engine, entry: Entry, voice: Voice) -> dict[str, float]:
 def contexts_of(engine: Engine, voice: Voice) -> list[list[int]]:
     """The prompt of each held-out text."""
     return [engine.prompt(messages_for(query.request)) for query in voice.queries]
+
+
+def compare_prefixes(engine: Engine, pairs: Sequence[Pair], n_tokens: int) -> None:
+    """Prefixes alone."""
+    gain: list[list[list[float]]] = []  # [pair][voice][of itself, of both, of the chosen voice]
+    n_right = n_chosen = 0
+    for pair in pairs:
+        both = latest_texts(engine, mixed(pair), n_tokens)
+        alone = [latest_texts(engine, voice.items, n_tokens) for voice in pair]
+        texts = [*alone[0], *alone[1]]
+        retriever = Retriever(texts)
+        figures = []
+        for j, voice in enumerate(pair):
+            nearest = [retriever.retrieve(query.request, 1)[0] for query in voice.queries]
+            chosen = [0 if place < len(alone[0]) else 1 for place in nearest]
+            n_right += chosen.count(j)
+            n_chosen += len(chosen)
+            plain, own, one = (
+                prefixed(engine, voice, [prefix] * len(chosen)) for prefix in ([], alone[j], both)
+            )
+            by_request = prefixed(engine, voice, [alone[k] for k in chosen])
+            figures.append([float((arm - plain).mean()) for arm in (own, one, by_request)])
+            cells = "  ".join(f"{value:+.3f}" for value in figures[-1])
+            print(f"{voice.name:8} {cells}", flush=True)
+        gain.append(figures)
+    print(f"The request chooses the right voice for {n_right} of {n_chosen} held-out texts.")
+    for j in (0, 1):
+        own, one, by_request = np.array(gain)[:, j].T
+        print_ratio(f"voice {j + 1}, one prefix", own, one)
+        print_ratio(f"voice {j + 1}, chosen by the request", own, by_request)
+
+
+def latest_texts(engine: Engine, items: Sequence[HistoryItem], n_tokens: int) -> list[HistoryItem]:
+    """The latest texts that fit."""
+    return fitting(engine, items, latest(items), n_tokens)
+
+
+def prefixed(
+    engine: Engine, voice: Voice, prefixes: Sequence[Sequence[HistoryItem]]
+) -> NDArray[np.float64]:
+    """Log-probability per token of each held-out text, after its prefix."""
+    requests = [
+        ScoreRequest(
+            engine.prompt(messages_for(query.request, history=prefix)),
+            engine.tokenize(query.response),
+        )
+        for query, prefix in zip(voice.queries, prefixes, strict=True)
+    ]
+    return np.array([result.scored.mean() for result in engine.run_many(requests)])
 
 
 def foreign(engine: Engine, voice: Voice, other: Voice, steerings: Sequence[Steering]) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from steerx_edge.errors import HistoryError
 from steerx_edge.history.readers.exports import at, moment, text_at
+from steerx_edge.history.readers.extras import needed
 from steerx_edge.history.readers.posts import post
 from steerx_edge.history.readers.source import Options, Source
 from steerx_edge.history.readers.texts import Found
@@ -38,17 +39,11 @@ def read(source: Source, _options: Options) -> Found:
 
 
 def _blocks(source: Source) -> list[Any]:
-    try:
-        from libipld import decode_car
-    except ImportError as error:
-        raise HistoryError(
-            f"{source} is {NAME}, and reading it needs libipld. Install it: "
-            "pip install 'steerx-edge[bluesky]'."
-        ) from error
+    libipld = needed("libipld", extra="bluesky", to=f"read {source}, {NAME}")
     with source.open() as file:
         data = file.read()
     try:
-        return list(decode_car(data)[1].values())
+        return list(libipld.decode_car(data)[1].values())
     except ValueError as error:
         raise HistoryError(
             f"{source} is a damaged CAR file ({error}). Export the repository again."

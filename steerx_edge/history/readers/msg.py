@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from steerx_edge.errors import HistoryError
+from steerx_edge.history.readers.extras import needed
 from steerx_edge.history.readers.mail_files import Kind, folder_above, holds_mails, read_files
 from steerx_edge.history.readers.source import Options, Source
 from steerx_edge.history.readers.texts import Found
@@ -50,11 +50,5 @@ def read(source: Source, options: Options) -> Found:
     Raises:
         HistoryError: extract-msg is missing.
     """
-    try:
-        import extract_msg  # noqa: F401
-    except ImportError as error:
-        raise HistoryError(
-            f"{source} is {NAME}, which needs the package extract-msg. Install it with: "
-            "pip install 'steerx-edge[outlook]'"
-        ) from error
+    needed("extract_msg", extra="outlook", to=f"read {source}, {NAME}")
     yield from read_files(source, options, _KIND)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
 import hashlib
 import json
+import sys
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -183,13 +183,6 @@ def test_without_libipld_the_command_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(tmp_path / "repo", b"\x3a\xa2eroots\x81gversion\x01")
-    real = builtins.__import__
-
-    def missing(name: str, *args: Any) -> Any:
-        if name == "libipld":
-            raise ImportError(name)
-        return real(name, *args)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(HistoryError, match=r"needs libipld.* pip install 'steerx-edge\[bluesky\]'"):
+    monkeypatch.setitem(sys.modules, "libipld", None)
+    with pytest.raises(HistoryError, match=r"\(libipld\).* pip install 'steerx-edge\[bluesky\]'"):
         list(bluesky.read(Source(path), Options()))
