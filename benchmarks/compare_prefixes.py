@@ -28,11 +28,11 @@ from steerx_edge.evaluation import Plan, read_sample
 from steerx_edge.evaluation.sample import Sample, drawn_items
 from steerx_edge.history.budget import cut, shortened
 from steerx_edge.history.item import User
-from steerx_edge.history.retrieval import Retriever
+from steerx_edge.history.retrieval import GroupRetriever, Retriever
 from steerx_edge.learning.ablation import read_items
 from steerx_edge.learning.description import describe, style_facts
 from steerx_edge.learning.effects import word_effects
-from steerx_edge.learning.prefix import chosen_prefix, fitting, latest, varied
+from steerx_edge.learning.prefix import chosen_prefixes, fitting, latest, varied
 from steerx_edge.learning.settings import Settings
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.llamacpp.requests import ScoreRequest
@@ -138,8 +138,9 @@ def choices(engine: Engine, items: Sequence[HistoryItem]) -> dict[str, Prefix]:
         for name, order in (("influence", strongest), ("greedy influence", greedy)):
             fixed = fitting(engine, pool, order(influence), n_tokens)
             found[f"{name}, {n_tokens} tokens"] = always(fixed)
-    taken = chosen_prefix(engine, items, 1024)
-    found["as learn takes them, 1024"] = always(taken)
+    taken = chosen_prefixes(engine, items, 1024)
+    groups = GroupRetriever(taken)
+    found["as learn takes them, 1024"] = lambda query: taken[groups.retrieve(query.request)]
     return found
 
 

@@ -7,8 +7,8 @@ texts, but not in its own texts or in the unsteered answer.
 
 By default the memory alone, at the strength that is best over all pairs: one for both voices where
 they are mixed. With --profiles, whole profiles as `learn` makes them, and each of their parts.
-With --prefix, the latest texts as a prefix: of the voice alone, of both, and of the voice whose
-prefix has the text most relevant to the request.
+With --prefix, prefixes as `learn` makes them of the voice alone, of both if there may be only one,
+and of both if the request may choose between two.
 
     python benchmarks/mixed_voices.py HEADLINES REVIEWS -m MODEL.gguf [--pairs 6] [--items 20]
 """
@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 
 from steerx_edge import Engine, HistoryItem, Settings, learn, read_users
 from steerx_edge.history.budget import cut
-from steerx_edge.history.retrieval import Retriever
+from steerx_edge.history.retrieval import GroupRetriever
 from steerx_edge.learning.ablation import read_items
-from steerx_edge.learning.prefix import fitting, latest
+from steerx_edge.learning.prefix import chosen_prefixes
 from steerx_edge.learning.texts import usable
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.llamacpp.requests import GenerateRequest, ScoreRequest
@@ -226,49 +226,39 @@ def contexts_of(engine: Engine, voice: Voice) -> list[list[int]]:
 
 def compare_prefixes(engine: Engine, pairs: Sequence[Pair], n_tokens: int) -> None:
     """Prefixes alone."""
-    gain: list[list[list[float]]] = []  # [pair][voice][of itself, of both, of the chosen voice]
-    n_right = n_chosen = 0
+    gain: list[list[list[float]]] = []  # [pair][voice][alone, one for both, as learned]
     for pair in pairs:
-        both = latest_texts(engine, mixed(pair), n_tokens)
-        alone = [latest_texts(engine, voice.items, n_tokens) for voice in pair]
-        texts = [*alone[0], *alone[1]]
-        retriever = Retriever(texts)
+        alone = [chosen_prefixes(engine, voice.items, n_tokens) for voice in pair]
+        one = chosen_prefixes(engine, mixed(pair), n_tokens, most=1)
+        learned = chosen_prefixes(engine, mixed(pair), n_tokens)
+        print(f"{pair[0].name} + {pair[1].name}: {len(learned)}; alone {[*map(len, alone)]}")
         figures = []
-        for j, voice in enumerate(pair):
-            nearest = [retriever.retrieve(query.request, 1)[0] for query in voice.queries]
-            chosen = [0 if place < len(alone[0]) else 1 for place in nearest]
-            n_right += chosen.count(j)
-            n_chosen += len(chosen)
-            plain, own, one = (
-                prefixed(engine, voice, [prefix] * len(chosen)) for prefix in ([], alone[j], both)
-            )
-            by_request = prefixed(engine, voice, [alone[k] for k in chosen])
-            figures.append([float((arm - plain).mean()) for arm in (own, one, by_request)])
+        for own, voice in zip(alone, pair, strict=True):
+            plain = prefixed(engine, voice, [[]])
+            arms = [prefixed(engine, voice, each) for each in (own, one, learned)]
+            figures.append([float((arm - plain).mean()) for arm in arms])
             cells = "  ".join(f"{value:+.3f}" for value in figures[-1])
             print(f"{voice.name:8} {cells}", flush=True)
         gain.append(figures)
-    print(f"The request chooses the right voice for {n_right} of {n_chosen} held-out texts.")
     for j in (0, 1):
-        own, one, by_request = np.array(gain)[:, j].T
-        print_ratio(f"voice {j + 1}, one prefix", own, one)
-        print_ratio(f"voice {j + 1}, chosen by the request", own, by_request)
-
-
-def latest_texts(engine: Engine, items: Sequence[HistoryItem], n_tokens: int) -> list[HistoryItem]:
-    """The latest texts that fit."""
-    return fitting(engine, items, latest(items), n_tokens)
+        own, one_for_both, by_request = np.array(gain)[:, j].T
+        print_ratio(f"voice {j + 1}, one prefix", own, one_for_both)
+        print_ratio(f"voice {j + 1}, as learned", own, by_request)
 
 
 def prefixed(
     engine: Engine, voice: Voice, prefixes: Sequence[Sequence[HistoryItem]]
 ) -> NDArray[np.float64]:
-    """Log-probability per token of each held-out text, after its prefix."""
+    """Log-probability per token of each held-out text, after the prefix for its request."""
+    groups = GroupRetriever(prefixes)
     requests = [
         ScoreRequest(
-            engine.prompt(messages_for(query.request, history=prefix)),
+            engine.prompt(
+                messages_for(query.request, history=prefixes[groups.retrieve(query.request)])
+            ),
             engine.tokenize(query.response),
         )
-        for query, prefix in zip(voice.queries, prefixes, strict=True)
+        for query in voice.queries
     ]
     return np.array([result.scored.mean() for result in engine.run_many(requests)])
 

@@ -32,7 +32,7 @@ from llama_cpp import Llama
 from steerx_edge import Engine, HistoryItem, Profile, Settings, learn, read_history, steer
 from steerx_edge.learning.effects import Effects
 from steerx_edge.learning.memory_rows import MemoryRows
-from steerx_edge.learning.prefix import chosen_prefix, prefix_of
+from steerx_edge.learning.prefix import chosen_prefixes, prefix_of
 from steerx_edge.live_prefix import LivePrefix
 from steerx_edge.llamacpp import compat
 from steerx_edge.llamacpp.engine import load_llama
@@ -565,13 +565,13 @@ def prefix(engine: CountingEngine, rounds: int) -> Iterator[Line]:
         path = Path(folder) / "me.json"
         weak = profile_of(engine, 1).entries[0]
         Profile((replace(weak, strengths=0 * weak.strengths),)).save(path)
-        texts = chosen_prefix(engine, short_items(60), 1024)
-        made = prefix_of(engine, texts)
+        texts = chosen_prefixes(engine, short_items(60), 1024, most=1)
+        made = prefix_of(engine, *texts)
         made.save(path)
 
         def load() -> None:
             compat.empty(llama)
-            LivePrefix.load(llama, path).begin([*made.tokens, 1])
+            LivePrefix.load(llama, path).begin([*made.beginnings[0].tokens, 1])
 
         loading = seconds_in_turns({"load": load}, 4 * rounds)["load"]
         with steer(llama, path, prefix=True):
@@ -583,7 +583,7 @@ def prefix(engine: CountingEngine, rounds: int) -> Iterator[Line]:
             }
             times = seconds_in_turns(tasks, 2 * rounds)
     plain.close()
-    what = f"{len(made.tokens)} tokens, {made.size}"
+    what = f"{len(made.beginnings[0].tokens)} tokens, {made.size}"
     yield Line(f"prefix load, {what}, ms", "-", in_ms(loading), 60, at_least=False)
     yield Line(
         "time to the first token, prefix loaded",

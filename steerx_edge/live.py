@@ -89,9 +89,10 @@ def steer(
         with_history: the prompts hold texts of the user: use the strengths that were learned for
             that, if there are any.
         prefix: begin chats (`create_chat_completion`), after their system message, with the texts
-            of the prefix next to `profile`, which must be a path: see `learn --prefix`. Their KV
-            cells are put into the context in milliseconds. Other prompts get these cells if they
-            begin with the same tokens. Implies `with_history`.
+            of the prefix next to `profile`, which must be a path: see `learn --prefix`. If it has
+            two beginnings, the chat's first request chooses. Their KV cells are put into the
+            context in milliseconds. Other prompts get these cells if they begin with the same
+            tokens. Implies `with_history`.
 
     Returns:
         A handle whose `strength` can be changed at any time.

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from steerx_edge.errors import ProfileError
+from steerx_edge.history.retrieval import GroupRetriever
 from steerx_edge.llamacpp.kept_prefix import KeptPrefixes, made_by
 from steerx_edge.llamacpp.models import identify
 from steerx_edge.llamacpp.prompts import Message, PromptFormat, messages_for
-from steerx_edge.profile.prefix_file import Prefix
+from steerx_edge.profile.prefix_file import Beginning, Prefix
 
 if TYPE_CHECKING:
     import os
 
+    from steerx_edge.history.item import HistoryItem
     from steerx_edge.llamacpp.compat import Llama
 
 
@@ -31,24 +33,25 @@ class LivePrefix:
             saved there. None saves nothing.
 
     Attributes:
-        items: the texts and their requests.
         rolls_back: as of `KeptPrefixes`.
     """
 
     def __init__(
         self, llama: Llama, prefix: Prefix, profile: str | os.PathLike[str] | None = None
     ) -> None:
-        self.items = prefix.items
         self._prefix, self._profile = prefix, profile
-        self._turns = messages_for("", history=prefix.items)[:-1]
+        self._groups = GroupRetriever([each.items for each in prefix.beginnings])
+        self._turns = [messages_for("", history=each.items)[:-1] for each in prefix.beginnings]
         self._format = PromptFormat(llama)
         self._made_by = made_by(llama)
         self._kept = KeptPrefixes(llama)
         self.rolls_back = self._kept.rolls_back
-        self._tokens = self._format.beginning(self._turns)
-        is_valid = self._tokens == prefix.tokens.tolist() and self._made_by == prefix.made_by
+        self._tokens = [self._format.beginning(turns) for turns in self._turns]
+        found = [each.tokens.tolist() for each in prefix.beginnings]
+        is_valid = self._tokens == found and self._made_by == prefix.made_by
         self._is_saved = is_valid
-        self._kept.add(self._tokens, prefix.state if is_valid else None)
+        for tokens, beginning in zip(self._tokens, prefix.beginnings, strict=True):
+            self._kept.stay(tokens, beginning.state if is_valid else None)
 
     @classmethod
     def load(cls, llama: Llama, profile: str | os.PathLike[str]) -> LivePrefix:
@@ -65,20 +68,27 @@ class LivePrefix:
             )
         return cls(llama, prefix, profile)
 
+    def items_for(self, request: str) -> Sequence[HistoryItem]:
+        """The texts, and their requests, that a chat begins with whose first request is this."""
+        return self._prefix.beginnings[self._groups.retrieve(request)].items
+
     def placed(self, messages: Sequence[Any]) -> list[Any]:
-        """A chat with the texts of the prefix as earlier turns, after its system message."""
+        """A chat with texts of the prefix as earlier turns, after its system message."""
         n_system = next(
             (i for i, message in enumerate(messages) if message["role"] != "system"), len(messages)
         )
         system = list(messages[:n_system])
         if all(isinstance(message["content"], str) for message in system):
             self.add(system)
-        return [*system, *self._turns, *messages[n_system:]]
+        request = messages[n_system]["content"] if n_system < len(messages) else ""
+        turns = self._turns[self._groups.retrieve(request if isinstance(request, str) else "")]
+        return [*system, *turns, *messages[n_system:]]
 
     def add(self, system: Sequence[Message]) -> None:
         """Prepare for prompts that begin with system messages: they are another beginning."""
         if system:
-            self._kept.add(self._format.beginning([*system, *self._turns]))
+            for turns in self._turns:
+                self._kept.add(self._format.beginning([*system, *turns]))
 
     def begin(self, prompt: Sequence[int]) -> int:
         """Let the context begin with the prefix, if the prompt does; see `KeptPrefixes.begin`.
@@ -86,12 +96,14 @@ class LivePrefix:
         Raises:
             ModelError: llama.cpp fails.
         """
-        n_tokens = self._kept.begin(prompt)
-        state = self._kept.state(self._tokens)
-        if not self._is_saved and self._profile is not None and state is not None:
+        is_used = any(list(prompt[: len(tokens)]) == tokens for tokens in self._tokens)
+        if is_used and not self._is_saved and self._profile is not None:
             self._is_saved = True
-            tokens = np.array(self._tokens, np.int32)
-            renewed = replace(self._prefix, tokens=tokens, made_by=self._made_by, state=state)
+            beginnings = tuple(
+                Beginning(each.items, np.array(tokens, np.int32), self._kept.evaluated(tokens))
+                for each, tokens in zip(self._prefix.beginnings, self._tokens, strict=True)
+            )
+            renewed = replace(self._prefix, beginnings=beginnings, made_by=self._made_by)
             with suppress(ProfileError):  # the next time it takes as long again
                 renewed.save(self._profile)
-        return n_tokens
+        return self._kept.begin(prompt)

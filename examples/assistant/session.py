@@ -133,7 +133,7 @@ class Session:
             ProfileError, ModelError: as `open`, or the request does not fit the context.
         """
         opened = self.open(path)
-        history = opened.prefix.items if opened.prefix else ()
+        history = opened.prefix.items_for(request) if opened.prefix else ()
         prompt = self._running().prompt(messages_for(request, history=history))
         seed = llama_seed(self._options.seed)
         written = self._write(opened, prompt, seed, show)

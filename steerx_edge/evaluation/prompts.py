@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from steerx_edge.evaluation.arms import Condition
 from steerx_edge.history.budget import cut, most_relevant, shortened
 from steerx_edge.history.item import HistoryItem, User
-from steerx_edge.history.retrieval import Retriever
+from steerx_edge.history.retrieval import GroupRetriever, Retriever
 from steerx_edge.learning.neutral import neutral_items
-from steerx_edge.learning.prefix import chosen_prefix
+from steerx_edge.learning.prefix import chosen_prefixes
 from steerx_edge.llamacpp.prompts import messages_for
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Prompts:
         self._engine = engine
         self._n_in_context = n_in_context
         self._n_prefix = n_prefix
-        self._prefixes: dict[tuple[HistoryItem, ...], list[HistoryItem]] = {}
+        self._prefixes: dict[tuple[HistoryItem, ...], list[list[HistoryItem]]] = {}
         self.quarter = engine.analysis.n_ctx // 4
         """Tokens of a text, or of a request, at most."""
 
@@ -42,7 +42,8 @@ class Prompts:
     def contexts(self, user: User, condition: Condition) -> list[list[int]]:
         """The prompt before each held-out text; in-context texts that do not fit are left out."""
         retriever = Retriever(condition.history)
-        prefix = self._prefix(tuple(condition.prefix))
+        prefixes = self._chosen(tuple(condition.prefix)) or [[]]
+        groups = GroupRetriever(prefixes)
         contexts = []
         for query in user.queries:
             found = retriever.retrieve(query.request, self._n_in_context)
@@ -50,13 +51,13 @@ class Prompts:
                 [self._shortened(condition.history[i]) for i in found],
                 lambda items, query=query: self._fits(query, items, condition.description),  # type: ignore[misc]
             )
-            texts = [*prefix, *in_context]
+            texts = [*prefixes[groups.retrieve(query.request)], *in_context]
             contexts.append(self._context(query, texts, condition.description))
         return contexts
 
-    def _prefix(self, items: tuple[HistoryItem, ...]) -> list[HistoryItem]:
+    def _chosen(self, items: tuple[HistoryItem, ...]) -> list[list[HistoryItem]]:
         if items and items not in self._prefixes:
-            self._prefixes[items] = chosen_prefix(self._engine, items, self._n_prefix)
+            self._prefixes[items] = chosen_prefixes(self._engine, items, self._n_prefix)
         return self._prefixes.get(items, [])
 
     @cached_property

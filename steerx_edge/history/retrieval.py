@@ -97,6 +97,26 @@ class Retriever:
         return scores
 
 
+class GroupRetriever:
+    """Says which group of texts a request is about: the one with the most relevant text.
+
+    Args:
+        groups: at least one, each with a text at least.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[HistoryItem]]) -> None:
+        self._owners = [owner for owner, items in enumerate(groups) for _ in items]
+        self._retriever = None
+        if len(groups) > 1:
+            self._retriever = Retriever([item for items in groups for item in items])
+
+    def retrieve(self, request: str) -> int:
+        """The place of the group; that of the last one if no text shares a word with a request."""
+        if self._retriever is None:
+            return 0
+        return self._owners[self._retriever.retrieve(request, 1)[0]]
+
+
 # Points and lengthening of Arabic and Hebrew, tones of Armenian, and what only joins or formats.
 _OPTIONAL = regex.compile(
     r"[[\p{Mn}&&[\u0591-\u06ed]]\u0640\u200c\u200d\u055b\u055c\u055e\p{WB=Format}]+", regex.V1

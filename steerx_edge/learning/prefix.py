@@ -1,28 +1,37 @@
 """The texts that every prompt may begin with, and their KV cells.
 
 In-context texts are the strongest baseline, and cost their tokens with every request. A fixed
-choice of them is evaluated once. See docs/results.md for the choices that were tried.
+choice of them is evaluated once. Whoever writes in two ways, such as to friends and to customers,
+gets two such beginnings, and the request says which is used. See docs/results.md for the choices
+that were tried.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from steerx_edge.errors import ModelError
 from steerx_edge.history.budget import shortened
 from steerx_edge.history.item import HistoryItem
+from steerx_edge.history.retrieval import GroupRetriever
 from steerx_edge.history.words import WORD
+from steerx_edge.learning.effects import bootstrap_mean_interval
 from steerx_edge.learning.texts import requests_for
 from steerx_edge.llamacpp import compat
 from steerx_edge.llamacpp.kept_prefix import evaluated_state, made_by
 from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.profile.prefix_file import Prefix
+from steerx_edge.profile.prefix_file import Beginning, Prefix
+
+Order: TypeAlias = Callable[[Sequence[HistoryItem]], list[int]]
+"""Places of texts, the first ones to be taken."""
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from steerx_edge.llamacpp.engine import Engine
 
 _LEAST = 64  # tokens
@@ -33,6 +42,9 @@ _MOST_SKIPPED = 8
 _MOST_TRIED, _MOST_HELD_OUT, _EVERY = 200, 8, 4
 """The latest texts are chosen from. At most 8 of them, and at most every fourth, are held out."""
 
+_FEWEST = 8
+"""Texts of each of two groups."""
+
 
 def least_and_most(engine: Engine) -> tuple[int, int]:
     """Tokens of the shortest and the longest prefix.
@@ -42,31 +54,53 @@ def least_and_most(engine: Engine) -> tuple[int, int]:
     return _LEAST, engine.analysis.n_ctx // 2
 
 
-def chosen_prefix(engine: Engine, items: Sequence[HistoryItem], n_tokens: int) -> list[HistoryItem]:
+def chosen_prefixes(
+    engine: Engine, items: Sequence[HistoryItem], n_tokens: int, *, most: int = 2
+) -> list[list[HistoryItem]]:
     """The latest texts that fit, or varied ones where these predict the user's other texts better.
+
+    Two such lists, each of texts on other subjects, where choosing between them by the request
+    predicts the other texts reliably better.
 
     Args:
         engine: the model.
         items: texts of the user, the latest last.
         n_tokens: of the prompt up to the next request.
+        most: how many lists there may be, 1 or 2.
 
     Returns:
-        The texts in the order of `items`, long ones and their requests truncated.
+        Lists of texts in the order of `items`, long ones and their requests truncated; none if no
+        text fits.
 
     Raises:
         ModelError: llama.cpp fails.
     """
     items = [shortened(engine, item, request=_REQUEST, response=_RESPONSE) for item in items]
     items = items[-_MOST_TRIED:]
-    held_out = list(range(len(items)))[:: -max(_EVERY, len(items) // _MOST_HELD_OUT)]
+    step = max(_EVERY, len(items) // _MOST_HELD_OUT) | 1  # odd: two kinds of texts may take turns
+    held_out = list(range(len(items)))[::-step]
     rest = [item for i, item in enumerate(items) if i not in held_out]
-    tried = [fitting(engine, rest, order(rest), n_tokens) for order in (latest, varied)]
-    order = latest
-    if tried[0] != tried[1]:
-        texts = [items[i] for i in held_out]
-        gains = [_log_prob(engine, prefix, texts) for prefix in tried]
-        order = varied if gains[1] > gains[0] else latest
-    return fitting(engine, items, order(items), n_tokens)
+    texts = [items[i] for i in held_out]
+
+    def fitted(groups: Sequence[Sequence[HistoryItem]], order: Order) -> list[list[HistoryItem]]:
+        found = [fitting(engine, group, order(group), n_tokens) for group in groups]
+        return [group for group in found if group]
+
+    orders: list[Order] = [latest]
+    if fitted([rest], latest) != fitted([rest], varied):
+        orders.append(varied)
+    groups = halves(rest)
+    may_be_two = most > 1 and min(map(len, groups)) >= _FEWEST
+    if len(orders) == 1 and not may_be_two:
+        return fitted([items], latest)
+    scores = [_log_probs(engine, fitted([rest], order), texts) for order in orders]
+    best = int(np.argmax([score.mean() for score in scores]))
+    order = orders[best]
+    if may_be_two:
+        gains = _log_probs(engine, fitted(groups, order), texts) - scores[best]
+        if bootstrap_mean_interval(gains[:, np.newaxis])[0][0] > 0:
+            return fitted(halves(items), order)
+    return fitted([items], order)
 
 
 def latest(items: Sequence[HistoryItem]) -> list[int]:
@@ -81,14 +115,8 @@ def varied(items: Sequence[HistoryItem]) -> list[int]:
     """
     if not items:
         return []
-    words = [WORD.findall(item.response.lower()) for item in items]
-    columns = {word: i for i, word in enumerate(dict.fromkeys(chain.from_iterable(words)))}
-    counts = np.zeros((len(items), len(columns)))
-    for row, found in zip(counts, words, strict=True):
-        np.add.at(row, [columns[word] for word in found], 1)
-    weighted = counts * np.log(1 + len(items) / np.maximum((counts > 0).sum(axis=0), 1))
-    weighted /= np.maximum(np.linalg.norm(weighted, axis=1, keepdims=True), 1e-9)
-    like = weighted @ weighted.T
+    rows = _tf_idf([item.response for item in items])
+    like = rows @ rows.T
     np.fill_diagonal(like, 0)
     typical, closest = like.mean(axis=1), np.zeros(len(items))
     order: list[int] = []
@@ -98,6 +126,36 @@ def varied(items: Sequence[HistoryItem]) -> list[int]:
         order.append(int(scores.argmax()))
         closest = np.maximum(closest, like[order[-1]])
     return order
+
+
+def halves(items: Sequence[HistoryItem]) -> tuple[list[HistoryItem], list[HistoryItem]]:
+    """Two groups of texts by subject, each in the order of `items`; one may be empty.
+
+    By the sign along the first principal direction of tf-idf (Boley 1998, principal direction
+    divisive partitioning).
+    """
+    if not items:
+        return [], []
+    rows = _tf_idf([f"{item.request}\n{item.response}" for item in items])
+    along = np.linalg.svd(rows - rows.mean(axis=0), full_matrices=False)[0][:, 0]
+    groups: tuple[list[HistoryItem], list[HistoryItem]] = [], []
+    for item, is_second in zip(items, along > 0, strict=True):
+        groups[int(is_second)].append(item)
+    return groups
+
+
+def _tf_idf(texts: Sequence[str]) -> NDArray[np.float64]:
+    """(text, word), each text of length 1, or 0 without words."""
+    words = [WORD.findall(text.lower()) for text in texts]
+    columns = {word: i for i, word in enumerate(dict.fromkeys(chain.from_iterable(words)))}
+    counts = np.zeros((len(texts), len(columns)))
+    for row, found in zip(counts, words, strict=True):
+        np.add.at(row, [columns[word] for word in found], 1)
+    weighted = counts * np.log(1 + len(texts) / np.maximum((counts > 0).sum(axis=0), 1))
+    rows: NDArray[np.float64] = weighted / np.maximum(
+        np.linalg.norm(weighted, axis=1, keepdims=True), 1e-9
+    )
+    return rows
 
 
 def fitting(
@@ -116,34 +174,42 @@ def fitting(
     return [items[i] for i in chosen]
 
 
-def _log_prob(engine: Engine, prefix: Sequence[HistoryItem], items: Sequence[HistoryItem]) -> float:
-    """Mean over texts of the log-probability per token after a prefix, in nats."""
-    results = engine.run_many(requests_for(engine, items, prefix))
-    return float(np.mean([result.scored.mean() for result in results]))
+def _log_probs(
+    engine: Engine, prefixes: Sequence[Sequence[HistoryItem]], items: Sequence[HistoryItem]
+) -> NDArray[np.float64]:
+    """(item,) nats per token of each text, after the prefix that its request calls for."""
+    groups = GroupRetriever(prefixes) if prefixes else None
+    requests = [
+        request
+        for item in items
+        for request in requests_for(
+            engine, [item], prefixes[groups.retrieve(item.request)] if groups else ()
+        )
+    ]
+    return np.array([result.scored.mean() for result in engine.run_many(requests)], np.float64)
 
 
-def prefix_of(engine: Engine, items: Sequence[HistoryItem]) -> Prefix:
+def prefix_of(engine: Engine, *groups: Sequence[HistoryItem]) -> Prefix:
     """Evaluate texts that prompts begin with, in the model's own context.
 
     Args:
         engine: the model; nothing is steered or generated meanwhile.
-        items: the texts; at least one, as `chosen_prefix` returns them.
+        groups: the texts of each beginning, as `chosen_prefixes` returns them; at least one.
 
     Raises:
         ModelError: the texts do not fit the context, or llama.cpp fails.
     """
+    beginnings = tuple(_beginning(engine, items) for items in groups)
+    return Prefix(beginnings, engine.model_id.fingerprint, made_by(engine.llama))
+
+
+def _beginning(engine: Engine, items: Sequence[HistoryItem]) -> Beginning:
     tokens = engine.prompts.beginning(messages_for("", history=items)[:-1])
     n_ctx = compat.most_tokens(engine.llama)
     if len(tokens) >= n_ctx:
         raise ModelError(f"A prefix of {len(tokens)} tokens does not fit the context of {n_ctx}.")
     state = evaluated_state(engine.llama, tokens)
-    return Prefix(
-        tuple(items),
-        np.array(tokens, np.int32),
-        engine.model_id.fingerprint,
-        made_by(engine.llama),
-        state,
-    )
+    return Beginning(tuple(items), np.array(tokens, np.int32), state)
 
 
 def prefix_bytes(engine: Engine, n_tokens: int) -> int:

@@ -128,14 +128,15 @@ class SavedProfile:
         return True
 
     def save_prefix(
-        self, engine: Engine, items: Sequence[HistoryItem], n_tokens: int
+        self, engine: Engine, items: Sequence[HistoryItem], n_tokens: int, *, most: int
     ) -> Prefix | None:
         """Choose texts that prompts begin with, and save them next to the profile.
 
         Args:
             engine: the model.
             items: texts of the user, the latest last.
-            n_tokens: the longest the prefix may be.
+            n_tokens: the longest a beginning of prompts may be.
+            most: how many beginnings there may be, 1 or 2.
 
         Returns:
             The prefix; None if no text is short enough.
@@ -143,13 +144,13 @@ class SavedProfile:
         Raises:
             ProfileError: it cannot be saved.
         """
-        from steerx_edge.learning.prefix import chosen_prefix, prefix_of
+        from steerx_edge.learning.prefix import chosen_prefixes, prefix_of
 
-        texts = chosen_prefix(engine, items, n_tokens)
-        if not texts:
+        groups = chosen_prefixes(engine, items, n_tokens, most=most)
+        if not groups:
             return None
         with self._uninterrupted():
-            prefix = prefix_of(engine, texts)
+            prefix = prefix_of(engine, *groups)
             prefix.save(self.path)
         return prefix
 

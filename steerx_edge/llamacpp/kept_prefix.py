@@ -29,7 +29,7 @@ _Tokens: TypeAlias = tuple[int, ...]
 _BYTES = ctypes.POINTER(ctypes.c_uint8)
 _SEQUENCE = 0  # the one that llama-cpp-python evaluates
 _MOST_KEPT = 4
-"""Prefixes that are kept: each other system message makes another one."""
+"""Prefixes that are kept beside those that stay: each other system message makes another one."""
 
 _PARAMETERS = (
     "type_k",
@@ -110,25 +110,40 @@ class KeptPrefixes:
     def __init__(self, llama: Llama) -> None:
         self._llama = llama
         self._states: dict[_Tokens, NDArray[np.uint8] | None] = {}
+        self._staying: set[_Tokens] = set()
         is_windowed = llama_cpp.llama_model_n_swa(llama.model) > 0
         self.rolls_back = not is_recurrent(llama.model) and not (
             is_windowed and not llama.context_params.swa_full
         )
 
-    def add(self, tokens: Sequence[int], state: NDArray[np.uint8] | None = None) -> None:
-        """Keep a prefix from its first evaluation on, or by the state of a context that holds it.
+    def stay(self, tokens: Sequence[int], state: NDArray[np.uint8] | None = None) -> None:
+        """Keep a prefix for good.
 
         Args:
             tokens: of the prefix.
-            state: made by the same as this Llama: see `made_by`.
+            state: of a context that holds it, made by the same as this Llama: see `made_by`. None
+                to have it evaluated when a prompt begins so.
         """
-        self._states.setdefault(tuple(tokens), state)
-        while len(self._states) > _MOST_KEPT:
-            del self._states[next(iter(self._states))]
+        self._staying.add(tuple(tokens))
+        self._states[tuple(tokens)] = state
 
-    def state(self, tokens: Sequence[int]) -> NDArray[np.uint8] | None:
-        """The state of a context that holds a prefix; None before its first evaluation."""
-        return self._states[tuple(tokens)]
+    def add(self, tokens: Sequence[int]) -> None:
+        """Keep a prefix from its first evaluation on, until some others were added."""
+        self._states.setdefault(tuple(tokens), None)
+        passing = [each for each in self._states if each not in self._staying]
+        for tokens_of_oldest in passing[:-_MOST_KEPT]:
+            del self._states[tokens_of_oldest]
+
+    def evaluated(self, tokens: Sequence[int]) -> NDArray[np.uint8]:
+        """The state of a context that holds a prefix that stays, evaluated if it was not yet.
+
+        Raises:
+            ModelError: llama.cpp fails.
+        """
+        state = self._states[tuple(tokens)]
+        if state is None:
+            state = self._states[tuple(tokens)] = evaluated_state(self._llama, tokens)
+        return state
 
     def begin(self, prompt: Sequence[int]) -> int:
         """Let the context begin with the longest prefix of a prompt, evaluated or put back.

@@ -21,7 +21,7 @@ from steerx_edge.profile.drafts_file import (
 from steerx_edge.profile.entry import CONTRAST_METHODS, Entry, Setting
 from steerx_edge.profile.files import check_writable
 from steerx_edge.profile.parts import Gain, LogitBias, MemoryPart, WithHistory
-from steerx_edge.profile.prefix_file import Prefix, prefix_files
+from steerx_edge.profile.prefix_file import Beginning, Prefix, prefix_files
 from steerx_edge.profile.store import Profile, change, forget
 from steerx_edge.profile.trials import DirectionsTrial, Trial, Trials
 from steerx_edge.profile.words import Action, Description, Edit, TextSource, Word
@@ -29,6 +29,7 @@ from steerx_edge.profile.words import Action, Description, Edit, TextSource, Wor
 __all__ = [
     "CONTRAST_METHODS",
     "Action",
+    "Beginning",
     "Description",
     "DirectionsTrial",
     "Draft",

@@ -1,7 +1,8 @@
 """Prefix file: a GGUF file beside the profile, `me.prefix.<8 digits of the fingerprint>.gguf`.
 
-It holds texts of the user as they are, with their requests, and the model's KV cells for them. No
-profile names it: it is found by its name. Everything in it is checked before it is used.
+It holds one beginning of prompts, or one for each of two kinds of requests: texts of the user as
+they are, with their requests, and the model's KV cells for them. No profile names the file: it is
+found by its name. Everything in it is checked before it is used.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from steerx_edge.errors import ProfileError
 from steerx_edge.history.item import HistoryItem
@@ -33,22 +34,38 @@ _DAMAGED = "the prefix is damaged: learn again with --prefix"
 
 
 @dataclass(frozen=True, eq=False)
-class Prefix:
-    """Texts of the user that every prompt begins with, and the KV cells of this beginning.
+class Beginning:
+    """Texts of the user that a prompt begins with, and the KV cells of this beginning.
 
     Attributes:
         items: the texts and their requests, in the order of the prompt; at least one.
         tokens: (n,) int32, the beginning of the prompt.
-        fingerprint: of the model.
-        made_by: what the cells depend on; see `steerx_edge.llamacpp.kept_prefix.made_by`.
         state: (bytes,) uint8, of a sequence that holds these tokens, as llama.cpp gives it out.
     """
 
     items: tuple[HistoryItem, ...]
     tokens: NDArray[np.int32]
+    state: NDArray[np.uint8] = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """What every prompt begins with: of several beginnings, the one that the request calls for.
+
+    Attributes:
+        beginnings: at least one.
+        fingerprint: of the model.
+        made_by: what the cells depend on; see `steerx_edge.llamacpp.kept_prefix.made_by`.
+    """
+
+    beginnings: tuple[Beginning, ...]
     fingerprint: str
     made_by: Mapping[str, str]
-    state: NDArray[np.uint8] = field(repr=False)
+
+    @property
+    def items(self) -> list[HistoryItem]:
+        """The texts of all beginnings."""
+        return [item for beginning in self.beginnings for item in beginning.items]
 
     def save(self, profile: str | os.PathLike[str]) -> Path:
         """Write the prefix file next to a profile, atomically.
@@ -68,12 +85,12 @@ class Prefix:
         return path
 
     def _write(self, path: Path) -> None:
-        texts = json.dumps([[item.request, item.response] for item in self.items]).encode()
-        tensors: dict[str, NDArray[Any]] = {
-            "texts": np.frombuffer(texts, np.int8),
-            "tokens": self.tokens,
-            "state": self.state.view(np.int8),
-        }
+        texts = [[[item.request, item.response] for item in b.items] for b in self.beginnings]
+        encoded = np.frombuffer(json.dumps(texts).encode(), np.int8)
+        tensors: dict[str, NDArray[Any]] = {"texts": encoded}
+        for i, beginning in enumerate(self.beginnings):
+            tensors[f"tokens.{i}"] = beginning.tokens
+            tensors[f"state.{i}"] = beginning.state.view(np.int8)
         made_by = json.dumps(dict(self.made_by), sort_keys=True)
         with writing_gguf(path, ARCHITECTURE) as writer:
             writer.add_uint32(f"{ARCHITECTURE}.schema", SCHEMA)
@@ -92,7 +109,7 @@ class Prefix:
             fingerprint: of the model that it must be for.
 
         Returns:
-            The prefix, whose state is a view of the file; None where there is no such file.
+            The prefix, whose states are views of the file; None where there is no such file.
 
         Raises:
             ProfileError: the file cannot be read, is another one, or is damaged.
@@ -102,8 +119,8 @@ class Prefix:
 
     @property
     def size(self) -> str:
-        """The size of the state, in words."""
-        return size_of(self.state.nbytes)
+        """The size of the states, in words."""
+        return size_of(sum(beginning.state.nbytes for beginning in self.beginnings))
 
 
 def read_prefix(path: Path, fingerprint: str | None = None) -> Prefix:
@@ -140,7 +157,8 @@ def _stem(profile: Path) -> str:
 
 def _digest(tensors: Mapping[str, NDArray[Any]], made_by: str) -> str:
     digest = hashlib.sha256(made_by.encode())
-    for name in ("texts", "tokens", "state"):
+    for name in sorted(tensors):
+        digest.update(name.encode())
         digest.update(np.ascontiguousarray(tensors[name]).data)
     return digest.hexdigest()
 
@@ -155,20 +173,29 @@ def _prefix_of(
     model = keys.get(f"{ARCHITECTURE}.model")
     if not isinstance(model, str) or fingerprint not in (model, None):
         raise ProfileError("the prefix of another model")
-    dtypes = {name: array.dtype for name, array in tensors.items()}
-    if dtypes != {"texts": np.int8, "tokens": np.int32, "state": np.int8}:
-        raise ProfileError(_DAMAGED)
     made_by = keys.get(f"{ARCHITECTURE}.made_by")
     if not isinstance(made_by, str) or _digest(tensors, made_by) != keys.get(
         f"{ARCHITECTURE}.sha256"
     ):
         raise ProfileError(_DAMAGED)
     try:
-        items = tuple(
-            HistoryItem(request=str(request), response=str(response))
-            for request, response in json.loads(tensors["texts"].tobytes())
+        beginnings = tuple(
+            Beginning(
+                tuple(HistoryItem(request=str(a), response=str(b)) for a, b in texts),
+                _checked(tensors[f"tokens.{i}"], np.int32),
+                _checked(tensors[f"state.{i}"], np.int8).view(np.uint8),
+            )
+            for i, texts in enumerate(json.loads(tensors["texts"].tobytes()))
         )
         found = {str(name): str(value) for name, value in json.loads(made_by).items()}
-    except (ValueError, TypeError, AttributeError) as error:  # written by somebody else
+    except (ValueError, TypeError, AttributeError, KeyError) as error:  # written by somebody else
         raise ProfileError(_DAMAGED) from error
-    return Prefix(items, tensors["tokens"], model, found, tensors["state"].view(np.uint8))
+    if not beginnings or not all(beginning.items for beginning in beginnings):
+        raise ProfileError(_DAMAGED)
+    return Prefix(beginnings, model, found)
+
+
+def _checked(array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
+    if array.dtype != dtype:
+        raise TypeError
+    return array

@@ -85,9 +85,12 @@ def prefix_saved(profile_path: str, prefix: Prefix | None, n_tokens: int) -> str
     """Say what is in the prefix next to a profile, or that no text fits one of n_tokens tokens."""
     if prefix is None:
         return f"No text is short enough for a prefix of {n_tokens} tokens: none was saved."
+    held = " or, depending on the request, ".join(
+        f"{len(each.items)} texts in {len(each.tokens)} tokens" for each in prefix.beginnings
+    )
     return (
-        f"Saved {prefix_path(profile_path, prefix.fingerprint)}: {len(prefix.items)} texts in "
-        f"{len(prefix.tokens)} tokens, {prefix.size}. Keep it as private as the texts."
+        f"Saved {prefix_path(profile_path, prefix.fingerprint)}: {held}, {prefix.size}. Keep it as "
+        "private as the texts."
     )
 
 

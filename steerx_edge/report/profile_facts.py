@@ -171,8 +171,9 @@ def _prefix_facts(path: str, entry: Entry) -> dict[str, Any] | None:
         "file": file.name,
         "bytes": _size(file),
         "problem": "",
-        "texts": len(prefix.items),
-        "tokens": len(prefix.tokens),
+        "beginnings": [
+            {"texts": len(each.items), "tokens": len(each.tokens)} for each in prefix.beginnings
+        ],
     }
 
 

@@ -260,9 +260,14 @@ def _memory(facts: Mapping[str, Any] | None) -> list[str]:
 def _prefix(facts: Mapping[str, Any]) -> list[str]:
     if facts["problem"]:
         return [f"{facts['file']} cannot be used: {facts['problem']}."]
+    each = [
+        f"{plural(one['texts'], 'text')}, {plural(one['tokens'], 'token')}"
+        for one in facts["beginnings"]
+    ]
+    held = " or, depending on the request, ".join(each)
     return [
-        f"{plural(facts['texts'], 'text')}, {plural(facts['tokens'], 'token')}, in {facts['file']} "
-        f"({size(facts['bytes'])}). It holds these texts and their requests as they are."
+        f"{held}, in {facts['file']} ({size(facts['bytes'])}). It holds these texts and their "
+        "requests as they are."
     ]
 
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from models import TinyModel
 from steerx_edge.apps.cli import main
-from steerx_edge.learning.prefix import chosen_prefix
+from steerx_edge.learning.prefix import chosen_prefixes, prefix_of
 from steerx_edge.live import steer
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import MODEL_VARIABLE
@@ -50,7 +50,7 @@ def engine(tiny_chat: TinyModel) -> Iterator[Engine]:
 
 
 def answer(engine: Engine, texts: int, **options: bool) -> str:
-    history = chosen_prefix(engine, TEXTS, 224) if texts else []
+    history = chosen_prefixes(engine, TEXTS, 224)[0] if texts else []
     with steer(engine.llama, "me.json", **options):
         tokens = engine.prompt(messages_for(PROMPT, history=history))
         return engine.generate(tokens, max_tokens=6, temperature=0)
@@ -59,7 +59,7 @@ def answer(engine: Engine, texts: int, **options: bool) -> str:
 def test_learn_saves_a_prefix_and_generate_and_chat_begin_with_it(engine: Engine) -> None:
     report = run(*LEARN, "--prefix", "224").stderr
     (path,) = prefix_files("me.json")
-    n_texts = len(chosen_prefix(engine, TEXTS, 224))
+    n_texts = len(chosen_prefixes(engine, TEXTS, 224)[0])
     assert 1 < n_texts < len(TEXTS)
     assert "The prefix will take up to" in report
     assert f"Saved {path.name}: {n_texts} texts in" in report
@@ -87,7 +87,7 @@ def test_forget_removes_a_prefix() -> None:
 def test_forget_of_texts_removes_a_prefix_that_holds_one(engine: Engine) -> None:
     run(*LEARN, "--prefix", "224")
     (path,) = prefix_files("me.json")
-    held = chosen_prefix(engine, TEXTS, 224)
+    held = chosen_prefixes(engine, TEXTS, 224)[0]
     other = next(item for item in TEXTS if item.response not in {each.response for each in held})
     for item, is_held in [(other, False), (held[0], True)]:
         line = {"prompt": item.request, "response": item.response}
@@ -135,7 +135,7 @@ def test_a_prefix_that_is_wanted_and_missing_or_damaged_is_said() -> None:
 
 def test_a_system_message_and_texts_from_a_history_go_with_it(engine: Engine) -> None:
     run(*LEARN, "--prefix", "224")
-    prefix = chosen_prefix(engine, TEXTS, 224)
+    prefix = chosen_prefixes(engine, TEXTS, 224)[0]
     result = run(*GENERATE, "--system", "be brief", "--history", "history.jsonl", "--retrieve", "1")
     with steer(engine.llama, "me.json", with_history=True):
         tokens = engine.prompt(messages_for(PROMPT, history=[*prefix, TEXTS[5]], system="be brief"))
@@ -149,3 +149,18 @@ def test_only_the_strengths_for_texts_in_the_prompt_apply() -> None:
     (entry,) = profile.entries
     Profile((replace(entry, strengths=entry.strengths * 100),)).save("me.json")
     assert run(*GENERATE).stdout != plain
+
+
+def test_the_request_chooses_between_two_beginnings(engine: Engine) -> None:
+    run(*LEARN, "--prefix", "224")
+    groups = TEXTS[:2], TEXTS[4:6]
+    prefix_of(engine, *groups).save("me.json")
+    shown = " ".join(run("show", "me.json").stdout.split())
+    assert "or, depending on the request, 2 texts" in shown
+    for texts, request in zip(groups, ("And the kettle?", "How was the queen?"), strict=True):
+        with steer(engine.llama, "me.json", with_history=True):
+            tokens = engine.prompt(messages_for(request, history=texts))
+            expected = engine.generate(tokens, max_tokens=6, temperature=0) + "\n"
+        assert run(*GENERATE[:-1], request).stdout == expected
+        chatting = ("chat", "--profile", "me.json", "--temp", "0", "-n", "6")
+        assert run(*chatting, stdin=request).stdout == expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,9 @@ def test_answers_are_those_of_the_whole_prompt(
 def test_only_the_request_is_evaluated_whatever_came_between(
     llama: Llama, profile: Path, evaluated: list[int]
 ) -> None:
-    n_prefix = len(Prefix.load(profile, Engine(llama).model_id.fingerprint).tokens)  # type: ignore[union-attr]
+    saved = Prefix.load(profile, Engine(llama).model_id.fingerprint)
+    assert saved is not None
+    n_prefix = len(saved.beginnings[0].tokens)
 
     def n_prompt() -> int:
         evaluated.clear()
@@ -128,9 +131,9 @@ def stale(profile: Path, llama: Llama) -> Path:
     fingerprint = Engine(llama).model_id.fingerprint
     prefix = Prefix.load(profile, fingerprint)
     assert prefix is not None
-    wrong = np.zeros_like(prefix.state)
+    wrong = [replace(each, state=np.zeros_like(each.state)) for each in prefix.beginnings]
     made_by = {**prefix.made_by, "llama_cpp_python": "0.0.1"}
-    Prefix(prefix.items, prefix.tokens, fingerprint, made_by, wrong).save(profile)
+    Prefix(tuple(wrong), fingerprint, made_by).save(profile)
     return profile
 
 
@@ -163,3 +166,39 @@ def test_what_cannot_be_done_is_said(llama: Llama, profile: Path) -> None:
     a_profile(llama).save(profile)
     with steer(llama, profile):
         pass
+
+
+def test_many_system_messages_leave_the_prefix_in_place(
+    llama: Llama, profile: Path, evaluated: list[int]
+) -> None:
+    """Each makes another beginning, of which only some are kept."""
+    with steer(llama, profile, prefix=True):
+        chat(llama, ASKED, n=1)
+        for number in range(6):
+            chat(llama, [{"role": "system", "content": f"be brief {number}"}, *ASKED], n=1)
+        evaluated.clear()
+        chat(llama, ASKED, n=1)
+    assert max(evaluated) < 60
+
+
+def test_of_two_beginnings_the_request_chooses(
+    llama: Llama,
+    profile: Path,
+    tiny_chat: TinyModel,
+    open_llama: Callable[..., Llama],
+    evaluated: list[int],
+) -> None:
+    queen, hatter = HISTORY[:2], HISTORY[2:]
+    prefix_of(Engine(llama), queen, hatter).save(profile)
+    plain = open_llama(tiny_chat)
+    for group in (queen, hatter):
+        asked: list[dict[str, object]] = [{"role": "user", "content": group[0].request}]
+        for before in ([], [SYSTEM]):
+            whole = [*before, *messages_for("", history=group)[:-1], *asked]
+            expected = chat(plain, whole)
+            with steer(llama, profile, prefix=True):
+                chat(llama, [*before, *asked], n=1)
+                complete(llama, "quite another text, which takes the place of the cells", n=1)
+                evaluated.clear()
+                assert chat(llama, [*before, *asked]) == expected
+            assert max(evaluated) < 60

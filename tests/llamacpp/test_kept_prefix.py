@@ -59,7 +59,7 @@ def test_a_state_continues_in_another_context(
     compat.empty(first)
     first.eval(PREFIX)
     kept = KeptPrefixes(second)
-    kept.add(PREFIX, state_of(first, len(PREFIX)))
+    kept.stay(PREFIX, state_of(first, len(PREFIX)))
     assert kept.begin([*PREFIX, *REQUEST]) == len(PREFIX)
     np.testing.assert_array_equal(logits_after(second, REQUEST), expected)
 
@@ -76,15 +76,20 @@ def test_cells_that_are_there_are_not_put_back(
     assert kept.begin(OTHER) == 0
 
 
-def test_the_longest_prefix_is_taken_and_only_few_are_kept(tiny_llama: Llama) -> None:
+def test_the_longest_prefix_is_taken_and_only_few_are_kept_beside_those_that_stay(
+    tiny_llama: Llama,
+) -> None:
     kept = KeptPrefixes(tiny_llama)
-    kept.add(PREFIX[:20])
+    kept.stay(PREFIX[:20])
+    kept.add(PREFIX[:25])
     kept.add(PREFIX)
     assert kept.begin([*PREFIX, *REQUEST]) == len(PREFIX)
     for i in range(3):
         kept.add(tokens_of(10 + i, 5))
-    assert kept.begin(PREFIX[:30]) == 0
+    assert kept.begin(PREFIX[:30]) == 20
     assert kept.begin([*PREFIX, *REQUEST]) == len(PREFIX)
+    kept.add(tokens_of(13, 5))
+    assert kept.begin([*PREFIX, *REQUEST]) == 20
 
 
 @pytest.mark.parametrize("n_cells", [0, 10])
@@ -95,7 +100,7 @@ def test_a_state_that_does_not_fit_is_made_anew(tiny_llama: Llama, n_cells: int)
     state = state_of(tiny_llama, 10) if n_cells else np.zeros(1000, np.uint8)
     expected = evaluated(tiny_llama, PREFIX, REQUEST)
     kept = KeptPrefixes(tiny_llama)
-    kept.add(PREFIX, state)
+    kept.stay(PREFIX, state)
     evaluated(tiny_llama, [], OTHER)
     assert kept.begin([*PREFIX, *REQUEST]) == len(PREFIX)
     np.testing.assert_array_equal(logits_after(tiny_llama, REQUEST), expected)

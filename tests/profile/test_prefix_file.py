@@ -11,18 +11,20 @@ import pytest
 
 from steerx_edge.errors import ProfileError
 from steerx_edge.history.item import HistoryItem
-from steerx_edge.profile.prefix_file import Prefix, prefix_files, prefix_path
+from steerx_edge.profile.prefix_file import Beginning, Prefix, prefix_files, prefix_path
 
 MODEL = "sha256:" + "ab" * 32
 
 
 def a_prefix(fingerprint: str = MODEL) -> Prefix:
+    items = (HistoryItem("ok, ta", "Can you come?"), HistoryItem("naïve 日本\n\nk"))
     return Prefix(
-        (HistoryItem("ok, ta", "Can you come?"), HistoryItem("naïve 日本\n\nk")),
-        np.arange(9, dtype=np.int32),
+        (
+            Beginning(items, np.arange(9, dtype=np.int32), np.arange(1000, dtype=np.uint8)),
+            Beginning(items[:1], np.arange(5, dtype=np.int32), np.ones(500, np.uint8)),
+        ),
         fingerprint,
         {"type_k": "1", "llama_cpp_python": "0.3.36"},
-        np.arange(1000, dtype=np.uint8),
     )
 
 
@@ -33,13 +35,11 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     loaded = Prefix.load(tmp_path / "me.json", MODEL)
     assert loaded is not None
-    assert (loaded.items, loaded.fingerprint, loaded.made_by) == (
-        saved.items,
-        saved.fingerprint,
-        saved.made_by,
-    )
-    np.testing.assert_array_equal(loaded.tokens, saved.tokens)
-    np.testing.assert_array_equal(loaded.state, saved.state)
+    assert (loaded.fingerprint, loaded.made_by) == (saved.fingerprint, saved.made_by)
+    for found, expected in zip(loaded.beginnings, saved.beginnings, strict=True):
+        assert found.items == expected.items
+        np.testing.assert_array_equal(found.tokens, expected.tokens)
+        np.testing.assert_array_equal(found.state, expected.state)
     assert [each.name for each in tmp_path.iterdir()] == [path.name]
 
 

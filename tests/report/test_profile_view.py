@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from steerx_edge.history.item import HistoryItem
-from steerx_edge.profile import Description, Gain, Prefix, Profile, Word
+from steerx_edge.profile import Beginning, Description, Gain, Prefix, Profile, Word
 from steerx_edge.report.profile_facts import REVEALS, profile_facts
 from steerx_edge.report.profile_page import profile_page
 from steerx_edge.report.profile_view import entry_sections, similarity_table
@@ -130,7 +130,8 @@ def test_the_prefix_next_to_the_profile(tmp_path: Path) -> None:
     assert facts_of(tmp_path)["entries"][0]["prefix"] is None
     item = HistoryItem("Dear Ana", "Write to Ana.")
     state = np.arange(8, dtype=np.uint8)
-    prefix = Prefix((item,), np.arange(3, dtype=np.int32), a_model().fingerprint, {}, state)
+    beginning = Beginning((item,), np.arange(3, dtype=np.int32), state)
+    prefix = Prefix((beginning,), a_model().fingerprint, {})
     file = prefix.save(tmp_path / "me.json")
     assert "1 text, 3 tokens" in lines_of(facts_of(tmp_path), "Prefix")
     file.write_bytes(file.read_bytes().replace(state.tobytes(), b"damaged."))

@@ -206,6 +206,7 @@ class _Conversation:
         self._past = past
         self._describe = describe
         self._wants_prefix = None if prefix else False
+        self._first = ""  # request of the conversation
         self._retrieved: list[HistoryItem] = []
         self._profile = profile
         self._prefix = prefix
@@ -214,7 +215,11 @@ class _Conversation:
 
     @property
     def _in_context(self) -> list[HistoryItem]:
-        return [*(self._prefix.items if self._prefix else ()), *self._retrieved]
+        return [*self._beginning, *self._retrieved]
+
+    @property
+    def _beginning(self) -> Sequence[HistoryItem]:
+        return self._prefix.items_for(self._first) if self._prefix else ()
 
     def use(self, profile: Profile, path: str) -> None:
         """Switch to another profile and its prefix, at the same strength.
@@ -239,8 +244,10 @@ class _Conversation:
         """Print the model's turn. The oldest turns are dropped if the context is full."""
         n_ctx = self._engine.llama.n_ctx()
         turns: list[Message] = [*self.turns, {"role": "user", "content": line}]
+        if not self.turns:
+            self._first = line
         if self._past and not self.turns:
-            beginning = self._prefix.items if self._prefix else ()
+            beginning = self._beginning
             self._retrieved = self._past.in_context(
                 line, lambda items: len(self._prompt(turns, [*beginning, *items])) <= n_ctx // 2
             )

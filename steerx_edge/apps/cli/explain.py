@@ -148,7 +148,7 @@ def explain(
     from steerx_edge.report.answer_terminal import print_answer
 
     live = load_prefix(engine, profile_path, prefix, system)
-    beginning = live.items if live else ()
+    beginning = live.items_for(text) if live else ()
     answers = answers_to(
         engine,
         profile,

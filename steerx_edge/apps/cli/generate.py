@@ -82,7 +82,7 @@ def generate(
     from steerx_edge.llamacpp.prompts import messages_for
 
     live = load_prefix(engine, profile_path, False if raw or no_steer else prefix, system)
-    beginning = live.items if live else ()
+    beginning = live.items_for(text) if live else ()
 
     def prompt_tokens(history: Sequence[HistoryItem] = (), description: str = "") -> list[int]:
         if raw:

@@ -118,8 +118,7 @@ def learn(
         engine = open_engine(model, threads, n_gpu_layers, ctx_size=_CTX_SIZE + prefix)
         with hold_interrupts():  # as in open_engine
             _ = engine.analysis
-        if prefix:
-            announce_prefix(engine, prefix, max_size)
+        most_prefixes = announce_prefix(engine, prefix, max_size) if prefix else 0
         seconds = None if minutes is None else 60 * minutes
         if add and existing is not None:
             _add(engine, items, existing, saved, seconds)
@@ -131,7 +130,7 @@ def learn(
             if strength is not None:
                 settings = replace(settings, strength=strength, calibrate=False)
             _learn(engine, items, settings, saved, seconds)
-            _save_prefix(engine, chosen(items, max_items), prefix, saved)
+            _save_prefix(engine, chosen(items, max_items), prefix, most_prefixes, saved)
         if as_json and saved.existing:
             from steerx_edge.report.entry import entry_as_json
 
@@ -156,13 +155,14 @@ def _read(
 
 
 def _save_prefix(
-    engine: Engine, items: Sequence[HistoryItem], n_tokens: int, saved: SavedProfile
+    engine: Engine, items: Sequence[HistoryItem], n_tokens: int, most: int, saved: SavedProfile
 ) -> None:
     """Save the prefix; one of a profile that was replaced is removed."""
     from steerx_edge.report.learning import prefix_saved
 
     if n_tokens:
-        say(prefix_saved(saved.path, saved.save_prefix(engine, items, n_tokens), n_tokens))
+        prefix = saved.save_prefix(engine, items, n_tokens, most=most)
+        say(prefix_saved(saved.path, prefix, n_tokens))
     elif removed := saved.remove_prefix(engine):
         say(f"Removed {removed}, the prefix of the profile that was replaced.")
 

@@ -51,8 +51,9 @@ learning_options = together(
         default=0,
         metavar="[TOKENS]",
         help="Also save a prefix: some of your texts, evaluated in advance, at the start of every "
-        f"prompt. It has at most TOKENS tokens ({_PREFIX} if no number is given). The file next to "
-        "the profile stores these texts in plain form. [default: none]",
+        f"prompt. It has at most TOKENS tokens ({_PREFIX} if no number is given). If you write in "
+        "two ways, there may be two sets of texts, and the request chooses. The file next to the "
+        "profile stores these texts in plain form. [default: none]",
     ),
     click.option(
         "--max-size",
@@ -86,8 +87,11 @@ def refuse_with_add(context: click.Context) -> None:
             )
 
 
-def announce_prefix(engine: Engine, n_tokens: int, most_megabytes: int) -> None:
+def announce_prefix(engine: Engine, n_tokens: int, most_megabytes: int) -> int:
     """Say how large the prefix will be, before any work; refuse one that is too long or large.
+
+    Returns:
+        How many beginnings of prompts it may have, 1 or 2.
 
     Raises:
         UsageError: says what fits.
@@ -103,4 +107,10 @@ def announce_prefix(engine: Engine, n_tokens: int, most_megabytes: int) -> None:
             f"--prefix {n_tokens} would take {megabytes:.0f} MB with this model, and --max-size is "
             f"{most_megabytes}. Give fewer tokens, or raise --max-size."
         )
-    say(f"The prefix will take up to {megabytes:.0f} MB and hold some of your texts in plain form.")
+    most = 2 if 2 * megabytes <= most_megabytes else 1
+    twice = ", or twice that if your requests are of two kinds," if most == 2 else ""
+    say(
+        f"The prefix will take up to {megabytes:.0f} MB{twice} and hold some of your texts in "
+        "plain form."
+    )
+    return most
