@@ -29,7 +29,7 @@ from steerx_edge.learning.memory_rows import MemoryRows, usual_words
 from steerx_edge.learning.texts import usable
 from steerx_edge.llamacpp.prompts import messages_for
 from steerx_edge.llamacpp.requests import ScoreRequest, asked_for
-from steerx_edge.steering.memory import KeySpace, Level, Memory, TextOffers
+from steerx_edge.steering.memory import KeySpace, Level, Memory, Offers, TextOffers
 
 STRENGTHS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8)
 FIRST_WORDS = 8
@@ -69,6 +69,7 @@ class Way:
     kept: float = 1.0  # the share of the tokens that are kept, those of the highest weight
     asked_for: bool = False  # words of the request count as all others do
     opening: float = 1.0  # the strength in the first FIRST_WORDS tokens, as a multiple
+    agreeing: bool = False  # the strength is multiplied by the share that neighbors agree on
 
 
 WAYS: Mapping[str, Way] = {
@@ -81,6 +82,7 @@ WAYS: Mapping[str, Way] = {
     "shared": Way(level="shared"),
     "causal, first words twice": Way(opening=2.0),
     "causal, first words four times": Way(opening=4.0),
+    "causal, by agreement": Way(agreeing=True),
     "causal, not whitened": Way(whitened=False),
     "causal, keys of a block": Way(block=True),
     "causal, that block not whitened": Way(block=True, whitened=False),
@@ -96,6 +98,7 @@ PAIRS = (
     ("causal", "causal, words of the request too"),
     ("causal", "all"),
     ("causal, first words twice", "causal"),
+    ("causal, by agreement", "causal"),
     ("causal", "causal, not whitened"),
 )
 """Ways that are compared user by user."""
@@ -229,12 +232,14 @@ def memory_as_learned(
 
 def gains(memory: Memory, texts: Sequence[HeldOut], way: Way) -> list[float]:
     """Mean gain over held-out texts at each of STRENGTHS."""
-    offers: list[TextOffers] = [
-        memory.offers(text.block if way.block else text.final).of_text(text.tokens)
-        for text in texts
-    ]
-    for offer in offers:
+    offers: list[TextOffers] = []
+    for text in texts:
+        found = memory.offers(text.block if way.block else text.final)
+        offer = found.of_text(text.tokens)
         offer.gates[:FIRST_WORDS] *= way.opening
+        if way.agreeing:
+            offer.gates[:] *= agreement(found)
+        offers.append(offer)
     return [
         float(
             np.mean(
@@ -246,6 +251,17 @@ def gains(memory: Memory, texts: Sequence[HeldOut], way: Way) -> list[float]:
         )
         for strength in STRENGTHS
     ]
+
+
+def agreement(offers: Offers) -> NDArray[np.float32]:
+    """(T,) the share of the token that is offered most."""
+    return np.array(
+        [
+            np.bincount(np.unique(tokens, return_inverse=True)[1], weights=shares).max()
+            for tokens, shares in zip(offers.tokens, offers.shares, strict=True)
+        ],
+        np.float32,
+    )
 
 
 if __name__ == "__main__":

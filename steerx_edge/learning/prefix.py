@@ -19,7 +19,6 @@ from steerx_edge.history.budget import shortened
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.history.retrieval import GroupRetriever
 from steerx_edge.history.words import WORD
-from steerx_edge.learning.effects import bootstrap_mean_interval
 from steerx_edge.learning.texts import requests_for
 from steerx_edge.llamacpp import compat
 from steerx_edge.llamacpp.kept_prefix import evaluated_state, made_by
@@ -39,11 +38,14 @@ _REQUEST, _RESPONSE = 64, 256  # tokens of each text
 _MOST_SKIPPED = 8
 """Texts in a row that are too long for what is left, after which no more are tried."""
 
-_MOST_TRIED, _MOST_HELD_OUT, _EVERY = 200, 8, 4
-"""The latest texts are chosen from. At most 8 of them, and at most every fourth, are held out."""
+_MOST_TRIED, _MOST_HELD_OUT, _EVERY = 200, 16, 4
+"""The latest texts are chosen from. At most 16 of them, and at most every fourth, are held out."""
 
 _FEWEST = 8
 """Texts of each of two groups."""
+
+_LEAST_GAIN = 0.02
+"""Nats per token that two prefixes gain at least over one: they take twice the room."""
 
 
 def least_and_most(engine: Engine) -> tuple[int, int]:
@@ -60,7 +62,7 @@ def chosen_prefixes(
     """The latest texts that fit, or varied ones where these predict the user's other texts better.
 
     Two such lists, each of texts on other subjects, where choosing between them by the request
-    predicts the other texts reliably better.
+    predicts the other texts better still.
 
     Args:
         engine: the model.
@@ -98,7 +100,7 @@ def chosen_prefixes(
     order = orders[best]
     if may_be_two:
         gains = _log_probs(engine, fitted(groups, order), texts) - scores[best]
-        if bootstrap_mean_interval(gains[:, np.newaxis])[0][0] > 0:
+        if gains.mean() >= _LEAST_GAIN:
             return fitted(halves(items), order)
     return fitted([items], order)
 
