@@ -78,17 +78,20 @@ class LivePrefix:
             (i for i, message in enumerate(messages) if message["role"] != "system"), len(messages)
         )
         system = list(messages[:n_system])
+        first = messages[n_system].get("content") if n_system < len(messages) else ""
+        turns = self._turns[self._groups.retrieve(first if isinstance(first, str) else "")]
         if all(isinstance(message["content"], str) for message in system):
-            self.add(system)
-        request = messages[n_system]["content"] if n_system < len(messages) else ""
-        turns = self._turns[self._groups.retrieve(request if isinstance(request, str) else "")]
+            self._add(system, turns)
         return [*system, *turns, *messages[n_system:]]
 
     def add(self, system: Sequence[Message]) -> None:
         """Prepare for prompts that begin with system messages: they are another beginning."""
+        for turns in self._turns:
+            self._add(system, turns)
+
+    def _add(self, system: Sequence[Message], turns: Sequence[Message]) -> None:
         if system:
-            for turns in self._turns:
-                self._kept.add(self._format.beginning([*system, *turns]))
+            self._kept.add(self._format.beginning([*system, *turns]))
 
     def begin(self, prompt: Sequence[int]) -> int:
         """Let the context begin with the prefix, if the prompt does; see `KeptPrefixes.begin`.
