@@ -115,6 +115,12 @@ def always(items: Sequence[HistoryItem]) -> Prefix:
     return lambda _query: items
 
 
+def by_request(prefixes: Sequence[Sequence[HistoryItem]]) -> Prefix:
+    """The prefix that the query's request calls for."""
+    groups = GroupRetriever(prefixes)
+    return lambda query: groups.retrieve(query.request)
+
+
 def choices(engine: Engine, items: Sequence[HistoryItem]) -> dict[str, Prefix]:
     """What is compared."""
     texts = [shortened(engine, item, request=256, response=256) for item in items]
@@ -138,9 +144,7 @@ def choices(engine: Engine, items: Sequence[HistoryItem]) -> dict[str, Prefix]:
         for name, order in (("influence", strongest), ("greedy influence", greedy)):
             fixed = fitting(engine, pool, order(influence), n_tokens)
             found[f"{name}, {n_tokens} tokens"] = always(fixed)
-    taken = chosen_prefixes(engine, items, 1024)
-    groups = GroupRetriever(taken)
-    found["as learn takes them, 1024"] = lambda query: taken[groups.retrieve(query.request)]
+    found["as learn takes them, 1024"] = by_request(chosen_prefixes(engine, items, 1024))
     return found
 
 

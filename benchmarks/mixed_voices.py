@@ -25,11 +25,11 @@ wait_briefly()
 
 import numpy as np
 from compare_memories import CUT, STRENGTHS, HeldOut, Way, gains, held_out, memory_as_learned
+from compare_prefixes import always, by_request, log_probs
 from numpy.typing import NDArray
 
 from steerx_edge import Engine, HistoryItem, Settings, learn, read_users
 from steerx_edge.history.budget import cut
-from steerx_edge.history.retrieval import GroupRetriever
 from steerx_edge.learning.ablation import read_items
 from steerx_edge.learning.prefix import chosen_prefixes
 from steerx_edge.learning.texts import usable
@@ -234,8 +234,10 @@ def compare_prefixes(engine: Engine, pairs: Sequence[Pair], n_tokens: int) -> No
         print(f"{pair[0].name} + {pair[1].name}: {len(learned)}; alone {[*map(len, alone)]}")
         figures = []
         for own, voice in zip(alone, pair, strict=True):
-            plain = prefixed(engine, voice, [[]])
-            arms = [prefixed(engine, voice, each) for each in (own, one, learned)]
+            plain = log_probs(engine, voice.queries, always([]))
+            arms = [
+                log_probs(engine, voice.queries, by_request(each)) for each in (own, one, learned)
+            ]
             figures.append([float((arm - plain).mean()) for arm in arms])
             cells = "  ".join(f"{value:+.3f}" for value in figures[-1])
             print(f"{voice.name:8} {cells}", flush=True)
@@ -244,23 +246,6 @@ def compare_prefixes(engine: Engine, pairs: Sequence[Pair], n_tokens: int) -> No
         own, one_for_both, by_request = np.array(gain)[:, j].T
         print_ratio(f"voice {j + 1}, one prefix", own, one_for_both)
         print_ratio(f"voice {j + 1}, as learned", own, by_request)
-
-
-def prefixed(
-    engine: Engine, voice: Voice, prefixes: Sequence[Sequence[HistoryItem]]
-) -> NDArray[np.float64]:
-    """Log-probability per token of each held-out text, after the prefix for its request."""
-    groups = GroupRetriever(prefixes)
-    requests = [
-        ScoreRequest(
-            engine.prompt(
-                messages_for(query.request, history=prefixes[groups.retrieve(query.request)])
-            ),
-            engine.tokenize(query.response),
-        )
-        for query in voice.queries
-    ]
-    return np.array([result.scored.mean() for result in engine.run_many(requests)])
 
 
 def foreign(engine: Engine, voice: Voice, other: Voice, steerings: Sequence[Steering]) -> str:

@@ -41,12 +41,11 @@ class LivePrefix:
     ) -> None:
         self._prefix, self._profile = prefix, profile
         self._groups = GroupRetriever([each.items for each in prefix.beginnings])
-        self._turns = [messages_for("", history=each.items)[:-1] for each in prefix.beginnings]
         self._format = PromptFormat(llama)
         self._made_by = made_by(llama)
         self._kept = KeptPrefixes(llama)
         self.rolls_back = self._kept.rolls_back
-        self._tokens = [self._format.beginning(turns) for turns in self._turns]
+        self._tokens = [self._format.beginning(_turns(each.items)) for each in prefix.beginnings]
         found = [each.tokens.tolist() for each in prefix.beginnings]
         is_valid = self._tokens == found and self._made_by == prefix.made_by
         self._is_saved = is_valid
@@ -70,7 +69,7 @@ class LivePrefix:
 
     def items_for(self, request: str) -> Sequence[HistoryItem]:
         """The texts, and their requests, that a chat begins with whose first request is this."""
-        return self._prefix.beginnings[self._groups.retrieve(request)].items
+        return self._groups.retrieve(request)
 
     def placed(self, messages: Sequence[Any]) -> list[Any]:
         """A chat with texts of the prefix as earlier turns, after its system message."""
@@ -79,15 +78,15 @@ class LivePrefix:
         )
         system = list(messages[:n_system])
         first = messages[n_system].get("content") if n_system < len(messages) else ""
-        turns = self._turns[self._groups.retrieve(first if isinstance(first, str) else "")]
+        turns = _turns(self.items_for(first if isinstance(first, str) else ""))
         if all(isinstance(message["content"], str) for message in system):
             self._add(system, turns)
         return [*system, *turns, *messages[n_system:]]
 
     def add(self, system: Sequence[Message]) -> None:
         """Prepare for prompts that begin with system messages: they are another beginning."""
-        for turns in self._turns:
-            self._add(system, turns)
+        for beginning in self._prefix.beginnings:
+            self._add(system, _turns(beginning.items))
 
     def _add(self, system: Sequence[Message], turns: Sequence[Message]) -> None:
         if system:
@@ -99,8 +98,11 @@ class LivePrefix:
         Raises:
             ModelError: llama.cpp fails.
         """
-        is_used = any(list(prompt[: len(tokens)]) == tokens for tokens in self._tokens)
-        if is_used and not self._is_saved and self._profile is not None:
+        if (
+            not self._is_saved
+            and self._profile is not None
+            and any(list(prompt[: len(tokens)]) == tokens for tokens in self._tokens)
+        ):
             self._is_saved = True
             beginnings = tuple(
                 Beginning(each.items, np.array(tokens, np.int32), self._kept.evaluated(tokens))
@@ -110,3 +112,7 @@ class LivePrefix:
             with suppress(ProfileError):  # the next time it takes as long again
                 renewed.save(self._profile)
         return self._kept.begin(prompt)
+
+
+def _turns(items: Sequence[HistoryItem]) -> list[Message]:
+    return messages_for("", history=items)[:-1]

@@ -42,8 +42,7 @@ class Prompts:
     def contexts(self, user: User, condition: Condition) -> list[list[int]]:
         """The prompt before each held-out text; in-context texts that do not fit are left out."""
         retriever = Retriever(condition.history)
-        prefixes = self._chosen(tuple(condition.prefix)) or [[]]
-        groups = GroupRetriever(prefixes)
+        prefixes = GroupRetriever(self._chosen(tuple(condition.prefix)))
         contexts = []
         for query in user.queries:
             found = retriever.retrieve(query.request, self._n_in_context)
@@ -51,7 +50,7 @@ class Prompts:
                 [self._shortened(condition.history[i]) for i in found],
                 lambda items, query=query: self._fits(query, items, condition.description),  # type: ignore[misc]
             )
-            texts = [*prefixes[groups.retrieve(query.request)], *in_context]
+            texts = [*prefixes.retrieve(query.request), *in_context]
             contexts.append(self._context(query, texts, condition.description))
         return contexts
 

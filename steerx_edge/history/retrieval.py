@@ -101,19 +101,20 @@ class GroupRetriever:
     """Says which group of texts a request is about: the one with the most relevant text.
 
     Args:
-        groups: at least one, each with a text at least.
+        groups: each with a text at least. Without groups, every request gets no texts.
     """
 
     def __init__(self, groups: Sequence[Sequence[HistoryItem]]) -> None:
-        self._owners = [owner for owner, items in enumerate(groups) for _ in items]
+        self._groups = groups
+        self._owners = [group for group in groups for _ in group]
         self._retriever = None
         if len(groups) > 1:
-            self._retriever = Retriever([item for items in groups for item in items])
+            self._retriever = Retriever([item for group in groups for item in group])
 
-    def retrieve(self, request: str) -> int:
-        """The place of the group; that of the last one if no text shares a word with a request."""
+    def retrieve(self, request: str) -> Sequence[HistoryItem]:
+        """The group, or the last one if no text shares a word with the request."""
         if self._retriever is None:
-            return 0
+            return self._groups[0] if self._groups else ()
         return self._owners[self._retriever.retrieve(request, 1)[0]]
 
 

@@ -88,14 +88,15 @@ def chosen_prefixes(
         found = [fitting(engine, group, order(group), n_tokens) for group in groups]
         return [group for group in found if group]
 
-    orders: list[Order] = [latest]
-    if fitted([rest], latest) != fitted([rest], varied):
-        orders.append(varied)
+    orders: list[Order] = [latest, varied]
+    tried = [fitted([rest], order) for order in orders]
+    if tried[0] == tried[1]:
+        del tried[1]
     groups = halves(rest)
     may_be_two = most > 1 and min(map(len, groups)) >= _FEWEST
-    if len(orders) == 1 and not may_be_two:
+    if len(tried) == 1 and not may_be_two:
         return fitted([items], latest)
-    scores = [_log_probs(engine, fitted([rest], order), texts) for order in orders]
+    scores = [_log_probs(engine, prefixes, texts) for prefixes in tried]
     best = int(np.argmax([score.mean() for score in scores]))
     order = orders[best]
     if may_be_two:
@@ -180,13 +181,11 @@ def _log_probs(
     engine: Engine, prefixes: Sequence[Sequence[HistoryItem]], items: Sequence[HistoryItem]
 ) -> NDArray[np.float64]:
     """(item,) nats per token of each text, after the prefix that its request calls for."""
-    groups = GroupRetriever(prefixes) if prefixes else None
+    groups = GroupRetriever(prefixes)
     requests = [
         request
         for item in items
-        for request in requests_for(
-            engine, [item], prefixes[groups.retrieve(item.request)] if groups else ()
-        )
+        for request in requests_for(engine, [item], groups.retrieve(item.request))
     ]
     return np.array([result.scored.mean() for result in engine.run_many(requests)], np.float64)
 

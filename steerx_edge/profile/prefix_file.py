@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from steerx_edge.errors import ProfileError
 from steerx_edge.history.item import HistoryItem
@@ -179,23 +179,24 @@ def _prefix_of(
     ):
         raise ProfileError(_DAMAGED)
     try:
-        beginnings = tuple(
-            Beginning(
-                tuple(HistoryItem(request=str(a), response=str(b)) for a, b in texts),
-                _checked(tensors[f"tokens.{i}"], np.int32),
-                _checked(tensors[f"state.{i}"], np.int8).view(np.uint8),
-            )
-            for i, texts in enumerate(json.loads(tensors["texts"].tobytes()))
-        )
+        groups = [
+            tuple(HistoryItem(request=str(request), response=str(text)) for request, text in texts)
+            for texts in json.loads(tensors["texts"].tobytes())
+        ]
         found = {str(name): str(value) for name, value in json.loads(made_by).items()}
     except (ValueError, TypeError, AttributeError, KeyError) as error:  # written by somebody else
         raise ProfileError(_DAMAGED) from error
-    if not beginnings or not all(beginning.items for beginning in beginnings):
+    dtypes: dict[str, type] = {"texts": np.int8}
+    for i in range(len(groups)):
+        dtypes |= {f"tokens.{i}": np.int32, f"state.{i}": np.int8}
+    if (
+        not groups
+        or not all(groups)
+        or {name: array.dtype for name, array in tensors.items()} != dtypes
+    ):
         raise ProfileError(_DAMAGED)
+    beginnings = tuple(
+        Beginning(items, tensors[f"tokens.{i}"], tensors[f"state.{i}"].view(np.uint8))
+        for i, items in enumerate(groups)
+    )
     return Prefix(beginnings, model, found)
-
-
-def _checked(array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
-    if array.dtype != dtype:
-        raise TypeError
-    return array

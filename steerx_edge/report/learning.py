@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from steerx_edge.profile.prefix_file import prefix_path
+from steerx_edge.report.profile_view import by_request
 
 if TYPE_CHECKING:
     from steerx_edge.profile import Entry, Gain, Prefix
@@ -85,7 +86,7 @@ def prefix_saved(profile_path: str, prefix: Prefix | None, n_tokens: int) -> str
     """Say what is in the prefix next to a profile, or that no text fits one of n_tokens tokens."""
     if prefix is None:
         return f"No text is short enough for a prefix of {n_tokens} tokens: none was saved."
-    held = " or, depending on the request, ".join(
+    held = by_request(
         f"{len(each.items)} texts in {len(each.tokens)} tokens" for each in prefix.beginnings
     )
     return (

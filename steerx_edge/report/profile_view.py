@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
@@ -106,6 +106,11 @@ def size(n_bytes: int | None) -> str:
 def plural(n: int, noun: str) -> str:
     """Return a number with its noun, which takes an s."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def by_request(kinds: Iterable[str]) -> str:
+    """Return a phrase that says which one it is depends on the request, if there are several."""
+    return " or, depending on the request, ".join(kinds)
 
 
 def percent(nats: float) -> str:
@@ -260,11 +265,10 @@ def _memory(facts: Mapping[str, Any] | None) -> list[str]:
 def _prefix(facts: Mapping[str, Any]) -> list[str]:
     if facts["problem"]:
         return [f"{facts['file']} cannot be used: {facts['problem']}."]
-    each = [
+    held = by_request(
         f"{plural(one['texts'], 'text')}, {plural(one['tokens'], 'token')}"
         for one in facts["beginnings"]
-    ]
-    held = " or, depending on the request, ".join(each)
+    )
     return [
         f"{held}, in {facts['file']} ({size(facts['bytes'])}). It holds these texts and their "
         "requests as they are."

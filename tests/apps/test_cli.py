@@ -232,7 +232,11 @@ USAGE_ERRORS: list[tuple[list[str], str]] = [
     ([*GENERATE, "--strength", "much"], "'much' is not a valid float"),
     ([*GENERATE, "--temp", "nan"], "nan is not a finite number"),
     ([*GENERATE, "-n", "-3"], "-n"),
-    ([*GENERATE, "-c", "63"], "63 is too small. Give at least 64, or 0"),
+    (
+        [*GENERATE, "-c", "63"],
+        "'-c' / '--ctx-size' (env var: 'LLAMA_ARG_CTX_SIZE'): 63 is too small. "
+        "Give at least 64, or 0",
+    ),
     ([*GENERATE, "-c", "2147483648"], "-c"),
     ([*GENERATE, "--seed", "-2"], "--seed"),
     ([*GENERATE, "--seed", "4294967296"], "4294967296 is not in the range"),

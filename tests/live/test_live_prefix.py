@@ -188,10 +188,10 @@ def test_of_two_beginnings_the_request_chooses(
     open_llama: Callable[..., Llama],
     evaluated: list[int],
 ) -> None:
-    queen, hatter = HISTORY[:2], HISTORY[2:]
-    prefix_of(Engine(llama), queen, hatter).save(profile)
+    groups = HISTORY[:2], HISTORY[2:]
+    prefix_of(Engine(llama), *groups).save(profile)
     plain = open_llama(tiny_chat)
-    for group in (queen, hatter):
+    for group in groups:
         asked: list[dict[str, object]] = [{"role": "user", "content": group[0].request}]
         for before in ([], [SYSTEM]):
             whole = [*before, *messages_for("", history=group)[:-1], *asked]

@@ -722,7 +722,7 @@ BREAKS = [
         "a request chooses no beginning",
         "steerx_edge/history/retrieval.py",
         "return self._owners[self._retriever.retrieve(request, 1)[0]]",
-        "return 0",
+        "return self._owners[0]",
         "tests/live/test_live_prefix.py",
     ),
     Break(
