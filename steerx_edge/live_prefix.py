@@ -59,13 +59,23 @@ class LivePrefix:
         Raises:
             ProfileError: there is none for this model, or it cannot be used.
         """
-        model = identify(llama)
-        prefix = Prefix.load(profile, model.fingerprint)
-        if prefix is None:
+        found = cls.find(llama, profile)
+        if found is None:
             raise ProfileError(
-                f"There is no prefix next to '{profile}' for {model}. Learn one with --prefix."
+                f"There is no prefix next to '{profile}' for {identify(llama)}. Learn one with "
+                "--prefix."
             )
-        return cls(llama, prefix, profile)
+        return found
+
+    @classmethod
+    def find(cls, llama: Llama, profile: str | os.PathLike[str]) -> LivePrefix | None:
+        """The prefix next to a profile; None where there is none for this model.
+
+        Raises:
+            ProfileError: it cannot be used.
+        """
+        prefix = Prefix.load(profile, identify(llama).fingerprint)
+        return None if prefix is None else cls(llama, prefix, profile)
 
     def items_for(self, request: str) -> Sequence[HistoryItem]:
         """The texts, and their requests, that a chat begins with whose first request is this."""

@@ -19,7 +19,7 @@ from steerx_edge.llamacpp.engine import Engine, llama_seed
 from steerx_edge.llamacpp.log import log_errors
 from steerx_edge.llamacpp.model_search import chosen_model, model_file
 from steerx_edge.llamacpp.prompts import messages_for
-from steerx_edge.profile import Entry, Prefix, Profile
+from steerx_edge.profile import Entry, Profile
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,7 @@ class Session:
         profile = Profile.load(path)
         engine = self._loaded(self._model_of(profile))
         entry = profile.entry_for(engine.model_id)
-        saved = Prefix.load(path, engine.model_id.fingerprint)
-        prefix = None if saved is None else LivePrefix(engine.llama, saved, path)
+        prefix = LivePrefix.find(engine.llama, path)
         return Opened(path, profile, entry, prefix, profile.problems)
 
     def write(self, path: Path, request: str, show: Callable[[str], None]) -> Reply:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from steerx_edge.errors import ProfileError, SteerxError
+from steerx_edge.errors import SteerxError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -120,7 +120,7 @@ class SteeredChat:
         from steerx_edge.live import SteeringHandle
         from steerx_edge.live_prefix import LivePrefix
         from steerx_edge.llamacpp.models import identify
-        from steerx_edge.profile import Prefix, Profile
+        from steerx_edge.profile import Profile
 
         llama = self._opened()
         model = identify(llama)
@@ -132,11 +132,7 @@ class SteeredChat:
             warnings.warn(problem, stacklevel=2)
         prefix = None
         if options.prefix is not False:
-            found = Prefix.load(path, model.fingerprint)
-            if found is not None:
-                prefix = LivePrefix(llama, found, path)
-            elif options.prefix:
-                raise ProfileError(f"There is no prefix next to '{path}'. Learn one with --prefix.")
+            prefix = (LivePrefix.load if options.prefix else LivePrefix.find)(llama, path)
         with SteeringHandle(llama, profile, options.strength, with_history=False, prefix=prefix):
             yield llama
 

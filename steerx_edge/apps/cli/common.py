@@ -78,25 +78,20 @@ def load_prefix(
     from steerx_edge.errors import ProfileError
     from steerx_edge.live_prefix import LivePrefix
     from steerx_edge.llamacpp.prompts import Message
-    from steerx_edge.profile import Prefix
 
     if wanted is False:
         return None
-    try:
-        prefix = Prefix.load(path, engine.model_id.fingerprint)
-    except ProfileError as error:
-        if wanted:
-            raise
-        say(f"Warning: the prefix is not used ({error}).")
-        return None
-    if prefix is None:
-        if wanted:
-            raise ProfileError(f"There is no prefix next to '{path}'. Learn one with --prefix.")
-        return None
-    live = LivePrefix(engine.llama, prefix, path)
-    if system:
-        live.add([Message(role="system", content=system)])
-    return live
+    if wanted:
+        prefix: LivePrefix | None = LivePrefix.load(engine.llama, path)
+    else:
+        try:
+            prefix = LivePrefix.find(engine.llama, path)
+        except ProfileError as error:
+            say(f"Warning: the prefix is not used ({error}).")
+            return None
+    if prefix is not None and system:
+        prefix.add([Message(role="system", content=system)])
+    return prefix
 
 
 def steer_prompt(
