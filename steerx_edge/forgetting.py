@@ -26,9 +26,23 @@ SAME_KEY = 0.98
 """Cosine above which two keys count as equal: keys are rounded, and batches differed."""
 
 
-def forget_texts(
-    engine: Engine, profile: Profile, items: Sequence[str | HistoryItem]
-) -> tuple[Profile, int]:
+class Forgotten(NamedTuple):
+    """A profile without the rows of some texts.
+
+    Attributes:
+        profile: not saved yet.
+        n_removed: how many rows were removed.
+        n_tokens: how many tokens the texts have, their ends included.
+        n_missing: for how many of these no row was found.
+    """
+
+    profile: Profile
+    n_removed: int = 0
+    n_tokens: int = 0
+    n_missing: int = 0
+
+
+def forget_texts(engine: Engine, profile: Profile, items: Sequence[str | HistoryItem]) -> Forgotten:
     """Remove the rows of some texts from the memory of a model.
 
     Args:
@@ -37,7 +51,7 @@ def forget_texts(
         items: the texts as they were learned, with their requests if they had any.
 
     Returns:
-        The profile without these rows, not saved yet, and the number of rows removed.
+        The profile without these rows, and how much of the texts was found.
 
     Raises:
         ProfileError: the profile has no entry for this model.
@@ -47,13 +61,14 @@ def forget_texts(
     entry = profile.entry_for(engine.model_id)
     part = entry.memory
     if part is None or part.memory is None:
-        return profile, 0
+        return Forgotten(profile)
     memory, end = part.memory, engine.end_of_turn
     read = _read(engine, memory.space, items_of(items))
-    kept = ~_rows_of(memory, read, end)
-    n_removed = len(kept) - int(kept.sum())
+    rows, tokens = _found(memory, read, end)
+    kept = ~rows
+    n_removed, n_missing = int(rows.sum()), int((~tokens).sum())
     if not n_removed:
-        return profile, 0
+        return Forgotten(profile, 0, len(tokens), n_missing)
     left = None
     if kept.any():
         rest = replace(
@@ -67,12 +82,13 @@ def forget_texts(
             ledger=None,  # its sums are over all texts
         )
         left = MemoryPart.of(rest, strength=part.strength, level=part.level)
-    return profile.with_entry(replace(entry, memory=left)), n_removed
+    changed = profile.with_entry(replace(entry, memory=left))
+    return Forgotten(changed, n_removed, len(tokens), n_missing)
 
 
 def rows_of(engine: Engine, memory: Memory, items: Sequence[HistoryItem]) -> NDArray[np.bool_]:
     """Return which rows of a memory belong to some texts: (n,)."""
-    return _rows_of(memory, _read(engine, memory.space, items), engine.end_of_turn)
+    return _found(memory, _read(engine, memory.space, items), engine.end_of_turn)[0]
 
 
 class _Text(NamedTuple):
@@ -92,17 +108,23 @@ def _read(engine: Engine, space: KeySpace, items: Sequence[HistoryItem]) -> list
     ]
 
 
-def _rows_of(memory: Memory, texts: Sequence[_Text], end: int) -> NDArray[np.bool_]:
+def _found(
+    memory: Memory, texts: Sequence[_Text], end: int
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which rows of the memory belong to the texts (n,), and which tokens have rows (m,)."""
     keys = np.concatenate([text.keys for text in texts])
     tokens = np.concatenate([text.tokens for text in texts])
-    found = np.zeros(len(memory.tokens), np.bool_)
+    found, has_row = np.zeros(len(memory.tokens), np.bool_), np.zeros(len(tokens), np.bool_)
     for token in np.unique(tokens):
-        rows = np.flatnonzero(memory.tokens == token)
-        found[rows] = same_keys(memory.keys[rows], keys[tokens == token]).any(axis=1)
+        rows, places = np.flatnonzero(memory.tokens == token), np.flatnonzero(tokens == token)
+        same = same_keys(memory.keys[rows], keys[places])
+        found[rows], has_row[places] = same.any(axis=1), same.any(axis=0)
     # A token that the level excludes is stored as the end of a text, with weight 0 and its own key.
     hidden = np.flatnonzero((memory.tokens == end) & (memory.weights == 0))
-    found[hidden] |= same_keys(memory.keys[hidden], keys).any(axis=1)
-    return found
+    same = same_keys(memory.keys[hidden], keys)
+    found[hidden] |= same.any(axis=1)
+    has_row |= same.any(axis=0)
+    return found, has_row
 
 
 def same_keys(stored: NDArray[np.int8], keys: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -30,7 +30,7 @@ def test_the_words_of_all_texts_are_forgotten_with_one_of_them(tiny_chat_engine:
     part = MemoryPart.of(replace(memory, ledger=a_ledger()), strength=0.3, level="all")
     n_embd = engine.model_id.n_embd
     entry = an_entry(engine.model_id, (1,), np.eye(1, n_embd), memory=part)
-    profile, n_removed = forget_texts(engine, Profile((entry,)), TEXTS[:1])
+    profile, n_removed, *_ = forget_texts(engine, Profile((entry,)), TEXTS[:1])
     left = profile.entries[0].memory
     assert left
     assert left.memory
@@ -44,5 +44,5 @@ def test_strings_can_be_forgotten(tiny_chat_engine: Engine) -> None:
     memory = memory_of(engine.llama, read, end=engine.end_of_turn)
     part = MemoryPart.of(memory, strength=0.3, level="all")
     entry = an_entry(engine.model_id, (1,), np.eye(1, engine.model_id.n_embd), memory=part)
-    _, n_removed = forget_texts(engine, Profile((entry,)), [TEXTS[0].response])
+    _, n_removed, *_ = forget_texts(engine, Profile((entry,)), [TEXTS[0].response])
     assert n_removed == len(read[0][1]) + 1

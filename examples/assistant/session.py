@@ -117,8 +117,9 @@ class Session:
         profile = Profile.load(path)
         engine = self._loaded(self._model_of(profile))
         entry = profile.entry_for(engine.model_id)
-        prefix = LivePrefix.find(engine.llama, path)
-        return Opened(path, profile, entry, prefix, profile.problems)
+        prefix, problem = LivePrefix.usable(engine.llama, entry, path)
+        problems = [*profile.problems, *([problem] if problem else [])]
+        return Opened(path, profile, entry, prefix, problems)
 
     def write(self, path: Path, request: str, show: Callable[[str], None]) -> Reply:
         """Write a reply with a profile.

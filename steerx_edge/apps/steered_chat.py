@@ -132,7 +132,12 @@ class SteeredChat:
             warnings.warn(problem, stacklevel=2)
         prefix = None
         if options.prefix is not False:
-            prefix = (LivePrefix.load if options.prefix else LivePrefix.find)(llama, path)
+            if options.prefix:
+                prefix = LivePrefix.load(llama, path)
+            else:
+                prefix, problem = LivePrefix.usable(llama, entry, path)
+                if problem:
+                    warnings.warn(problem, stacklevel=2)
         with SteeringHandle(llama, profile, options.strength, with_history=False, prefix=prefix):
             yield llama
 

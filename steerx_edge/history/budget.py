@@ -9,6 +9,9 @@ from steerx_edge.history.item import HistoryItem
 
 _Ranked = TypeVar("_Ranked")
 
+LEAST_PREFIX, MOST_PREFIX = 64, 1024
+"""Tokens of a prefix: with the longest, texts can still be scored in the analysis context."""
+
 
 class Tokenizer(Protocol):
     """Counts the tokens of a text; an `Engine` does."""

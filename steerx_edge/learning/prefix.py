@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from steerx_edge.errors import ModelError
-from steerx_edge.history.budget import shortened
+from steerx_edge.history.budget import LEAST_PREFIX, MOST_PREFIX, shortened
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.history.retrieval import GroupRetriever
 from steerx_edge.history.words import WORD
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from steerx_edge.llamacpp.engine import Engine
 
-_LEAST = 64  # tokens
 _REQUEST, _RESPONSE = 64, 256  # tokens of each text
 _MOST_SKIPPED = 8
 """Texts in a row that are too long for what is left, after which no more are tried."""
@@ -49,11 +48,8 @@ _LEAST_GAIN = 0.02
 
 
 def least_and_most(engine: Engine) -> tuple[int, int]:
-    """Tokens of the shortest and the longest prefix.
-
-    With the longest, half of the analysis context, texts can still be scored.
-    """
-    return _LEAST, engine.analysis.n_ctx // 2
+    """Tokens of the shortest and the longest prefix; at most half of the analysis context."""
+    return LEAST_PREFIX, min(MOST_PREFIX, engine.analysis.n_ctx // 2)
 
 
 def chosen_prefixes(

@@ -90,7 +90,10 @@ def evaluated_state(llama: Llama, tokens: Sequence[int]) -> NDArray[np.uint8]:
         ModelError: llama.cpp fails.
     """
     compat.empty(llama)
-    llama.eval(tokens)
+    try:
+        llama.eval(tokens)
+    except RuntimeError as error:
+        raise ModelError(f"llama.cpp could not evaluate the prefix: {error}.") from error
     return state_of(llama, len(tokens))
 
 
@@ -128,8 +131,8 @@ class KeptPrefixes:
         self._states[tuple(tokens)] = state
 
     def add(self, tokens: Sequence[int]) -> None:
-        """Keep a prefix from its first evaluation on, until some others were added."""
-        self._states.setdefault(tuple(tokens), None)
+        """Keep a prefix from its first evaluation on, until others were added more recently."""
+        self._states[tuple(tokens)] = self._states.pop(tuple(tokens), None)
         passing = [each for each in self._states if each not in self._staying]
         for tokens_of_oldest in passing[:-_MOST_KEPT]:
             del self._states[tokens_of_oldest]

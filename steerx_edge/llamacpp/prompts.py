@@ -110,15 +110,15 @@ class PromptFormat:
     def beginning(self, messages: Sequence[Message]) -> list[int]:
         """Token ids that every prompt begins with whose messages begin with these.
 
-        They end with a control token where there is one, since no content changes the tokens
-        before it.
+        They end with a control token where there is one after the first, since no content changes
+        the tokens before it.
 
         Raises:
             ModelError: the model's template does not take these messages.
         """
         one, other = (self.tokens([*messages, _asking(request)]) for request in ("a", "0"))
         n_common = next(i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-        ends = [i + 1 for i in range(n_common) if _is_control(self._llama, one[i])]
+        ends = [i + 1 for i in range(1, n_common) if _is_control(self._llama, one[i])]
         return one[: max(ends, default=max(0, n_common - _MERGED))]
 
     def tokens(self, messages: Sequence[Message]) -> list[int]:

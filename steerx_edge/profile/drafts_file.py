@@ -18,7 +18,7 @@ import msgspec
 
 from steerx_edge.errors import ProfileError
 from steerx_edge.history.item import HistoryItem
-from steerx_edge.profile.files import about, check_file, locked, replacing, size_of
+from steerx_edge.profile.files import about, check_file, locked, replacing, size_of, stem_beside
 from steerx_edge.steering.ledger import plain
 
 MAX_BYTES = 2**28
@@ -128,9 +128,7 @@ def feedback(
 def drafts_path(profile: str | os.PathLike[str]) -> Path:
     """Where the drafts of a profile lie."""
     path = Path(os.path.realpath(profile))
-    return path.with_name(
-        f"{path.name.removesuffix('.json').lstrip('.') or 'profile'}.drafts.jsonl"
-    )
+    return path.with_name(f"{stem_beside(path)}.drafts.jsonl")
 
 
 def keep_draft(profile: str | os.PathLike[str], draft: Draft) -> None:

@@ -20,6 +20,7 @@ from steerx_edge.errors import ProfileError
 if sys.platform != "win32":
     import fcntl
 
+_JSON = ".json"
 _PREFIX, _SUFFIX = ".steerx-edge-", ".tmp"
 _PATIENCE = 60.0  # seconds that another program may take to save
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # of some network file systems
@@ -37,6 +38,18 @@ def about(path: str | os.PathLike[str], doing: Literal["read", "written"]) -> It
         if isinstance(error, OSError):  # NumPy's have no number, where less was written than asked
             reason = error.strerror or f"the disk may be full ({error})"
         raise ProfileError(f"{path}: cannot be {doing}: {reason}") from error
+
+
+def stem_beside(profile: Path) -> str:
+    """What the names of the files next to a profile begin with: "me" for `me.json`.
+
+    Of a name of another form it holds a digest, so that no two profiles share a file.
+    """
+    name = profile.name
+    if name.endswith(_JSON) and not name.startswith("."):
+        return name.removesuffix(_JSON)
+    digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
+    return f"{name.lstrip('.') or 'profile'}.{digest[:8]}"
 
 
 def size_of(n_bytes: int) -> str:
@@ -73,7 +86,7 @@ def check_writable(path: str | os.PathLike[str], *, beside: str = "") -> None:
         if beside:
             target.name.encode()
             with suppress(FileNotFoundError):
-                target.with_name(target.stem + beside).stat()
+                target.with_name(stem_beside(target) + beside).stat()
         with _temporary(target.parent):
             pass
 

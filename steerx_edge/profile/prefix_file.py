@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from steerx_edge.errors import ProfileError
 from steerx_edge.history.item import HistoryItem
-from steerx_edge.profile.files import about, check_file, replacing, size_of
+from steerx_edge.profile.files import about, check_file, replacing, size_of, stem_beside
 from steerx_edge.profile.gguf_contents import begins_as, contents_of, writing_gguf
 
 ARCHITECTURE = "steerx-prefix"
@@ -133,8 +133,8 @@ def read_prefix(path: Path, fingerprint: str | None = None) -> Prefix:
 
 
 def prefix_path(profile: str | os.PathLike[str], fingerprint: str) -> Path:
-    """Where the prefix of a profile for a model lies."""
-    path = Path(profile)
+    """Where the prefix of a profile for a model lies: next to the file that a link leads to."""
+    path = _target(profile)
     return path.with_name(f"{_stem(path)}.{fingerprint.removeprefix('sha256:')[:8]}.gguf")
 
 
@@ -144,15 +144,20 @@ def prefix_files(profile: str | os.PathLike[str]) -> list[Path]:
     Raises:
         ProfileError: the folder cannot be read.
     """
-    path = Path(profile)
+    path = _target(profile)
     name = re.compile(rf"{re.escape(_stem(path))}\.[0-9a-f]{{8}}\.gguf")
-    with about(path, "read"):
+    with about(profile, "read"):
         found = [file for file in path.absolute().parent.iterdir() if name.fullmatch(file.name)]
         return sorted(file for file in found if begins_as(file, ARCHITECTURE))
 
 
+def _target(profile: str | os.PathLike[str]) -> Path:
+    path = Path(profile)
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
 def _stem(profile: Path) -> str:
-    return f"{profile.name.removesuffix('.json').lstrip('.') or 'profile'}.prefix"
+    return f"{stem_beside(profile)}.prefix"
 
 
 def _digest(tensors: Mapping[str, NDArray[Any]], made_by: str) -> str:

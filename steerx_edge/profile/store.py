@@ -21,6 +21,7 @@ from steerx_edge.profile.files import (
     remove_abandoned,
     replacing,
     size_of,
+    stem_beside,
 )
 from steerx_edge.profile.gguf_contents import is_gguf
 from steerx_edge.profile.json_format import decode, encode
@@ -313,8 +314,7 @@ def _memory_names(
 
 
 def _memory_stem(profile: Path) -> str:
-    # Of another suffix the whole name, so that no two profiles share a file.
-    return f"{profile.name.removesuffix('.json').lstrip('.') or 'profile'}.memory"
+    return f"{stem_beside(profile)}.memory"
 
 
 def _is_memory_name(name: str, profile: Path) -> bool:

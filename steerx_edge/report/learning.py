@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from steerx_edge.profile.prefix_file import prefix_path
-from steerx_edge.report.profile_view import by_request
+from steerx_edge.report.profile_view import by_request, plural
 
 if TYPE_CHECKING:
     from steerx_edge.profile import Entry, Gain, Prefix
@@ -87,7 +87,8 @@ def prefix_saved(profile_path: str, prefix: Prefix | None, n_tokens: int) -> str
     if prefix is None:
         return f"No text is short enough for a prefix of {n_tokens} tokens: none was saved."
     held = by_request(
-        f"{len(each.items)} texts in {len(each.tokens)} tokens" for each in prefix.beginnings
+        f"{plural(len(each.items), 'text')} in {len(each.tokens)} tokens"
+        for each in prefix.beginnings
     )
     return (
         f"Saved {prefix_path(profile_path, prefix.fingerprint)}: {held}, {prefix.size}. Keep it as "

@@ -47,6 +47,7 @@ from steerx_edge.report.learning import summary
 from steerx_edge.steering.gate import Gate
 from tests.support.entries import an_entry
 from tests.support.histories import assert_alike
+from tests.support.prefixes import a_prefix
 from tests.support.steered_llama import bias_of
 from tests.support.steered_llama import chat as chat_of
 
@@ -935,6 +936,7 @@ def test_a_fuller_entry_is_kept_until_the_new_one_is_as_full(
 ) -> None:
     learn(long_history, output="me.json")
     before = Path("me.json").read_bytes()
+    prefix = a_prefix(Profile.load("me.json").entries[0].model.fingerprint).save("me.json")
     where = ("learn", long_history, "-o", "me.json")
     with monkeypatch.context() as patch:
         if stop == "Ctrl-C":
@@ -952,6 +954,7 @@ def test_a_fuller_entry_is_kept_until_the_new_one_is_as_full(
     assert report.endswith(said)
     assert f"Until then me.json keeps the profile learned from {N_LONG} texts." in report
     assert Path("me.json").read_bytes() == before
+    assert prefix.exists()
     # As full is enough, and so is all that there is.
     learn(long_history, output="me.json")
     assert learn(long_history, "--max-items", "3", output="me.json").counts["items"] == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -14,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from models import TinyModel
 from steerx_edge.apps.cli import main
-from steerx_edge.forgetting import forget_texts, rows_of
+from steerx_edge.forgetting import Forgotten, forget_texts, rows_of
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.learning.effects import Effects
 from steerx_edge.learning.memory_rows import MemoryRows
@@ -224,7 +225,7 @@ def test_the_rows_of_a_text_are_found_and_no_others(engine: Engine, level: Level
 
 
 def test_the_hashes_of_the_runs_are_removed(engine: Engine, profile: Profile) -> None:
-    left, _ = forget_texts(engine, profile, TEXTS[1:2])
+    left = forget_texts(engine, profile, TEXTS[1:2]).profile
     tokens = [*engine.tokenize(TEXTS[1].response), engine.end_of_turn]
     own = run_hashes(np.lib.stride_tricks.sliding_window_view(tokens, SINGLE_RUN))
     before = set(held_by(profile).single.tolist())
@@ -284,16 +285,32 @@ def test_a_memory_without_its_model_is_an_error_and_nothing_is_removed(
 
 
 @pytest.mark.usefixtures("profile")
-def test_without_a_memory_there_is_nothing_to_forget_texts_from(folder: Path) -> None:
+def test_texts_are_not_forgotten_by_halves_where_a_memory_cannot_be_read(folder: Path) -> None:
     Path("me.memory.gguf").unlink()
     said = run("--text", write_texts(folder / "text.jsonl", TEXTS), code=1).stderr
-    assert "Warning: The memory is not used (" in said
+    assert "The memory is not used (" in said
+    assert said.endswith(
+        "Nothing was removed. Without --text, forget removes the memory as a whole.\n"
+    )
+
+
+def test_a_profile_without_a_memory_forgets_nothing(
+    folder: Path, engine: Engine, profile: Profile
+) -> None:
+    bare = Profile((replace(profile.entries[0], memory=None),))
+    assert forget_texts(engine, bare, TEXTS) == Forgotten(bare)
+    bare.save("me.json")
+    said = run("--text", write_texts(folder / "text.jsonl", TEXTS), code=1).stderr
     assert "me.json has no memory to remove texts from." in said
 
 
-def test_a_profile_without_a_memory_forgets_nothing(engine: Engine, profile: Profile) -> None:
-    bare = Profile((replace(profile.entries[0], memory=None),))
-    assert forget_texts(engine, bare, TEXTS) == (bare, 0)
+@pytest.mark.usefixtures("profile")
+def test_a_text_that_was_not_found_as_a_whole_is_said(folder: Path) -> None:
+    found = run("--text", write_texts(folder / "text.jsonl", TEXTS[:1])).stderr
+    assert "Warning" not in found
+    longer = replace(TEXTS[1], response=f"{TEXTS[1].response} Nobody has ever written so.")
+    said = run("--text", write_texts(folder / "text.jsonl", [longer])).stderr
+    assert re.search(r"Warning: no rows were found for \d+ of the \d+ tokens", said)
 
 
 # ---------------------------------------------------------------- the other commands

@@ -28,7 +28,7 @@ from steerx_edge.learning.prefix import prefix_of
 from steerx_edge.live import steer
 from steerx_edge.llamacpp.engine import Engine
 from steerx_edge.llamacpp.models import MODEL_VARIABLE
-from steerx_edge.profile import Profile
+from steerx_edge.profile import Profile, prefix_files
 from tests.support.control_vector_files import by_repeng, some_vectors
 from tests.support.entries import a_full_entry
 from tests.support.histories import HISTORY
@@ -183,6 +183,10 @@ def test_a_prefix_is_used_unless_it_is_not_wanted(profiles: Path, tiny_chat_llam
     model = llm.get_model(ME)
     assert model.prompt(TEXT, **GREEDY).text() == begun
     assert model.prompt(TEXT, prefix=False, **GREEDY).text() == plain
+    (file,) = prefix_files(path)
+    file.write_bytes(file.read_bytes()[:-600])
+    with pytest.warns(UserWarning, match="The prefix is not used"):
+        assert model.prompt(TEXT, **GREEDY).text() == plain
 
 
 def test_a_control_vector_is_a_profile(profiles: Path, tiny_chat_llama: Llama) -> None:

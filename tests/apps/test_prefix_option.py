@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -77,6 +78,27 @@ def test_a_prefix_goes_with_the_profile_it_was_learned_with() -> None:
     assert prefix_files("me.json") == []
 
 
+def test_a_prefix_goes_if_no_text_fits_a_new_one() -> None:
+    run(*LEARN, "--prefix", "224")
+    long = [{"prompt": "", "response": f"{i} oh dear " * 40} for i in range(3)]
+    Path("long.jsonl").write_text("".join(json.dumps(line) + "\n" for line in long))
+    report = run(LEARN[0], "long.jsonl", *LEARN[2:], "--prefix", "64").stderr
+    assert "No text is short enough for a prefix of 64 tokens" in report
+    assert prefix_files("me.json") == []
+
+
+def test_a_prefix_lies_next_to_the_file_that_a_link_leads_to() -> None:
+    Path("real").mkdir()
+    Path("me.json").symlink_to("real/me.json")
+    run(*LEARN, "--prefix", "224")
+    with_prefix = run(*GENERATE).stdout
+    (path,) = prefix_files("real/me.json")
+    assert [each.samefile(path) for each in prefix_files("me.json")] == [True]
+    run("forget", "--profile", "me.json")
+    assert not path.exists()
+    assert run(*GENERATE).stdout != with_prefix
+
+
 def test_forget_removes_a_prefix() -> None:
     run(*LEARN, "--prefix", "224")
     (path,) = prefix_files("me.json")
@@ -102,8 +124,10 @@ def test_forget_of_texts_removes_a_prefix_that_holds_one(engine: Engine) -> None
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (("--prefix", "20"), 2, "--prefix is 20. Give 64 to"),
-        (("--prefix", "100000"), 2, "--prefix is 100000"),
+        (("--prefix", "20"), 2, "'--prefix': 20 cannot be used. Give 64 to 1024, or 0."),
+        (("--prefix", "100000"), 2, "'--prefix': 100000 cannot be used."),
+        (("--prefix", "1024"), 2, "--prefix is 1024. Give 64 to"),
+        (("--prefix", "history.jsonl"), 2, "'history.jsonl' is not a number of tokens."),
         (("--prefix", "224", "--add"), 2, "--prefix cannot be combined with --add"),
     ],
 )
@@ -127,7 +151,7 @@ def test_a_prefix_that_is_wanted_and_missing_or_damaged_is_said() -> None:
     path.write_bytes(path.read_bytes()[:-600])
     result = run(*GENERATE)
     assert result.stdout == expected
-    assert "Warning: the prefix is not used" in result.stderr
+    assert "Warning: The prefix is not used (" in result.stderr
     assert "not a prefix file" in run(*GENERATE, "--prefix", code=1).stderr
     path.unlink()
     assert "There is no prefix next to 'me.json'" in run(*GENERATE, "--prefix", code=1).stderr
@@ -140,6 +164,70 @@ def test_a_system_message_and_texts_from_a_history_go_with_it(engine: Engine) ->
     with steer(engine.llama, "me.json", with_history=True):
         tokens = engine.prompt(messages_for(PROMPT, history=[*prefix, TEXTS[5]], system="be brief"))
         assert result.stdout == engine.generate(tokens, max_tokens=6, temperature=0) + "\n"
+
+
+def test_without_steering_a_prefix_that_is_wanted_stays_in_the_prompt(engine: Engine) -> None:
+    run(*LEARN, "--prefix", "224")
+    texts = chosen_prefixes(engine, TEXTS, 224)[0]
+    plain, with_texts = (
+        engine.generate(
+            engine.prompt(messages_for(PROMPT, history=history)), max_tokens=6, temperature=0
+        )
+        for history in ([], texts)
+    )
+    assert run(*GENERATE, "--no-steer").stdout == plain + "\n"
+    assert run(*GENERATE, "--no-steer", "--prefix").stdout == with_texts + "\n"
+
+
+def test_a_profile_that_steers_the_prompt_is_used_without_its_prefix(engine: Engine) -> None:
+    run(*LEARN, "--prefix", "224")
+    (entry,) = Profile.load("me.json").entries
+    Profile((replace(entry, positions="all"),)).save("me.json")
+    result = run(*GENERATE)
+    assert "Warning: The prefix is not used, as this profile steers the prompt" in result.stderr
+    assert result.stdout == answer(engine, 0) + "\n"
+    assert "Leave out the prefix" in run(*GENERATE, "--prefix", code=1).stderr
+
+
+def test_a_prefix_that_leaves_no_room_is_said() -> None:
+    run(*LEARN, "--prefix", "224")
+    small = run(*GENERATE, "-c", "128")
+    assert small.stdout == run(*GENERATE, "-c", "128", "--no-prefix").stdout
+    assert re.search(r"The prefix is not used \(.*the context 128: raise it", small.stderr)
+    assert "learn a shorter prefix" in run(*GENERATE, "-c", "128", "--prefix", code=1).stderr
+    long = "oh dear " * 20
+    for command in (GENERATE[:-1], ("explain", "--profile", "me.json", "-p")):
+        said = run(*command, long, "-c", "256", code=1).stderr
+        assert "tokens with the profile's prefix, and the context 256. Raise it with -c" in said
+        assert "--no-prefix" in said
+
+
+def test_in_a_chat_each_profile_comes_with_its_own_prefix() -> None:
+    run(*LEARN, "--prefix", "224")
+    run("learn", "history.jsonl", "-o", "plain.json", *LEARN[4:])
+    chat = ("--temp", "0", "-n", "6")
+
+    def last_answer(first: str, *lines: str) -> tuple[str, str]:
+        result = run("chat", "--profile", first, *chat, stdin="\n".join([*lines, PROMPT]))
+        return result.stdout, result.stderr
+
+    plain, _ = last_answer("plain.json")
+    begun, _ = last_answer("me.json")
+    assert begun != plain
+    assert last_answer("me.json", "/profile plain.json")[0] == plain
+    switched, said = last_answer("plain.json", "/profile me.json")
+    assert switched == begun
+    assert "Switched to me.json with its prefix." in said
+    # One that cannot be used changes nothing.
+    (entry,) = Profile.load("plain.json").entries
+    Profile((replace(entry, positions="all"),)).save("all.json")
+    run("learn", "history.jsonl", "-o", "all.json", *LEARN[4:], "--prefix", "224")
+    Profile((replace(entry, positions="all"),)).save("all.json")
+    kept = run(
+        "chat", "--profile", "me.json", "--prefix", *chat, stdin=f"/profile all.json\n{PROMPT}"
+    )
+    assert "Leave out the prefix." in kept.stderr
+    assert kept.stdout == begun
 
 
 def test_only_the_strengths_for_texts_in_the_prompt_apply() -> None:

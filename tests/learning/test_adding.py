@@ -267,7 +267,7 @@ class TestNotAddedTo:
     def test_a_memory_after_texts_were_forgotten(
         self, tiny_engine: Engine, profile: Profile
     ) -> None:
-        rest, n_removed = forget_texts(tiny_engine, profile, FIRST[:1])
+        rest, n_removed, *_ = forget_texts(tiny_engine, profile, FIRST[:1])
         assert n_removed
         with pytest.raises(ProfileError, match=r"lacks the sums .* texts were removed"):
             learn_more(tiny_engine, rest, TEXTS)

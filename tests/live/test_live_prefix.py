@@ -154,6 +154,20 @@ def test_stale_cells_are_made_anew_and_saved(
     assert max(evaluated) < 60
 
 
+@pytest.mark.parametrize("is_replaced", [False, True], ids=["removed", "replaced"])
+def test_a_file_that_was_removed_or_replaced_is_not_saved_anew(
+    llama: Llama, stale: Path, is_replaced: bool
+) -> None:
+    file = prefix_path(stale, Engine(llama).model_id.fingerprint)
+    with steer(llama, stale, prefix=True):
+        file.unlink()
+        if is_replaced:
+            prefix_of(Engine(llama), HISTORY[:1]).save(stale)
+        left = file.read_bytes() if is_replaced else None
+        chat(llama, ASKED, n=1)
+    assert (file.read_bytes() if file.exists() else None) == left
+
+
 def test_what_cannot_be_done_is_said(llama: Llama, profile: Path) -> None:
     with pytest.raises(SteerxError, match="give the path of the profile"):
         steer(llama, a_profile(llama), prefix=True)

@@ -11,8 +11,9 @@ from llama_cpp import Llama
 from numpy.typing import NDArray
 
 from models import ARCHITECTURES, TinyModel, make_tiny
+from steerx_edge.errors import ModelError
 from steerx_edge.llamacpp import compat
-from steerx_edge.llamacpp.kept_prefix import KeptPrefixes, made_by, state_of
+from steerx_edge.llamacpp.kept_prefix import KeptPrefixes, evaluated_state, made_by, state_of
 from tests.llamacpp.conftest import ALONE_MAX, assert_close, tokens_of
 from tests.support.steered_llama import last_logits
 
@@ -49,6 +50,14 @@ def test_what_follows_a_restored_prefix_is_the_same_to_the_bit(
         bound = ALONE_MAX if architecture == "gemma3" else 0
         assert_close(logits_after(llama, REQUEST), expected, bound)
         evaluated(llama, [], OTHER)  # nothing of the prefix is left
+
+
+def test_a_prefix_that_does_not_fit_the_context_is_an_error(
+    tiny_f32: TinyModel, open_llama: Callable[..., Llama]
+) -> None:
+    llama = open_llama(tiny_f32)
+    with pytest.raises(ModelError, match="could not evaluate the prefix"):
+        evaluated_state(llama, tokens_of(3, llama.n_ctx() + 1))
 
 
 def test_a_state_continues_in_another_context(

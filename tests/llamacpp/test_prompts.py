@@ -25,6 +25,20 @@ def turn(role: str, content: str) -> Message:
     return Message(role=role, content=content)
 
 
+def test_a_beginning_holds_its_texts_with_and_without_a_template(
+    open_llama: Callable[..., Llama], tiny_f32: TinyModel, tiny_chat: TinyModel
+) -> None:
+    """A token that begins every prompt, such as BOS, is no beginning."""
+    for model in (tiny_f32, tiny_chat):
+        prompts = PromptFormat(open_llama(model))
+        turns = messages_for("", history=HISTORY)[:-1]
+        beginning = prompts.beginning(turns)
+        for request in ("Would you?", "7", " ", "\n"):
+            prompt = prompts.tokens([*turns, turn("user", request)])
+            assert prompt[: len(beginning)] == beginning
+        assert len(beginning) > 10
+
+
 # Messages
 
 

@@ -10,22 +10,8 @@ import numpy as np
 import pytest
 
 from steerx_edge.errors import ProfileError
-from steerx_edge.history.item import HistoryItem
-from steerx_edge.profile.prefix_file import Beginning, Prefix, prefix_files, prefix_path
-
-MODEL = "sha256:" + "ab" * 32
-
-
-def a_prefix(fingerprint: str = MODEL) -> Prefix:
-    items = (HistoryItem("ok, ta", "Can you come?"), HistoryItem("naïve 日本\n\nk"))
-    return Prefix(
-        (
-            Beginning(items, np.arange(9, dtype=np.int32), np.arange(1000, dtype=np.uint8)),
-            Beginning(items[:1], np.arange(5, dtype=np.int32), np.ones(500, np.uint8)),
-        ),
-        fingerprint,
-        {"type_k": "1", "llama_cpp_python": "0.3.36"},
-    )
+from steerx_edge.profile.prefix_file import Prefix, prefix_files, prefix_path
+from tests.support.prefixes import MODEL, a_prefix
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:

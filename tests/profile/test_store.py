@@ -544,6 +544,16 @@ def test_a_hidden_profile_has_a_memory_too(tmp_path: Path, name: str) -> None:
     assert loaded.problems == []
 
 
+def test_no_two_profiles_share_a_memory_file(tmp_path: Path) -> None:
+    names = ["me.json", "me", ".me.json", ".me"]
+    profiles = [a_profile_with_memories(letter) for letter in "abcd"]
+    for name, profile in zip(names, profiles, strict=True):
+        profile.save(tmp_path / name)
+    assert [Profile.load(tmp_path / name) for name in names] == profiles
+    forget(tmp_path / "me")
+    assert Profile.load(tmp_path / "me.json") == profiles[0]
+
+
 def problem_of(path: Path) -> str:
     """Why the memory is not used."""
     profile = Profile.load(path)

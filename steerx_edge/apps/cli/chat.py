@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from steerx_edge.apps.cli.common import (
+    check_room,
     load_prefix,
     load_profile,
     open_engine,
@@ -84,7 +85,7 @@ def chat(
         path=profile_path,
         system=system,
         past=past,
-        prefix=load_prefix(engine, profile_path, prefix, system),
+        prefix=prefix,
         describe=describe,
     )
     if sys.stdin.isatty():
@@ -131,7 +132,8 @@ def _obey(conversation: _Conversation, command: str, argument: str) -> None:
             say("Error: name a profile, such as /profile me.json.", always=True)
             return
         conversation.use(load_profile(path, or_vector=True), path)
-        say(f"Switched to {path}.")
+        with_prefix = " with its prefix" if conversation.has_prefix else ""
+        say(f"Switched to {path}{with_prefix}.")
     else:
         if command != "/help":
             say(f"Error: there is no command {command}.", always=True)
@@ -195,7 +197,7 @@ class _Conversation:
         path: str,
         system: str,
         past: PastTexts | None,
-        prefix: LivePrefix | None,
+        prefix: bool | None,
         describe: bool,
     ) -> None:
         self.turns: list[Message] = []
@@ -205,13 +207,18 @@ class _Conversation:
         self._system = system
         self._past = past
         self._describe = describe
-        self._wants_prefix = None if prefix else False
+        self._wants_prefix = prefix
         self._first = ""  # request of the conversation
         self._retrieved: list[HistoryItem] = []
         self._profile = profile
-        self._prefix = prefix
+        self._prefix = self._prefix_of(profile, path)
         self._description = self._described(profile)
-        self.steering = steer_prompt(engine, profile, strength, self._in_context, prefix)
+        self.steering = steer_prompt(engine, profile, strength, self._in_context, self._prefix)
+
+    @property
+    def has_prefix(self) -> bool:
+        """Whether prompts begin with the profile's prefix."""
+        return self._prefix is not None
 
     @property
     def _in_context(self) -> list[HistoryItem]:
@@ -225,16 +232,16 @@ class _Conversation:
         """Switch to another profile and its prefix, at the same strength.
 
         Raises:
-            ProfileError: the profile is for another model, or damaged. The old one stays in use.
+            SteerxError: the profile is for another model, or damaged. The old one stays in use.
         """
-        from steerx_edge.errors import ProfileError
+        from steerx_edge.errors import SteerxError
 
+        description, prefix = self._described(profile), self._prefix_of(profile, path)
         before = self._profile, self._description, self._prefix
-        self._profile, self._description = profile, self._described(profile)
-        self._prefix = load_prefix(self._engine, path, self._wants_prefix, self._system)
+        self._profile, self._description, self._prefix = profile, description, prefix
         try:
             self._steer()
-        except ProfileError:
+        except SteerxError:
             self._profile, self._description, self._prefix = before
             self._steer()
             raise
@@ -256,6 +263,7 @@ class _Conversation:
         while len(tokens) + _LEAST_ROOM > n_ctx and len(turns) > 1:
             turns = turns[2:]
             tokens = self._prompt(turns, self._in_context)
+        check_room(self._engine, tokens, self._prefix)
         answer = ""
         try:
             for piece in self._engine.stream(
@@ -268,6 +276,9 @@ class _Conversation:
         click.echo()
         self.proposed = answer
         self.turns = [*turns, {"role": "assistant", "content": answer}]
+
+    def _prefix_of(self, profile: Profile, path: str) -> LivePrefix | None:
+        return load_prefix(self._engine, profile, path, self._wants_prefix, self._system)
 
     def _described(self, profile: Profile) -> str:
         entry = profile.entry_for(self._engine.model_id)

@@ -68,14 +68,20 @@ def open_engine(
 
 
 def load_prefix(
-    engine: Engine, path: str, wanted: bool | None, system: str = ""
+    engine: Engine, profile: Profile, path: str, wanted: bool | None, system: str = ""
 ) -> LivePrefix | None:
     """Load the prefix next to a profile; None if there is none, or it is not wanted.
+
+    Args:
+        engine: the model.
+        profile: as it was loaded from `path`.
+        path: of the profile.
+        wanted: whether it must be there; None to use it if it is there and can be used.
+        system: the system message that may come before it.
 
     Raises:
         ProfileError: it is wanted and not there.
     """
-    from steerx_edge.errors import ProfileError
     from steerx_edge.live_prefix import LivePrefix
     from steerx_edge.llamacpp.prompts import Message
 
@@ -84,14 +90,30 @@ def load_prefix(
     if wanted:
         prefix: LivePrefix | None = LivePrefix.load(engine.llama, path)
     else:
-        try:
-            prefix = LivePrefix.find(engine.llama, path)
-        except ProfileError as error:
-            say(f"Warning: the prefix is not used ({error}).")
-            return None
+        entry = profile.entry_for(engine.model_id)
+        prefix, problem = LivePrefix.usable(engine.llama, entry, path)
+        if problem:
+            say(f"Warning: {problem}")
     if prefix is not None and system:
         prefix.add([Message(role="system", content=system)])
     return prefix
+
+
+def check_room(engine: Engine, prompt: Sequence[int], prefix: LivePrefix | None) -> None:
+    """Refuse a prompt that does not fit the context because it begins with a prefix.
+
+    Raises:
+        ModelError: it does not.
+    """
+    from steerx_edge.errors import ModelError
+    from steerx_edge.llamacpp import compat
+
+    n_ctx = compat.most_tokens(engine.llama)
+    if prefix is not None and len(prompt) >= n_ctx:
+        raise ModelError(
+            f"The prompt has {len(prompt)} tokens with the profile's prefix, and the context "
+            f"{n_ctx}. Raise it with -c, or leave out the prefix with --no-prefix."
+        )
 
 
 def steer_prompt(

@@ -14,7 +14,7 @@ import click
 from steerx_edge.apps.cli.common import error_console, open_engine, progress_bar
 from steerx_edge.apps.cli.completion import complete_files
 from steerx_edge.apps.cli.options import item_options, me_option, model_options
-from steerx_edge.apps.cli.value_types import LayerList
+from steerx_edge.apps.cli.value_types import LayerList, PrefixLength
 
 
 class ItemCounts(click.ParamType):  # type: ignore[type-arg]
@@ -79,7 +79,7 @@ class ItemCounts(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option(
     "--prefix",
-    type=click.IntRange(min=0),
+    type=PrefixLength(),
     metavar="TOKENS",
     default=0,
     show_default=True,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from steerx_edge.apps.cli.common import (
+    check_room,
     error_console,
     keep_what_is_read,
     load_prefix,
@@ -147,12 +148,14 @@ def explain(
     from steerx_edge.report.answer_page import answer_page
     from steerx_edge.report.answer_terminal import print_answer
 
-    live = load_prefix(engine, profile_path, prefix, system)
+    live = load_prefix(engine, profile, profile_path, prefix, system)
     beginning = live.items_for(text) if live else ()
+    tokens = engine.prompt(messages_for(text, history=beginning, system=system))
+    check_room(engine, tokens, live)
     answers = answers_to(
         engine,
         profile,
-        engine.prompt(messages_for(text, history=beginning, system=system)),
+        tokens,
         strength=strength,
         prefix=live,
         max_tokens=_TOKENS if n_predict is None else n_predict,

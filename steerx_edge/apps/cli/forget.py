@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -18,8 +20,6 @@ from steerx_edge.apps.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from steerx_edge.history.item import HistoryItem
     from steerx_edge.profile import Entry
 
@@ -100,14 +100,24 @@ def _forget_texts(
 
     before = profile = load_profile(profile_path)
     check_writable(profile_path)
+    if profile.problems:
+        raise ProfileError(
+            f"{' '.join(profile.problems)} Nothing was removed. Without --text, forget removes the "
+            "memory as a whole."
+        )
     prefixes = [path for path in prefix_files(profile_path) if _may_hold(path, items)]
     held = [entry for entry in profile.entries if entry.memory and entry.memory.memory]
-    n_removed = 0
+    n_removed = n_tokens = n_missing = 0
     for path in _models_of(profile_path, held, models):
         engine = open_engine(str(path), threads, n_gpu_layers, ctx_size=_CTX_SIZE)
-        profile, n = forget_texts(engine, profile, items)
-        n_removed += n
+        forgotten = forget_texts(engine, profile, items)
+        profile = forgotten.profile
+        n_removed += forgotten.n_removed
+        n_tokens += forgotten.n_tokens
+        n_missing += forgotten.n_missing
         engine.llama.close()
+    if n_removed:
+        profile.save_changes(profile_path, since=before)
     n_drafts = forget_drafts_of(profile_path, [item.response for item in items])
     if not (n_removed or prefixes or n_drafts):
         if not held:
@@ -117,12 +127,17 @@ def _forget_texts(
             "with the same requests. Nothing was removed."
         )
     if n_removed:
-        profile.save_changes(profile_path, since=before)
         n_rows = sum(entry.memory.rows for entry in held if entry.memory)
         say(
             f"Removed {n_removed} of {n_rows} rows. The words, the description and the directions "
             f"in {profile_path} were learned from the removed texts too: learn again without them "
             "to replace these."
+        )
+    if n_removed and n_missing:
+        say(
+            f"Warning: no rows were found for {n_missing} of the {n_tokens} tokens of these texts. "
+            "What the memory holds of them may stay: give the texts as learn read them, with the "
+            "same requests."
         )
     if prefixes:
         names = " and ".join(_without_prefixes(prefixes))
@@ -155,8 +170,9 @@ def _models_of(profile_path: str, held: Sequence[Entry], models: Sequence[str]) 
 
 
 def _without_prefixes(paths: Sequence[Path]) -> list[str]:
-    """Remove prefix files; return their names."""
+    """Remove prefix files, and what links of their names lead to; return their names."""
     for path in paths:
+        Path(os.path.realpath(path)).unlink(missing_ok=True)
         path.unlink(missing_ok=True)
     return [path.name for path in paths]
 
@@ -172,5 +188,5 @@ def _may_hold(path: Path, items: Sequence[HistoryItem]) -> bool:
     except ProfileError:
         return True
     texts = [plain(item.response) for item in items]
-    # Long texts are cut in a prefix.
-    return any(text and text.startswith(own) for own in held for text in texts)
+    # Long texts are cut in a prefix, and a text may be given in parts.
+    return any(text and (text in own or own in text) for own in held for text in texts)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from steerx_edge.apps.cli.common import (
+    check_room,
     load_prefix,
     load_profile,
     open_engine,
@@ -81,7 +82,8 @@ def generate(
 
     from steerx_edge.llamacpp.prompts import messages_for
 
-    live = load_prefix(engine, profile_path, False if raw or no_steer else prefix, system)
+    wanted = False if raw or (no_steer and not prefix) else prefix
+    live = load_prefix(engine, profile, profile_path, wanted, system)
     beginning = live.items_for(text) if live else ()
 
     def prompt_tokens(history: Sequence[HistoryItem] = (), description: str = "") -> list[int]:
@@ -106,6 +108,7 @@ def generate(
         added.append(f"{len(in_context)} of your texts")
     texts = [*beginning, *in_context]
     tokens = prompt_tokens(texts, description)
+    check_room(engine, tokens, live)
     with_added = f"with {' and '.join(added)} in the prompt" if added else ""
     # All answers are sampled with the same seed.
     seed = random.randrange(2**31) if seed is None else seed  # noqa: S311

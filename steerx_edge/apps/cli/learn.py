@@ -157,13 +157,18 @@ def _read(
 def _save_prefix(
     engine: Engine, items: Sequence[HistoryItem], n_tokens: int, most: int, saved: SavedProfile
 ) -> None:
-    """Save the prefix; one of a profile that was replaced is removed."""
+    """Save the prefix of a profile that was saved; one of a profile that it replaced is removed."""
     from steerx_edge.report.learning import prefix_saved
 
+    if not saved.n_texts:
+        if n_tokens:
+            say("No prefix was saved either: run the command again without --minutes.")
+        return
+    prefix = None
     if n_tokens:
         prefix = saved.save_prefix(engine, items, n_tokens, most=most)
         say(prefix_saved(saved.path, prefix, n_tokens))
-    elif removed := saved.remove_prefix(engine):
+    if prefix is None and (removed := saved.remove_prefix(engine)):
         say(f"Removed {removed}, the prefix of the profile that was replaced.")
 
 

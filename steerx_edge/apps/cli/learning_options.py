@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import click
@@ -9,12 +10,11 @@ from click.core import ParameterSource
 
 from steerx_edge.apps.cli.common import say
 from steerx_edge.apps.cli.options import together
-from steerx_edge.apps.cli.value_types import FiniteFloat, LayerList
+from steerx_edge.apps.cli.value_types import FiniteFloat, LayerList, PrefixLength
+from steerx_edge.history.budget import MOST_PREFIX
 
 if TYPE_CHECKING:
     from steerx_edge.llamacpp.engine import Engine
-
-_PREFIX = 1024  # tokens
 
 learning_options = together(
     click.option(
@@ -45,15 +45,15 @@ learning_options = together(
     ),
     click.option(
         "--prefix",
-        type=click.IntRange(min=0),
+        type=PrefixLength(),
         is_flag=False,
-        flag_value=_PREFIX,
+        flag_value=MOST_PREFIX,
         default=0,
         metavar="[TOKENS]",
         help="Also save a prefix: some of your texts, evaluated in advance, at the start of every "
-        f"prompt. It has at most TOKENS tokens ({_PREFIX} if no number is given). If you write in "
-        "two ways, there may be two sets of texts, and the request chooses. The file next to the "
-        "profile stores these texts in plain form. [default: none]",
+        f"prompt. It has at most TOKENS tokens ({MOST_PREFIX} if no number is given). If you write "
+        "in two ways, there may be two sets of texts, and the request chooses. The file next to "
+        "the profile stores these texts in plain form. [default: none]",
     ),
     click.option(
         "--max-size",
@@ -98,19 +98,19 @@ def announce_prefix(engine: Engine, n_tokens: int, most_megabytes: int) -> int:
     """
     from steerx_edge.learning.prefix import least_and_most, prefix_bytes
 
-    least, most = least_and_most(engine)
-    if not least <= n_tokens <= most:
-        raise click.UsageError(f"--prefix is {n_tokens}. Give {least} to {most}, or 0.")
-    megabytes = prefix_bytes(engine, n_tokens) / 1e6
+    least, longest = least_and_most(engine)
+    if not least <= n_tokens <= longest:
+        raise click.UsageError(f"--prefix is {n_tokens}. Give {least} to {longest}, or 0.")
+    megabytes = math.ceil(prefix_bytes(engine, n_tokens) / 1e6)
     if megabytes > most_megabytes:
         raise click.UsageError(
-            f"--prefix {n_tokens} would take {megabytes:.0f} MB with this model, and --max-size is "
+            f"--prefix {n_tokens} would take {megabytes} MB with this model, and --max-size is "
             f"{most_megabytes}. Give fewer tokens, or raise --max-size."
         )
     most = 2 if 2 * megabytes <= most_megabytes else 1
     twice = ", or twice that if your requests are of two kinds," if most == 2 else ""
     say(
-        f"The prefix will take up to {megabytes:.0f} MB{twice} and hold some of your texts in "
+        f"The prefix will take up to {megabytes} MB{twice} and hold some of your texts in "
         "plain form."
     )
     return most

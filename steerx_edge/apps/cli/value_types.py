@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from steerx_edge.history.budget import LEAST_PREFIX, MOST_PREFIX
+
 MAX_INT = 2**31 - 1  # of C
 
 
@@ -33,6 +35,29 @@ class FiniteFloat(click.ParamType):  # type: ignore[type-arg]
         if self._at_least_0 and number < 0:
             self.fail(f"{value} is negative. Give 0 or more.", param, ctx)
         return number
+
+
+class PrefixLength(click.ParamType):  # type: ignore[type-arg]
+    """Tokens of a prefix, or 0 for none."""
+
+    name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse a number."""
+        try:
+            n_tokens = int(value)
+        except ValueError:
+            self.fail(
+                f"'{value}' is not a number of tokens. If none is meant, put a file or another "
+                "option before this one.",
+                param,
+                ctx,
+            )
+        if n_tokens and not LEAST_PREFIX <= n_tokens <= MOST_PREFIX:
+            self.fail(
+                f"{value} cannot be used. Give {LEAST_PREFIX} to {MOST_PREFIX}, or 0.", param, ctx
+            )
+        return n_tokens
 
 
 class GpuLayers(click.ParamType):  # type: ignore[type-arg]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from steerx_edge.errors import ProfileError, SteerxError
 from steerx_edge.live_prefix import LivePrefix
-from steerx_edge.profile import Prefix, Profile
+from steerx_edge.profile import Profile
 
 if TYPE_CHECKING:
     from steerx_edge.llamacpp.compat import Llama
@@ -45,17 +45,14 @@ def read_profiles(
     for path in _files(folder):
         try:
             profile = Profile.load(path)
-            profile.entry_for(model)
+            entry = profile.entry_for(model)
         except SteerxError as error:
             problems.append(f"'{path.name}' is left out: {error}")
             continue
         problems.extend(f"'{path.name}': {problem}" for problem in profile.problems)
-        prefix = None
-        try:
-            saved = Prefix.load(path, model.fingerprint)
-            prefix = None if saved is None else LivePrefix(llama, saved)
-        except ProfileError as error:
-            problems.append(f"'{path.name}': the prefix is not used: {error}")
+        prefix, problem = LivePrefix.usable(llama, entry, path, renew=False)
+        if problem:
+            problems.append(f"'{path.name}': {problem}")
         found[path.name.removesuffix(_SUFFIX)] = ServedProfile(profile, prefix)
     return found, problems
 
