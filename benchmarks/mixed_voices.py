@@ -243,9 +243,9 @@ def compare_prefixes(engine: Engine, pairs: Sequence[Pair], n_tokens: int) -> No
             print(f"{voice.name:8} {cells}", flush=True)
         gain.append(figures)
     for j in (0, 1):
-        own, one_for_both, by_request = np.array(gain)[:, j].T
+        own, one_for_both, as_learned = np.array(gain)[:, j].T
         print_ratio(f"voice {j + 1}, one prefix", own, one_for_both)
-        print_ratio(f"voice {j + 1}, as learned", own, by_request)
+        print_ratio(f"voice {j + 1}, as learned", own, as_learned)
 
 
 def foreign(engine: Engine, voice: Voice, other: Voice, steerings: Sequence[Steering]) -> str:
