@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from steerx_edge.errors import ModelError
-from steerx_edge.history.budget import LEAST_PREFIX, MOST_PREFIX, shortened
+from steerx_edge.history.budget import MOST_PREFIX, shortened
 from steerx_edge.history.item import HistoryItem
 from steerx_edge.history.retrieval import GroupRetriever
 from steerx_edge.history.words import WORD
@@ -47,9 +47,9 @@ _LEAST_GAIN = 0.02
 """Nats per token that two prefixes gain at least over one: they take twice the room."""
 
 
-def least_and_most(engine: Engine) -> tuple[int, int]:
-    """Tokens of the shortest and the longest prefix; at most half of the analysis context."""
-    return LEAST_PREFIX, min(MOST_PREFIX, engine.analysis.n_ctx // 2)
+def longest_prefix(engine: Engine) -> int:
+    """Tokens of the longest prefix; at most half of the analysis context."""
+    return min(MOST_PREFIX, engine.analysis.n_ctx // 2)
 
 
 def chosen_prefixes(

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from steerx_edge.apps.cli.common import say
 from steerx_edge.apps.cli.options import together
 from steerx_edge.apps.cli.value_types import FiniteFloat, LayerList, PrefixLength
-from steerx_edge.history.budget import MOST_PREFIX
+from steerx_edge.history.budget import LEAST_PREFIX, MOST_PREFIX
 
 if TYPE_CHECKING:
     from steerx_edge.llamacpp.engine import Engine
@@ -96,11 +96,11 @@ def announce_prefix(engine: Engine, n_tokens: int, most_megabytes: int) -> int:
     Raises:
         UsageError: says what fits.
     """
-    from steerx_edge.learning.prefix import least_and_most, prefix_bytes
+    from steerx_edge.learning.prefix import longest_prefix, prefix_bytes
 
-    least, longest = least_and_most(engine)
-    if not least <= n_tokens <= longest:
-        raise click.UsageError(f"--prefix is {n_tokens}. Give {least} to {longest}, or 0.")
+    longest = longest_prefix(engine)
+    if n_tokens > longest:
+        raise click.UsageError(f"--prefix is {n_tokens}. Give {LEAST_PREFIX} to {longest}, or 0.")
     megabytes = math.ceil(prefix_bytes(engine, n_tokens) / 1e6)
     if megabytes > most_megabytes:
         raise click.UsageError(
